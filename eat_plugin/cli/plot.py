@@ -1,0 +1,367 @@
+"""``eat plot``: one picture of a pre-training run.
+
+Above, each loss over updates, and the variances that show a collapse. Below, a training clip as the
+model sees it, beside a few of the masks that hide parts of it.
+
+Contents: ``read_curves`` (logs -> numbers), ``read_example`` (checkpoint -> clip and masks),
+``draw_figure`` (both -> picture), and the four names that every subcommand has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from eat_plugin.cli import say
+from eat_plugin.data.features import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.sources import ClipError, read_audio
+from eat_plugin.masking import MaskSpec, draw_masks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+NAME = "plot"
+HELP = "draw the losses of a run, and a clip beside its masks"
+EXAMPLE = "example: eat plot --run runs/quickstart --out losses.png"
+
+Curves = dict[str, tuple[list[int], list[float]]]
+"""Name of a logged quantity -> its updates, and its value at each."""
+
+VARIANCES = ("target_var", "pred_var")
+NUM_MASKS = 4
+FREQUENCY_TICKS = (250, 500, 1000, 2000, 4000)  # Hz
+LINE_COLOUR, SECOND_COLOUR, HIDDEN_COLOUR = "#3b5b92", "#c8553d", "#dcdfe4"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip as a model is trained on it.
+
+    Attributes:
+        name: of the clip, as the manifest states it.
+        spectrogram: normalised log-mel energies, float32 ``[T, F]``; frames of padding are NaN.
+        masks: hidden patches, bool ``[masks, T / patch, F / patch]``.
+        patch: side of a patch, in frames and mel bins.
+    """
+
+    name: str
+    spectrogram: np.ndarray
+    masks: np.ndarray
+    patch: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Draws each loss over updates from the logs of a run (common.log_format=json),\n"
+        "and one of its training clips beside several masks."
+    )
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "--run",
+        dest="run_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the run: logs, checkpoint",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="PNG", help="picture to write (png, pdf, svg)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw the picture and name it."""
+    # Importing fairseq leaves the root logger at DEBUG, where matplotlib reports every font.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    curves = read_curves(args.run_dir)
+    checkpoint = find_checkpoint(args.run_dir)
+    figure = draw_figure(curves, read_example(checkpoint), args.run_dir.resolve().name)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=120)
+    say(str(args.out))
+    return 0
+
+
+def read_curves(run_dir: Path) -> Curves:
+    """Collect what a run logged, from the ``*.log`` files of its folder.
+
+    Where an update was logged twice (a run that was resumed, two log files), the last one counts.
+
+    Args:
+        run_dir: folder of the run.
+
+    Returns:
+        ``loss``, then each ``loss_*`` by name, then the variances, as far as they were logged.
+
+    Raises:
+        ValueError: if there is no such folder, or no update in its logs.
+    """
+    if not run_dir.is_dir():
+        raise ValueError(f"--run {run_dir} is not a folder")
+    values: dict[str, dict[int, float]] = {}
+    for path in sorted(run_dir.glob("*.log")):
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                for name, update, value in parse_line(line):
+                    values.setdefault(name, {})[update] = value
+    losses = sorted(name for name in values if name.startswith("loss"))
+    if not losses:
+        raise ValueError(
+            f"no *.log file in {run_dir} has a logged update; training writes one with "
+            f"common.log_format=json hydra.run.dir={run_dir}"
+        )
+    names = losses + [name for name in VARIANCES if name in values]
+    return {
+        name: (sorted(values[name]), [values[name][u] for u in sorted(values[name])])
+        for name in names
+    }
+
+
+def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
+    """Find the losses and variances in a line of a log.
+
+    Args:
+        line: ``[time][train_inner][INFO] - {...}`` as hydra writes it, or the JSON object alone.
+
+    Yields:
+        Name, update and value of each; nothing for any other line.
+    """
+    brace = line.find("{")
+    if brace < 0 or '"num_updates"' not in line:
+        return
+    try:
+        record = json.loads(line[brace:])
+        update = int(record["num_updates"])
+    except (ValueError, TypeError, KeyError):
+        return  # a line that was cut off, or a dictionary that only looks like a record
+    for name, value in record.items():
+        if name == "loss" or name.startswith("loss_") or name in VARIANCES:
+            try:
+                yield name, update, float(value)
+            except (ValueError, TypeError):
+                continue
+
+
+def find_checkpoint(run_dir: Path) -> Path:
+    """Find the last checkpoint of a run.
+
+    Args:
+        run_dir: folder of the run.
+
+    Returns:
+        ``checkpoint_last.pt``, or the newest checkpoint where there is none of that name.
+
+    Raises:
+        ValueError: if the run has written no checkpoint.
+    """
+    found = sorted(run_dir.glob("**/*.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ValueError(f"no checkpoint (*.pt) in {run_dir}; has the run written one yet?")
+    named = [path for path in found if path.name == "checkpoint_last.pt"]
+    return (named or found)[-1]
+
+
+def read_example(checkpoint: Path) -> Example:
+    """Load a clip of the data set that a checkpoint was trained on, and draw masks for it.
+
+    The longest clip is taken, for the least padding.
+
+    Args:
+        checkpoint: file that fairseq wrote; only its configuration is used.
+
+    Returns:
+        The clip and ``NUM_MASKS`` masks.
+
+    Raises:
+        ValueError: if the file is no checkpoint of a pre-training run on audio files, or its data
+            cannot be read any more.
+    """
+    task, image, split = _read_configuration(checkpoint)
+    manifest = read_manifest(Path(task.data) / f"{split}.tsv")
+    index = int(np.argmax(manifest.sizes))
+    try:
+        waveform, rate = read_audio(manifest.path(index))
+    except ClipError as error:
+        raise ValueError(f"{manifest.path(index)}: {error}") from error
+    front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
+    spectrogram = front_end(waveform, rate)[0].numpy()  # [T, F]
+    padding = np.float32((0 - task.norm_mean) / (2 * task.norm_std))
+    spectrogram[np.isclose(spectrogram, padding).all(axis=1)] = np.nan
+
+    grid = (spectrogram.shape[0] // image.patch_size, spectrogram.shape[1] // image.patch_size)
+    spec = MaskSpec.from_options(image, grid, flexible=getattr(task, "flexible_mask", False))
+    masks = draw_masks(spec, NUM_MASKS, torch.Generator().manual_seed(0))  # [masks, L]
+    return Example(
+        name=manifest.name(index),
+        spectrogram=spectrogram,
+        masks=masks.view(NUM_MASKS, *grid).bool().numpy(),
+        patch=image.patch_size,
+    )
+
+
+def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str]:
+    """Return the task's settings, the model's for its input, and the name of the training split."""
+    try:
+        # mmap: the weights, which nobody looks at here, stay on disk.
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["cfg"]
+        task = SimpleNamespace(**saved["task"])
+        image = SimpleNamespace(**saved["model"]["modalities"]["image"])
+        split = saved["dataset"]["train_subset"]
+        fields = (task.data, task.target_length, task.norm_mean, task.norm_std, image.patch_size)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{checkpoint} was not written by EAT pre-training on audio files: its configuration "
+            f"has no {error}"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} is not a checkpoint that can be read: {reason}") from error
+    if None in fields:
+        raise ValueError(f"{checkpoint}: task.data and task.target_length must be set")
+    return task, image, split
+
+
+def draw_figure(curves: Curves, example: Example, title: str) -> Figure:
+    """Draw the losses above and the clip with its masks below.
+
+    Args:
+        curves: what ``read_curves`` returned.
+        example: what ``read_example`` returned.
+        title: of the picture.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(
+            "drawing needs matplotlib: pip install matplotlib, or this package's extra 'plot'"
+        ) from error
+    style: dict[Any, Any] = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+    }
+    with rc_context(style):
+        figure = Figure(figsize=(13, 7.2), layout="constrained")
+        last = max(updates[-1] for updates, _ in curves.values())
+        figure.suptitle(f"{title}: {last:,} updates", fontsize=13, fontweight="bold")
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15), hspace=0.04)
+        _draw_curves(halves[0], curves)
+        _draw_example(halves[1], example)
+    return figure
+
+
+def _draw_curves(figure: SubFigure, curves: Curves) -> None:
+    """Draw a panel for each loss, and one for the variances."""
+    losses = [name for name in curves if name not in VARIANCES]
+    variances = [name for name in VARIANCES if name in curves]
+    panels = [[name] for name in losses] + ([variances] if variances else [])
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, names in zip(all_axes, panels):
+        for name, colour in zip(names, (LINE_COLOUR, SECOND_COLOUR)):
+            updates, values = curves[name]
+            marker = "o" if len(updates) < 2 else ""
+            axes.plot(updates, values, color=colour, linewidth=1.6, marker=marker, label=name)
+        axes.set_title(names[0] if len(names) == 1 else " and ".join(names), loc="left")
+        axes.set_xlabel("updates")
+        axes.grid(alpha=0.25)
+        axes.margins(x=0.02)
+        if len(names) > 1:
+            axes.set_ylim(bottom=0)
+            axes.legend(frameon=False)
+    all_axes[0].set_ylabel("loss (as logged)")
+
+
+def _draw_example(figure: SubFigure, example: Example) -> None:
+    """Draw the whole spectrogram, and beside it what each mask leaves of it."""
+    half = NUM_MASKS // 2
+    grid = figure.add_gridspec(2, 2 + half, width_ratios=(1.0,) * (2 + half), wspace=0.06)
+    whole = figure.add_subplot(grid[:, :2])
+    image = _draw_spectrogram(whole, example)
+    whole.set_title(f"what the teacher sees: {_shorten(example.name)}", loc="left")
+    num_frames = len(example.spectrogram)
+    num_padded = int(np.isnan(example.spectrogram).all(axis=1).sum())
+    if num_padded > num_frames // 10:
+        middle = (1 - num_padded / num_frames / 2, 0.5)
+        whole.text(*middle, "padding", transform=whole.transAxes, ha="center", color="grey")
+    whole.set_xlabel("time (s)")
+    whole.set_ylabel("frequency (Hz, mel scale)")
+    figure.colorbar(image, ax=whole, label="normalised log-mel energy", pad=0.015, aspect=30)
+    for number, mask in enumerate(example.masks):
+        row, column = divmod(number, half)
+        axes = figure.add_subplot(grid[row, 2 + column])
+        _draw_spectrogram(axes, example)
+        _cover_hidden(axes, mask, example)
+        axes.set_title(f"student's view {number + 1}: {1 - mask.mean():.0%} kept", loc="left")
+        axes.set_xlabel("time (s)" if row == 1 else "")
+        axes.tick_params(labelbottom=row == 1, labelleft=column == 0)
+
+
+def _draw_spectrogram(axes: Axes, example: Example) -> Any:
+    """Draw the clip with time in seconds along x and frequency on the mel scale along y."""
+    num_frames, num_bins = example.spectrogram.shape
+    low, high = np.nanpercentile(example.spectrogram, (2, 99.8))
+    axes.set_facecolor("white")
+    image = axes.imshow(
+        example.spectrogram.T,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=low,
+        vmax=high,
+        extent=(0, num_frames * FRAME_SHIFT / SAMPLE_RATE, 0, num_bins),
+        interpolation="nearest",
+    )
+    axes.set_yticks([_mel_position(hz) * num_bins for hz in FREQUENCY_TICKS])
+    axes.set_yticklabels([str(hz) for hz in FREQUENCY_TICKS])
+    return image
+
+
+def _cover_hidden(axes: Axes, mask: np.ndarray, example: Example) -> None:
+    """Cover the hidden patches of a mask, bool ``[T / patch, F / patch]``."""
+    from matplotlib.colors import ListedColormap
+
+    rows, columns = mask.shape
+    seconds = rows * example.patch * FRAME_SHIFT / SAMPLE_RATE
+    axes.imshow(
+        np.ma.masked_equal(mask.T, 0),
+        origin="lower",
+        aspect="auto",
+        cmap=ListedColormap([HIDDEN_COLOUR]),
+        extent=(0, seconds, 0, columns * example.patch),
+        interpolation="nearest",
+    )
+
+
+def _mel_position(hz: float) -> float:
+    """Return where a frequency lies on the mel axis, between 0 (lowest) and 1 (highest)."""
+    low, value, high = (math.log1p(f / 700) for f in (LOW_HZ, hz, HIGH_HZ))
+    return (value - low) / (high - low)
+
+
+def _shorten(name: str, length: int = 44) -> str:
+    """Return the end of a long path."""
+    return name if len(name) <= length else "…" + name[-length + 1 :]

@@ -1,0 +1,113 @@
+"""The loss terms of EAT, as pure functions.
+
+To add one: write a function here, call it in ``models/eat.py`` under a weight of the model's
+configuration, and set that weight in YAML.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def regression_loss(
+    prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """Element-wise squared error, or smooth L1, in float32 (EAT eq. 3 and 4, before the mean).
+
+    Args:
+        prediction: [N, D].
+        target: [N, D].
+        beta: where smooth L1 turns from quadratic to linear; 0 for the squared error.
+        scale: constant factor; 1 / sqrt(D) if None.
+
+    Returns:
+        [N, D], unreduced.
+    """
+    prediction = _at_least_float32(prediction)
+    target = target.to(prediction.dtype)
+    if beta > 0:
+        loss = F.smooth_l1_loss(prediction, target, reduction="none", beta=beta)
+    else:
+        loss = F.mse_loss(prediction, target, reduction="none")
+    return loss * (prediction.size(-1) ** -0.5 if scale is None else scale)
+
+
+def dino_loss(
+    logits: Tensor, target: Tensor, centre: Tensor, student_temp: float, teacher_temp: float
+) -> Tensor:
+    """Cross-entropy of the student's distribution with the teacher's (DINO, Caron et al. 2021).
+
+    Args:
+        logits: [N, D], the student's.
+        target: [N, D], the teacher's, without gradient.
+        centre: [1, D], running mean of the teacher's outputs, subtracted once.
+        student_temp: temperature of the student's softmax.
+        teacher_temp: temperature of the teacher's softmax, smaller to sharpen it.
+
+    Returns:
+        Scalar mean over the N rows.
+    """
+    logits, target = _at_least_float32(logits), _at_least_float32(target)
+    expected = ((target - centre.to(target.dtype)) / teacher_temp).softmax(dim=-1)
+    log_probs = (logits / student_temp).log_softmax(dim=-1)
+    return -(expected * log_probs).sum(dim=-1).mean()
+
+
+def normalize_patches(values: Tensor) -> Tensor:
+    """Standardise each patch by its own mean and unbiased variance (MAE, He et al. 2022, sec. 3).
+
+    Args:
+        values: [..., p*p*channels], the values of a patch.
+
+    Returns:
+        The same shape, float32.
+    """
+    values = _at_least_float32(values)
+    centred = values - values.mean(dim=-1, keepdim=True)
+    return centred / (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+
+
+def make_targets(
+    layer_outputs: list[Tensor],
+    *,
+    instance_norm_layer: bool = False,
+    batch_norm_layer: bool = False,
+    layer_norm_layer: bool = False,
+    instance_norm: bool = False,
+    layer_norm: bool = False,
+) -> Tensor:
+    """Average a teacher's layers into targets (data2vec 2.0, Baevski et al. 2022, sec. 3.2).
+
+    Args:
+        layer_outputs: each [B, L, D].
+        instance_norm_layer: normalise each layer over L, per clip and channel.
+        batch_norm_layer: normalise each layer over B and L, per channel (before the former).
+        layer_norm_layer: normalise each layer over D (after the former).
+        instance_norm: normalise the average over L (after ``layer_norm``).
+        layer_norm: normalise the average over D.
+
+    Returns:
+        [B, L, D], float32.
+    """
+    total = torch.zeros_like(layer_outputs[0], dtype=_at_least_float32(layer_outputs[0]).dtype)
+    for output in layer_outputs:
+        x = output.to(total.dtype)
+        if batch_norm_layer:
+            x = F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
+        if instance_norm_layer:
+            x = F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
+        if layer_norm_layer:
+            x = F.layer_norm(x, x.shape[-1:])
+        total += x
+    y = total / len(layer_outputs)
+    if layer_norm:
+        y = F.layer_norm(y, y.shape[-1:])
+    if instance_norm:
+        y = F.instance_norm(y.transpose(1, 2)).transpose(1, 2)
+    return y
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

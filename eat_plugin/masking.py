@@ -1,0 +1,184 @@
+"""Mask strategies over the patch grid of a spectrogram.
+
+A mask is one byte a patch, 1 = hidden from the student, in time-major order (all mel patches of
+the first time step, then of the second, ...). Every mask of a specification hides exactly the same
+number of patches, so that the visible patches of a batch form one dense tensor.
+
+Contents: ``MaskSpec`` (what to draw), ``draw_masks`` (K masks at once, no loop over masks), and
+one function a strategy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLEXIBLE_BLOCKS = ((6, 4), (5, 5), (8, 3))
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """What masks to draw.
+
+    Attributes:
+        grid: number of patches along (time, mel), for instance (64, 8) for 10 s.
+        mask_prob: share of patches that is hidden, between 0 and 1.
+        mask_prob_adjust: added to the share of kept (inverse) or hidden (block) patches when the
+            number of blocks is computed, to make up for blocks that overlap.
+        mask_length: side of a block, in patches.
+        strategy: one of ``STRATEGIES``.
+
+    Raises:
+        ValueError: if the specification hides every patch, or none, or names no known strategy.
+    """
+
+    grid: tuple[int, int]
+    mask_prob: float = 0.8
+    mask_prob_adjust: float = 0.07
+    mask_length: int = 5
+    strategy: str = "inverse_block"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible specifications at start rather than in a data worker."""
+        if self.strategy not in STRATEGIES:
+            choices = ", ".join(STRATEGIES)
+            raise ValueError(f"mask strategy is {self.strategy!r}; choose one of {choices}")
+        if not 0 < self.mask_prob < 1:
+            raise ValueError(f"mask_prob is {self.mask_prob}; it must lie between 0 and 1")
+        if self.mask_length < 1:
+            raise ValueError(f"mask_length is {self.mask_length}; it must be 1 or more")
+        if not 0 < self.num_visible < self.num_patches:
+            raise ValueError(
+                f"mask_prob={self.mask_prob} keeps {self.num_visible} of the {self.num_patches} "
+                f"patches of a {self.grid[0]}x{self.grid[1]} grid; at least one must be kept and "
+                "one hidden: change mask_prob or target_length"
+            )
+
+    @classmethod
+    def from_options(
+        cls, options: Any, grid: tuple[int, int], flexible: bool = False
+    ) -> MaskSpec:
+        """Translate options by their published names.
+
+        Args:
+            options: has ``mask_prob``, ``mask_prob_adjust``, ``mask_length`` and ``inverse_mask``.
+            grid: (time, mel) size of the patch grid.
+            flexible: keep blocks of varying shapes rather than squares.
+        """
+        strategy = "inverse_block" if options.inverse_mask else "block"
+        if flexible:
+            strategy = "flexible"
+        if options.mask_length == 1:
+            strategy = "random"
+        return cls(
+            grid, options.mask_prob, options.mask_prob_adjust, options.mask_length, strategy
+        )
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches of the grid, L."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_visible(self) -> int:
+        """Number of patches that every mask keeps, V."""
+        if self.strategy == "block":
+            return self.num_patches - int(self.num_patches * self.mask_prob)
+        return int(self.num_patches * (1 - self.mask_prob))
+
+
+def draw_masks(
+    spec: MaskSpec, num_masks: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw masks of a specification.
+
+    Args:
+        spec: what to draw.
+        num_masks: how many, K.
+        generator: source of all randomness; the global one if None.
+
+    Returns:
+        uint8 tensor of shape [K, L], 1 = hidden, with exactly ``spec.num_visible`` zeros a row.
+    """
+    return STRATEGIES[spec.strategy](spec, num_masks, generator)
+
+
+def draw_random(spec: MaskSpec, num_masks: int, generator: torch.Generator | None) -> Tensor:
+    """Hide patches uniformly at random (MAE, He et al. 2022)."""
+    scores = torch.rand(num_masks, spec.num_patches, generator=generator)
+    return _ones_except_top(scores, spec.num_visible)
+
+
+def draw_inverse_block(
+    spec: MaskSpec, num_masks: int, generator: torch.Generator | None
+) -> Tensor:
+    """Keep a few square blocks, hide the rest (EAT, Chen et al. 2024, section 3.2)."""
+    return _keep_blocks(spec, num_masks, generator, (spec.mask_length, spec.mask_length))
+
+
+def draw_flexible(spec: MaskSpec, num_masks: int, generator: torch.Generator | None) -> Tensor:
+    """Keep blocks of one of the shapes ``FLEXIBLE_BLOCKS``, the shape drawn once a call."""
+    choice = torch.randint(len(FLEXIBLE_BLOCKS), (), generator=generator)
+    return _keep_blocks(spec, num_masks, generator, FLEXIBLE_BLOCKS[int(choice)])
+
+
+def draw_block(spec: MaskSpec, num_masks: int, generator: torch.Generator | None) -> Tensor:
+    """Hide square blocks, keep the rest (BEiT, Bao et al. 2022)."""
+    size = (spec.mask_length, spec.mask_length)
+    covered = _cover_blocks(spec, num_masks, generator, size, spec.mask_prob)
+    scores = torch.rand(num_masks, spec.num_patches, generator=generator) - covered.float()
+    return _ones_except_top(scores, spec.num_visible)
+
+
+STRATEGIES = {
+    "inverse_block": draw_inverse_block,
+    "block": draw_block,
+    "random": draw_random,
+    "flexible": draw_flexible,
+}
+
+
+def _keep_blocks(
+    spec: MaskSpec,
+    num_masks: int,
+    generator: torch.Generator | None,
+    size: tuple[int, int],
+) -> Tensor:
+    covered = _cover_blocks(spec, num_masks, generator, size, 1 - spec.mask_prob)
+    # Covered patches rank above all others; ties are broken at random. Taking the best V drops
+    # uniformly from too large a cover and adds uniformly to too small a one.
+    scores = covered.float() + torch.rand(num_masks, spec.num_patches, generator=generator)
+    return _ones_except_top(scores, spec.num_visible)
+
+
+def _cover_blocks(
+    spec: MaskSpec,
+    num_masks: int,
+    generator: torch.Generator | None,
+    size: tuple[int, int],
+    share: float,
+) -> Tensor:
+    """Cover the grid with blocks around centres drawn with replacement: bool [K, L].
+
+    A block reaches from ``mask_length // 2`` before its centre onwards and is cut at the border,
+    which is what clamping its coordinates gives.
+    """
+    num_blocks = int(spec.num_patches * ((share + spec.mask_prob_adjust) / (size[0] * size[1])))
+    centres = torch.randint(spec.num_patches, (num_masks, num_blocks), generator=generator)
+    offset = spec.mask_length // 2
+    hits = []
+    for axis, length in enumerate(spec.grid):
+        centre = centres // spec.grid[1] if axis == 0 else centres % spec.grid[1]
+        distance = torch.arange(length) - centre.unsqueeze(-1)  # [K, blocks, length]
+        hits.append((distance >= -offset) & (distance < size[axis] - offset))
+    covered = (hits[0].unsqueeze(3) & hits[1].unsqueeze(2)).any(dim=1)  # [K, time, mel]
+    return covered.flatten(1)
+
+
+def _ones_except_top(scores: Tensor, num_visible: int) -> Tensor:
+    """Turn scores [K, L] into masks that keep (0) the ``num_visible`` best patches a row."""
+    kept = scores.topk(num_visible, dim=1, sorted=False).indices
+    return torch.ones(scores.shape, dtype=torch.uint8).scatter_(1, kept, 0)

@@ -1,0 +1,403 @@
+"""EAT pre-training: a student that sees a fifth of the patches, 16 times over, and its teacher.
+
+Contents: ``EatModel`` (registered as ``eat`` and, by its published name, ``data2vec_multi``), and
+``channel_deviation``, the collapse statistic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from fairseq.models import register_model
+from torch import Tensor, nn
+
+from ..losses import dino_loss, normalize_patches, regression_loss
+from ..masking import MaskSpec, draw_masks
+from ..modules.patches import flat_indices, patchify, pick_tokens, split_mask
+from ..outputs import FeatureOutput, PretrainingOutput
+from .config import EatConfig, Modality, validate_config
+from .encoder import MODALITY, EatEncoder
+from .param_groups import set_param_groups
+from .teacher import Teacher, annealed_decay
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UPDATES_BEFORE_VARIANCE_CHECK = 5000
+
+
+@register_model("data2vec_multi", dataclass=EatConfig)
+@register_model("eat", dataclass=EatConfig)
+class EatModel(EatEncoder):
+    """Student, decoder and teacher (EAT, Chen et al. 2024; letters as in its section 3).
+
+    B clips, K clones, L patches of which V visible, width D.
+
+    Args:
+        cfg: the configuration; it is validated here.
+
+    Raises:
+        ValueError: if the configuration cannot work, naming field, value and choices.
+    """
+
+    teacher: Teacher | None
+
+    def __init__(self, cfg: EatConfig) -> None:
+        validate_config(cfg)
+        predicts_patches = cfg.d2v_loss > 0 or cfg.recon_loss > 0
+        super().__init__(cfg, with_decoder=predicts_patches and not cfg.skip_ema)
+        image = cfg.modalities.image
+        self.recon_proj = None
+        self.cls_proj = None
+        self.teacher = None
+        self.num_updates = 0
+        self._teacher_update: int | None = None
+        if cfg.skip_ema:
+            return
+        if cfg.recon_loss > 0:
+            self.recon_proj = nn.Linear(cfg.embed_dim, image.patch_size**2 * image.in_chans)
+        if cfg.utterance_level and cfg.cls_loss > 0:
+            self.cls_proj = nn.Linear(cfg.embed_dim, cfg.embed_dim)
+            start = torch.zeros if cfg.init_center_token_zero else torch.randn
+            self.register_buffer("center", start(1, cfg.embed_dim))
+        for projection in (self.recon_proj, self.cls_proj):
+            if projection is not None:
+                nn.init.normal_(projection.weight, std=0.02)
+                nn.init.zeros_(projection.bias)
+        set_param_groups(self, cfg.decoder_group)
+        self.teacher = Teacher(self, cfg)
+
+    @classmethod
+    def build_model(cls, cfg: EatConfig, task: Any = None) -> EatModel:
+        """Build the model from fairseq's configuration."""
+        return cls(cfg)
+
+    # ---- The teacher's life: precision, steps, checkpoints ----------------------------------
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> EatModel:
+        centre = getattr(self, "center", None)
+        super()._apply(fn, *args, **kwargs)
+        weight = next(self.blocks.parameters())
+        if centre is not None and weight.dtype != torch.float64:
+            # A running mean must not lose its small steps to half precision.
+            self.center = centre.to(weight.device, torch.float32)
+        if self.teacher is not None:
+            self.teacher.follow(weight)
+        return self
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Take the teacher's step of an update; fairseq calls this at the start of update i.
+
+        Update 0 has none. However often update i is announced (gradient accumulation, a repeated
+        batch), its step is taken once. A checkpoint of N updates holds N - 1 steps; after loading
+        one, the N-th is taken when training goes on.
+
+        Args:
+            num_updates: number of optimizer steps taken so far, i.
+        """
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
+        pending = num_updates >= 1 and num_updates != self._teacher_update
+        if self.teacher is not None and self.training and pending:
+            self.teacher.step(self, annealed_decay(self.cfg, num_updates))
+            self._teacher_update = num_updates
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return parameters and buffers, and the teacher's averages as a dictionary ``_ema``."""
+        state = super().state_dict(*args, **kwargs)
+        if self.teacher is not None:
+            prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+            state[f"{prefix}_ema"] = self.teacher.state_dict()
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None,
+        args: Any = None,
+    ) -> Any:
+        """Load a checkpoint of this or of the published code, the teacher included.
+
+        Raises:
+            ValueError: if the checkpoint has no teacher, or another one, and ``strict`` is set.
+        """
+        state = dict(state_dict)
+        averages = state.pop("_ema", None)
+        if "center" in state:
+            state["center"] = state["center"].reshape(1, -1)
+        result = super().load_state_dict(state, strict, model_cfg, args)
+        if self.teacher is not None:
+            if averages is not None:
+                self.teacher.load_state_dict(averages)
+            elif strict:
+                raise ValueError("the checkpoint has no teacher (_ema); was it a fine-tuned one?")
+        self._teacher_update = None
+        return result
+
+    # ---- Features ---------------------------------------------------------------------------
+
+    def forward(
+        self,
+        source: Tensor,
+        target: Tensor | None = None,
+        id: Tensor | None = None,
+        mode: Any = None,
+        padding_mask: Tensor | None = None,
+        mask: bool = True,
+        features_only: bool = False,
+        force_remove_masked: bool = False,
+        remove_extra_tokens: bool = True,
+        precomputed_mask: Tensor | None = None,
+        num_visible: int | None = None,
+        noise_seed: int | None = None,
+    ) -> FeatureOutput | PretrainingOutput:
+        """Compute the losses of pre-training, or features.
+
+        Args:
+            source: [B, C, T, F], time before mel (see ``mel_by_time``).
+            target: what the teacher sees instead of ``source``, of the same shape.
+            id: [B] clip ids; unused, part of fairseq's batch.
+            mode: kind of input; ``IMAGE`` or None.
+            padding_mask: bool [B, L], True = padding; for features only.
+            mask: hide patches.
+            features_only: return features rather than losses.
+            force_remove_masked: with ``features_only``, leave hidden patches out rather than blank
+                them.
+            remove_extra_tokens: with ``features_only``, leave out CLS.
+            precomputed_mask: [B*K, L], row b*K + k, 1 = hidden ([B, L] with ``features_only``).
+                Drawn here if None.
+            num_visible: number of zeros in each row of ``precomputed_mask``; counted if None.
+            noise_seed: seed of the noise that stands for hidden patches in the decoder; if None
+                it comes from PyTorch's global generator.
+
+        Returns:
+            See ``eat_plugin.outputs``.
+
+        Raises:
+            ValueError: if the input does not fit the model or the mode.
+        """
+        if mode is not None and getattr(mode, "name", mode) != MODALITY:
+            raise ValueError(f"mode is {mode!r}; the only choice is {Modality.IMAGE.name}")
+        if self.cfg.modalities.image.mel_by_time:
+            source = source.transpose(2, 3)
+            target = None if target is None else target.transpose(2, 3)
+        grid = self.patch_encoder.grid_of(source)
+        if features_only:
+            return self._encode(
+                source, grid, padding_mask, mask, force_remove_masked, remove_extra_tokens,
+                precomputed_mask,
+            )
+        if padding_mask is not None or not mask:
+            raise ValueError("pre-training takes mask=True and no padding_mask")
+        masks = self._masks(source, grid, self.cfg.clone_batch, precomputed_mask)
+        return self._pretrain(source, target, grid, *split_mask(masks, num_visible), noise_seed)
+
+    def extract_features(
+        self,
+        source: Tensor,
+        mode: Any = None,
+        padding_mask: Tensor | None = None,
+        mask: bool = False,
+        remove_extra_tokens: bool = True,
+    ) -> FeatureOutput:
+        """Compute the student's features of whole clips; arguments as in ``forward``."""
+        return self(
+            source,
+            mode=mode,
+            padding_mask=padding_mask,
+            mask=mask,
+            features_only=True,
+            remove_extra_tokens=remove_extra_tokens,
+        )
+
+    def _encode(
+        self,
+        source: Tensor,
+        grid: tuple[int, int],
+        padding_mask: Tensor | None,
+        mask: bool,
+        remove_masked: bool,
+        remove_extra_tokens: bool,
+        precomputed_mask: Tensor | None,
+    ) -> FeatureOutput:
+        patches = self.patch_encoder
+        x = patches.add_positions(patches.local_features(source))  # [B, L, D]
+        masks = self._masks(source, grid, 1, precomputed_mask) if mask else None
+        if masks is not None and remove_masked:
+            visible, _ = split_mask(masks)
+            x = pick_tokens(x, visible)
+            padding_mask = None if padding_mask is None else padding_mask.gather(1, visible)
+        elif masks is not None:
+            hidden = masks.bool().unsqueeze(-1)
+            zero = patches.cfg.encoder_zero_mask
+            noise = 0.0 if zero else torch.randn_like(x) * patches.cfg.mask_noise_std
+            x = torch.where(hidden, torch.as_tensor(noise, dtype=x.dtype, device=x.device), x)
+        extra = patches.cfg.num_extra_tokens
+        padding = None if padding_mask is None else F.pad(padding_mask.bool(), (extra, 0))
+        x, layers = self.run_blocks(patches.contextualize(x), padding)  # [B, E + S, D]
+        return {
+            "x": x[:, extra:] if remove_extra_tokens else x,
+            "padding_mask": padding_mask if remove_extra_tokens else padding,
+            "layer_results": layers,
+            "mask": masks,
+        }
+
+    def _masks(
+        self, source: Tensor, grid: tuple[int, int], clones: int, precomputed: Tensor | None
+    ) -> Tensor:
+        """Return checked masks [B * clones, L]; draw them where there are none."""
+        image = self.cfg.modalities.image
+        expected = (source.size(0) * clones, grid[0] * grid[1])
+        if precomputed is None:
+            spec = MaskSpec.from_options(image, grid)
+            return draw_masks(spec, expected[0]).to(source.device)
+        if tuple(precomputed.shape) != expected:
+            raise ValueError(
+                f"precomputed_mask has shape {tuple(precomputed.shape)}; expected {expected}: "
+                f"a row for each of {clones} clones of {source.size(0)} clips, and "
+                f"{grid[0]}x{grid[1]} patches"
+            )
+        return precomputed
+
+    # ---- Pre-training -----------------------------------------------------------------------
+
+    def _pretrain(
+        self,
+        source: Tensor,
+        target: Tensor | None,
+        grid: tuple[int, int],
+        visible: Tensor,
+        hidden: Tensor,
+        noise_seed: int | None,
+    ) -> PretrainingOutput:
+        if self.teacher is None:
+            raise ValueError("the model was built without a teacher (skip_ema); it cannot train")
+        patches, clones = self.patch_encoder, self.cfg.clone_batch
+        local = patches.local_features(source)  # [B, L, D]
+        tokens = pick_tokens(patches.add_positions(local), visible, clones)  # [B*K, V, D]
+        x, _ = self.run_blocks(patches.contextualize(tokens), keep_targets=False)
+        y = self.teacher.make_targets(self, source if target is None else target, local)
+        expected = pick_tokens(y, hidden, clones).flatten(0, 1)  # [N_hidden, D]
+        num_hidden = hidden.numel()
+        result: PretrainingOutput = {
+            "losses": {},
+            "loss_items": {},
+            "sample_size": num_hidden,
+            "masked_pct": hidden.size(1) / (grid[0] * grid[1]),
+            "target_var": channel_deviation(expected),
+            "ema_decay": self.teacher.decay * 1000,
+            **self.teacher.norms,  # type: ignore[typeddict-item]
+        }
+        losses, items = result["losses"], result["loss_items"]
+        if self.cfg.cls_loss > 0:
+            cls = x[:, patches.cfg.num_extra_tokens - 1]  # [B*K, D]
+            losses["cls"] = self._utterance(cls, y.mean(dim=1)) * (self.cfg.cls_loss * num_hidden)
+            items["cls"] = float(num_hidden * losses["cls"].shape[:1].numel())
+        if patches.decoder is not None:
+            predicted = self._decode(x, visible, hidden, grid, noise_seed)  # [N_hidden, D]
+            result["pred_var"] = channel_deviation(predicted)
+            if self.cfg.d2v_loss > 0:
+                losses["regression"] = self._regression(predicted, expected) * self.cfg.d2v_loss
+                items["regression"] = float(num_hidden)
+            if self.recon_proj is not None:
+                values = normalize_patches(patchify(source, patches.cfg.patch_size))
+                values = pick_tokens(values, hidden, clones).flatten(0, 1)
+                recon = self._regression(self.recon_proj(predicted), values)
+                losses["recon"] = recon * self.cfg.recon_loss
+                items["recon"] = float(num_hidden)
+        self._check_variance(result)
+        return result
+
+    def _decode(
+        self,
+        x: Tensor,
+        visible: Tensor,
+        hidden: Tensor,
+        grid: tuple[int, int],
+        noise_seed: int | None,
+    ) -> Tensor:
+        """Predict the hidden patches from the encoder's output [B*K, E + V, D]: [N_hidden, D]."""
+        patches = self.patch_encoder
+        decoder, cfg = patches.decoder, patches.cfg.decoder
+        assert decoder is not None
+        assert cfg is not None
+        num_patches = grid[0] * grid[1]
+        generator = None
+        if noise_seed is not None:
+            generator = torch.Generator(x.device).manual_seed(noise_seed)
+        x = F.dropout(x[:, patches.cfg.num_extra_tokens :], cfg.input_dropout, self.training)
+        rows, width = hidden.size(0), x.size(-1)
+        canvas = x.new_zeros(rows * num_patches, width)
+        if patches.cfg.mask_noise_std > 0:
+            canvas.normal_(0, patches.cfg.mask_noise_std, generator=generator)
+        hidden_rows = flat_indices(hidden, num_patches)
+        if cfg.add_positions_masked and patches.fixed_positional_encoder is not None:
+            table = patches.fixed_positional_encoder(num_patches)[0]
+            canvas.index_add_(0, hidden_rows, table[hidden.flatten()].to(canvas.dtype))
+        canvas = canvas.index_copy(0, flat_indices(visible, num_patches), x.flatten(0, 1))
+        canvas = canvas.view(rows, num_patches, width)
+        if cfg.add_positions_all:
+            canvas = patches.add_positions(canvas)
+        return decoder(canvas, grid, hidden_rows)
+
+    def _regression(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return regression_loss(prediction, target, self.cfg.loss_beta, self.cfg.loss_scale)
+
+    def _utterance(self, cls: Tensor, target: Tensor) -> Tensor:
+        """Loss of CLS outputs [B*K, D] against clip targets [B, D], by regression or by DINO."""
+        repeated = target.repeat_interleave(self.cfg.clone_batch, dim=0)  # [B*K, D]
+        if self.cls_proj is None:
+            return self._regression(cls, repeated)
+        loss = dino_loss(
+            self.cls_proj(cls),
+            repeated,
+            self.center,
+            self.cfg.softmax_temperature_student,
+            self.cfg.softmax_temperature_teacher,
+        )
+        if self.training:
+            mean = torch.cat([target.sum(dim=0), target.new_tensor([float(target.size(0))])])
+            mean = _sum_over_processes(mean)
+            mean = (mean[:-1] / mean[-1]).to(self.center.dtype)
+            self.center.lerp_(mean.unsqueeze(0), 1 - self.cfg.center_exp)
+        return loss
+
+    def _check_variance(self, result: PretrainingOutput) -> None:
+        if self.num_updates <= UPDATES_BEFORE_VARIANCE_CHECK:
+            return
+        for name, least in (
+            ("target_var", self.cfg.min_target_var), ("pred_var", self.cfg.min_pred_var)
+        ):
+            if least > 0 and name in result and float(result[name]) < least:  # type: ignore[literal-required]
+                raise RuntimeError(
+                    f"{name} fell below model.min_{name}={least} at update {self.num_updates}: "
+                    "the model has collapsed"
+                )
+
+
+@torch.no_grad()
+def channel_deviation(values: Tensor) -> Tensor:
+    """Mean over channels of the standard deviation over items, of all processes together.
+
+    Args:
+        values: [N, D].
+
+    Returns:
+        Scalar; near 0 where all items are alike, which tells of a collapse.
+    """
+    values = values.float()
+    if not (dist.is_available() and dist.is_initialized()):
+        return (values.var(dim=0) + 1e-6).sqrt().mean()
+    count = values.new_tensor([float(values.size(0))])
+    sums = _sum_over_processes(torch.cat([values.sum(0), values.square().sum(0), count]))
+    total, squares = sums[:-1].chunk(2)
+    n = sums[-1]
+    variance = (squares - total.square() / n).clamp_min(0) / (n - 1)
+    return (variance + 1e-6).sqrt().mean()
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+    return values

@@ -1,0 +1,158 @@
+"""The EMA teacher: an averaged copy of the student that makes the targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..losses import make_targets
+from .config import EatConfig
+from .encoder import EatEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Teacher:
+    """Exponential moving average of a student's encoder (data2vec 2.0, sec. 3.1).
+
+    It is deliberately no ``nn.Module``: fairseq, DDP and optimizers see none of its parameters. Its
+    averages are float32 whatever the student computes in. Where the teacher computes in float32 too
+    its weights *are* the averages, one tensor each; otherwise they are copies in the student's
+    precision, refreshed after every step.
+
+    Attributes:
+        averages: name -> averaged tensor, what a checkpoint stores under ``_ema``.
+        decay: decay of the last step.
+        norms: L2 norms of the averaged parameters after the last step, by log name.
+
+    Args:
+        student: the model to average.
+        cfg: the student's configuration.
+    """
+
+    def __init__(self, student: EatEncoder, cfg: EatConfig) -> None:
+        self.cfg = cfg
+        self.decay = cfg.ema_decay
+        self.norms: dict[str, Tensor] = {}
+        copy = EatEncoder(cfg)
+        if not cfg.ema_encoder_only and not cfg.modalities.image.ema_local_encoder:
+            copy.patch_encoder.local_encoder = None
+        own = student.state_dict()
+        nn.Module.load_state_dict(copy, {name: own[name] for name in copy.state_dict()})
+        if cfg.ema_encoder_only:
+            del copy.modality_encoders
+        self.encoder = copy.requires_grad_(False).eval()
+        self.module: nn.Module = copy.blocks if cfg.ema_encoder_only else copy
+        self.averages = {name: p.data for name, p in self.module.named_parameters()}
+
+    def follow(self, weight: Tensor) -> None:
+        """Move to the device and precision of one of the student's weights."""
+        precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        own = weight.dtype if self.cfg.ema_same_dtype else precise
+        parameters = dict(self.module.named_parameters())
+        for name, average in self.averages.items():
+            self.averages[name] = average.to(weight.device, precise)
+            parameters[name].data = self.averages[name].to(own)
+
+    def step(self, student: EatEncoder, decay: float) -> None:
+        """Average once: teacher = decay * teacher + (1 - decay) * student.
+
+        Args:
+            student: the model to average.
+            decay: between 0 and 1; at 1 the teacher stands still.
+        """
+        self.decay = decay
+        if decay >= 1:
+            return
+        source: nn.Module = student.blocks if self.cfg.ema_encoder_only else student
+        new, old, own = [], [], []
+        weights = dict(self.module.named_parameters())
+        for name, parameter in source.named_parameters():
+            if name in self.averages and parameter.requires_grad:
+                average = self.averages[name]
+                new.append(parameter.detach().to(average.dtype))
+                old.append(average)
+                if weights[name].dtype != average.dtype:
+                    own.append((weights[name].data, average))
+        with torch.no_grad():
+            torch._foreach_mul_(old, decay)
+            torch._foreach_add_(old, new, alpha=1 - decay)
+            for weight, average in own:
+                weight.copy_(average)
+            if self.cfg.log_norms:
+                self.norms = {"model_norm": _total_norm(new), "ema_norm": _total_norm(old)}
+
+    @torch.no_grad()
+    def make_targets(self, student: EatEncoder, source: Tensor, local: Tensor) -> Tensor:
+        """Encode whole clips and turn the last blocks into targets.
+
+        Args:
+            student: the model whose parts serve where the teacher has none of its own.
+            source: [B, C, T, F].
+            local: [B, L, D], the student's patch embeddings of the same clips.
+
+        Returns:
+            [B, L, D], float32.
+        """
+        dtype = next(self.module.parameters()).dtype
+        patches = student.patch_encoder
+        if not self.cfg.ema_encoder_only:
+            patches = self.encoder.patch_encoder
+        if patches is not student.patch_encoder and patches.local_encoder is not None:
+            local = patches.local_features(source.to(dtype))
+        x = patches.contextualize(patches.add_positions(local.to(dtype))).to(dtype)
+        _, layers = self.encoder.run_blocks(x)
+        cfg = self.cfg
+        extra = cfg.modalities.image.num_extra_tokens
+        return make_targets(
+            [layer[:, extra:] for layer in layers[-cfg.average_top_k_layers :]],
+            instance_norm_layer=cfg.instance_norm_target_layer,
+            batch_norm_layer=cfg.batch_norm_target_layer,
+            layer_norm_layer=cfg.layer_norm_target_layer,
+            instance_norm=cfg.instance_norm_targets,
+            layer_norm=cfg.layer_norm_targets,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages by name; they are the teacher's own tensors, not copies."""
+        return dict(self.averages)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over averages, the whole of them.
+
+        Raises:
+            ValueError: if names or shapes differ.
+        """
+        for problem, names in (
+            ("lacks", self.averages.keys() - state.keys()),
+            ("has, beyond what the model has,", state.keys() - self.averages.keys()),
+        ):
+            if names:
+                raise ValueError(
+                    f"the checkpoint's teacher (_ema) {problem} {len(names)} tensors, the first is "
+                    f"{min(names)!r}; do model.ema_encoder_only and ema_local_encoder agree?"
+                )
+        weights = dict(self.module.named_parameters())
+        for name, average in self.averages.items():
+            if average.shape != state[name].shape:
+                raise ValueError(
+                    f"the checkpoint's teacher has {name!r} of shape {tuple(state[name].shape)}, "
+                    f"the model of shape {tuple(average.shape)}"
+                )
+            average.copy_(state[name])
+            weights[name].data.copy_(average)
+
+
+def annealed_decay(cfg: EatConfig, num_updates: int) -> float:
+    """Decay at an update: linear from ``ema_decay`` to ``ema_end_decay``, then constant."""
+    if num_updates >= cfg.ema_anneal_end_step:
+        return cfg.ema_end_decay
+    remaining = 1 - num_updates / cfg.ema_anneal_end_step
+    return cfg.ema_end_decay - (cfg.ema_end_decay - cfg.ema_decay) * remaining
+
+
+def _total_norm(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tensors)).norm()

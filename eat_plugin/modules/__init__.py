@@ -1,0 +1,1 @@
+"""Building blocks of the encoder and the decoder; plain PyTorch, no fairseq."""

@@ -1,0 +1,79 @@
+"""The convolutional decoder that predicts hidden patches from visible ones."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvLayer(nn.Sequential):
+    """Grouped 2-D convolution, LayerNorm over channels without weights, GELU.
+
+    Args:
+        in_dim: input channels.
+        out_dim: output channels, divisible by ``groups`` as ``in_dim`` is.
+        kernel_size: side of the kernel, in patches; the grid keeps its size.
+        groups: groups of the convolution.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, kernel_size: int, groups: int) -> None:
+        convolution = nn.Conv2d(
+            in_dim, out_dim, kernel_size, padding=kernel_size // 2, groups=groups
+        )
+        super().__init__(convolution)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Map [N, in_dim, rows, columns] to [N, out_dim, rows, columns], channels last."""
+        rows, columns = grid.shape[2:]
+        x = self[0](grid)[:, :, :rows, :columns]  # an even kernel adds a row and a column
+        x = x.permute(0, 2, 3, 1)
+        return F.gelu(F.layer_norm(x, x.shape[-1:], eps=1e-5)).permute(0, 3, 1, 2)
+
+
+class ConvDecoder(nn.Module):
+    """``ConvLayer``s with residuals over the patch grid, then a projection (EAT, sec. 3.3).
+
+    Args:
+        dim: width D of tokens, in and out.
+        hidden_dim: channels of the layers.
+        num_layers: number of layers.
+        kernel_size: side of the kernels, in patches.
+        groups: groups of the convolutions.
+        residual: add each layer's input to its output where the widths agree.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int,
+        num_layers: int,
+        kernel_size: int,
+        groups: int,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.blocks = nn.ModuleList(
+            ConvLayer(hidden_dim if i else dim, hidden_dim, kernel_size, groups)
+            for i in range(num_layers)
+        )
+        self.proj = nn.Linear(hidden_dim if num_layers else dim, dim)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int], rows: Tensor) -> Tensor:
+        """Predict some patches.
+
+        Args:
+            tokens: [N, L, D], every patch in its place.
+            grid: (time, mel) size of the patch grid.
+            rows: [M] which rows of the flattened [N * L, D] output are wanted. The projection is
+                computed for those alone.
+
+        Returns:
+            [M, D].
+        """
+        # Tokens lie in memory as [N, rows, columns, D]: this view is "channels last" for free.
+        x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+        for layer in self.blocks:
+            y = layer(x)
+            x = y + x if self.residual and y.size(1) == x.size(1) else y
+        return self.proj(x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))

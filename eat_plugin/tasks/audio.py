@@ -1,0 +1,131 @@
+"""What the tasks on audio share: manifests, and clips that cannot be used."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Set, Tuple
+
+import torch
+from fairseq.criterions import FairseqCriterion
+from fairseq.data import FairseqDataset
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
+from torch import nn
+
+from ..data.manifest import Manifest, read_manifest
+
+logger = logging.getLogger(__name__)
+
+FEWEST_TOLERATED = 10
+UPDATES_BETWEEN_CHECKS = 100
+
+
+class AudioTask(FairseqTask):
+    """A task whose clips may be damaged.
+
+    Data sets replace such a clip and name it in the batch. This class logs each name once a
+    process, counts clips over all processes (``skipped_clips`` in the log, per epoch), and ends a
+    run in which too many of an epoch's clips fail.
+
+    Args:
+        cfg: has ``data``, the folder of the manifests, and ``max_skipped_share``.
+        **kwargs: what fairseq passes on, such as ``from_checkpoint``.
+    """
+
+    def __init__(self, cfg: FairseqDataclass, **kwargs: Any) -> None:
+        super().__init__(cfg, **kwargs)
+        self._named: Set[str] = set()
+        self._skipped: Any = 0  # a tensor where processes add up on their GPUs
+        self._updates = 0
+
+    def read_split(self, split: str) -> Manifest:
+        """Read the manifest of a split.
+
+        Raises:
+            ManifestError: if it is missing or broken.
+            ValueError: if this is one of several processes that do not know of each other.
+        """
+        if split == "train":
+            _refuse_lone_processes()
+        manifest = read_manifest(Path(self.cfg.data) / f"{split}.tsv")
+        logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
+        return manifest
+
+    def begin_epoch(self, epoch: int, model: nn.Module) -> None:
+        """Start to count anew."""
+        super().begin_epoch(epoch, model)
+        self._skipped = 0
+
+    def train_step(
+        self,
+        sample: Dict[str, Any],
+        model: nn.Module,
+        criterion: FairseqCriterion,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Tuple[Any, Any, Dict[str, Any]]:
+        """Do forward and backward, and report the batch's skipped clips."""
+        loss, sample_size, log = super().train_step(
+            sample, model, criterion, optimizer, update_num, ignore_grad
+        )
+        log["skipped_clips"] = 0 if ignore_grad else self._name_skipped(sample)
+        return loss, sample_size, log
+
+    def valid_step(
+        self, sample: Dict[str, Any], model: nn.Module, criterion: FairseqCriterion
+    ) -> Tuple[Any, Any, Dict[str, Any]]:
+        """Do forward, and report the batch's skipped clips."""
+        loss, sample_size, log = super().valid_step(sample, model, criterion)
+        log["skipped_clips"] = self._name_skipped(sample)
+        return loss, sample_size, log
+
+    def reduce_metrics(
+        self, logging_outputs: List[Dict[str, Any]], criterion: FairseqCriterion
+    ) -> None:
+        """Reduce the criterion's log, and keep account of skipped clips.
+
+        Raises:
+            RuntimeError: if more of the epoch's clips failed than ``max_skipped_share``.
+        """
+        skipped = sum(log.pop("skipped_clips", 0) for log in logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
+        if not criterion.training:
+            metrics.log_scalar("skipped_clips", skipped, round=0)
+            return
+        self._skipped = self._skipped + skipped
+        self._updates += 1
+        metrics.log_scalar("skipped_clips", self._skipped, weight=0, round=0)
+        # Every process has the same sum here, so all of them stop at the same update. Reading a
+        # sum from a GPU makes it wait, hence not in every update.
+        if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
+            self._check_share(int(self._skipped), self.dataset("train"))
+
+    def _check_share(self, skipped: int, dataset: FairseqDataset) -> None:
+        tolerated = max(FEWEST_TOLERATED, int(self.cfg.max_skipped_share * len(dataset)))
+        if skipped > tolerated:
+            raise RuntimeError(
+                f"{skipped} clips of this epoch cannot be used, of {len(dataset)} in all; at most "
+                f"{tolerated} are tolerated (task.max_skipped_share="
+                f"{self.cfg.max_skipped_share}, and never fewer than {FEWEST_TOLERATED}). The log "
+                "names each of them with its reason"
+            )
+
+    def _name_skipped(self, sample: Dict[str, Any]) -> int:
+        clips = sample.get("skipped", ()) if sample else ()
+        for name, reason in clips:
+            if name not in self._named:
+                self._named.add(name)
+                logger.warning("clip %r cannot be used and was replaced: %s", name, reason)
+        return len(clips)
+
+
+def _refuse_lone_processes() -> None:
+    """Raise where a launcher started several processes and fairseq takes each for the only one."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and not torch.distributed.is_initialized():
+        raise ValueError(
+            f"the launcher started {started} processes, but each would train alone: set "
+            f"distributed_training.distributed_world_size={started}"
+        )

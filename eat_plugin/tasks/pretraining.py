@@ -1,0 +1,130 @@
+"""Task ``eat_pretraining``: unlabelled audio, cut into windows, with masks drawn by the workers."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import register_task
+from omegaconf import II, MISSING
+
+from ..data.dataset import AudioDataset
+from ..data.features import MEL_BINS, FrontEnd
+from ..masking import MaskSpec
+from .audio import AudioTask
+
+AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
+
+
+@dataclass
+class MaskConfig:
+    """Masks that the data workers draw; all options follow the model's unless set."""
+
+    patch_size: int = II("model.modalities.image.patch_size")
+    mask_prob: float = II("model.modalities.image.mask_prob")
+    mask_prob_adjust: float = II("model.modalities.image.mask_prob_adjust")
+    mask_length: int = II("model.modalities.image.mask_length")
+    inverse_mask: bool = II("model.modalities.image.inverse_mask")
+    mask_dropout: float = II("model.modalities.image.mask_dropout")
+    clone_batch: int = II("model.clone_batch")
+    expand_adjacent: bool = field(
+        default=False, metadata={"help": "published mask variant (only false)"}
+    )
+    non_overlapping: bool = field(
+        default=False, metadata={"help": "published mask variant (only false)"}
+    )
+
+
+@dataclass
+class PretrainingConfig(FairseqDataclass):
+    """Options of ``eat_pretraining``."""
+
+    data: str = field(
+        default=MISSING, metadata={"help": "folder of the manifests, train.tsv and so on"}
+    )
+    target_length: int = field(
+        default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
+    )
+    norm_mean: float = field(
+        default=AUDIOSET_MEAN, metadata={"help": "mean of the data set's log-mel values"}
+    )
+    norm_std: float = field(
+        default=AUDIOSET_STD, metadata={"help": "their standard deviation"}
+    )
+    crop: str = field(
+        default="start",
+        metadata={"help": "part of a clip longer than the window: start, or random"},
+    )
+    precompute_mask_config: Optional[MaskConfig] = field(
+        default=None, metadata={"help": "draw masks in the data workers; {} follows the model"}
+    )
+    flexible_mask: bool = field(
+        default=False, metadata={"help": "keep blocks of 6x4, 5x5 or 8x3 patches"}
+    )
+    rebuild_batches: bool = field(
+        default=True, metadata={"help": "put other clips together in each epoch"}
+    )
+    max_skipped_share: float = field(
+        default=0.01, metadata={"help": "share of an epoch's clips that may be unusable"}
+    )
+    seed: int = II("common.seed")
+
+
+@register_task("eat_pretraining", dataclass=PretrainingConfig)
+class EatPretrainingTask(AudioTask):
+    """Pre-training on the clips of ``{data}/{split}.tsv``.
+
+    Args:
+        cfg: the options.
+        **kwargs: what fairseq passes on.
+
+    Raises:
+        ValueError: if an option cannot work, naming it, its value and the choices.
+    """
+
+    def __init__(self, cfg: PretrainingConfig, **kwargs: Any) -> None:
+        super().__init__(cfg, **kwargs)
+        self.front_end = FrontEnd(cfg.target_length, cfg.norm_mean, cfg.norm_std)
+
+    def load_dataset(
+        self,
+        split: str,
+        combine: bool = False,
+        task_cfg: Optional[FairseqDataclass] = None,
+        **kwargs: Any,
+    ) -> None:
+        """Load a split.
+
+        Args:
+            split: name of the manifest, without ``.tsv``.
+            combine: part of fairseq's interface; a split is one file.
+            task_cfg: options to use instead of the task's own.
+            **kwargs: part of fairseq's interface.
+        """
+        cfg = task_cfg or self.cfg
+        mask_cfg = cfg.precompute_mask_config
+        self.datasets[split] = AudioDataset(
+            self.read_split(split),
+            self.front_end,
+            masks=None if mask_cfg is None else self._mask_spec(mask_cfg),
+            num_masks=1 if mask_cfg is None else mask_cfg.clone_batch,
+            seed=cfg.seed,
+            crop=cfg.crop,
+            shuffle=split == "train",
+        )
+
+    def _mask_spec(self, cfg: MaskConfig) -> MaskSpec:
+        for name, accepted in (
+            ("mask_dropout", 0), ("expand_adjacent", False), ("non_overlapping", False)
+        ):
+            if getattr(cfg, name) != accepted:
+                raise ValueError(
+                    f"task.precompute_mask_config.{name} is {getattr(cfg, name)}; this published "
+                    f"option is not implemented, the only choice is {accepted}"
+                )
+        length, patch = self.cfg.target_length, cfg.patch_size
+        if length % patch:
+            raise ValueError(
+                f"task.target_length is {length}; it must be divisible by patch_size={patch}"
+            )
+        grid = (length // patch, MEL_BINS // patch)
+        return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)

@@ -1,0 +1,115 @@
+"""Published tasks under their published names, translated into ours.
+
+This is the only place where the flags of the published code are known.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, List, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import register_task
+from omegaconf import II, MISSING
+
+from .pretraining import (
+    AUDIOSET_MEAN,
+    AUDIOSET_STD,
+    EatPretrainingTask,
+    MaskConfig,
+    PretrainingConfig,
+)
+
+# Mean and standard deviation of the log-mel values that each published flag implies.
+STATISTICS = {"esc50_eval": (-6.627, 5.359), "spcv2_eval": (-6.846, 5.565)}
+
+# Published options that change the input and have no implementation: field -> accepted value.
+UNIMPLEMENTED = {
+    "multi_data": None,
+    "local_cache_path": None,
+    "dataset_type": "imagefolder",
+    "subsample": 1.0,
+    "h5_format": False,
+    "audio_mae": True,
+    "is_finetuning": False,
+    "spcv1_finetune": False,
+    "noise": False,
+    "roll_aug": False,
+    "AS2M_finetune": False,
+}
+
+
+def option(default: Any, help_text: str) -> Any:
+    """Declare a field with its help text."""
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class MaeImagePretrainingConfig(FairseqDataclass):
+    """The published options of pre-training."""
+
+    data: str = option(MISSING, "folder of the manifests")
+    multi_data: Optional[List[str]] = option(None, "several folders (only null)")
+    input_size: int = option(224, "side of an image (unused for audio)")
+    local_cache_path: Optional[str] = option(None, "cache of the published code (only null)")
+    key: str = option("imgs", "name of the model's input")
+    beit_transforms: bool = option(False, "image transform (unused for audio)")
+    target_transform: bool = option(False, "image transform (unused for audio)")
+    no_transform: bool = option(False, "image transform (unused for audio)")
+    rebuild_batches: bool = option(True, "put other clips together in each epoch")
+    precompute_mask_config: Optional[MaskConfig] = option(None, "draw masks in the data workers")
+    subsample: float = option(1.0, "share of the data that is used (only 1)")
+    seed: int = II("common.seed")
+    dataset_type: str = option("imagefolder", "layout of images (only imagefolder)")
+    audio_mae: bool = option(False, "the input is audio (only true)")
+    h5_format: bool = option(False, "clips are in HDF5 files (only false)")
+    downsr_16hz: bool = option(False, "resample to 16 kHz; ours always does")
+    target_length: int = option(1024, "window of a clip, in frames of 10 ms")
+    flexible_mask: bool = option(False, "keep blocks of 6x4, 5x5 or 8x3 patches")
+    esc50_eval: bool = option(False, "statistics and labels of ESC-50")
+    spcv2_eval: bool = option(False, "statistics and labels of Speech Commands v2")
+    AS2M_finetune: bool = option(False, "weighted sampling of AudioSet (fine-tuning)")
+    spcv1_finetune: bool = option(False, "weighted sampling of Speech Commands v1 (fine-tuning)")
+    roll_aug: bool = option(False, "roll the waveform (fine-tuning)")
+    noise: bool = option(False, "add noise (fine-tuning)")
+    weights_file: str = option("", "weights of a weighted sampler (fine-tuning)")
+    num_samples: int = option(200000, "clips of an epoch of a weighted sampler (fine-tuning)")
+    is_finetuning: bool = option(False, "deprecated by publication (only false)")
+
+
+def translate_pretraining(cfg: MaeImagePretrainingConfig) -> PretrainingConfig:
+    """Translate published options of pre-training into ours.
+
+    Raises:
+        ValueError: if an option is set that has no implementation.
+    """
+    for name, accepted in UNIMPLEMENTED.items():
+        value = getattr(cfg, name)
+        if value != accepted:
+            shown = "null" if accepted is None else accepted
+            raise ValueError(
+                f"task.{name} is {value}; this published option is not implemented in "
+                f"pre-training, the only choice is {shown}"
+            )
+    if cfg.key != "source":
+        raise ValueError(f"task.key is {cfg.key!r}; pre-training takes its input as 'source'")
+    mean, std = AUDIOSET_MEAN, AUDIOSET_STD
+    for flag, statistics in STATISTICS.items():
+        if getattr(cfg, flag):
+            mean, std = statistics
+    return PretrainingConfig(
+        data=cfg.data,
+        target_length=cfg.target_length,
+        norm_mean=mean,
+        norm_std=std,
+        precompute_mask_config=cfg.precompute_mask_config,
+        flexible_mask=cfg.flexible_mask,
+        rebuild_batches=cfg.rebuild_batches,
+        seed=cfg.seed,
+    )
+
+
+@register_task("mae_image_pretraining", dataclass=MaeImagePretrainingConfig)
+class MaeImagePretrainingTask(EatPretrainingTask):
+    """Pre-training by its published name and with its published options."""
+
+    def __init__(self, cfg: MaeImagePretrainingConfig, **kwargs: Any) -> None:
+        super().__init__(translate_pretraining(cfg), **kwargs)

@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# Makes .venv at the root of this repository and installs the pinned set (requirements/) into it.
+#
+#   bash scripts/setup.sh        what training and the `eat` command need
+#   bash scripts/setup.sh dev    also ruff, mypy and pytest
+#
+# PYTHON=/path/to/python chooses the interpreter (3.9 to 3.13); otherwise the best one found is used.
+# A second run does nothing. After an interruption, run it again: it starts from a clean .venv.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+venv=$root/.venv
+py=$venv/bin/python
+log=$venv/setup.log
+unfinished=$venv/.unfinished
+requirements=$root/requirements
+stage=${1:-run}
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$1" >&2; exit "${2:-1}"; }
+
+# The mark of an unfinished installation stays behind, see `install`.
+trap 'printf "interrupted; run the same command again\n" >&2; exit 130' INT TERM
+
+# Settings of the user's own that would send packages elsewhere than into .venv.
+unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
+export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
+
+# Prints nothing if the interpreter $1 serves, otherwise what it lacks.
+lacks() {
+    "$1" - 2>/dev/null <<'PY' || printf 'cannot be run'
+import os
+import sys
+import sysconfig
+
+missing = []
+if not (3, 9) <= sys.version_info[:2] <= (3, 13):
+    missing.append("is Python %d.%d" % sys.version_info[:2])
+else:
+    for module in ("venv", "ensurepip"):
+        try:
+            __import__(module)
+        except ImportError:
+            missing.append("has no module " + module)
+    if not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
+        missing.append("has no headers (Python.h)")
+sys.stdout.write(" and ".join(missing))
+PY
+}
+
+# Prints the interpreter to use: $PYTHON, or the first that serves (3.11 first: the pins were made
+# with it).
+find_python() {
+    local candidate missing seen=""
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.10 python3.9 \
+        python3 python; do
+        if command -v "$candidate" >/dev/null 2>&1; then
+            missing=$(lacks "$candidate")
+            if [ -z "$missing" ]; then
+                command -v "$candidate"
+                return
+            fi
+            [ "$missing" = "cannot be run" ] || seen="$seen; $candidate $missing"
+        else
+            missing="is not a command"
+        fi
+        if [ -n "${PYTHON:-}" ]; then
+            fail "PYTHON=$PYTHON $missing; needed: Python 3.9 to 3.13 with venv and its headers" 2
+        fi
+    done
+    fail "needed: Python 3.9 to 3.13 with venv and its headers (on Debian or Ubuntu: apt-get install python3-venv python3-dev), or PYTHON=/path/to/one$seen" 2
+}
+
+# fairseq compiles a few extensions: better to hear of a missing compiler now than in minutes.
+check_compiler() {
+    local compiler
+    for compiler in ${CXX:+"$CXX"} c++ g++ clang++; do
+        # CXX may hold options after the command: it is split on purpose.
+        # shellcheck disable=SC2086
+        if printf '#include <vector>\n' | $compiler -x c++ -fsyntax-only - >/dev/null 2>&1; then
+            return
+        fi
+    done
+    fail "needed: a C++ compiler, with which fairseq builds (on Debian or Ubuntu: apt-get install g++; on macOS: xcode-select --install)" 2
+}
+
+# Prints what an installation by the interpreter $1 depends on; it is the content of the stamps.
+# The place counts too: a virtual environment does not survive being moved.
+fingerprint() {
+    "$1" - "$root" <<'PY'
+import hashlib
+import pathlib
+import sys
+
+root = pathlib.Path(sys.argv[1])
+digest = hashlib.sha256(f"{root} {sys.version_info[:2]}".encode())
+for path in [*sorted((root / "requirements").glob("*.txt")), root / "setup.py"]:
+    digest.update(path.read_bytes())
+sys.stdout.write(digest.hexdigest())
+PY
+}
+
+is_ready() { # STAGE FINGERPRINT
+    [ ! -e "$unfinished" ] && [ -f "$venv/.ready-$1" ] && [ "$(cat "$venv/.ready-$1")" = "$2" ]
+}
+
+# Runs `pip install ARGUMENTS` as a named step. A pip that ends by itself, well or not, leaves whole
+# packages; one that was killed may not, so the mark stays and the next run starts afresh.
+install() { # WHAT ARGUMENTS...
+    local what=$1 began=$SECONDS status=0
+    shift
+    printf '  %s ... ' "$what"
+    printf '\n=== %s: pip install %s\n' "$what" "$*" >>"$log"
+    : >"$unfinished"
+    # CUDA_HOME would make fairseq build CUDA kernels that nothing here uses, against a toolkit that
+    # need not be torch's own.
+    env -u CUDA_HOME "$py" -m pip install "$@" >>"$log" 2>&1 || status=$?
+    if [ "$status" -gt 128 ]; then
+        fail "pip was killed while it installed $what; run the same command again" "$status"
+    fi
+    rm -f "$unfinished"
+    if [ "$status" -ne 0 ]; then
+        printf 'failed\n'
+        tail -n 15 "$log" | sed 's/^/    /' >&2
+        fail "could not install $what; the whole log is in $log"
+    fi
+    printf '%d s\n' $((SECONDS - began))
+}
+
+make_venv() { # INTERPRETER
+    local output
+    say "Making $venv with $("$1" --version) ($1)"
+    if ! output=$("$1" -m venv --clear "$venv" 2>&1); then
+        printf '%s\n' "$output" | tail -n 5 >&2
+        fail "could not make $venv"
+    fi
+    : >"$log"
+}
+
+install_run() { # FINGERPRINT
+    install "torch, numpy, build tools" -r "$requirements/build.txt" -c "$pins"
+    install "fairseq (compiles: about 2 minutes) and the rest" \
+        --no-build-isolation -r "$requirements/run.txt" -c "$pins"
+    install "eat" --no-deps --no-build-isolation -e "$root"
+    printf '%s' "$1" >"$venv/.ready-run"
+}
+
+case $stage in
+run | dev) ;;
+*) fail "unknown stage '$stage'; choose run or dev" 2 ;;
+esac
+
+key=""
+if [ -x "$py" ] && [ -z "$(lacks "$py")" ]; then
+    # With $PYTHON, its version decides whether the environment is still the one asked for.
+    key=$(fingerprint "${PYTHON:-$py}") || key=""
+    if is_ready "$stage" "$key"; then
+        exit 0
+    fi
+fi
+if [ -z "$key" ] || ! is_ready run "$key"; then
+    python=$(find_python)
+    check_compiler
+    make_venv "$python"
+    key=$(fingerprint "$python")
+fi
+case $("$py" -c 'import sys; print("%d.%d" % sys.version_info[:2])') in
+3.9 | 3.10) pins=$requirements/pins-py39.txt ;;
+*) pins=$requirements/pins.txt ;;
+esac
+is_ready run "$key" || install_run "$key"
+if [ "$stage" = dev ]; then
+    install "ruff, mypy, pytest" -r "$requirements/dev.txt" -c "$pins"
+    printf '%s' "$key" >"$venv/.ready-dev"
+fi
+say "Ready in $SECONDS s."

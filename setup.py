@@ -1,0 +1,53 @@
+"""Package metadata of the EAT plugin; the pinned environment is in `requirements/`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_long_description() -> str:
+    """Returns the README, or nothing where only the sources were copied."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+def read_pin(name: str, pins: str = "requirements/pins.txt") -> str:
+    """Returns `name==version` as the file of pins states it, so that a version is written once."""
+    text = (HERE / pins).read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(name)}==\S+", text, flags=re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{pins} has no pin of {name!r}")
+    return found.group()
+
+
+setup(
+    name="eat-plugin",
+    version="0.1.0",
+    description="Self-supervised audio learning (Efficient Audio Transformer) as a fairseq plugin",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    author="EAT plugin authors",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=find_packages(include=["eat_plugin", "eat_plugin.*"]),
+    # fairseq is not named here: it is installed as `fairseq` or as `fairseq-fixed`, often from a
+    # checkout, and whoever has one must not have it replaced. The extra brings one to the others.
+    install_requires=["torch", "numpy", "soundfile", "omegaconf", "hydra-core", "tqdm"],
+    extras_require={
+        "fairseq": [read_pin("fairseq-fixed")],
+        "plot": ["matplotlib"],
+        "tensorboard": ["tensorboard"],
+        "dev": ["matplotlib", "mypy", "pytest", "ruff", "tensorboard"],
+    },
+    entry_points={"console_scripts": ["eat = eat_plugin.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

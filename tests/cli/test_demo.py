@@ -1,0 +1,75 @@
+import json
+
+import pytest
+import soundfile
+
+from eat_plugin.cli import demo, main
+from eat_plugin.data.synthesis import KINDS, synthesise_clip
+
+
+def audio_files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_demo__writes_a_folder_a_class(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "set"), "--clips-per-class", "2"]) == 0
+    files = audio_files(tmp_path / "set" / "audio")
+    assert {path.parent.name for path in files} == set(KINDS)
+    assert len(files) == 2 * len(KINDS)
+    assert all(
+        path.stem in (f"{path.parent.name}_000", f"{path.parent.name}_001") for path in files
+    )
+    assert f"16 clips of {len(KINDS)} kinds" in capsys.readouterr().out
+
+
+def test_demo__files_hold_the_clips_in_their_encoding(tmp_path):
+    audio = demo.write_demo_set(tmp_path, clips_per_class=1, seed=3)
+    for path in audio_files(audio):
+        clip = synthesise_clip(path.parent.name, 0, seed=3)
+        info = soundfile.info(path)
+        assert info.format.lower() == path.suffix[1:] == clip.encoding.extension
+        assert info.subtype == clip.encoding.subtype
+        assert (info.samplerate, info.channels) == (
+            clip.encoding.sample_rate,
+            clip.encoding.num_channels,
+        )
+        samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
+        assert abs(samples - clip.samples).max() <= 1 / 2**15
+
+
+def test_demo__second_run_touches_nothing(tmp_path):
+    audio = demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    before = {path: path.stat().st_mtime_ns for path in audio_files(tmp_path)}
+    assert demo.write_demo_set(tmp_path, clips_per_class=1, seed=0) == audio
+    assert {path: path.stat().st_mtime_ns for path in audio_files(tmp_path)} == before
+
+
+def test_demo__an_interrupted_set_is_completed(tmp_path):
+    audio = demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    files = audio_files(audio)
+    content = files[0].read_bytes()
+    files[0].write_bytes(b"cut off")
+    (tmp_path / demo.RECORD).unlink()
+    demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    assert files[0].read_bytes() == content
+    assert audio_files(audio) == files
+    assert json.loads((tmp_path / demo.RECORD).read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--clips-per-class", "0"], "--clips-per-class is 0; it must be 1 or more"),
+        (["--seed", "-1"], "--seed is -1; it must be 0 or more"),
+    ],
+)
+def test_demo__numbers_out_of_range_are_one_line(tmp_path, capsys, arguments, message):
+    assert main(["demo", "--out", str(tmp_path / "set"), *arguments]) == 2
+    assert capsys.readouterr().err == f"eat demo: error: {message}\n"
+    assert not (tmp_path / "set").exists()
+
+
+def test_demo__refuses_to_mix_two_sets(tmp_path):
+    demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    with pytest.raises(ValueError, match="holds a sound set of other settings"):
+        demo.write_demo_set(tmp_path, clips_per_class=1, seed=1)

@@ -1,0 +1,286 @@
+"""`eat manifest`, from the command line on."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat_plugin import cli
+from eat_plugin.cli import manifest as command
+from eat_plugin.data.manifest import read_manifest
+
+
+def add_clip(folder: Path, name: str, samples: int = 800, rate: int = 16_000) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(samples, dtype=np.float32), rate)
+    return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "some clips"
+    for number in range(10):
+        add_clip(folder, f"{number % 3}/clip {number}.wav", 800 + number)
+    return folder
+
+
+def names_in(path: Path) -> list:
+    manifest = read_manifest(path)
+    return [manifest.name(index) for index in range(len(manifest))]
+
+
+def run(*arguments: object) -> int:
+    return cli.main(["manifest", *map(str, arguments)])
+
+
+def test_manifest__lists_every_clip_sorted(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_clip(clips, "UPPER.WAV", 48_000, 48_000)
+    add_clip(clips, "b.flac")
+    (clips / "notes.txt").write_text("not audio by its name")
+    out = tmp_path / "new" / "data"
+    assert run(clips, "--out", out) == 0
+    manifest = read_manifest(out / "train.tsv")
+    assert manifest.root == clips
+    names = names_in(out / "train.tsv")
+    assert names == sorted(names)
+    assert len(names) == 12
+    assert {"UPPER.WAV", "b.flac", "0/clip 9.wav"} <= set(names)
+    assert manifest.sizes[names.index("0/clip 9.wav")] == 809
+    assert manifest.sizes[names.index("UPPER.WAV")] == 48_000
+    assert (out / "rejected.tsv").read_text() == ""
+    shown = capsys.readouterr().out
+    assert "12 clips, 0.00 hours" in shown
+    assert "0 rejected" in shown
+    assert "rates: 16000 Hz (11), 48000 Hz (1)" in shown
+
+
+def test_manifest__relative_folder_gives_an_absolute_root(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(clips.name, "--out", "data")
+    assert (tmp_path / "data" / "train.tsv").read_text().startswith(f"{clips}\n")
+
+
+def test_manifest__names_the_split(clips: Path, tmp_path: Path) -> None:
+    run(clips, "--out", tmp_path, "--split", "eval")
+    assert len(read_manifest(tmp_path / "eval.tsv")) == 10
+
+
+def test_manifest__looks_for_the_endings_given(clips: Path, tmp_path: Path) -> None:
+    add_clip(clips, "a.flac")
+    add_clip(clips, "a.aiff")
+    run(clips, "--out", tmp_path, "--ext", "flac", ".AIFF")
+    assert names_in(tmp_path / "train.tsv") == ["a.aiff", "a.flac"]
+
+
+def test_manifest__holds_out_clips(clips: Path, tmp_path: Path) -> None:
+    def split(fraction: float, seed: int) -> tuple:
+        run(clips, "--out", tmp_path, "--valid", fraction, "--seed", seed)
+        return tuple(names_in(tmp_path / f"{split}.tsv") for split in ("train", "valid"))
+
+    train, valid = split(0.3, seed=1)
+    assert (len(train), len(valid)) == (7, 3)
+    assert len({*train, *valid}) == 10
+    assert valid == sorted(valid)
+    assert split(0.3, seed=1) == (train, valid)
+    assert split(0.3, seed=2) != (train, valid)
+    assert len(split(0.001, seed=1)[1]) == 1
+
+
+def test_manifest__sorts_out_files_that_cannot_be_used(clips: Path, tmp_path: Path) -> None:
+    (clips / "empty.wav").touch()
+    (clips / "gone.wav").symlink_to("nowhere")
+    (clips / "text.mp3").write_text("no audio" * 100)
+    add_clip(clips, "silent.wav", samples=0)
+    add_clip(clips, "tab\there.wav")
+    add_clip(clips, "line\nbreak.wav")
+    os.rename(add_clip(clips, "x.wav"), os.fsencode(clips) + b"/caf\xe9.wav")
+    assert run(clips, "--out", tmp_path) == 0
+    assert len(read_manifest(tmp_path / "train.tsv")) == 10
+    lines = (tmp_path / "rejected.tsv").read_text("utf-8").splitlines()
+    rejected = dict(line.split("\t") for line in lines)
+    assert set(rejected) == {
+        *("empty.wav", "gone.wav", "text.mp3", "silent.wav"),
+        *("tab\\there.wav", "line\\nbreak.wav", "caf\\xe9.wav"),
+    }
+    assert rejected["empty.wav"] == "is empty: 0 bytes"
+    assert "a tab" in rejected["tab\\there.wav"]
+    assert "not UTF-8" in rejected["caf\\xe9.wav"]
+
+
+def test_manifest__replaces_what_an_earlier_run_rejected(clips: Path, tmp_path: Path) -> None:
+    (clips / "empty.wav").touch()
+    run(clips, "--out", tmp_path)
+    assert (tmp_path / "rejected.tsv").read_text()
+    (clips / "empty.wav").unlink()
+    run(clips, "--out", tmp_path)
+    assert (tmp_path / "rejected.tsv").read_text() == ""
+
+
+def test_manifest__follows_links_and_visits_each_folder_once(clips: Path, tmp_path: Path) -> None:
+    add_clip(tmp_path / "elsewhere", "far.wav")
+    (clips / "a link").symlink_to(tmp_path / "elsewhere")
+    (clips / "0" / "loop").symlink_to(clips)
+    (clips / "a loop.wav").symlink_to(clips / "a loop.wav")
+    (clips / "+").symlink_to(clips / "0")  # sorts before the folder itself
+    (clips / "2" / "file.wav").symlink_to(clips / "1" / "clip 1.wav")
+    assert run(clips, "--out", tmp_path) == 0
+    names = names_in(tmp_path / "train.tsv")
+    assert len(names) == 12
+    assert {"a link/far.wav", "2/file.wav", "0/clip 0.wav"} <= set(names)
+    assert (tmp_path / "rejected.tsv").read_text().startswith("a loop.wav\tcannot be opened")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_manifest__names_a_folder_that_cannot_be_listed(clips: Path, tmp_path: Path) -> None:
+    (clips / "1").chmod(0)
+    assert run(clips, "--out", tmp_path) == 0
+    (clips / "1").chmod(0o755)
+    assert (tmp_path / "rejected.tsv").read_text().startswith("1/\tcannot be listed")
+
+
+def test_manifest__workers_change_nothing(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clips / "empty.wav").touch()
+    run(clips, "--out", tmp_path / "one", "--workers", 1)
+    monkeypatch.setattr(command, "CHUNK", 2)
+    run(clips, "--out", tmp_path / "two", "--workers", 2)
+    for name in ("train.tsv", "rejected.tsv"):
+        one, two = (tmp_path / folder / name for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_manifest__a_worker_that_dies_is_reported(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "CHUNK", 2)
+    monkeypatch.setattr(command, "_ignore_interrupts", lambda: os._exit(1))
+    monkeypatch.setattr(command, "ProcessPoolExecutor", forking_pool)
+    assert run(clips, "--out", tmp_path, "--workers", 2) == 2
+    assert "a process that reads headers died" in capsys.readouterr().err
+
+
+def forking_pool(workers: int, initializer: object) -> object:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(workers, context, initializer)
+
+
+def test_manifest__all_files_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.wav").touch()
+    assert run(tmp_path, "--out", tmp_path) == 2
+    assert "none of the 1 audio files" in capsys.readouterr().err
+    assert (tmp_path / "rejected.tsv").read_text() == "a.wav\tis empty: 0 bytes\n"
+    assert not (tmp_path / "train.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["{}/nowhere", "--out", "{}"], "nowhere does not exist"),
+        (["{}/file", "--out", "{}"], "file is not a folder"),
+        (["{}/none", "--out", "{}"], "no audio (flac, mp3, ogg, wav) found under"),
+        (["{}/one", "--out", "{}/file"], "file: File exists"),
+        (["{}/one", "--out", "{}", "--valid", "0.5"], "leaves none to train on"),
+        (["{}/one", "--out", "{}", "--valid", "1.5"], "between 0 and 1, got 1.5"),
+        (["{}/one", "--out", "{}", "--valid", "nan"], "between 0 and 1, got nan"),
+        (["{}/one", "--out", "{}", "--valid", "0.5", "--split", "valid"], "another --split"),
+        (["{}/one", "--out", "{}", "--split", "rejected"], "--split 'rejected'"),
+        (["{}/one", "--out", "{}", "--split", "../a"], "--split '../a'"),
+        (["{}/one", "--out", "{}", "--workers", "0"], "at least 1, got 0"),
+        (["{}/one", "--out", "{}", "--seed", "-1"], "must not be negative, got -1"),
+    ],
+)
+def test_manifest__a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list, problem: str
+) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "file").touch()
+    add_clip(tmp_path / "one", "a.wav")
+    assert run(*(argument.format(tmp_path) for argument in arguments)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("eat manifest: error: ")
+    assert problem in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["manifest"], "eat manifest: error: the following arguments are required: DIR, --out"),
+        (["manifest", "a", "--out", "b", "--seed", "x"], "eat manifest: error: argument --seed"),
+        (["nonsense"], "eat: error: argument SUBCOMMAND: invalid choice: 'nonsense'"),
+    ],
+)
+def test_main__wrong_arguments_are_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list,
+    line: str,
+) -> None:
+    monkeypatch.setattr(cli, "SUBCOMMANDS", ("manifest",))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith(line)
+
+
+def test_main__interrupted(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(path: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(command, "_probe", interrupt)
+    assert run(clips, "--out", tmp_path / "data") == 130
+    assert capsys.readouterr().err.endswith("\neat manifest: interrupted\n")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["manifest", "--help"]])
+def test_main__help(capsys: pytest.CaptureFixture[str], arguments: list) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert "list the audio files of a folder" in shown
+    for expected in cli.SUBCOMMANDS if arguments == ["--help"] else ["example:", "--valid"]:
+        assert expected in shown
+
+
+def test_main__is_also_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "eat_plugin", "manifest", str(tmp_path / "none"), "--out", "x"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("eat manifest: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_manifest__real_recordings(shared: Path, tmp_path: Path) -> None:
+    assert run(shared / "data" / "esc10", "--out", tmp_path, "--valid", 0.1) == 0
+    assert len(read_manifest(tmp_path / "train.tsv")) == 360
+    assert len(read_manifest(tmp_path / "valid.tsv")) == 40

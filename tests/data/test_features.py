@@ -1,0 +1,224 @@
+"""The front end: resampling, log-mel energies, length, normalisation."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eat_plugin.data import features
+from eat_plugin.data.features import FrontEnd, fit_length, log_mel, resample, resampling_kernel
+from eat_plugin.data.sources import read_audio
+
+LOG_OF_FLOOR = math.log(2.0**-23)
+
+
+def noise(length: int, seed: int = 0) -> torch.Tensor:
+    return 0.1 * torch.randn(length, generator=torch.Generator().manual_seed(seed))
+
+
+def from_pcm16(samples: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(samples.astype(np.float32) / 32768)
+
+
+def worst(got: torch.Tensor, expected: np.ndarray) -> float:
+    assert tuple(got.shape) == expected.shape
+    return float(np.abs(got.numpy() - expected).max())
+
+
+def test_resample__golden_outputs(golden: Path) -> None:
+    with np.load(golden / "resample.npz") as numbers:
+        cases = [key for key in numbers.files if key.startswith("in_")]
+        assert {key.split("_")[2] for key in cases} >= {"1", "7", "10"}
+        for key in cases:
+            rate = int(key.split("_")[1])
+            got = resample(torch.from_numpy(numbers[key]), rate)
+            assert worst(got, numbers[key.replace("in_", "out_")]) < 1e-6, key
+
+
+def test_resampling_kernel__golden(golden: Path) -> None:
+    with np.load(golden / "resample.npz") as numbers:
+        for rate in (32_000, 48_000):
+            assert worst(resampling_kernel(rate, 16_000), numbers[f"kernel_{rate}"]) < 1e-6
+        for rate in (22_050, 44_100):  # float32 against float64: see the README of the numbers
+            got = resampling_kernel(rate, 16_000)[::40]
+            assert worst(got, numbers[f"kernel_{rate}_every_40th"]) < 1e-5
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_254, 44_100, 48_000])
+@pytest.mark.parametrize("length", [0, 1, 2, 441, 1_000])
+def test_resample__length_is_rounded_up(rate: int, length: int) -> None:
+    assert resample(noise(length), rate).shape == (math.ceil(length * 16_000 / rate),)
+
+
+def test_resample__equal_rates_change_nothing() -> None:
+    waveform = noise(10)
+    assert resample(waveform, 16_000, 16_000) is waveform
+
+
+def test_resample__leading_dimensions_are_independent() -> None:
+    waveform = noise(600).reshape(2, 3, 100)
+    got = resample(waveform, 44_100)
+    assert got.shape == (2, 3, 37)
+    torch.testing.assert_close(got[1, 2], resample(waveform[1, 2], 44_100))
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_254, 44_100, 48_000])
+def test_resample__tone_keeps_its_pitch_and_level(rate: int) -> None:
+    tone = torch.sin(2 * math.pi * 440 * torch.arange(rate // 2) / rate)
+    expected = torch.sin(2 * math.pi * 440 * torch.arange(8_000) / 16_000)
+    middle = slice(100, -100)
+    torch.testing.assert_close(resample(tone, rate)[middle], expected[middle], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 32_000, 44_100])
+def test_resample__tap_by_tap_equals_dense(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    waveform = noise(2 * 1_001).reshape(2, 1_001)
+    dense = resample(waveform, rate)
+    monkeypatch.setattr(features, "DENSE_KERNEL_LIMIT", 0)
+    torch.testing.assert_close(resample(waveform, rate), dense, atol=1e-5, rtol=0)
+
+
+def test_resample__odd_rates_build_no_large_kernel() -> None:
+    resampling_kernel.cache_clear()
+    assert resample(noise(44_101), 44_101).shape == (16_000,)  # dense: 16000 x 44137 weights
+    assert resampling_kernel.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize(("orig_hz", "new_hz"), [(0, 16_000), (16_000, -1)])
+def test_resample__refuses_rates_that_are_not_positive(orig_hz: int, new_hz: int) -> None:
+    with pytest.raises(ValueError, match=f"{orig_hz} Hz and {new_hz} Hz"):
+        resample(noise(10), orig_hz, new_hz)
+
+
+def test_tables__golden(golden: Path) -> None:
+    with np.load(golden / "features.npz") as numbers:
+        assert worst(features.mel_filters(), numbers["mel_banks_128x257"]) < 1e-6
+        assert worst(features.frame_window(), numbers["window_400"]) < 1e-6
+
+
+def test_log_mel__golden(golden: Path) -> None:
+    with np.load(golden / "features.npz") as numbers:
+        waveform = from_pcm16(numbers["pcm16_16000"])
+        assert worst(log_mel(waveform - waveform.mean()), numbers["log_mel_16000"]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)]
+)
+def test_log_mel__number_of_frames(samples: int, frames: int) -> None:
+    assert log_mel(noise(samples)).shape == (frames, 128)
+
+
+def test_log_mel__silence_is_the_floor() -> None:
+    torch.testing.assert_close(log_mel(torch.zeros(400)), torch.full((1, 128), LOG_OF_FLOOR))
+
+
+def test_log_mel__ignores_a_constant_offset() -> None:
+    waveform = noise(4_000)
+    torch.testing.assert_close(log_mel(waveform + 0.25), log_mel(waveform), atol=1e-2, rtol=0)
+
+
+def test_fit_length__cuts_from_start() -> None:
+    rows = torch.arange(5.0)[:, None].expand(5, 2)
+    assert fit_length(rows, 3, start=1)[:, 0].tolist() == [1, 2, 3]
+
+
+def test_fit_length__pads_with_zeros() -> None:
+    rows = torch.ones(2, 3)
+    assert fit_length(rows, 4).tolist() == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
+    assert fit_length(rows, 2, start=1).tolist() == [[1] * 3, [0] * 3]
+    assert fit_length(rows[:0], 1).tolist() == [[0] * 3]
+
+
+def test_front_end__golden(golden: Path) -> None:
+    with np.load(golden / "features.npz") as numbers:
+        got = FrontEnd(128, -4.268, 4.569)(from_pcm16(numbers["pcm16_22050"]), 22_050)
+        assert worst(got[0], numbers["features_22050_128"]) < 2e-4
+
+
+def test_front_end__golden_clips(shared: Path) -> None:
+    with np.load(shared / "golden" / "fbank.npz") as numbers:
+        for clip in json.loads(str(numbers["meta_json"])):
+            front_end = FrontEnd(clip["target_length"], -4.268, 4.569)
+            got = front_end(from_pcm16(numbers[f"pcm16_{clip['index']}"]), clip["sr"])
+            error = np.abs(got[0].numpy() - numbers[f"feat_{clip['index']}"])
+            # Tones leave bins that hold rounding errors only, and other processors round otherwise.
+            assert np.quantile(error, 0.999) < 2e-4, clip
+            assert error.max() < 2e-3, clip
+
+
+def test_front_end__pads_before_normalising() -> None:
+    got = FrontEnd(4, -4.0, 2.0)(torch.zeros(720), 16_000)  # 3 frames of silence
+    assert got.shape == (1, 4, 128)
+    torch.testing.assert_close(got[0, :3], torch.full((3, 128), (LOG_OF_FLOOR + 4) / 4))
+    torch.testing.assert_close(got[0, 3], torch.full((128,), 1.0))
+
+
+@pytest.mark.parametrize("samples", [0, 1, 399])
+def test_front_end__a_clip_shorter_than_a_frame_is_all_padding(samples: int) -> None:
+    got = FrontEnd(2, -4.0, 2.0)(noise(samples), 16_000)
+    torch.testing.assert_close(got, torch.full((1, 2, 128), 1.0))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 22_254, 32_000, 44_100, 48_000])
+def test_front_end__needed_samples_suffice(rate: int) -> None:
+    front_end = FrontEnd(20, -4.268, 4.569)
+    needed = front_end.needed_samples(rate)
+    clip = noise(3 * needed)
+    first = slice(400 + 19 * 160)  # the samples at 16 kHz of 20 frames
+    enough, whole = resample(clip[:needed], rate), resample(clip, rate)
+    torch.testing.assert_close(enough[first], whole[first], atol=1e-6, rtol=0)
+    got = front_end(clip[:needed], rate)
+    torch.testing.assert_close(front_end(clip, rate), got, atol=1e-5, rtol=0)
+    expected = (fit_length(log_mel(whole), 20) + 4.268) / 9.138
+    torch.testing.assert_close(got[0], expected, atol=2e-4, rtol=0)
+    assert needed <= rate * (first.stop / 16_000 + 0.01)
+
+
+def test_front_end__does_not_depend_on_the_number_of_threads() -> None:
+    front_end = FrontEnd(1024, -4.268, 4.569)
+    clip = 0.4 * torch.sin(0.01 * torch.arange(164_087)) + noise(164_087)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(front_end(clip, 16_000))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in pairwise(results))
+
+
+def test_front_end__stereo_file_equals_the_mean_of_its_channels(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    left, right = noise(44_100, seed=1).numpy(), noise(44_100, seed=2).numpy()
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), 44_100, "FLOAT")
+    soundfile.write(tmp_path / "mono.wav", (left + right) / 2, 44_100, "FLOAT")
+    front_end = FrontEnd(128, -4.268, 4.569)
+    stereo = front_end(*read_audio(tmp_path / "stereo.wav"))
+    torch.testing.assert_close(stereo, front_end(*read_audio(tmp_path / "mono.wav")))
+    padding = torch.full((128,), 4.268 / 9.138)
+    assert [bool(torch.allclose(row, padding)) for row in stereo[0]].index(True) == 98  # 1 s
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((0, -4.0, 2.0), "target_length"),
+        ((8, math.nan, 2.0), "mean"),
+        ((8, -4.0, 0.0), "std"),
+        ((8, -4.0, math.inf), "std"),
+    ],
+)
+def test_front_end__refuses_values_that_make_no_sense(arguments: tuple, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        FrontEnd(*arguments)
+
+
+def test_front_end__refuses_several_channels() -> None:
+    with pytest.raises(ValueError, match=r"\[2, 800\]"):
+        FrontEnd(8, -4.0, 2.0)(torch.zeros(2, 800), 16_000)

@@ -1,0 +1,258 @@
+"""Audio files: what is read, and what is said of files that are broken."""
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from eat_plugin.data import sources
+from eat_plugin.data.sources import ClipError, probe_audio, read_audio
+
+RATE = 16_000
+LENGTH = 8_000
+FORMATS = ["wav", "flac", "ogg", "mp3"]
+
+
+def make_samples(channels: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal((LENGTH, channels)) * 0.1
+    return noise.astype(np.float32).squeeze()
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE, subtype: "str | None" = None) -> Path:
+    soundfile.write(path, samples, rate, subtype)
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_read_audio__formats(tmp_path: Path, extension: str) -> None:
+    path = write(tmp_path / f"clip.{extension}", make_samples())
+    waveform, rate = read_audio(path, expected_samples=LENGTH)
+    assert (waveform.dtype, rate) == (torch.float32, RATE)
+    assert waveform.shape == (LENGTH,)
+    exact = extension in ("wav", "flac")
+    difference = np.abs(waveform.numpy() - make_samples())
+    assert difference.max() < (1e-4 if exact else 1.0)
+    assert difference.mean() < (1e-4 if exact else 0.05)
+    assert probe_audio(path) == (LENGTH, RATE)
+
+
+def test_read_audio__format_is_told_by_content_not_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.wav", make_samples())
+    for name in ("clip.raw", "clip.mp3", "clip"):
+        path = path.rename(tmp_path / name)
+        assert read_audio(path)[0].shape == (LENGTH,)
+
+
+def test_read_audio__averages_channels(tmp_path: Path) -> None:
+    samples = make_samples(channels=3)
+    path = write(tmp_path / "clip.wav", samples, 44_100, "FLOAT")
+    waveform, rate = read_audio(path)
+    assert rate == 44_100
+    np.testing.assert_allclose(waveform.numpy(), samples.mean(axis=1), atol=1e-7)
+
+
+def test_read_audio__reads_the_part_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = make_samples()
+    path = write(tmp_path / "clip.wav", samples, subtype="FLOAT")
+    monkeypatch.setattr(sources, "BLOCK", 300)  # several reads
+    for start, number, expected in [
+        (0, 1_000, samples[:1_000]),
+        (500, 1_000, samples[500:1_500]),
+        (7_900, 1_000, samples[7_900:]),
+        (7_900, None, samples[7_900:]),
+    ]:
+        np.testing.assert_array_equal(read_audio(path, LENGTH, start, number)[0], expected)
+
+
+def test_read_audio__decodes_no_more_than_asked(tmp_path: Path) -> None:
+    path = cut(write(tmp_path / "clip.flac", make_samples()), 0.6)
+    assert read_audio(path, num_samples=1_000)[0].shape == (1_000,)
+    with pytest.raises(ClipError, match="cannot be decoded"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize(("start", "number"), [(-1, None), (0, 0), (0, -5)])
+def test_read_audio__refuses_a_part_that_makes_no_sense(
+    tmp_path: Path, start: int, number: "int | None"
+) -> None:
+    path = write(tmp_path / "clip.wav", make_samples())
+    with pytest.raises(ValueError, match="cannot read") as caught:
+        read_audio(path, start=start, num_samples=number)
+    assert not isinstance(caught.value, ClipError)
+
+
+def test_read_audio__start_after_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.wav", make_samples())
+    with pytest.raises(ClipError, match="has 8000 samples, none from sample 8000 on"):
+        read_audio(path, start=LENGTH)
+
+
+def make_bad_file(folder: Path, kind: str) -> Path:
+    path = folder / "clip.wav"
+    contents = {
+        "empty": b"",
+        "text": b"this is not audio\n" * 50,
+        "zeros": bytes(5_000),
+        "picture": b"\x89PNG\r\n\x1a\n" + bytes(500),
+        "noise": np.random.default_rng(1).bytes(5_000),
+        "mp3 header only": b"\xff\xfb\x90\x00" * 3,
+    }
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "broken link":
+        path.symlink_to("nowhere")
+    elif kind == "no samples":
+        write(path, np.zeros(0, dtype=np.float32))
+    elif kind == "rate":
+        write(path, make_samples(), 7)
+    elif kind == "half a wav":
+        cut(write(path, make_samples()), 0.5)
+    return path
+
+
+BAD_FILES = {
+    "gone": "cannot be opened: No such file",
+    "broken link": "cannot be opened: No such file",
+    "directory": "is a directory",
+    "pipe": "is not a regular file",
+    "empty": "is empty",
+    "text": "cannot be decoded: Format not recognised$",
+    "zeros": "cannot be decoded",
+    "picture": "cannot be decoded",
+    "noise": "cannot be decoded",
+    "mp3 header only": "cannot be decoded",
+    "no samples": "has no samples",
+    "rate": "sampling rate of 7 Hz; 1000 to 1000000 Hz",
+    "half a wav": "is truncated: 7978 of 16000 bytes",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_clip_error__names_what_is_wrong(tmp_path: Path, kind: str) -> None:
+    path = make_bad_file(tmp_path, kind)
+    for read in (probe_audio, read_audio):
+        with pytest.raises(ClipError, match=BAD_FILES[kind]) as caught:
+            read(path)
+        assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_clip_error__no_permission(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.wav", make_samples())
+    path.chmod(stat.S_IWUSR)
+    with pytest.raises(ClipError, match="cannot be opened: Permission denied"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("name", ["null\0byte.wav", "n" * 300])
+def test_clip_error__impossible_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ClipError, match="cannot be opened"):
+        read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_read_audio__truncated_against_the_manifest(
+    tmp_path: Path, extension: str, share: float
+) -> None:
+    samples = np.tile(make_samples(), 4)
+    path = cut(write(tmp_path / f"clip.{extension}", samples), share)
+    with pytest.raises(ClipError):
+        read_audio(path, expected_samples=len(samples))
+
+
+def test_read_audio__truncated_mp3(tmp_path: Path) -> None:
+    path = cut(write(tmp_path / "clip.mp3", np.tile(make_samples(), 4)), 0.5)
+    with pytest.raises(ClipError, match=r"is truncated: \d+ of 32000 samples"):
+        read_audio(path)
+
+
+def test_read_audio__every_damaged_byte_ends_well_or_in_a_clip_error(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    for extension in FORMATS:
+        path = write(tmp_path / f"clip.{extension}", make_samples())
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        for _ in range(40):
+            damaged = data.copy()
+            places = random.integers(0, min(len(data), 200), 3)  # headers, for the most part
+            damaged[places] = random.integers(0, 256, 3)
+            path.write_bytes(damaged.tobytes())
+            try:
+                waveform, _ = read_audio(path)
+            except ClipError:
+                continue
+            assert torch.isfinite(waveform).all()
+
+
+def test_read_audio__wav_written_to_a_pipe_is_not_truncated(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.wav", make_samples())
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    assert read_audio(path)[0].shape == (LENGTH,)
+
+
+@pytest.mark.parametrize("expected", [LENGTH - 1, LENGTH + 1])
+def test_read_audio__other_length_than_expected(tmp_path: Path, expected: int) -> None:
+    path = write(tmp_path / "clip.wav", make_samples())
+    with pytest.raises(ClipError, match=f"has {LENGTH} samples, but {expected} were expected"):
+        read_audio(path, expected)
+
+
+def test_read_audio__length_of_an_mp3_is_an_estimate(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.mp3", make_samples())
+    assert read_audio(path, LENGTH + 2_304)[0].shape == (LENGTH,)
+    with pytest.raises(ClipError, match="were expected"):
+        read_audio(path, LENGTH + 2_305)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (np.nan, "not finite"),
+        (np.inf, "not finite"),
+        (-np.inf, "not finite"),
+        (-1e20, r"1\.0e\+20"),
+    ],
+)
+def test_read_audio__values_that_would_spread(tmp_path: Path, value: float, problem: str) -> None:
+    samples = make_samples()
+    samples[5_000] = value
+    path = write(tmp_path / "clip.wav", samples, subtype="FLOAT")
+    assert read_audio(path, num_samples=5_000)[0].shape == (5_000,)
+    with pytest.raises(ClipError, match=problem):
+        read_audio(path)
+
+
+def test_read_audio__leaves_no_file_open(tmp_path: Path) -> None:
+    good, bad = write(tmp_path / "good.wav", make_samples()), make_bad_file(tmp_path, "text")
+    before = os.listdir("/dev/fd")
+    read_audio(good)
+    for _ in range(3):
+        with pytest.raises(ClipError):
+            read_audio(bad)
+    assert len(os.listdir("/dev/fd")) == len(before)
+
+
+def test_read_audio__real_recording(shared: Path) -> None:
+    path = sorted((shared / "data" / "esc10" / "audio").glob("*.ogg"))[0]
+    samples, rate = probe_audio(path)
+    assert rate == 44_100
+    assert read_audio(path, expected_samples=samples)[0].shape == (samples,)

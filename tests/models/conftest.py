@@ -1,0 +1,44 @@
+"""Small models for the tests of the models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from eat_plugin.models.config import EatConfig
+from eat_plugin.models.eat import EatModel
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MICRO = json.loads((GOLDEN / "pretraining_micro.json").read_text())["model"]
+
+
+def build(options, **changes):
+    """Build a model from options; a change's name may reach down with double underscores."""
+    cfg = OmegaConf.merge(OmegaConf.structured(EatConfig()), options)
+    for name, value in changes.items():
+        OmegaConf.update(cfg, name.replace("__", "."), value)
+    return EatModel(cfg)
+
+
+@pytest.fixture
+def make_model():
+    """Build a micro model (width 32, depth 2, 3 clones, 64 patches) with some options changed."""
+
+    def make(**changes):
+        torch.manual_seed(0)
+        return build(MICRO, **changes).double()
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """Two clips and six masks of 12 visible patches."""
+    golden = np.load(GOLDEN / "pretraining_micro.npz")
+    return {
+        "source": torch.from_numpy(golden["batch/source"]).double(),
+        "precomputed_mask": torch.from_numpy(golden["batch/precomputed_mask"]),
+    }

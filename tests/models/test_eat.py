@@ -1,0 +1,386 @@
+"""The model: options against plain formulas, DINO, reconstruction, inputs that do not fit."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eat_plugin.losses import normalize_patches
+from eat_plugin.models.eat import channel_deviation
+from eat_plugin.modules.patches import patchify
+
+
+def total(output):
+    return sum(loss.sum() for loss in output["losses"].values())
+
+
+def test_forward__gradient_reaches_all_of_the_student_and_none_of_the_teacher(make_model, batch):
+    model = make_model(recon_loss=1.0).train()
+    total(model(**batch)).backward()
+    missing = [
+        name for name, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
+    ]
+    assert missing == []
+    assert all(average.grad is None for average in model.teacher.averages.values())
+    assert not any(average.requires_grad for average in model.teacher.averages.values())
+    assert not any(name.startswith("teacher") for name, _ in model.named_parameters())
+
+
+def test_forward__masks_hide_from_the_student_but_not_from_the_teacher(make_model, batch):
+    model = make_model(clone_batch=1).train()
+    mask = batch["precomputed_mask"][::3]
+    hidden = mask[0].nonzero()[0, 0].item()
+    other = batch["source"].clone()
+    row, column = divmod(hidden, 8)
+    other[0, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 1
+
+    def student(source):
+        return model._encode(source, (8, 8), None, True, True, False, mask)["x"]
+
+    assert torch.equal(student(batch["source"]), student(other))
+    with_target = model(source=batch["source"], target=other, precomputed_mask=mask)
+    without = model(source=batch["source"], precomputed_mask=mask)
+    assert not torch.allclose(
+        with_target["losses"]["regression"], without["losses"]["regression"]
+    )
+    assert torch.allclose(
+        with_target["losses"]["regression"],
+        model(source=other, precomputed_mask=mask)["losses"]["regression"],
+    )
+
+
+def test_forward__clones_equal_a_batch_of_repeated_clips(make_model, batch):
+    model = make_model().train()
+    cloned = model(**batch)["losses"]["regression"]
+    plain = make_model(clone_batch=1).train()
+    plain.load_state_dict(model.state_dict())
+    repeated = plain(
+        source=batch["source"].repeat_interleave(3, 0), precomputed_mask=batch["precomputed_mask"]
+    )
+    assert torch.allclose(cloned, repeated["losses"]["regression"], atol=1e-12)
+
+
+def test_forward__num_visible_saves_the_count_and_changes_nothing(make_model, batch):
+    model = make_model().train()
+    assert torch.equal(total(model(**batch)), total(model(**batch, num_visible=12)))
+
+
+def test_forward__draws_masks_where_none_are_given(make_model, batch):
+    model = make_model().train()
+    output = model(source=batch["source"])
+    assert output["sample_size"] == 2 * 3 * 52
+    assert output["masked_pct"] == 52 / 64
+
+
+def test_forward__noise_comes_from_its_seed(make_model, batch):
+    model = make_model(modalities__image__mask_noise_std=0.5).train()
+    first, again, other = (total(model(**batch, noise_seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("weight", ["d2v_loss", "cls_loss", "recon_loss"])
+def test_forward__weights_scale_and_0_switches_off(make_model, batch, weight):
+    term = {"d2v_loss": "regression", "cls_loss": "cls", "recon_loss": "recon"}[weight]
+    base = make_model(recon_loss=1.0).train()
+    half = make_model(**{"recon_loss": 1.0, weight: 0.5}).train()
+    off = make_model(**{"recon_loss": 1.0, weight: 0.0}).train()
+    half.load_state_dict(base.state_dict())
+    assert torch.allclose(half(**batch)["losses"][term] * 2, base(**batch)["losses"][term])
+    assert term not in off(**batch)["losses"]
+
+
+def test_forward__without_patch_losses_no_decoder_is_built(make_model, batch):
+    model = make_model(d2v_loss=0.0).train()
+    assert model.patch_encoder.decoder is None
+    assert set(model(**batch)["losses"]) == {"cls"}
+
+
+def test_forward__items_make_means(make_model, batch):
+    output = make_model(recon_loss=1.0).train()(**batch)
+    assert output["sample_size"] == 6 * 52
+    assert output["loss_items"] == {
+        "cls": 6 * 52 * 6.0, "regression": 6 * 52.0, "recon": 6 * 52.0
+    }
+
+
+def test_recon__compares_with_the_patches_own_values(make_model, batch):
+    model = make_model(recon_loss=1.0).train()
+    torch.nn.init.zeros_(model.recon_proj.weight)
+    values = normalize_patches(patchify(batch["source"], 16)).repeat_interleave(3, 0)
+    expected = values[batch["precomputed_mask"].bool()].square() / 16  # 1 / sqrt(256)
+    assert torch.allclose(model(**batch)["losses"]["recon"], expected)
+
+
+@pytest.mark.parametrize("width", [32, 48])
+def test_recon__any_width_and_three_channels(make_model, width):
+    model = make_model(
+        recon_loss=1.0, embed_dim=width, modalities__image__embed_dim=width,
+        modalities__image__decoder__decoder_dim=width, modalities__image__in_chans=3,
+        modalities__image__input_size=64, modalities__image__mask_length=2,
+    ).train()
+    source = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    output = model(source=source)
+    assert output["losses"]["recon"].shape == (output["sample_size"], 3 * 16 * 16)
+    assert output["losses"]["regression"].shape == (output["sample_size"], width)
+
+
+def test_dino__loss_and_centre_by_hand(make_model, batch):
+    model = make_model(utterance_level=True, ema_decay=1.0, ema_end_decay=1.0).train()
+    centre = model.center.clone()
+    for step in range(2):
+        features = model(**batch)  # moves the centre
+        local = model.patch_encoder.local_features(batch["source"])
+        target = model.teacher.make_targets(model, batch["source"], local).mean(dim=1)
+        visible = (batch["precomputed_mask"] == 0).nonzero()[:, 1].view(6, -1)
+        tokens = model.patch_encoder.add_positions(local).repeat_interleave(3, 0)
+        tokens = tokens.gather(1, visible.unsqueeze(-1).expand(-1, -1, 32))
+        x, _ = model.run_blocks(model.patch_encoder.contextualize(tokens))
+        expected = 0.0
+        for row, logits in enumerate(model.cls_proj(x[:, 0])):
+            p = ((target[row // 3] - centre[0]) / 0.05).softmax(0)
+            expected -= (p * (logits / 0.1).softmax(0).log()).sum() / 6
+        assert features["losses"]["cls"].item() == pytest.approx(312 * expected.item(), rel=1e-9)
+        centre = 0.9 * centre + 0.1 * target.mean(dim=0)
+        assert torch.allclose(model.center, centre, atol=1e-12), f"step {step}"
+
+
+def test_dino__centre_is_a_buffer_that_evaluation_leaves_alone(make_model, batch):
+    model = make_model(utterance_level=True).eval()
+    before = model.center.clone()
+    with torch.no_grad():
+        model(**batch)
+    assert torch.equal(model.center, before)
+    assert model.state_dict()["center"].shape == (1, 32)
+    assert "center" not in dict(model.named_parameters())
+    published = {**model.state_dict(), "center": torch.full((1, 1, 32), 3.0)}
+    model.load_state_dict(published)
+    assert model.center.shape == (1, 32)
+    assert torch.equal(model.center, torch.full_like(model.center, 3.0))
+
+
+def test_dino__centre_stays_float32_in_half_precision(make_model):
+    model = make_model(utterance_level=True).float()
+    before = model.center.clone()
+    model.to(torch.bfloat16)
+    assert model.center.dtype == torch.float32
+    assert torch.equal(model.center, before)
+    zero = make_model(utterance_level=True, init_center_token_zero=True)
+    assert not zero.center.any()
+
+
+def test_loss_options__beta_and_scale(make_model, batch):
+    plain, changed = make_model().train(), make_model(loss_beta=0.7, loss_scale=2.0).train()
+    changed.load_state_dict(plain.state_dict())
+    error = (plain(**batch)["losses"]["regression"] * math.sqrt(32)).sqrt()  # |prediction - target|
+    expected = torch.where(error < 0.7, error**2 / 1.4, error - 0.35) * 2.0
+    assert torch.allclose(changed(**batch)["losses"]["regression"], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"instance_norm_target_layer": False, "layer_norm_target_layer": True},
+        {"instance_norm_target_layer": False, "batch_norm_target_layer": True},
+        {"layer_norm_targets": False, "instance_norm_targets": True},
+        {"average_top_k_layers": 1, "end_of_block_targets": True},
+    ],
+)
+def test_targets__options_are_honoured(make_model, batch, changes):
+    model = make_model(**changes).train()
+    cfg = model.cfg
+    encoder = model.teacher.encoder
+    x = encoder.patch_encoder.local_features(batch["source"])
+    x = encoder.patch_encoder.contextualize(encoder.patch_encoder.add_positions(x))
+    layers = []
+    for block in encoder.blocks:
+        x, target = block(x)
+        layer = (x if cfg.end_of_block_targets else target)[:, 1:]
+        if cfg.batch_norm_target_layer:
+            flat = layer.flatten(0, 1)
+            layer = (layer - flat.mean(0)) / (flat.var(0, unbiased=False) + 1e-5).sqrt()
+        if cfg.instance_norm_target_layer:
+            layer = (layer - layer.mean(1, True)) / (layer.var(1, False, True) + 1e-5).sqrt()
+        if cfg.layer_norm_target_layer:
+            layer = F.layer_norm(layer, (32,))
+        layers.append(layer)
+    layers = layers[-cfg.average_top_k_layers :]
+    expected = sum(layers) / len(layers)
+    if cfg.layer_norm_targets:
+        expected = F.layer_norm(expected, (32,))
+    if cfg.instance_norm_targets:
+        mean, var = expected.mean(1, True), expected.var(1, False, True)
+        expected = (expected - mean) / (var + 1e-5).sqrt()
+    result = model.teacher.make_targets(
+        model, batch["source"], model.patch_encoder.local_features(batch["source"])
+    )
+    assert torch.allclose(result, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema_encoder_only": True},
+        {"modalities__image__ema_local_encoder": False},
+        {"layer_norm_first": True},
+        {"mae_init": True},
+        {"norm_affine": False},
+        {"modalities__image__fixed_positions": False},
+        {"modalities__image__decoder__add_positions_masked": True},
+        {"modalities__image__decoder__add_positions_all": True},
+        {"modalities__image__embed_dim": 24},
+        {"modalities__image__local_grad_mult": 0.1},
+        {"modalities__image__init_extra_token_zero": True},
+        {"decoder_group": True},
+    ],
+)
+def test_options__train_and_round_trip(make_model, batch, changes):
+    model = make_model(**changes).train()
+    total(model(**batch)).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(parameter.grad, alpha=1e-4)
+    model.set_num_updates(1)
+    copied = make_model(**changes).train()
+    copied.load_state_dict(copy.deepcopy(model.state_dict()))
+    assert torch.equal(total(copied(**batch)), total(model(**batch)))
+
+
+def test_options__what_they_build(make_model):
+    pre_norm = make_model(layer_norm_first=True)
+    assert pre_norm.norm is not None
+    assert pre_norm.patch_encoder.context_encoder.norm is None
+    narrow = make_model(modalities__image__embed_dim=24).state_dict()
+    assert narrow["modality_encoders.IMAGE.local_encoder.0.proj.weight"].shape == (24, 1, 16, 16)
+    assert narrow["modality_encoders.IMAGE.local_encoder.1.weight"].shape == (32, 24)
+    grouped = dict(make_model(decoder_group=True).named_parameters())
+    groups = {name: getattr(p, "param_group", "default") for name, p in grouped.items()}
+    assert groups["modality_encoders.IMAGE.decoder.proj.weight"] == "decoder"
+    assert groups["blocks.0.attn.qkv.weight"] == "default"
+    frozen = make_model(modalities__image__local_grad_mult=0.0)
+    source = torch.randn(1, 1, 32, 128, dtype=torch.float64)
+    assert not frozen.patch_encoder.local_features(source).requires_grad
+
+
+def test_layerdrop__leaves_blocks_out_in_training_only(make_model, batch):
+    model = make_model(layerdrop=1.0)
+    source = batch["source"]
+    tokens = model.patch_encoder.contextualize(
+        model.patch_encoder.add_positions(model.patch_encoder.local_features(source))
+    )
+    x, targets = model.train().run_blocks(tokens)
+    assert torch.equal(x, tokens)
+    assert targets == []
+    x, targets = model.eval().run_blocks(tokens)
+    assert len(targets) == 2
+
+
+def test_drop_path__rises_from_first_to_last_block(make_model):
+    model = make_model(start_drop_path_rate=0.1, end_drop_path_rate=0.3)
+    assert [block.drop_path.rate for block in model.blocks] == pytest.approx([0.1, 0.3])
+
+
+def test_initialisation(make_model):
+    model = make_model(depth=2, mae_init=False)
+    weight = model.blocks[0].mlp.fc1.weight
+    assert weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not model.blocks[0].mlp.fc1.bias.any()
+    assert model.patch_encoder.extra_tokens.std().item() == pytest.approx(1, rel=0.5)
+    decoder = model.patch_encoder.decoder
+    bound = 1 / math.sqrt(32)
+    assert decoder.proj.weight.abs().max() <= bound
+    assert decoder.proj.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    conv = model.patch_encoder.local_encoder.proj.weight
+    assert conv.abs().max().item() == pytest.approx(math.sqrt(6 / (256 + 32)), rel=0.02)
+
+
+def test_features__masked_inputs(make_model, batch):
+    model = make_model().eval()
+    mask = batch["precomputed_mask"][::3]
+    blanked = model(source=batch["source"], features_only=True, precomputed_mask=mask)
+    removed = model(
+        source=batch["source"], features_only=True, force_remove_masked=True, precomputed_mask=mask
+    )
+    assert blanked["x"].shape == (2, 64, 32)
+    assert removed["x"].shape == (2, 12, 32)
+    assert torch.equal(removed["mask"], mask)
+    whole = model.extract_features(batch["source"], remove_extra_tokens=False)
+    assert whole["x"].shape == (2, 65, 32)
+    assert torch.equal(whole["x"][:, 1:], model.extract_features(batch["source"])["x"])
+
+
+def test_features__do_not_see_padding(make_model, batch):
+    model = make_model().eval()
+    source = batch["source"]
+    padding = torch.zeros(2, 64, dtype=torch.bool)
+    padding[:, 32:] = True
+    padded = model.extract_features(source, padding_mask=padding)
+    alone = model.extract_features(source[:, :, :64])
+    assert torch.allclose(padded["x"][:, :32], alone["x"], atol=1e-10)
+
+
+def test_mel_by_time__is_a_stated_option(make_model, batch):
+    plain, flipped = make_model().eval(), make_model(modalities__image__mel_by_time=True).eval()
+    flipped.load_state_dict(plain.state_dict())
+    source = torch.randn(2, 1, 64, 128, dtype=torch.float64)
+    assert torch.equal(
+        plain.extract_features(source)["x"],
+        flipped.extract_features(source.transpose(2, 3))["x"],
+    )
+    with pytest.raises(ValueError, match=r"last axis must have 128"):
+        plain.extract_features(source.transpose(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": torch.zeros(2, 3, 128, 128)}, r"expected \[B, 1, T, F\]"),
+        ({"source": torch.zeros(2, 1, 120, 128)}, "divisible by patch_size=16"),
+        ({"precomputed_mask": torch.zeros(2, 64)}, r"shape \(2, 64\); expected \(6, 64\)"),
+        ({"mode": "AUDIO"}, "'AUDIO'; the only choice is IMAGE"),
+        ({"padding_mask": torch.zeros(2, 64)}, "no padding_mask"),
+        ({"mask": False}, "mask=True"),
+    ],
+)
+def test_forward__refuses_what_does_not_fit(make_model, batch, changes, message):
+    changes = {
+        name: value.double() if name == "source" else value for name, value in changes.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        make_model().train()(**{**batch, **changes})
+
+
+def test_skip_ema__is_an_encoder_that_cannot_train(make_model, batch):
+    model = make_model(skip_ema=True)
+    assert "_ema" not in model.state_dict()
+    assert model.extract_features(batch["source"])["x"].shape == (2, 64, 32)
+    with pytest.raises(ValueError, match=r"skip_ema"):
+        model(**batch)
+
+
+def test_variance_check__stops_a_collapsed_run(make_model, batch):
+    model = make_model(min_target_var=10.0).train()
+    model.set_num_updates(5000)
+    model(**batch)
+    model.set_num_updates(5001)
+    with pytest.raises(RuntimeError, match=r"target_var fell below model.min_target_var=10.0"):
+        model(**batch)
+
+
+def test_channel_deviation__by_hand():
+    values = torch.tensor([[0.0, 5.0], [2.0, 5.0]])  # variances 2 and 0
+    expected = (math.sqrt(2 + 1e-6) + math.sqrt(1e-6)) / 2
+    assert channel_deviation(values).item() == pytest.approx(expected)
+
+
+def test_amp__runs_in_mixed_precision(make_model, batch):
+    model = make_model(recon_loss=1.0, utterance_level=True).float().train()
+    source = batch["source"].float()
+    exact = total(model(source, precomputed_mask=batch["precomputed_mask"]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = total(model(source, precomputed_mask=batch["precomputed_mask"]))
+    assert mixed.item() == pytest.approx(exact.item(), rel=0.02)

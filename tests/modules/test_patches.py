@@ -1,0 +1,82 @@
+"""Patches: order of tokens, positions, indices."""
+
+import math
+
+import pytest
+import torch
+
+from eat_plugin.modules.patches import (
+    FixedPositions,
+    PatchEmbedding,
+    flat_indices,
+    patchify,
+    pick_tokens,
+    sincos_positions,
+    split_mask,
+)
+
+
+def test_patch_embedding__tokens_are_in_time_major_order():
+    embed = PatchEmbedding(1, 2, 1)
+    torch.nn.init.constant_(embed.proj.weight, 0.25)
+    torch.nn.init.zeros_(embed.proj.bias)
+    source = torch.zeros(1, 1, 4, 6)  # grid of 2 time steps x 3 bands
+    source[0, 0, 0:2, 4:6] = 1  # time step 0, band 2
+    source[0, 0, 2:4, 0:2] = 2  # time step 1, band 0
+    assert embed(source)[0, :, 0].tolist() == pytest.approx([0, 0, 1, 2, 0, 0])
+
+
+def test_patchify__values_are_in_row_column_channel_order():
+    source = torch.arange(2 * 4 * 4.0).view(1, 2, 4, 4)
+    patches = patchify(source, 2)
+    assert patches.shape == (1, 4, 8)
+    # Patch 1 (row 0, column 1): pixels (0,2) (0,3) (1,2) (1,3), both channels of each in turn.
+    assert patches[0, 1].tolist() == [2, 18, 3, 19, 6, 22, 7, 23]
+
+
+def test_patchify__sees_the_same_patches_as_the_embedding():
+    source = torch.randn(2, 3, 8, 8)
+    embed = PatchEmbedding(3, 4, 5)
+    weight = embed.proj.weight.permute(0, 2, 3, 1).reshape(5, -1)
+    expected = patchify(source, 4) @ weight.T + embed.proj.bias
+    assert torch.allclose(embed(source), expected, atol=1e-5)
+
+
+def test_sincos_positions__by_hand():
+    table = sincos_positions(3, 2, 8)
+    row = table[2 * 2 + 1]  # time step 2, band 1
+    rates = (1.0, 10000 ** -0.5)
+    expected = [
+        *(math.sin(1 * rate) for rate in rates), *(math.cos(1 * rate) for rate in rates),
+        *(math.sin(2 * rate) for rate in rates), *(math.cos(2 * rate) for rate in rates),
+    ]
+    assert row.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_fixed_positions__refuses_a_longer_input():
+    positions = FixedPositions(4, 2, 8)
+    assert positions(6).shape == (1, 6, 8)
+    assert not positions.positions.requires_grad
+    with pytest.raises(ValueError, match=r"9 patches, the table .* has 8; raise .*max_length"):
+        positions(9)
+
+
+def test_split_mask__gives_ascending_indices():
+    mask = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 1]], dtype=torch.uint8)
+    for num_visible in (None, 2):
+        visible, hidden = split_mask(mask, num_visible)
+        assert visible.tolist() == [[1, 3], [0, 1]]
+        assert hidden.tolist() == [[0, 2], [2, 3]]
+
+
+def test_split_mask__refuses_unequal_masks():
+    with pytest.raises(ValueError, match=r"between 1 and 2 patches"):
+        split_mask(torch.tensor([[1, 0, 1], [0, 0, 1]]))
+
+
+def test_pick_tokens__clones_share_a_sequence():
+    tokens = torch.arange(2 * 3.0).view(2, 3, 1)
+    indices = torch.tensor([[0, 2], [1, 2], [0, 1], [2, 0]])
+    assert flat_indices(indices, 3, clones=2).tolist() == [0, 2, 1, 2, 3, 4, 5, 3]
+    picked = pick_tokens(tokens, indices, clones=2)
+    assert picked[..., 0].tolist() == [[0, 2], [1, 2], [3, 4], [5, 3]]

@@ -1,0 +1,74 @@
+"""Transformer blocks against plain formulas."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eat_plugin.modules.transformer import Attention, DropPath, TransformerBlock
+
+
+def plain_attention(module, x):
+    heads = module.num_heads
+    q, k, v = module.qkv(x).chunk(3, dim=-1)
+
+    def split(t):
+        return t.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    q, k, v = split(q), split(k), split(v)
+    weights = (q @ k.transpose(-2, -1) / q.size(-1) ** 0.5).softmax(dim=-1)
+    return module.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def test_attention__equals_the_plain_formula():
+    torch.manual_seed(0)
+    module, x = Attention(12, 3).double(), torch.randn(2, 5, 12, dtype=torch.float64)
+    assert torch.allclose(module(x), plain_attention(module, x), atol=1e-12)
+
+
+def test_attention__ignores_padding():
+    torch.manual_seed(0)
+    module, x = Attention(8, 2).double(), torch.randn(1, 6, 8, dtype=torch.float64)
+    padding = torch.tensor([[False] * 4 + [True] * 2])
+    assert torch.allclose(module(x, padding)[:, :4], module(x[:, :4]), atol=1e-12)
+
+
+def test_block__post_norm():
+    torch.manual_seed(0)
+    block, x = TransformerBlock(8, 2).double(), torch.randn(2, 3, 8, dtype=torch.float64)
+    r = block.norm1(x + block.attn(x))
+    t = block.mlp(r)
+    out, target = block(x)
+    assert torch.allclose(target, t)
+    assert torch.allclose(out, block.norm2(r + t))
+
+
+def test_block__pre_norm_keeps_the_residual():
+    torch.manual_seed(0)
+    block = TransformerBlock(8, 2, pre_norm=True).double()
+    x = torch.randn(2, 3, 8, dtype=torch.float64)
+    a = x + block.attn(block.norm1(x))
+    t = block.mlp(block.norm2(a))
+    out, target = block(x)
+    assert torch.allclose(target, t)
+    assert torch.allclose(out, a + t)
+
+
+def test_block__end_of_block_target():
+    out, target = TransformerBlock(8, 2, end_of_block_target=True)(torch.randn(1, 3, 8))
+    assert torch.equal(out, target)
+
+
+def test_drop_path__drops_whole_sequences_in_training_only():
+    torch.manual_seed(0)
+    module, x = DropPath(0.25), torch.ones(4000, 2, 3)
+    y = module(x)
+    per_sequence = y.flatten(1)
+    assert torch.equal(per_sequence.min(dim=1).values, per_sequence.max(dim=1).values)
+    assert y.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (y[:, 0, 0] == 0).double().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(module.eval()(x), x)
+
+
+def test_mlp__is_linear_gelu_linear():
+    block, x = TransformerBlock(8, 2), torch.randn(1, 2, 8)
+    assert torch.equal(block.mlp(x), block.mlp.fc2(F.gelu(block.mlp.fc1(x))))

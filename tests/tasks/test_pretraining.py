@@ -1,0 +1,62 @@
+"""The task's options, checked where the data set is built."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
+
+MASKS = {
+    "patch_size": 16, "mask_prob": 0.8, "mask_prob_adjust": 0.07, "mask_length": 5,
+    "inverse_mask": True, "mask_dropout": 0.0, "clone_batch": 4,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_task(tmp_path):
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\nclip.wav\t16000\n")
+
+    def make(masks=None, **options):
+        cfg = OmegaConf.structured(PretrainingConfig(data=str(tmp_path), seed=1))
+        cfg.precompute_mask_config = OmegaConf.merge(
+            OmegaConf.structured(MaskConfig()), {**MASKS, **(masks or {})}
+        )
+        return EatPretrainingTask(OmegaConf.merge(cfg, options))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("masks", "options", "strategy"),
+    [
+        ({}, {}, "inverse_block"),
+        ({"inverse_mask": False}, {}, "block"),
+        ({"mask_length": 1}, {}, "random"),
+        ({}, {"flexible_mask": True}, "flexible"),
+    ],
+)
+def test_masks__follow_the_published_options(make_task, masks, options, strategy):
+    task = make_task(masks, target_length=128, **options)
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    assert dataset.masks.strategy == strategy
+    assert dataset.masks.grid == (8, 8)
+    assert dataset.num_masks == 4
+
+
+@pytest.mark.parametrize(
+    ("masks", "options", "message"),
+    [
+        ({"mask_dropout": 0.2}, {}, "mask_dropout is 0.2; .* not implemented"),
+        ({"non_overlapping": True}, {}, "non_overlapping is True"),
+        ({}, {"target_length": 100}, "task.target_length is 100; .* divisible by patch_size=16"),
+        ({}, {"crop": "end"}, "task.crop is 'end'; choose one of start, random"),
+    ],
+)
+def test_load_dataset__refuses_what_cannot_work(make_task, masks, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_task(masks, **options).load_dataset("train")
+
+
+def test_load_dataset__names_a_missing_manifest(make_task):
+    with pytest.raises(ValueError, match=r"valid\.tsv"):
+        make_task().load_dataset("valid")

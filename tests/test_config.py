@@ -1,0 +1,146 @@
+"""Configurations compose on their dataclasses, and the sizes are the published ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import eat_plugin  # noqa: F401, registers the names
+from eat_plugin.models.config import validate_config
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYOUTS = json.loads((ROOT / "tests" / "golden" / "state_dict_layouts.json").read_text())
+SIZES = sorted(path.stem for path in (ROOT / "config" / "size").glob("*.yaml"))
+
+
+def load(*overrides, name="pretrain"):
+    """Compose as fairseq-hydra-train does, without training."""
+    GlobalHydra.instance().clear()
+    hydra_init(name)
+    with initialize_config_dir(config_dir=str(ROOT / "config"), version_base="1.1"):
+        cfg = compose(
+            name, [f"common.user_dir={ROOT / 'eat_plugin'}", "task.data=/data", *overrides]
+        )
+    add_defaults(cfg)
+    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+
+
+def published_model(name):
+    """A published model configuration, without what a run sets or we have added."""
+    return without(LAYOUTS[name]["cfg_model"])
+
+
+def without(model):
+    model = json.loads(json.dumps(model))
+    for field in ("_name", "max_update"):
+        model.pop(field)
+    model["modalities"]["image"].pop("mel_by_time", None)
+    return model
+
+
+def test_sizes__are_tiny_base_and_large():
+    assert SIZES == ["base", "large", "tiny"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_size__composes_and_is_valid(size):
+    cfg = load(f"size={size}")
+    assert cfg["task"]["_name"] == cfg["criterion"]["_name"] == "eat_pretraining"
+    assert cfg["optimizer"]["_name"] == "eat_adamw"
+    validate_config(OmegaConf.create(cfg["model"]))
+    masks = cfg["task"]["precompute_mask_config"]
+    image = cfg["model"]["modalities"]["image"]
+    assert masks["clone_batch"] == cfg["model"]["clone_batch"]
+    assert masks["mask_prob"] == image["mask_prob"]
+    assert image["num_alibi_heads"] == cfg["model"]["num_heads"]
+
+
+@pytest.mark.parametrize(
+    ("size", "layout", "lr"),
+    [("base", "EAT-base_pretrain", 0.0005), ("large", "EAT-large_pretrain", 0.0004)],
+)
+def test_size__has_exactly_the_published_hyper_parameters(size, layout, lr):
+    cfg = load(f"size={size}")
+    assert without(cfg["model"]) == published_model(layout)
+    assert cfg["optimization"]["lr"] == [lr]
+    assert cfg["optimization"]["max_update"] == 400000
+    assert cfg["optimization"]["clip_norm"] == 4
+    assert cfg["lr_scheduler"]["warmup_updates"] == 53333
+    assert cfg["lr_scheduler"]["_name"] == "cosine"
+    assert cfg["optimizer"]["adam_betas"] == [0.9, 0.95]
+    assert cfg["optimizer"]["weight_decay"] == 0.05
+    assert not cfg["optimizer"]["apply_weight_decay_scale"]
+    assert cfg["dataset"]["batch_size"] == 12
+    assert cfg["common"]["fp16"]
+    assert (cfg["task"]["norm_mean"], cfg["task"]["norm_std"]) == (-4.268, 4.569)
+
+
+def test_size__base_is_the_default():
+    assert without(load()["model"]) == published_model("EAT-base_pretrain")
+
+
+def test_target_length__set_once_serves_task_and_model():
+    cfg = load("task.target_length=512")
+    assert cfg["model"]["modalities"]["image"]["target_length"] == 512
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_yaml__states_its_exact_command(path):
+    head = path.read_text().split("\n\n")[0]
+    assert "fairseq-hydra-train --config-dir config" in path.read_text()
+    assert head.startswith("#")
+
+
+IMPOSSIBLE = [
+    ("model.embed_dim=100", "model.embed_dim is 100; it must be divisible by num_heads=12"),
+    ("task.target_length=1000", "target_length is 1000; it must be divisible by .*patch_size=16"),
+    ("model.average_top_k_layers=13", "average_top_k_layers is 13; .* 1 and model.depth=12"),
+    ("model.modalities.image.patch_size=24", "patch_size"),
+    ("model.modalities.image.in_chans=2", "in_chans is 2; choose 1 .* or 3"),
+    ("model.modalities.image.prenet_depth=2", "prenet_depth is 2; .* not implemented, .* 0"),
+    ("+model.modalities.image.use_alibi_encoder=true", "use_alibi_encoder is True; .* False"),
+    ("+model.modalities.image.mask_dropout=0.1", "mask_dropout is 0.1; .* only choice is 0"),
+    ("+model.modalities.image.mask_prob_min=0.5", "mask_prob_min is 0.5; .* null"),
+    ("+model.modalities.image.transformer_decoder=true", "transformer_decoder is True"),
+    ("+model.modalities.image.decoder.projection_layers=2", "projection_layers is 2"),
+    ("model.modalities.image.decoder.decoder_groups=5", "divisible by decoder_groups=5"),
+    ("model.modalities.image.decoder=null", "decoder is null"),
+    ("model.modalities.image.num_extra_tokens=0", "num_extra_tokens is 0; .* needs a CLS token"),
+    ("model.supported_modality=AUDIO", "supported_modality is AUDIO; only IMAGE"),
+    ("model.clone_batch=0", "clone_batch is 0"),
+    ("model.d2v_loss=-1", "weights of the losses"),
+    ("model.ema_decay=1.5", "ema_decay is 1.5"),
+    ("task.target_length=16000", "positions ends at max_length=768"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), IMPOSSIBLE, ids=[o for o, _ in IMPOSSIBLE])
+def test_validate_config__names_field_value_and_choices(override, message):
+    cfg = OmegaConf.create(load(override)["model"])
+    with pytest.raises(ValueError, match=message):
+        validate_config(cfg)
+
+
+def test_validate_config__no_loss_at_all_is_refused():
+    cfg = load("model.d2v_loss=0", "model.cls_loss=0")["model"]
+    with pytest.raises(ValueError, match="one above 0"):
+        validate_config(OmegaConf.create(cfg))
+
+
+def test_validate_config__every_option_has_a_help_text():
+    from dataclasses import fields
+
+    from eat_plugin.models.config import DecoderConfig, EatConfig, ImageConfig
+    from eat_plugin.tasks.pretraining import PretrainingConfig
+    from eat_plugin.tasks.published import MaeImagePretrainingConfig
+
+    interpolated = {"seed", "_name"}
+    for config in (
+        DecoderConfig, EatConfig, ImageConfig, PretrainingConfig, MaeImagePretrainingConfig
+    ):
+        for field in fields(config):
+            assert field.name in interpolated or field.metadata.get("help"), field.name

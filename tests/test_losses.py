@@ -1,0 +1,91 @@
+"""Loss terms by hand arithmetic."""
+
+import math
+
+import pytest
+import torch
+
+from eat_plugin.losses import dino_loss, make_targets, normalize_patches, regression_loss
+
+
+def test_regression_loss__is_the_scaled_squared_error():
+    prediction = torch.tensor([[1.0, 2.0, 0.0, 4.0]])
+    target = torch.tensor([[0.0, 2.0, 3.0, 2.0]])
+    expected = torch.tensor([[1.0, 0.0, 9.0, 4.0]]) / 2  # 1 / sqrt(4)
+    assert torch.equal(regression_loss(prediction, target), expected)
+    assert torch.equal(regression_loss(prediction, target, scale=0.1), expected * 2 * 0.1)
+
+
+def test_regression_loss__beta_makes_it_linear_for_large_errors():
+    prediction = torch.tensor([[1.0, 4.0, 0.0, 0.0]])
+    loss = regression_loss(prediction, torch.zeros(1, 4), beta=2.0, scale=1.0)
+    # |error| < 2: error^2 / (2 * 2); else |error| - 2 / 2.
+    assert torch.allclose(loss, torch.tensor([[0.25, 3.0, 0.0, 0.0]]))
+
+
+def test_regression_loss__computes_in_float32():
+    half = torch.tensor([[300.0, 0.0]], dtype=torch.float16)
+    loss = regression_loss(half, torch.zeros(1, 2, dtype=torch.float16))
+    assert loss.dtype == torch.float32
+    assert loss[0, 0].item() == pytest.approx(90000 / math.sqrt(2))
+
+
+def test_dino_loss__by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0) * 0.1]])  # / 0.1 -> probabilities 1/4, 3/4
+    target = torch.tensor([[0.5 + math.log(2.0) * 0.05, 0.25]])
+    centre = torch.tensor([[0.5, 0.25]])  # (target - centre) / 0.05 -> probabilities 2/3, 1/3
+    loss = dino_loss(logits, target, centre, 0.1, 0.05)
+    expected = -(2 / 3 * math.log(1 / 4) + 1 / 3 * math.log(3 / 4))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dino_loss__is_a_mean_over_rows():
+    logits, target, centre = torch.randn(3, 5), torch.randn(3, 5), torch.zeros(1, 5)
+    rows = [dino_loss(logits[i : i + 1], target[i : i + 1], centre, 0.1, 0.05) for i in range(3)]
+    whole = dino_loss(logits, target, centre, 0.1, 0.05)
+    assert whole.item() == pytest.approx(sum(rows).item() / 3, rel=1e-5)
+
+
+def test_normalize_patches__by_hand():
+    values = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
+    # mean 3, unbiased variance (4 + 1 + 0 + 9) / 3
+    expected = torch.tensor([[-2.0, -1.0, 0.0, 3.0]]) / math.sqrt(14 / 3 + 1e-6)
+    assert torch.allclose(normalize_patches(values), expected)
+
+
+LAYERS = [torch.tensor([[[1.0, 0.0], [3.0, 4.0]]]), torch.tensor([[[0.0, 2.0], [2.0, 8.0]]])]
+
+
+def test_make_targets__plain_is_the_mean():
+    assert torch.equal(make_targets(LAYERS), torch.tensor([[[0.5, 1.0], [2.5, 6.0]]]))
+
+
+@pytest.mark.parametrize("option", ["instance_norm_layer", "batch_norm_layer", "instance_norm"])
+def test_make_targets__normalises_over_patches(option):
+    # One clip of two patches: each channel becomes -1, 1 (up to eps), in every layer.
+    result = make_targets(LAYERS, **{option: True})
+    assert torch.allclose(result, torch.tensor([[[-1.0, -1.0], [1.0, 1.0]]]), atol=1e-4)
+
+
+def test_make_targets__batch_norm_spans_the_batch():
+    layer = torch.tensor([[[0.0], [0.0]], [[2.0], [2.0]]])
+    assert torch.allclose(
+        make_targets([layer], batch_norm_layer=True),
+        torch.tensor([[[-1.0], [-1.0]], [[1.0], [1.0]]]),
+        atol=1e-4,
+    )
+    assert torch.allclose(
+        make_targets([layer], instance_norm_layer=True), torch.zeros(2, 2, 1), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("option", ["layer_norm_layer", "layer_norm"])
+def test_make_targets__normalises_over_width(option):
+    result = make_targets([torch.tensor([[[1.0, 3.0], [10.0, 4.0]]])], **{option: True})
+    assert torch.allclose(result, torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]]), atol=1e-4)
+
+
+def test_make_targets__leaves_the_layers_alone():
+    layers = [layer.clone() for layer in LAYERS]
+    make_targets(layers, instance_norm_layer=True, layer_norm=True)
+    assert all(torch.equal(a, b) for a, b in zip(layers, LAYERS))

@@ -1,0 +1,153 @@
+"""Masks: exact counts, the published distribution, and refusals.
+
+The statistical test: of M masks from a fixed seed, the share that keeps a patch (or a pair of
+neighbours, or the number of connected components) is compared with the published figure by its
+z-score. The masks of a call are independent draws, so the standard error of a mean of M values is
+std / sqrt(M), and that of the difference of two samples adds both in squares. A true match exceeds
+4.5 standard errors anywhere in 512 patches with probability below 0.4 %, and the seed is fixed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eat_plugin.masking import STRATEGIES, MaskSpec, draw_masks
+
+GOLDEN = Path(__file__).parent / "golden" / "masks.npz"
+NUM_MASKS = 4000
+LIMIT = 4.5
+
+
+def count_components(kept):
+    """Connected components (4 neighbours) of a [rows, columns] grid, by flood fill."""
+    left = {tuple(place) for place in np.argwhere(kept)}
+    count = 0
+    while left:
+        count += 1
+        stack = [left.pop()]
+        while stack:
+            row, column = stack.pop()
+            for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+                place = (row + down, column + right)
+                if place in left:
+                    left.remove(place)
+                    stack.append(place)
+    return count
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("grid", "mask_prob"), [((64, 8), 0.8), ((64, 8), 0.75), ((13, 8), 0.5)])
+def test_draw_masks__hides_exactly_the_same_number(strategy, grid, mask_prob):
+    spec = MaskSpec(grid, mask_prob, 0.07, 5, strategy)
+    masks = draw_masks(spec, 64, torch.Generator().manual_seed(0))
+    num_patches = grid[0] * grid[1]
+    hidden = int(num_patches * mask_prob)
+    if strategy != "block":
+        hidden = num_patches - int(num_patches * (1 - mask_prob))
+    assert masks.dtype == torch.uint8
+    assert masks.shape == (64, num_patches)
+    assert masks.sum(dim=1).tolist() == [hidden] * 64
+    assert spec.num_visible == num_patches - hidden
+
+
+def test_mask_spec__keeps_the_published_number_of_patches():
+    assert MaskSpec((64, 8), 0.8).num_visible == 102
+    assert MaskSpec((64, 8), 0.75, 0.1).num_visible == 128
+    assert MaskSpec((16, 8), 0.8).num_visible == 25
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [("base", "inverse_block"), ("large", "inverse_block"), ("tiny", "inverse_block")],
+)
+def test_inverse_block__has_the_published_distribution(name, strategy):
+    golden = np.load(GOLDEN)
+    rows, columns, prob, adjust, length, _, num_published = golden[f"{name}_params"]
+    spec = MaskSpec((int(rows), int(columns)), prob, adjust, int(length), strategy)
+    masks = draw_masks(spec, NUM_MASKS, torch.Generator().manual_seed(1))
+    kept = 1 - masks.numpy().reshape(-1, *spec.grid).astype(np.float64)
+    parts = 1 / NUM_MASKS + 1 / num_published
+
+    share = golden[f"{name}_keep_prob_map"]
+    z = (kept.mean(axis=0) - share) / np.sqrt(share * (1 - share) * parts)
+    assert np.abs(z).max() < LIMIT
+
+    in_time = (kept[:, 1:] * kept[:, :-1]).mean((1, 2))
+    in_frequency = (kept[:, :, 1:] * kept[:, :, :-1]).mean((1, 2))
+    for values, expected in zip((in_time, in_frequency), golden[f"{name}_pair_time_freq"]):
+        assert abs(values.mean() - expected) < LIMIT * values.std() * np.sqrt(parts)
+
+    components = np.array([count_components(grid) for grid in kept])
+    expected, deviation = golden[f"{name}_cc4_mean_std"]
+    assert abs(components.mean() - expected) < LIMIT * deviation * np.sqrt(parts)
+    assert components.std() == pytest.approx(deviation, rel=0.06)
+
+
+def test_flexible__has_the_published_distribution():
+    # One shape a call of K masks: the calls, not the masks, are the independent draws.
+    golden = np.load(GOLDEN)
+    rows, columns, prob, adjust, length, _, num_published = golden["base_flex_params"]
+    spec = MaskSpec((int(rows), int(columns)), prob, adjust, int(length), "flexible")
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.cat([draw_masks(spec, 1, generator) for _ in range(NUM_MASKS)])
+    kept = 1 - masks.numpy().reshape(-1, *spec.grid).astype(np.float64)
+    clones = 16  # masks of a published call
+    parts = 1 / NUM_MASKS + clones / num_published
+    for axis, expected in zip((1, 2), golden["base_flex_pair_time_freq"]):
+        values = np.take(kept, range(1, kept.shape[axis]), axis)
+        values = (values * np.take(kept, range(kept.shape[axis] - 1), axis)).mean((1, 2))
+        assert abs(values.mean() - expected) < LIMIT * values.std() * np.sqrt(parts)
+    components = np.array([count_components(grid) for grid in kept])
+    expected, deviation = golden["base_flex_cc4_mean_std"]
+    assert abs(components.mean() - expected) < LIMIT * deviation * np.sqrt(parts)
+
+
+def test_random__treats_all_patches_alike():
+    spec = MaskSpec((16, 8), 0.8, strategy="random")
+    kept = 1 - draw_masks(spec, NUM_MASKS, torch.Generator().manual_seed(2)).double()
+    share = spec.num_visible / spec.num_patches
+    z = (kept.mean(dim=0) - share) / np.sqrt(share * (1 - share) / NUM_MASKS)
+    assert z.abs().max() < LIMIT
+    pairs = kept.view(-1, 16, 8)
+    pairs = (pairs[:, 1:] * pairs[:, :-1]).mean()
+    assert pairs.item() == pytest.approx(share * (spec.num_visible - 1) / 127, rel=0.02)
+
+
+def test_block__hides_in_blocks_what_inverse_block_keeps_in_blocks():
+    generator = torch.Generator().manual_seed(3)
+    blocks = draw_masks(MaskSpec((64, 8), 0.3, 0.0, 5, "block"), 200, generator)
+    random = draw_masks(MaskSpec((64, 8), 0.3, 0.0, 1, "random"), 200, generator)
+
+    def neighbours(masks):
+        grid = masks.view(-1, 64, 8).double()
+        return (grid[:, 1:] * grid[:, :-1]).mean().item()
+
+    assert neighbours(blocks) > 1.8 * neighbours(random)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_draw_masks__depends_on_the_generator_alone(strategy):
+    spec = MaskSpec((16, 8), strategy=strategy)
+    first = draw_masks(spec, 4, torch.Generator().manual_seed(7))
+    torch.rand(5)
+    again = draw_masks(spec, 4, torch.Generator().manual_seed(7))
+    other = draw_masks(spec, 4, torch.Generator().manual_seed(8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_prob": 0.999}, "keeps 0 of the 512 patches"),
+        ({"mask_prob": 1.0}, "mask_prob is 1.0; it must lie between 0 and 1"),
+        ({"mask_prob": 0.0}, "mask_prob is 0.0"),
+        ({"mask_length": 0}, "mask_length is 0"),
+        ({"strategy": "spiral"}, "'spiral'; choose one of inverse_block, block, random, flexible"),
+    ],
+)
+def test_mask_spec__refuses_the_impossible(options, message):
+    with pytest.raises(ValueError, match=message):
+        MaskSpec((64, 8), **options)

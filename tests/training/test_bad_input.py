@@ -1,0 +1,67 @@
+"""Damaged clips, broken manifests and impossible configurations, in real runs."""
+
+import json
+import re
+
+import pytest
+
+
+def log_lines(output):
+    found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
+    return [json.loads(line) for line in found]
+
+
+def test_damaged_clips__are_named_once_counted_and_replaced(trainer):
+    audio = trainer.folder / "audio"
+    (audio / "00.wav").write_bytes((audio / "00.wav").read_bytes()[:200])
+    (audio / "01.wav").write_bytes(b"")
+    (audio / "02.wav").write_text("not audio")
+    (audio / "03.wav").unlink()
+    output = trainer.succeed("optimization.max_update=6")  # two epochs
+    for number in range(4):
+        warning = f"clip '0{number}.wav' cannot be used and was replaced"
+        assert output.count(warning) == 1, warning
+    assert "clip '04.wav'" not in output
+    counts = [int(line["skipped_clips"]) for line in log_lines(output)]
+    assert counts[2] >= 4
+    assert counts[5] >= 4
+    assert counts[3] <= counts[4] <= counts[5]
+
+
+def test_too_many_damaged_clips__end_the_run_with_one_error(trainer):
+    for file in list((trainer.folder / "audio").iterdir())[:11]:
+        file.write_bytes(b"")
+    status, output = trainer.run("optimization.max_update=6")
+    assert status != 0
+    assert re.search(r"RuntimeError: \d+ clips of this epoch cannot be used, of 12 in all", output)
+    assert "task.max_skipped_share=0.01" in output
+
+
+def test_tolerated_share__is_an_option(trainer):
+    for file in list((trainer.folder / "audio").iterdir())[:11]:
+        file.write_bytes(b"")
+    trainer.succeed("optimization.max_update=3", "task.max_skipped_share=1000")
+
+
+def test_broken_manifest__names_file_line_and_what_was_expected(trainer):
+    manifest = trainer.folder / "train.tsv"
+    lines = manifest.read_text().splitlines()
+    lines[3] = "02.wav\tmany"
+    manifest.write_text("\n".join(lines))
+    status, output = trainer.run()
+    assert status != 0
+    assert re.search(rf"ManifestError: {re.escape(str(manifest))}:4: .*'?many'?", output)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_heads=5", "model.embed_dim is 32; it must be divisible by num_heads=5"),
+        ("model.modalities.image.mask_prob=0.999", "keeps 0 of the 32 patches"),
+    ],
+)
+def test_impossible_configuration__fails_at_start(trainer, override, message):
+    status, output = trainer.run(override)
+    assert status != 0
+    assert f"ValueError: {message}" in output or message in output
+    assert "train_inner" not in output

@@ -1,0 +1,113 @@
+"""Several processes: the same weights as one that accumulates, and statistics over all of them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where this file is the program
+
+UPDATES = "optimization.max_update=5"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes__equal_one_that_accumulates_two_batches(trainer, assert_same):
+    # Three batches an epoch: the second update of each epoch has a batch for one process only.
+    trainer.succeed(UPDATES, "optimization.update_freq=[2]", "dataset.batch_size=3", name="one")
+    port = free_port()
+    processes = [
+        trainer.start(
+            UPDATES, "dataset.batch_size=3", f"distributed_training.distributed_rank={rank}",
+            "distributed_training.distributed_world_size=2", "distributed_training.device_id=0",
+            f"distributed_training.distributed_init_method=tcp://127.0.0.1:{port}",
+            "distributed_training.distributed_no_spawn=true",
+            "distributed_training.distributed_backend=gloo",
+            "distributed_training.ddp_backend=legacy_ddp",
+            name="two",
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs[0][-3000:]
+    one, two = trainer.checkpoint("one"), trainer.checkpoint("two")
+    assert two["optimizer_history"][-1]["num_updates"] == 5
+    assert_same(one["model"], two["model"], tolerance=1e-5)
+
+
+def test_launcher__processes_that_would_train_alone_are_refused(trainer, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, output = trainer.run(UPDATES)
+    assert status != 0
+    assert "set distributed_training.distributed_world_size=2" in output
+
+
+def compute_statistics(rank, port, folder):
+    """One of two processes: its half of the values, and a training step of a DINO model."""
+    from omegaconf import OmegaConf
+
+    from eat_plugin.models.config import EatConfig
+    from eat_plugin.models.eat import EatModel, channel_deviation
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    if rank is not None:
+        dist.init_process_group("gloo", rank=rank, world_size=2)
+    mine = slice(None) if rank is None else slice(2 * rank, 2 * rank + 2)
+    torch.manual_seed(0)
+    values, source = torch.randn(4, 7, 3), torch.randn(4, 1, 32, 128)
+    options = {
+        "depth": 1, "embed_dim": 16, "num_heads": 2, "average_top_k_layers": 1, "clone_batch": 1,
+        "ema_anneal_end_step": 1, "max_update": 1, "seed": 1, "cls_loss": 1.0,
+        "utterance_level": True, "ema_encoder_only": False, "layer_norm_targets": True,
+        "encoder_dropout": 0.0, "post_mlp_drop": 0.0, "attention_dropout": 0.0,
+        "modalities": {
+            "image": {
+                "num_extra_tokens": 1, "in_chans": 1, "embed_dim": 16, "prenet_depth": 0,
+                "num_alibi_heads": 2, "model_depth": 1, "target_length": 32, "mask_length": 1,
+                "mask_noise_std": 0.0,
+                "decoder": {"decoder_dim": 16, "decoder_layers": 1, "input_dropout": 0.0},
+            }
+        },
+    }  # fmt: skip
+    model = EatModel(OmegaConf.merge(OmegaConf.structured(EatConfig()), options)).train()
+    masks = torch.tensor([[0] * 4 + [1] * 12] * 4, dtype=torch.uint8)
+    output = model(source[mine], precomputed_mask=masks[mine])
+    result = {
+        "deviation": channel_deviation(values[mine].flatten(0, 1)),
+        "center": model.center,
+        "target_var": output["target_var"],
+        "pred_var": output["pred_var"],
+    }
+    torch.save(result, folder / f"{rank}.pt")
+    if rank is not None:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def test_statistics__are_those_of_all_processes_together(tmp_path):
+    compute_statistics(None, 0, tmp_path)
+    port = free_port()
+    processes = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(port), str(tmp_path)])
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    alone, first, second = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in (None, 0, 1)
+    )
+    for name, value in alone.items():
+        assert torch.allclose(first[name], value, atol=1e-5), name
+        assert torch.equal(first[name], second[name]), name
+
+
+if __name__ == "__main__":
+    compute_statistics(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

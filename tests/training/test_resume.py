@@ -1,0 +1,50 @@
+"""A run that was interrupted ends where one in one go ends, bit for bit."""
+
+import signal
+import time
+
+import pytest
+import torch
+
+
+def assert_same_end(trainer, assert_same, first, second):
+    one, two = trainer.checkpoint(first), trainer.checkpoint(second)
+    assert one["optimizer_history"][-1]["num_updates"] == 8
+    assert_same(one["model"], two["model"])
+    assert_same(one["last_optimizer_state"], two["last_optimizer_state"])
+    iterators = [state["extra_state"]["train_iterator"] for state in (one, two)]
+    assert iterators[0] == iterators[1]
+
+
+def test_resume__after_kill_9_and_with_workers_equals_one_go(trainer, assert_same):
+    trainer.succeed("optimization.max_update=8", name="straight")
+
+    # The same, killed once its first checkpoint (update 4, in the midst of epoch 2) is there.
+    process = trainer.start("optimization.max_update=8", "dataset.num_workers=1", name="killed")
+    checkpoint = trainer.folder / "killed" / "checkpoints" / "checkpoint_2_4.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert checkpoint.exists()
+
+    restored = [f"checkpoint.restore_file={checkpoint}", "optimization.max_update=8"]
+    output = trainer.succeed(*restored, "dataset.num_workers=2", name="killed")
+    assert f"Loaded checkpoint {checkpoint} (epoch 2 @ 4 updates)" in output
+    assert_same_end(trainer, assert_same, "straight", "killed")
+
+    # What the checkpoint holds is one teacher step short of its updates: resuming took it.
+    start, end = (trainer.checkpoint("killed", f"checkpoint_{n}.pt") for n in ("2_4", "last"))
+    name = "blocks.0.mlp.fc1.weight"
+    assert not (start["model"]["_ema"][name] == end["model"]["_ema"][name]).all()
+
+
+@pytest.mark.parametrize("precision", ["common.bf16=true", "common.memory_efficient_bf16=true"])
+def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, precision):
+    options = ["optimization.max_update=8", "common.bf16=true", precision]
+    trainer.succeed(*options, name="straight")
+    checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_2_4.pt"
+    trainer.succeed(*options, f"checkpoint.restore_file={checkpoint}", name="resumed")
+    assert_same_end(trainer, assert_same, "straight", "resumed")
+    averages = trainer.checkpoint("resumed")["model"]["_ema"].values()
+    assert {average.dtype for average in averages} == {torch.float32}
