@@ -3,17 +3,15 @@
 Above, each loss over updates, and the variances that show a collapse. Below, a training clip as the
 model sees it, beside a few of the masks that hide parts of it.
 
-Contents: ``read_curves`` (logs -> numbers), ``read_example`` (checkpoint -> clip and masks),
-``draw_figure`` (both -> picture), and the four names that every subcommand has.
+Contents: ``read_example`` (checkpoint -> clip and masks), ``draw_figure`` (that and the logged
+numbers -> picture), and the four names that every subcommand has.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +21,7 @@ import numpy as np
 import torch
 
 from eat_plugin.cli import say
+from eat_plugin.cli.runlog import VARIANCES, Curves, read_curves
 from eat_plugin.data.features import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import ClipError, read_audio
@@ -36,10 +35,6 @@ NAME = "plot"
 HELP = "draw the losses of a run, and a clip beside its masks"
 EXAMPLE = "example: eat plot --run runs/quickstart --out losses.png"
 
-Curves = dict[str, tuple[list[int], list[float]]]
-"""Name of a logged quantity -> its updates, and its value at each."""
-
-VARIANCES = ("target_var", "pred_var")
 NUM_MASKS = 4
 FREQUENCY_TICKS = (250, 500, 1000, 2000, 4000)  # Hz
 LINE_COLOUR, SECOND_COLOUR, HIDDEN_COLOUR = "#3b5b92", "#c8553d", "#dcdfe4"
@@ -93,66 +88,6 @@ def run(args: argparse.Namespace) -> int:
     figure.savefig(args.out, dpi=120)
     say(str(args.out))
     return 0
-
-
-def read_curves(run_dir: Path) -> Curves:
-    """Collect what a run logged, from the ``*.log`` files of its folder.
-
-    Where an update was logged twice (a run that was resumed, two log files), the last one counts.
-
-    Args:
-        run_dir: folder of the run.
-
-    Returns:
-        ``loss``, then each ``loss_*`` by name, then the variances, as far as they were logged.
-
-    Raises:
-        ValueError: if there is no such folder, or no update in its logs.
-    """
-    if not run_dir.is_dir():
-        raise ValueError(f"--run {run_dir} is not a folder")
-    values: dict[str, dict[int, float]] = {}
-    for path in sorted(run_dir.glob("*.log")):
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                for name, update, value in parse_line(line):
-                    values.setdefault(name, {})[update] = value
-    losses = sorted(name for name in values if name.startswith("loss"))
-    if not losses:
-        raise ValueError(
-            f"no *.log file in {run_dir} has a logged update; training writes one with "
-            f"common.log_format=json hydra.run.dir={run_dir}"
-        )
-    names = losses + [name for name in VARIANCES if name in values]
-    return {
-        name: (sorted(values[name]), [values[name][u] for u in sorted(values[name])])
-        for name in names
-    }
-
-
-def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
-    """Find the losses and variances in a line of a log.
-
-    Args:
-        line: ``[time][train_inner][INFO] - {...}`` as hydra writes it, or the JSON object alone.
-
-    Yields:
-        Name, update and value of each; nothing for any other line.
-    """
-    brace = line.find("{")
-    if brace < 0 or '"num_updates"' not in line:
-        return
-    try:
-        record = json.loads(line[brace:])
-        update = int(record["num_updates"])
-    except (ValueError, TypeError, KeyError):
-        return  # a line that was cut off, or a dictionary that only looks like a record
-    for name, value in record.items():
-        if name == "loss" or name.startswith("loss_") or name in VARIANCES:
-            try:
-                yield name, update, float(value)
-            except (ValueError, TypeError):
-                continue
 
 
 def find_checkpoint(run_dir: Path) -> Path:

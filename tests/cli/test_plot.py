@@ -7,6 +7,7 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main, plot
+from eat_plugin.cli.runlog import read_curves
 
 
 def log_line(update, tag="train_inner", **values):
@@ -48,42 +49,6 @@ def save_checkpoint(run, cfg):
     torch.save({"cfg": cfg}, run / "checkpoints" / "checkpoint_last.pt")
 
 
-def test_read_curves__losses_first_then_variances(run_dir):
-    curves = plot.read_curves(run_dir)
-    assert curves == {
-        "loss": ([10, 20], [2.5, 2.0]),
-        "loss_cls": ([10, 20], [1.5, 1.0]),
-        "target_var": ([10, 20], [0.25, 0.5]),
-    }
-    assert list(curves) == ["loss", "loss_cls", "target_var"]
-
-
-def test_read_curves__the_last_value_of_an_update_counts(run_dir):
-    with (run_dir / "hydra_train.log").open("a") as log:
-        log.write(log_line(20, loss="1.9") + log_line(30, loss="1.8"))
-    assert plot.read_curves(run_dir)["loss"] == ([10, 20, 30], [2.5, 1.9, 1.8])
-
-
-def test_parse_line__plain_json():
-    line = '{"loss": "1e-3", "num_updates": "7", "lr": "0.1"}\n'
-    assert list(plot.parse_line(line)) == [("loss", 7, 0.001)]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[2026][fairseq_cli.train][INFO] - num. model params: 3\n",
-        '[2026][train][INFO] - {"epoch": 1, "train_loss": "2", "train_num_updates": "9"}\n',
-        '[2026][train_inner][INFO] - {"loss": "2", "num_updates": "9"',  # cut off
-        "[2026][x][INFO] - {'loss': 1, \"num_updates\": 3}\n",
-        '[2026][train_inner][INFO] - {"loss": null, "num_updates": "9"}\n',
-        '[2026][train_inner][INFO] - {"lr": "2", "num_updates": "9"}\n',
-    ],
-)
-def test_parse_line__other_lines_hold_nothing(line):
-    assert list(plot.parse_line(line)) == []
-
-
 def test_read_example__longest_clip_padding_and_masks(run_dir):
     example = plot.read_example(plot.find_checkpoint(run_dir))
     assert example.name == "long.wav"
@@ -104,7 +69,7 @@ def test_find_checkpoint__prefers_the_last_one(run_dir):
 
 
 def test_draw_figure__a_panel_for_each_loss_and_each_mask(run_dir):
-    curves = plot.read_curves(run_dir)
+    curves = read_curves(run_dir)
     example = plot.read_example(plot.find_checkpoint(run_dir))
     figure = plot.draw_figure(curves, example, "a run")
     titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
