@@ -77,6 +77,7 @@ else:
         "common.tensorboard_logdir=$(quote "$run/tensorboard")" \
         common.log_format=json \
         "optimization.max_update=$updates" \
+        "lr_scheduler.warmup_updates=$((updates / 10))" \
         "${precision[@]}" 2>&1 | tee "$console" | show_progress
 }
 

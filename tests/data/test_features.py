@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +189,7 @@ def test_front_end__does_not_depend_on_the_number_of_threads() -> None:
             results.append(front_end(clip, 16_000))
     finally:
         torch.set_num_threads(threads)
-    assert all(torch.equal(a, b) for a, b in pairwise(results))
+    assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
 def test_front_end__stereo_file_equals_the_mean_of_its_channels(tmp_path: Path) -> None:
