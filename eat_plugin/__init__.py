@@ -22,9 +22,18 @@ __version__ = "0.1.0"
 __all__ = ["criterions", "models", "optim", "tasks"]
 
 REGISTERED = {
-    "task": (TASK_REGISTRY, ("eat_pretraining", "mae_image_pretraining")),
-    "model": (MODEL_REGISTRY, ("eat", "data2vec_multi")),
-    "criterion": (CRITERION_REGISTRY, ("eat_pretraining",)),
+    "task": (
+        TASK_REGISTRY,
+        (
+            "eat_pretraining", "eat_classification",
+            "mae_image_pretraining", "mae_image_classification",
+        ),
+    ),
+    "model": (
+        MODEL_REGISTRY,
+        ("eat", "eat_classifier", "data2vec_multi", "mae_image_classification"),
+    ),
+    "criterion": (CRITERION_REGISTRY, ("eat_pretraining", "eat_classification")),
     "optimizer": (OPTIMIZER_REGISTRY, ("eat_adamw",)),
 }
 

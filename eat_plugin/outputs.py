@@ -55,3 +55,21 @@ class PretrainingOutput(TypedDict, total=False):
     ema_decay: float
     model_norm: Tensor
     ema_norm: Tensor
+
+
+class ClassificationOutput(TypedDict, total=False):
+    """What the classifier returns when it is given targets.
+
+    Attributes:
+        losses: ``main``, the loss: [B] for cross-entropy, [B, classes] for binary cross-entropy.
+        sample_size: number of clips, or of positive labels where clips have several.
+        _predictions: [B, classes] probabilities, in evaluation.
+        _targets: [B, classes], in evaluation.
+        correct: scalar, number of clips classified right, in evaluation with one label a clip.
+    """
+
+    losses: dict[str, Tensor]
+    sample_size: int | Tensor
+    _predictions: Tensor
+    _targets: Tensor
+    correct: Tensor

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
 WITHOUT_FAIRSEQ = {
     "masking", "losses", "metrics", "outputs", "modules", "data.manifest", "data.sources",
-    "data.features", "data.synthesis",
+    "data.features", "data.synthesis", "data.augment", "data.labels", "data.label_set",
+    "data.tables", "data.splits", "data.layouts", "data.metadata", "data.discovery",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {

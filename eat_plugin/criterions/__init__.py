@@ -1,5 +1,6 @@
-"""Criterions that fairseq finds by name: ``eat_pretraining``."""
+"""Criterions that fairseq finds by name: ``eat_pretraining``, ``eat_classification``."""
 
+from .classification import ClassificationCriterion
 from .pretraining import PretrainingCriterion
 
-__all__ = ["PretrainingCriterion"]
+__all__ = ["ClassificationCriterion", "PretrainingCriterion"]

@@ -105,8 +105,9 @@ class AudioDataset(FairseqDataset):
         """Load one clip.
 
         Returns:
-            ``id``; ``source`` [1, T, F] float32; ``mask`` [K, L] uint8, 1 = hidden, where masks are
-            drawn; ``skipped``, a list of ``Skipped``.
+            ``id``; ``clip``, the index of the clip that was used, ``id`` or another one in place of
+            a damaged clip; ``source`` [1, T, F] float32; ``mask`` [K, L] uint8, 1 = hidden, where
+            masks are drawn; ``skipped``, a list of ``Skipped``.
 
         Raises:
             RuntimeError: if no clip of the data set could be used.
@@ -119,7 +120,8 @@ class AudioDataset(FairseqDataset):
     def _get_item(self, index: int) -> dict[str, Any]:
         generator = make_generator(self.seed, int(self._epoch), index)
         skipped: list[Skipped] = []
-        source = self._load(index, generator, skipped)
+        clip = index
+        source = self._load(clip, generator, skipped)
         while source is None:
             if len(skipped) == MOST_ATTEMPTS:
                 raise RuntimeError(
@@ -127,9 +129,9 @@ class AudioDataset(FairseqDataset):
                     f"{skipped[0].name!r}: {skipped[0].reason}; the root of the manifest is "
                     f"{self.manifest.root}"
                 )
-            other = int(torch.randint(len(self), (), generator=generator))
-            source = self._load(other, generator, skipped)
-        item: dict[str, Any] = {"id": index, "source": source, "skipped": skipped}
+            clip = int(torch.randint(len(self), (), generator=generator))
+            source = self._load(clip, generator, skipped)
+        item: dict[str, Any] = {"id": index, "clip": clip, "source": source, "skipped": skipped}
         if self.masks is not None:
             item["mask"] = draw_masks(self.masks, self.num_masks, generator)
         return item
@@ -142,6 +144,10 @@ class AudioDataset(FairseqDataset):
         except ClipError as error:
             skipped.append(Skipped(self.manifest.name(index), str(error)))
             return None
+        return self._transform(waveform, sample_rate, generator)
+
+    def _transform(self, waveform: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
+        """Turn a waveform [n] into a spectrogram [1, T, F]."""
         return self.front_end(waveform, sample_rate)
 
     def _read(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:

@@ -179,9 +179,8 @@ class EatModel(EatEncoder):
         """
         if mode is not None and getattr(mode, "name", mode) != MODALITY:
             raise ValueError(f"mode is {mode!r}; the only choice is {Modality.IMAGE.name}")
-        if self.cfg.modalities.image.mel_by_time:
-            source = source.transpose(2, 3)
-            target = None if target is None else target.transpose(2, 3)
+        source = self.time_major(source)
+        target = None if target is None else self.time_major(target)
         grid = self.patch_encoder.grid_of(source)
         if features_only:
             return self._encode(
@@ -222,7 +221,7 @@ class EatModel(EatEncoder):
         precomputed_mask: Tensor | None,
     ) -> FeatureOutput:
         patches = self.patch_encoder
-        x = patches.add_positions(patches.local_features(source))  # [B, L, D]
+        x = patches.embed(source)  # [B, L, D]
         masks = self._masks(source, grid, 1, precomputed_mask) if mask else None
         if masks is not None and remove_masked:
             visible, _ = split_mask(masks)
@@ -233,7 +232,7 @@ class EatModel(EatEncoder):
             zero = patches.cfg.encoder_zero_mask
             noise = 0.0 if zero else torch.randn_like(x) * patches.cfg.mask_noise_std
             x = torch.where(hidden, torch.as_tensor(noise, dtype=x.dtype, device=x.device), x)
-        extra = patches.cfg.num_extra_tokens
+        extra = self.num_extra_tokens
         padding = None if padding_mask is None else F.pad(padding_mask.bool(), (extra, 0))
         x, layers = self.run_blocks(patches.contextualize(x), padding)  # [B, E + S, D]
         return {
@@ -291,7 +290,7 @@ class EatModel(EatEncoder):
         }
         losses, items = result["losses"], result["loss_items"]
         if self.cfg.cls_loss > 0:
-            cls = x[:, patches.cfg.num_extra_tokens - 1]  # [B*K, D]
+            cls = x[:, self.num_extra_tokens - 1]  # [B*K, D]
             losses["cls"] = self._utterance(cls, y.mean(dim=1)) * (self.cfg.cls_loss * num_hidden)
             items["cls"] = float(num_hidden * losses["cls"].shape[:1].numel())
         if patches.decoder is not None:
@@ -326,7 +325,7 @@ class EatModel(EatEncoder):
         generator = None
         if noise_seed is not None:
             generator = torch.Generator(x.device).manual_seed(noise_seed)
-        x = F.dropout(x[:, patches.cfg.num_extra_tokens :], cfg.input_dropout, self.training)
+        x = F.dropout(x[:, self.num_extra_tokens :], cfg.input_dropout, self.training)
         rows, width = hidden.size(0), x.size(-1)
         canvas = x.new_zeros(rows * num_patches, width)
         if patches.cfg.mask_noise_std > 0:

@@ -105,6 +105,10 @@ class PatchEncoder(nn.Module):
             x = GradMultiply.apply(x, self.cfg.local_grad_mult)
         return x
 
+    def embed(self, source: Tensor) -> Tensor:
+        """Embed the patches of [B, C, T, F], with positions: [B, L, D]."""
+        return self.add_positions(self.local_features(source))
+
     def add_positions(self, x: Tensor) -> Tensor:
         """Add the table of positions to tokens [B, L, D]."""
         if self.fixed_positional_encoder is None:
@@ -144,6 +148,55 @@ class EatEncoder(BaseFairseqModel):
         encoder = self.modality_encoders[MODALITY]
         assert isinstance(encoder, PatchEncoder)
         return encoder
+
+    @property
+    def num_extra_tokens(self) -> int:
+        """Number of learned tokens before the patches; the last one is CLS."""
+        return self.patch_encoder.cfg.num_extra_tokens
+
+    def time_major(self, source: Tensor) -> Tensor:
+        """Return a source as [B, C, T, F], whatever ``mel_by_time`` says of it."""
+        return source.transpose(2, 3) if self.patch_encoder.cfg.mel_by_time else source
+
+    def encode(self, source: Tensor, keep_targets: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Encode whole clips, nothing hidden.
+
+        Args:
+            source: [B, C, T, F].
+            keep_targets: collect each block's target output.
+
+        Returns:
+            The last block's output [B, E + L, D], and the target outputs, each of that shape.
+
+        Raises:
+            ValueError: if the source does not fit the model.
+        """
+        patches = self.patch_encoder
+        patches.grid_of(source)
+        return self.run_blocks(patches.contextualize(patches.embed(source)), None, keep_targets)
+
+    def block_outputs(self, source: Tensor) -> list[Tensor]:
+        """Encode whole clips, and keep what every block makes of them.
+
+        Args:
+            source: [B, C, T, F].
+
+        Returns:
+            Of each block [B, E + L, D]; the last is what ``encode`` returns.
+
+        Raises:
+            ValueError: if the source does not fit the model.
+        """
+        patches = self.patch_encoder
+        patches.grid_of(source)
+        x = self.dropout_input(patches.contextualize(patches.embed(source)))
+        outputs = []
+        for block in self.blocks:
+            x, _ = block(x)
+            outputs.append(x)
+        if self.norm is not None:
+            outputs[-1] = self.norm(x)
+        return outputs
 
     def run_blocks(
         self, x: Tensor, padding_mask: Tensor | None = None, keep_targets: bool = True

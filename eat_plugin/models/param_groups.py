@@ -22,3 +22,45 @@ def set_param_groups(model: nn.Module, decoder_group: bool = False) -> None:
             parameter.optim_overrides = overrides  # type: ignore[attr-defined]
         if decoder_group and "decoder" in name:
             parameter.param_group = "decoder"  # type: ignore[attr-defined]
+
+
+def set_finetuning_groups(
+    encoder: nn.Module,
+    blocks: nn.ModuleList,
+    layer_decay: float,
+    *,
+    decay_embeddings: bool = False,
+    keep_block_scales: bool = True,
+) -> None:
+    """Let learning rates fall towards the input (Clark et al. 2020, as in BEiT).
+
+    Block i of n, from 0, learns at ``layer_decay ** (n - i)`` times the learning rate. By
+    publication, what precedes the blocks learns at the full rate. Call ``set_param_groups`` before.
+
+    Args:
+        encoder: the encoder of a classifier.
+        blocks: its blocks.
+        layer_decay: ratio between neighbouring blocks; 0 or 1 for none.
+        decay_embeddings: what precedes the blocks learns at ``layer_decay ** (n + 1)``.
+        keep_block_scales: biases and norms of blocks keep their weight decay scale of 0.
+    """
+    for parameter in encoder.parameters():
+        # Every one has options, if empty: fairseq's optimizer names its groups after them.
+        overrides = _override(parameter)
+        if decay_embeddings and 0 < layer_decay < 1:
+            overrides["lr_scale"] = layer_decay ** (len(blocks) + 1)
+    if not 0 < layer_decay < 1:
+        return
+    for number, block in enumerate(blocks):
+        for parameter in block.parameters():
+            overrides = _override(parameter)
+            if not keep_block_scales:
+                overrides.clear()
+            overrides["lr_scale"] = layer_decay ** (len(blocks) - number)
+
+
+def _override(parameter: nn.Parameter) -> dict[str, float]:
+    """Return the optimizer's options of a parameter, to be changed."""
+    if not hasattr(parameter, "optim_overrides"):
+        parameter.optim_overrides = {"optimizer": {}}  # type: ignore[attr-defined]
+    return parameter.optim_overrides["optimizer"]  # type: ignore[attr-defined]

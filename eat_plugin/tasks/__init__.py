@@ -1,6 +1,15 @@
-"""Tasks that fairseq finds by name: ``eat_pretraining``, published ``mae_image_pretraining``."""
+"""Tasks that fairseq finds by name: ``eat_pretraining`` and ``eat_classification``.
 
+By their published names: ``mae_image_pretraining`` and ``mae_image_classification``.
+"""
+
+from .classification import EatClassificationTask
 from .pretraining import EatPretrainingTask
-from .published import MaeImagePretrainingTask
+from .published import MaeImageClassificationTask, MaeImagePretrainingTask
 
-__all__ = ["EatPretrainingTask", "MaeImagePretrainingTask"]
+__all__ = [
+    "EatClassificationTask",
+    "EatPretrainingTask",
+    "MaeImageClassificationTask",
+    "MaeImagePretrainingTask",
+]

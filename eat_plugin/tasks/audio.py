@@ -92,7 +92,7 @@ class AudioTask(FairseqTask):
         skipped = sum(log.pop("skipped_clips", 0) for log in logging_outputs)
         super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
-            metrics.log_scalar("skipped_clips", skipped, round=0)
+            metrics.log_scalar_sum("skipped_clips", skipped, round=0)
             return
         self._skipped = self._skipped + skipped
         self._updates += 1

@@ -4,12 +4,13 @@ This is the only place where the flags of the published code are known.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING
 
+from .classification import ClassificationConfig, EatClassificationTask
 from .pretraining import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
@@ -30,6 +31,9 @@ UNIMPLEMENTED = {
     "h5_format": False,
     "audio_mae": True,
     "is_finetuning": False,
+}
+# Options of fine-tuning, which pre-training does not take.
+FINETUNING_ONLY = {
     "spcv1_finetune": False,
     "noise": False,
     "roll_aug": False,
@@ -81,20 +85,10 @@ def translate_pretraining(cfg: MaeImagePretrainingConfig) -> PretrainingConfig:
     Raises:
         ValueError: if an option is set that has no implementation.
     """
-    for name, accepted in UNIMPLEMENTED.items():
-        value = getattr(cfg, name)
-        if value != accepted:
-            shown = "null" if accepted is None else accepted
-            raise ValueError(
-                f"task.{name} is {value}; this published option is not implemented in "
-                f"pre-training, the only choice is {shown}"
-            )
+    _refuse_unimplemented(cfg, {**UNIMPLEMENTED, **FINETUNING_ONLY}, "pre-training")
     if cfg.key != "source":
         raise ValueError(f"task.key is {cfg.key!r}; pre-training takes its input as 'source'")
-    mean, std = AUDIOSET_MEAN, AUDIOSET_STD
-    for flag, statistics in STATISTICS.items():
-        if getattr(cfg, flag):
-            mean, std = statistics
+    mean, std = _statistics(cfg)
     return PretrainingConfig(
         data=cfg.data,
         target_length=cfg.target_length,
@@ -107,9 +101,72 @@ def translate_pretraining(cfg: MaeImagePretrainingConfig) -> PretrainingConfig:
     )
 
 
+def _refuse_unimplemented(cfg: Any, only: Dict[str, Any], what: str) -> None:
+    for name, accepted in only.items():
+        value = getattr(cfg, name)
+        if value != accepted:
+            shown = "null" if accepted is None else accepted
+            raise ValueError(
+                f"task.{name} is {value}; this published option is not implemented in {what}, "
+                f"the only choice is {shown}"
+            )
+
+
+def _statistics(cfg: Any) -> Tuple[float, float]:
+    """Return the mean and standard deviation that the flags imply."""
+    for flag, statistics in STATISTICS.items():
+        if getattr(cfg, flag):
+            return statistics
+    return AUDIOSET_MEAN, AUDIOSET_STD
+
+
 @register_task("mae_image_pretraining", dataclass=MaeImagePretrainingConfig)
 class MaeImagePretrainingTask(EatPretrainingTask):
     """Pre-training by its published name and with its published options."""
 
     def __init__(self, cfg: MaeImagePretrainingConfig, **kwargs: Any) -> None:
         super().__init__(translate_pretraining(cfg), **kwargs)
+
+
+@dataclass
+class MaeImageClassificationConfig(MaeImagePretrainingConfig):
+    """The published options of fine-tuning."""
+
+    label_descriptors: str = option("label_descriptors.csv", "file of the classes, in data")
+    labels: str = option("lbl", "ending of the label files")
+
+
+def translate_classification(cfg: MaeImageClassificationConfig) -> ClassificationConfig:
+    """Translate published options of fine-tuning into ours.
+
+    Raises:
+        ValueError: if an option is set that has no implementation.
+    """
+    _refuse_unimplemented(cfg, UNIMPLEMENTED, "fine-tuning")
+    if cfg.key != "imgs":
+        raise ValueError(f"task.key is {cfg.key!r}; fine-tuning takes its input as 'imgs'")
+    mean, std = _statistics(cfg)
+    weighted = cfg.AS2M_finetune or cfg.spcv1_finetune
+    return ClassificationConfig(
+        data=cfg.data,
+        single_label=cfg.esc50_eval or cfg.spcv2_eval,
+        target_length=cfg.target_length,
+        norm_mean=mean,
+        norm_std=std,
+        roll_gain=cfg.roll_aug,
+        noise=cfg.noise,
+        weights_file=cfg.weights_file if weighted else None,
+        num_samples=cfg.num_samples,
+        label_descriptors=cfg.label_descriptors,
+        labels=cfg.labels,
+        rebuild_batches=cfg.rebuild_batches,
+        seed=cfg.seed,
+    )
+
+
+@register_task("mae_image_classification", dataclass=MaeImageClassificationConfig)
+class MaeImageClassificationTask(EatClassificationTask):
+    """Fine-tuning by its published name and with its published options."""
+
+    def __init__(self, cfg: MaeImageClassificationConfig, **kwargs: Any) -> None:
+        super().__init__(translate_classification(cfg), **kwargs)

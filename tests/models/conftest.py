@@ -8,6 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from eat_plugin.models.classifier import EatClassifier
+from eat_plugin.models.classifier_config import EatClassifierConfig
 from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 
@@ -42,3 +44,19 @@ def batch():
         "source": torch.from_numpy(golden["batch/source"]).double(),
         "precomputed_mask": torch.from_numpy(golden["batch/precomputed_mask"]),
     }
+
+
+@pytest.fixture
+def make_classifier():
+    """Build a classifier on a micro encoder, with some options changed; float64 by default."""
+
+    def make(double=True, **changes):
+        torch.manual_seed(0)
+        options = {
+            "num_classes": 3, "single_label": False, "target_length": 128, "drop_path_rate": 0,
+        }  # fmt: skip
+        schema = OmegaConf.structured(EatClassifierConfig())
+        model = EatClassifier(OmegaConf.merge(schema, MICRO, options, changes))
+        return model.double() if double else model
+
+    return make

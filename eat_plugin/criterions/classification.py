@@ -1,0 +1,56 @@
+"""Criterion ``eat_classification``: the classifier's loss, and in evaluation its scores."""
+
+from typing import Any, Dict, List, Tuple
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from torch import Tensor, nn
+
+SCORES = ("_predictions", "_targets")
+
+
+@register_criterion("eat_classification", dataclass=FairseqDataclass)
+class ClassificationCriterion(FairseqCriterion):
+    """Sum the classifier's loss over clips; the task takes what metrics are made of.
+
+    The objective is that of fairseq's stock ``model`` criterion.
+    """
+
+    def forward(
+        self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
+    ) -> Tuple[Tensor, Any, Dict[str, Any]]:
+        """Compute the loss of a batch.
+
+        Args:
+            model: returns ``eat_plugin.outputs.ClassificationOutput``.
+            sample: has ``net_input`` for the model, and the clips' ``id``.
+            reduce: part of fairseq's interface; the loss is always summed.
+
+        Returns:
+            The summed loss; what fairseq divides gradients by (clips, or positive labels); and what
+            is logged.
+        """
+        output = model(**sample["net_input"])
+        loss = torch.stack([loss.sum() for loss in output["losses"].values()]).sum()
+        log: Dict[str, Any] = {
+            "loss": loss.detach(),
+            "ntokens": output["sample_size"],
+            "nsentences": sample["id"].numel(),
+            "sample_size": output["sample_size"],
+        }
+        log.update((name, output[name]) for name in SCORES if name in output)
+        return loss, output["sample_size"], log
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
+        """Average over micro-batches and processes, and hand over to fairseq's meters."""
+        loss = sum(log.get("loss", 0) for log in logging_outputs)
+        sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
+        metrics.log_scalar("loss", loss / sample_size, sample_size, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Whether fairseq may add up what processes log: yes, the task has taken the scores out."""
+        return True

@@ -1,0 +1,138 @@
+"""Audio files in a folder: which there are, and what their headers say.
+
+In this file:
+    find_files         walks a folder tree
+    sort_out           parts what a manifest can hold from what it cannot
+    probe_all          lengths and rates, by several processes
+    available_cores    how many processes make sense
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from .manifest import encode_name
+from .sources import ClipError, probe_audio
+
+CHUNK = 64  # files that a worker process probes at a time
+
+
+def find_files(root: Path, extensions: set[str]) -> Iterator[tuple[str, str | None]]:
+    """Walk a folder tree, each folder once, links to folders after all that is really there.
+
+    Args:
+        root: The folder.
+        extensions: Endings of file names, lower case, without the dot.
+
+    Yields:
+        The path below ``root`` of each file with such an ending, and None; or of a folder that
+        cannot be listed, and why.
+
+    Raises:
+        OSError: ``root`` is not a folder that can be listed.
+    """
+    folders, links, seen = deque([""]), deque[str](), set()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            status = os.stat(root / folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise
+            yield folder, f"cannot be listed: {error.strerror}"
+            continue
+        for entry in entries:
+            name = f"{folder}{entry.name}"
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append(f"{name}/")
+            elif os.path.splitext(name)[1].lower().lstrip(".") in extensions:
+                yield name, None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one
+        return False
+
+
+def sort_out(
+    found: Iterable[tuple[str, str | None]],
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Part the files that a manifest can hold from those that it cannot.
+
+    Args:
+        found: What `find_files` yields.
+
+    Returns:
+        The names of the former, sorted; the others, each with the reason.
+    """
+    names, rejected = [], []
+    for name, problem in found:
+        if problem is None:
+            try:
+                encode_name(name)
+            except ValueError as error:
+                problem = str(error)
+        if problem is None:
+            names.append(name)
+        else:
+            rejected.append((name, problem))
+    return sorted(names), rejected
+
+
+def probe_all(paths: list[str], workers: int) -> Iterator[tuple[int, int] | str]:
+    """Read the headers of files, in parallel.
+
+    Args:
+        paths: The files.
+        workers: Processes to use at most. (Threads do not help: next to what soundfile does in
+            Python, reading a header is quick.)
+
+    Yields:
+        For each file, in order: its samples and rate in Hz, or what is wrong with it.
+
+    Raises:
+        OSError: A worker process died.
+    """
+    workers = min(workers, math.ceil(len(paths) / CHUNK))
+    if workers < 2:
+        yield from map(_probe, paths)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
+    try:
+        yield from pool.map(_probe, paths, chunksize=CHUNK)
+    except BrokenProcessPool as error:
+        raise OSError("a process that reads headers died; is there enough memory?") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _probe(path: str) -> tuple[int, int] | str:
+    try:
+        return probe_audio(path)
+    except ClipError as error:
+        return str(error)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))  # of the job, not of the machine
+    return os.cpu_count() or 1

@@ -1,0 +1,180 @@
+"""The classes of a data set: ``label_descriptors.csv``, a line ``index,label,name`` for each.
+
+In this file:
+    LabelSet           the classes, in order
+    check_label        what a label may be
+    read_label_set     from a file
+    write_label_set    to a file
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .tables import TableError, read_rows, write_csv
+
+HEADERS = (["index", "mid", "display_name"], ["index", "label", "name"])
+CHOICES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a data set, in the order of a classifier's outputs.
+
+    Attributes:
+        ids: What label files call each class, as ``/m/068hy`` or ``dog``.
+        names: What to show for each class; the ids, if none are given.
+
+    Raises:
+        ValueError: An id cannot stand in a label file or stands for two classes, or there are
+            more or fewer names than ids.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    _positions: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the ids and index them."""
+        positions: dict[str, int] = {}
+        for position, label in enumerate(self.ids):
+            check_label(label)
+            if positions.setdefault(label, position) != position:
+                raise ValueError(f"the label {label!r} stands for two classes")
+        if self.names and len(self.names) != len(self.ids):
+            raise ValueError(f"{len(self.names)} names for {len(self.ids)} classes")
+        object.__setattr__(self, "names", self.names or self.ids)
+        object.__setattr__(self, "_positions", positions)
+
+    @classmethod
+    def from_indices(cls, indices: Mapping[str, int | str]) -> LabelSet:
+        """Make a label set from a checkpoint's record of it.
+
+        Args:
+            indices: The index of each label, a number or its digits.
+
+        Returns:
+            The classes in the order of their indices.
+
+        Raises:
+            ValueError: The indices are not 0 to C-1, each once.
+        """
+        labels: list[str | None] = [None] * len(indices)
+        for label, index in indices.items():
+            position = int(index) if str(index).isdecimal() else -1
+            if not 0 <= position < len(labels) or labels[position] is not None:
+                raise ValueError(
+                    f"the label {label!r} has the index {index!r}; the indices of "
+                    f"{len(labels)} classes are 0 to {len(labels) - 1}, each once"
+                )
+            labels[position] = label
+        return cls(tuple(label for label in labels if label is not None))
+
+    def __len__(self) -> int:
+        """Return the number of classes."""
+        return len(self.ids)
+
+    def index(self, label: str) -> int:
+        """Return the position of the class that label files call ``label``.
+
+        Raises:
+            ValueError: There is no such class; the message names some that there are.
+        """
+        position = self._positions.get(label)
+        if position is None:
+            similar = difflib.get_close_matches(label, self.ids, n=1)
+            choices = ", ".join(map(repr, self.ids[:CHOICES_SHOWN]))
+            hint = f"did you mean {similar[0]!r}?" if similar else f"they begin with {choices}"
+            raise ValueError(f"unknown label {label!r}; {len(self)} are known, {hint}")
+        return position
+
+
+def check_label(label: str) -> str:
+    """Return a label if it can stand in a label file.
+
+    Args:
+        label: The label.
+
+    Raises:
+        ValueError: The label is empty, begins or ends with a space, or holds a comma, a tab or a
+            line break.
+    """
+    if not label:
+        raise ValueError("an empty label")
+    if label != label.strip():
+        raise ValueError(f"the label {label!r} begins or ends with a space")
+    for characters, called in ((",", "a comma"), ("\t", "a tab"), ("\r\n", "a line break")):
+        if any(character in label for character in characters):
+            raise ValueError(f"the label {label!r} holds {called}; a label file cannot hold that")
+    return label
+
+
+def read_label_set(path: str | os.PathLike[str]) -> LabelSet:
+    """Read ``label_descriptors.csv``, or AudioSet's ``class_labels_indices.csv``.
+
+    Args:
+        path: The file: rows of ``index,label,name`` in any order; the name may be left out, and
+            a header may come first.
+
+    Returns:
+        The classes in the order of their indices.
+
+    Raises:
+        TableError: A row is not of that form, or has the index or the label of another; indices
+            are missing; there are no rows.
+    """
+    rows: dict[int, tuple[str, str]] = {}
+    lines: dict[str, int] = {}
+    for number, row in read_rows(path):
+        row = [cell.strip() for cell in row]
+        if not rows and row in HEADERS:
+            continue
+        if len(row) not in (2, 3) or not row[0].isdecimal():
+            raise TableError(
+                f"{path}:{number}: expected 'index,label,name' (a name with commas in double "
+                f"quotes), got {','.join(row)!r}"
+            )
+        index, label = int(row[0]), row[1]
+        _check_new_class(f"{path}:{number}", index, label, rows, lines)
+        rows[index] = (label, row[2] if len(row) == 3 and row[2] else label)
+        lines[label] = number
+    if not rows:
+        raise TableError(f"{path}:1: no classes, expected lines of 'index,label,name'")
+    missing = next((index for index in range(len(rows)) if index not in rows), None)
+    if missing is not None:
+        raise TableError(
+            f"{path}: no class has the index {missing}; the indices of {len(rows)} classes are "
+            f"0 to {len(rows) - 1}"
+        )
+    ids, names = zip(*(rows[index] for index in range(len(rows))))
+    return LabelSet(ids, names)
+
+
+def _check_new_class(
+    place: str, index: int, label: str, rows: dict[int, tuple[str, str]], lines: dict[str, int]
+) -> None:
+    try:
+        check_label(label)
+    except ValueError as error:
+        raise TableError(f"{place}: {error}") from error
+    if label in lines:
+        raise TableError(f"{place}: the label {label!r} is in line {lines[label]} already")
+    if index in rows:
+        line = lines[rows[index][0]]
+        raise TableError(f"{place}: the index {index} is in line {line} already")
+
+
+def write_label_set(path: str | os.PathLike[str], label_set: LabelSet) -> None:
+    """Write ``label_descriptors.csv``, whole or not at all; without a header, as published.
+
+    Args:
+        path: The file; one of that name is replaced.
+        label_set: The classes.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_csv(path, zip(range(len(label_set)), label_set.ids, label_set.names))

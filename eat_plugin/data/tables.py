@@ -1,0 +1,129 @@
+"""Small text files, read line by line, with file and line named where something is wrong.
+
+In this file:
+    TableError     a file that cannot be used, and where
+    read_lines     the lines of a text file
+    read_rows      the rows of a csv file
+    read_columns   some columns of a csv file with a header
+    write_csv      a csv file, written whole or not at all
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .manifest import replacing
+
+MOST_COLUMNS_SHOWN = 12
+
+
+class TableError(ValueError):
+    """A file of labels or other data that cannot be used: ``file:line: what is wrong``."""
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Read a text file.
+
+    Args:
+        path: The file: UTF-8, lines may end in CR LF.
+
+    Yields:
+        The number of each line, from 1, and the line without its end.
+
+    Raises:
+        TableError: The file cannot be opened, or is not UTF-8.
+    """
+    for number, line in _decoded(path):
+        yield number, line.rstrip("\r\n")
+
+
+def read_rows(
+    path: str | os.PathLike[str], skipinitialspace: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """Read a csv file; one that is called ``.tsv`` has tabs for commas.
+
+    Args:
+        path: The file: UTF-8, with or without a byte order mark.
+        skipinitialspace: Leave out spaces after a delimiter.
+
+    Yields:
+        The number of the line that each row ends in, and its fields. Empty lines are left out.
+
+    Raises:
+        TableError: The file cannot be opened, is not UTF-8, or a quotation does not end.
+    """
+    delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    lines = (line for _, line in _decoded(path))
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=skipinitialspace, strict=True)
+    try:
+        for row in rows:
+            if row:
+                yield rows.line_num, row
+    except csv.Error as error:
+        raise TableError(f"{path}:{rows.line_num}: {error}") from error
+
+
+def read_columns(
+    path: str | os.PathLike[str], columns: Sequence[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Read columns of a csv file by the names in its first row.
+
+    Args:
+        path: The file, as `read_rows` takes it.
+        columns: Names of the columns wanted.
+
+    Yields:
+        The number of the line that each row ends in, and its fields in the columns wanted,
+        without spaces around them.
+
+    Raises:
+        TableError: As in `read_rows`; a column is not there; a row is shorter than the header.
+    """
+    rows = read_rows(path)
+    first, header = next(rows, (1, []))
+    names = [name.strip() for name in header]
+    for column in columns:
+        if column not in names:
+            shown = ", ".join(names[:MOST_COLUMNS_SHOWN]) or "none, the file is empty"
+            more = ", ..." if len(names) > MOST_COLUMNS_SHOWN else ""
+            raise TableError(f"{path}:{first}: no column {column!r}; there are: {shown}{more}")
+    positions = [names.index(column) for column in columns]
+    for number, row in rows:
+        if len(row) < len(names):
+            raise TableError(f"{path}:{number}: {len(row)} fields, the header has {len(names)}")
+        yield number, [row[position].strip() for position in positions]
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a csv file, whole or not at all.
+
+    Args:
+        path: The file; one of that name is replaced.
+        rows: The fields of each row.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _decoded(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    # Line by line: decoding in blocks, as text files do, could not tell the line of an error.
+    number = 1
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                yield number, text.decode("utf-8")
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}:{number}: is not UTF-8") from error

@@ -1,0 +1,228 @@
+"""The classifier: an encoder, pooling, LayerNorm and a linear layer (EAT, section 3.4).
+
+Contents: ``EatClassifier`` (registered as ``eat_classifier``) and ``pool``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq.models import BaseFairseqModel, register_model
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
+from ..outputs import ClassificationOutput
+from .classifier_config import (
+    REGULARISATION,
+    EatClassifierConfig,
+    Objective,
+    PredictionMode,
+    validate_classifier,
+)
+from .config import EatConfig
+from .encoder import EatEncoder
+from .interop import encoder_config, load_encoder, read_encoder
+from .param_groups import set_finetuning_groups, set_param_groups
+
+logger = logging.getLogger(__name__)
+
+MEL_AXIS, TIME_AXIS = 3, 2
+
+
+@register_model("eat_classifier", dataclass=EatClassifierConfig)
+class EatClassifier(BaseFairseqModel):
+    """An encoder with a linear classifier on its pooled output.
+
+    Args:
+        cfg: the options, within a configuration that can resolve them.
+
+    Raises:
+        ValueError: if an option cannot work, or the checkpoint does not fit.
+        OSError: if the checkpoint cannot be read.
+
+    Attributes:
+        pretrained_model_args: options of the encoder that was built; they belong in a checkpoint.
+    """
+
+    def __init__(self, cfg: EatClassifierConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.objective = self.choose_objective(cfg)
+        self.frozen = self.is_frozen(cfg)
+        validate_classifier(cfg, self.objective)
+        self.model = self._build_encoder(cfg)
+        assert cfg.num_classes is not None
+        width = self.model.cfg.embed_dim
+        self.fc_norm = nn.LayerNorm(width, eps=1e-6) if cfg.use_fc_norm else None
+        self.head = nn.Linear(width, cfg.num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        if self.frozen:
+            self.model.requires_grad_(False)
+        set_param_groups(self)
+        set_finetuning_groups(
+            self.model,
+            self.model.blocks,
+            cfg.layer_decay,
+            decay_embeddings=cfg.layer_decay_embeddings,
+            keep_block_scales=cfg.no_decay_blocks,
+        )
+
+    @classmethod
+    def build_model(cls, cfg: EatClassifierConfig, task: Any = None) -> EatClassifier:
+        """Build the model from fairseq's configuration."""
+        return cls(cfg)
+
+    @staticmethod
+    def choose_objective(cfg: EatClassifierConfig) -> Objective:
+        """Read the objective from the options."""
+        mixes = max(cfg.mixup, cfg.cutmix) > 0
+        smoothing = cfg.label_smoothing if cfg.smooth_mixed or not mixes else 0.0
+        return Objective(cfg.loss, cfg.single_label, smoothing)
+
+    @staticmethod
+    def is_frozen(cfg: EatClassifierConfig) -> bool:
+        """Read from the options whether the encoder is left as it is."""
+        return cfg.linear_probe
+
+    def _build_encoder(self, cfg: EatClassifierConfig) -> EatEncoder:
+        pretrained = None
+        if cfg.pretrained_model_args:
+            args = _plain(cfg.pretrained_model_args)
+            options, task = args["model"], args.get("task")
+        elif cfg.model_path:
+            pretrained = read_encoder(cfg.model_path)
+            options, task = pretrained.model, pretrained.task
+        else:
+            names = {field.name for field in fields(EatConfig)} - {"norm_eps"}
+            options = {name: _plain(getattr(cfg, name)) for name in names}
+            task = None
+        changes: dict[str, Any] = {name: getattr(cfg, name) for name in REGULARISATION}
+        if cfg.norm_eps is not None:
+            changes["norm_eps"] = cfg.norm_eps
+        encoder_cfg = encoder_config(
+            options,
+            start_drop_path_rate=0.0,
+            end_drop_path_rate=cfg.drop_path_rate,
+            modalities={"image": {"target_length": cfg.target_length}},
+            **changes,
+        )
+        encoder = EatEncoder(encoder_cfg)  # type: ignore[arg-type]
+        if cfg.prediction_mode == PredictionMode.CLS_TOKEN and encoder.num_extra_tokens < 1:
+            raise ValueError(
+                "model.prediction_mode is CLS_TOKEN, but the encoder has no extra token; choose "
+                "MEAN_POOLING or LIN_SOFTMAX"
+            )
+        if pretrained is not None and not cfg.no_pretrained_weights:
+            load_encoder(encoder, pretrained)
+            logger.info("the encoder comes from %s", pretrained.path)
+        self.pretrained_model_args = {"model": _plain(encoder_cfg), "task": task}
+        return encoder
+
+    def train(self, mode: bool = True) -> EatClassifier:
+        """Switch between training and evaluation; a frozen encoder stays in the latter."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def forward(
+        self, imgs: Tensor, label: Tensor | None = None
+    ) -> Tensor | ClassificationOutput:
+        """Classify clips.
+
+        Args:
+            imgs: spectrograms [B, 1, T, F], time before mel (see ``mel_by_time``).
+            label: targets [B, classes], 1 for each label of a clip.
+
+        Returns:
+            Logits [B, classes]; with ``label`` what ``eat_plugin.outputs.ClassificationOutput``
+            says.
+
+        Raises:
+            ValueError: if the input does not fit the model.
+        """
+        imgs = self.model.time_major(imgs)
+        mixes = max(self.cfg.mixup, self.cfg.cutmix) > 0
+        if self.training and mixes and label is not None:
+            imgs, label = mix_batch(
+                imgs,
+                label,
+                mixup=self.cfg.mixup,
+                cutmix=self.cfg.cutmix,
+                prob=self.cfg.mixup_prob,
+                switch_prob=self.cfg.mixup_switch_prob,
+                mode=self.cfg.mixup_mode,
+            )
+        if self.training and self.cfg.specaug:
+            imgs = self._mask(imgs)
+        logits = self.head(self._pool(imgs))
+        return logits if label is None else self._losses(logits, label)
+
+    def _mask(self, imgs: Tensor) -> Tensor:
+        ratio, time, mel = self.cfg.mask_ratio, self.cfg.timem, self.cfg.freqm
+        if ratio > 0:
+            time, mel = ratio * imgs.size(TIME_AXIS), ratio * imgs.size(MEL_AXIS)
+        time, mel = min(time, imgs.size(TIME_AXIS)), min(mel, imgs.size(MEL_AXIS))
+        return mask_spectrogram(imgs, time, mel)
+
+    def _pool(self, imgs: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x, _ = self.model.encode(imgs, keep_targets=False)  # [B, E + L, D]
+            x = pool(x, self.cfg.prediction_mode, self.model.num_extra_tokens)
+        return x if self.fc_norm is None else self.fc_norm(x)
+
+    def _losses(self, logits: Tensor, label: Tensor) -> ClassificationOutput:
+        logits, targets = logits.float(), label.float()
+        if self.training and self.objective.smoothing > 0:
+            targets = smooth_targets(targets, self.objective.smoothing)
+        if self.objective.loss == "ce":
+            loss = F.cross_entropy(logits, targets, reduction="none")  # [B]
+        else:
+            loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        result: ClassificationOutput = {
+            "losses": {"main": loss},
+            "sample_size": logits.size(0) if self.objective.single_label else label.sum(),
+        }
+        if not self.training:
+            softmax = self.objective.loss == "ce"
+            result["_predictions"] = logits.softmax(-1) if softmax else logits.sigmoid()
+            result["_targets"] = label
+            if self.objective.single_label:
+                result["correct"] = (logits.argmax(-1) == label.argmax(-1)).sum()
+        return result
+
+
+def pool(x: Tensor, mode: PredictionMode, num_extra_tokens: int) -> Tensor:
+    """Pool tokens to one vector a clip.
+
+    Args:
+        x: [B, E + L, D], the extra tokens first.
+        mode: CLS, the mean over patches, or linear-softmax pooling: with p = sigmoid(x), the
+            log-odds of sum(p^2) / sum(p) over patches.
+        num_extra_tokens: E.
+
+    Returns:
+        [B, D].
+    """
+    if mode == PredictionMode.CLS_TOKEN:
+        return x[:, 0]
+    patches = x[:, num_extra_tokens:]
+    if mode == PredictionMode.MEAN_POOLING:
+        return patches.mean(dim=1)
+    log_p = F.logsigmoid(patches.float())
+    pooled = torch.logsumexp(2 * log_p, dim=1) - torch.logsumexp(log_p + 1e-6, dim=1)
+    pooled = pooled.clamp(max=0)
+    odds = pooled - torch.log(-torch.expm1(pooled))
+    return torch.nan_to_num(odds, nan=0, posinf=0, neginf=0).to(x.dtype)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DictConfig):
+        return OmegaConf.to_container(value, resolve=True, enum_to_str=True)
+    return value

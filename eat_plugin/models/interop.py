@@ -1,0 +1,167 @@
+"""Checkpoints of this and of the published code: read safely, and their encoders taken over.
+
+Contents: ``read_checkpoint`` (a file -> a dictionary, without running what is in it),
+``read_encoder`` (a checkpoint -> ``PretrainedEncoder``), ``encoder_config`` (its options ->
+``EatConfig``) and ``load_encoder`` (its weights -> an ``EatEncoder``).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from .config import EatConfig, validate_config
+from .encoder import EatEncoder
+
+CLASSIFIER_PREFIX = "model."
+# Options that the published fine-tuning code adds to the pre-training configuration it keeps.
+ADDED_BY_FINETUNING = ("_name", "drop_path_rate")
+# What reading arbitrary bytes as a checkpoint may end in.
+NO_CHECKPOINT = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+
+
+def _allow_numpy_numbers() -> None:
+    """Let checkpoints hold NumPy numbers, as published ones do (a metric): they run no code."""
+    allow = getattr(torch.serialization, "add_safe_globals", None)
+    if allow is None:
+        return
+    multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray  # type: ignore
+    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u8", "?")}
+    allow([np.dtype, multiarray.scalar, *kinds])
+
+
+_allow_numpy_numbers()
+
+
+class PretrainedEncoder(NamedTuple):
+    """What a checkpoint holds of an encoder.
+
+    Attributes:
+        path: the file.
+        model: options of the pre-trained model, by the names of ``EatConfig``.
+        task: options of the task that it was pre-trained in; None if it never was.
+        state: the encoder's weights, by the names of ``EatEncoder``.
+    """
+
+    path: str
+    model: dict[str, Any]
+    task: dict[str, Any] | None
+    state: dict[str, Tensor]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a fairseq checkpoint onto the CPU, as data: nothing that is in the file is executed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The dictionary that fairseq saved, with ``cfg`` and ``model`` at least.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no fairseq checkpoint, or holds more than plain data.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; give the checkpoint file in it")
+    with open(path, "rb") as file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "GLOBAL" in str(error):
+                raise ValueError(
+                    f"{path} holds Python objects, which could run code when they are loaded, and "
+                    "is refused; save it again with plain values (weights, dictionaries, numbers) "
+                    "where you trust it"
+                ) from error
+            raise ValueError(f"{path} is not a PyTorch checkpoint") from error
+        except NO_CHECKPOINT as error:
+            raise ValueError(f"{path} is not a PyTorch checkpoint, or is damaged") from error
+    if not (isinstance(state, dict) and isinstance(state.get("model"), dict)):
+        raise ValueError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
+    cfg = state.get("cfg")
+    if not (isinstance(cfg, dict) and isinstance(cfg.get("model"), dict)):
+        raise ValueError(f"{path} is not a checkpoint of fairseq-hydra-train: it has no 'cfg'")
+    return state
+
+
+def read_encoder(path: str | os.PathLike[str]) -> PretrainedEncoder:
+    """Read the encoder of a checkpoint, pre-trained or fine-tuned, of this or the published code.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no checkpoint, or of another kind of model.
+    """
+    state = read_checkpoint(path)
+    model, task = state["cfg"]["model"], state["cfg"].get("task")
+    weights = dict(state["model"])
+    if model.get("pretrained_model_args"):
+        pretrained = model["pretrained_model_args"]
+        model, task = pretrained["model"], pretrained.get("task")
+        skip = len(CLASSIFIER_PREFIX)
+        weights = {k[skip:]: v for k, v in weights.items() if k.startswith(CLASSIFIER_PREFIX)}
+    if "modalities" not in model:
+        raise ValueError(
+            f"{path} holds a model {model.get('_name')!r}; expected a checkpoint of EAT, "
+            "pre-trained or fine-tuned"
+        )
+    return PretrainedEncoder(os.fspath(path), model, task, weights)
+
+
+def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
+    """Make the configuration of an encoder without a teacher.
+
+    Args:
+        options: as a checkpoint has them.
+        **changes: options to set, by the names of ``EatConfig``.
+
+    Returns:
+        A validated ``EatConfig``, with nothing left to interpolate.
+
+    Raises:
+        ValueError: if an option is unknown, or cannot work.
+    """
+    given: dict[Any, Any] = {k: v for k, v in options.items() if k not in ADDED_BY_FINETUNING}
+    # What the defaults of the teacher refer to does not matter to an encoder.
+    root = OmegaConf.create({"common": {"seed": 1}, "optimization": {"max_update": 0}})
+    root.model = OmegaConf.structured(EatConfig())
+    try:
+        root.model = OmegaConf.merge(root.model, given, changes, {"skip_ema": True})
+        cfg = OmegaConf.create(OmegaConf.to_container(root.model, resolve=True))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the encoder's options cannot be used: {reason}") from error
+    cfg = OmegaConf.merge(OmegaConf.structured(EatConfig()), cfg)
+    validate_config(cfg)  # type: ignore[arg-type]
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
+    """Load an encoder's weights. The table of positions is the model's own: it may be longer.
+
+    Raises:
+        ValueError: if the weights do not fit, naming the first that does not.
+    """
+    own = encoder.state_dict()
+    for name, value in own.items():
+        found = pretrained.state.get(name)
+        if name.endswith("fixed_positional_encoder.positions"):
+            continue
+        if found is None:
+            raise ValueError(f"{pretrained.path} has no weights {name!r} of the encoder")
+        if found.shape != value.shape:
+            raise ValueError(
+                f"{pretrained.path}: {name} has shape {tuple(found.shape)}, but its configuration "
+                f"says {tuple(value.shape)}"
+            )
+        value.copy_(found)

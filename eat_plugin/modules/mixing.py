@@ -1,0 +1,196 @@
+"""Augmentations of a batch, in training, on the device of the model.
+
+Random numbers come from torch's global generator on the CPU, which fairseq seeds anew from (seed,
+update): a resumed run draws what an unbroken one would, and nothing waits for the device.
+
+In this file:
+    mix_batch          mixup and cutmix
+    mask_spectrogram   one mask in time and one in mel for each clip (SpecAugment)
+    smooth_targets     label smoothing
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta
+
+# Mode -> given the rows 0, ..., B - 1, the row whose random numbers each of them goes by.
+MODES = {
+    "batch": torch.zeros_like,
+    "pair": lambda rows: torch.minimum(rows, rows.flip(0)),
+    "elem": torch.clone,
+}
+
+
+def mix_batch(
+    source: Tensor,
+    targets: Tensor,
+    *,
+    mixup: float,
+    cutmix: float,
+    prob: float,
+    switch_prob: float,
+    mode: str,
+) -> tuple[Tensor, Tensor]:
+    """Mix each clip with its partner: row i with row B - 1 - i, and their targets alike.
+
+    mixup (Zhang et al. 2018): l * own + (1 - l) * partner, with l ~ Beta(mixup, mixup).
+    cutmix (Yun et al. 2019): a box with sides int(T * sqrt(1 - l)) and int(F * sqrt(1 - l)) around
+    a uniform centre, cut off at the border, comes from the partner, with l ~ Beta(cutmix, cutmix);
+    the targets go by the share of the clip that is left. The middle row of an odd batch is its own
+    partner and stays as it is.
+
+    Args:
+        source: [B, channels, T, F].
+        targets: [B, classes].
+        mixup: alpha of mixup; 0 for none.
+        cutmix: alpha of cutmix; 0 for none.
+        prob: probability of mixing at all.
+        switch_prob: probability of cutmix where both are on.
+        mode: what shares one draw: the ``batch``, each ``pair`` of partners, or each ``elem``
+            for itself.
+
+    Returns:
+        Source and targets, mixed, of the same shapes. The arguments keep their values.
+
+    Raises:
+        ValueError: if an option is out of range, or the shapes do not fit.
+    """
+    _check_mixing(mixup, cutmix, prob, switch_prob, mode)
+    if source.dim() != 4 or targets.dim() != 2 or len(source) != len(targets):
+        raise ValueError(
+            f"source has shape {list(source.shape)} and targets {list(targets.shape)}; expected "
+            "[B, channels, T, F] and [B, classes]"
+        )
+    if mixup == cutmix == 0:
+        return source, targets
+    num_clips, size = len(source), source.shape[2:]
+    row = MODES[mode](torch.arange(num_clips))
+    own, is_cut = (x[row] for x in _draw_shares(num_clips, mixup, cutmix, prob, switch_prob))
+    centres = torch.rand(num_clips, 2)[row]
+    weight = _move(own.view(-1, 1, 1, 1), source)
+    if bool(is_cut.any()):
+        first, last = _place_boxes(1 - own, centres, size)
+        own = torch.where(is_cut, 1 - (last - first).prod(dim=1) / size.numel(), own)
+        in_time = _spans(first[:, 0], last[:, 0], source, 2)
+        in_mel = _spans(first[:, 1], last[:, 1], source, 3)
+        cut = _move(is_cut.view(-1, 1, 1, 1), source)
+        weight = torch.where(cut, (~(in_time & in_mel)).float(), weight)  # [B, 1, T, F]
+    return _blend(source, weight), _blend(targets, _move(own.view(-1, 1), targets))
+
+
+def mask_spectrogram(source: Tensor, time_width: float, mel_width: float) -> Tensor:
+    """Fill one stretch of time and one of mel bins of each clip with 0 (Park et al. 2019).
+
+    A width w is uniform in 0 to the largest, a start s uniform in 0 to (size - w); the stretch
+    reaches from int(s) to int(s) + int(w).
+
+    Args:
+        source: [B, channels, T, F].
+        time_width: largest width in time, in frames; 0 for no mask.
+        mel_width: largest width in mel, in bins; 0 for no mask.
+
+    Returns:
+        The same shape. The argument keeps its values.
+
+    Raises:
+        ValueError: if a width is negative or exceeds its axis.
+    """
+    is_masked = torch.zeros((), dtype=torch.bool, device=source.device)
+    for name, largest, axis in (("time_width", time_width, 2), ("mel_width", mel_width, 3)):
+        size = source.size(axis)
+        if not 0 <= largest <= size:
+            raise ValueError(f"{name} is {largest}; it must lie between 0 and the axis's {size}")
+        uniform = torch.rand(2, len(source))
+        width = uniform[0] * largest
+        first = (uniform[1] * (size - width)).long()
+        is_masked = is_masked | _spans(first, first + width.long(), source, axis)
+    return source.masked_fill(is_masked, 0)
+
+
+def smooth_targets(targets: Tensor, amount: float) -> Tensor:
+    """Spread a share of each target over all classes: t * (1 - amount) + amount / classes.
+
+    Args:
+        targets: [B, classes].
+        amount: the share, between 0 and 1.
+
+    Returns:
+        [B, classes].
+
+    Raises:
+        ValueError: if the share is out of range.
+    """
+    _check_share("amount", amount)
+    return targets * (1 - amount) + amount / targets.size(-1)
+
+
+def _draw_shares(
+    num: int, mixup: float, cutmix: float, prob: float, switch_prob: float
+) -> tuple[Tensor, Tensor]:
+    """Draw which share of itself a clip keeps (1: it is not mixed) and whether it is cut: [num]."""
+    chance = torch.rand(num, 2)
+    is_cut = torch.full((num,), cutmix > 0)
+    if mixup > 0:
+        is_cut &= chance[:, 0] < switch_prob
+    own = torch.where(is_cut, _draw_beta(cutmix, num), _draw_beta(mixup, num))
+    return own.where(chance[:, 1] < prob, torch.ones(())), is_cut
+
+
+def _draw_beta(alpha: float, num: int) -> Tensor:
+    """Draw from Beta(alpha, alpha), or ones if alpha is 0: [num]."""
+    return Beta(alpha, alpha).sample((num,)) if alpha > 0 else torch.ones(num)
+
+
+def _place_boxes(shares: Tensor, centres: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+    """Place boxes in a spectrogram.
+
+    Args:
+        shares: [B], of the area, before a box is cut off at the border.
+        centres: [B, 2], between 0 and 1 along (time, mel).
+        size: (T, F).
+
+    Returns:
+        [B, 2] int each, along (time, mel): the first index inside and the first one behind.
+    """
+    limits = torch.tensor(size)
+    sides = (shares.sqrt()[:, None] * limits).long()
+    first = (centres * limits).long() - sides // 2
+    return first.clamp(min=0), torch.minimum(first + sides, limits)
+
+
+def _spans(first: Tensor, last: Tensor, source: Tensor, axis: int) -> Tensor:
+    """Mark indices first <= i < last [B] of an axis: bool, [B, 1, T, 1] or [B, 1, 1, F]."""
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    index = torch.arange(source.size(axis), device=source.device).view(shape)
+    first, last = (_move(edge.view(-1, 1, 1, 1), source) for edge in (first, last))
+    return (first <= index) & (index < last)
+
+
+def _blend(values: Tensor, own: Tensor) -> Tensor:
+    """Weigh rows by ``own`` and their partners by the rest, in float32 at least."""
+    mixed = values * own + values.flip(0) * (1 - own)
+    return mixed.to(values.dtype) if values.is_floating_point() else mixed
+
+
+def _move(drawn: Tensor, like: Tensor) -> Tensor:
+    return drawn.to(like.device, non_blocking=True)
+
+
+def _check_mixing(mixup: float, cutmix: float, prob: float, switch_prob: float, mode: str) -> None:
+    for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"{name} is {alpha}; it must be 0 (none) or a positive number")
+    _check_share("prob", prob)
+    _check_share("switch_prob", switch_prob)
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is {share}; it must lie between 0 and 1")

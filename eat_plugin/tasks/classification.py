@@ -1,0 +1,230 @@
+"""Task ``eat_classification``: labelled audio, and the metrics of its benchmarks."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch.distributed as dist
+from fairseq.criterions import FairseqCriterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.tasks import register_task
+from omegaconf import II, MISSING, open_dict
+from torch import nn
+
+from ..data.features import FrontEnd
+from ..data.labelled import LabelledAudioDataset
+from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
+from ..metrics import ClipScores, summarize
+from .audio import AudioTask, logger
+from .pretraining import AUDIOSET_MEAN, AUDIOSET_STD
+
+TRAIN = "train"
+SCORES = ("_predictions", "_targets")
+
+
+@dataclass
+class ClassificationConfig(FairseqDataclass):
+    """Options of ``eat_classification``."""
+
+    data: str = field(
+        default=MISSING,
+        metadata={"help": "folder of train.tsv, train.lbl and so on, and label_descriptors.csv"},
+    )
+    single_label: bool = field(
+        default=False, metadata={"help": "each clip has exactly one label"}
+    )
+    target_length: int = field(
+        default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
+    )
+    norm_mean: float = field(
+        default=AUDIOSET_MEAN, metadata={"help": "mean of the data set's log-mel values"}
+    )
+    norm_std: float = field(
+        default=AUDIOSET_STD, metadata={"help": "their standard deviation"}
+    )
+    crop: str = field(
+        default="start",
+        metadata={"help": "part of a training clip longer than the window: start, or random"},
+    )
+    roll_gain: bool = field(
+        default=False, metadata={"help": "roll training waveforms and change their level"}
+    )
+    noise: bool = field(default=False, metadata={"help": "add noise to training spectrograms"})
+    weights_file: Optional[str] = field(
+        default=None,
+        metadata={"help": "balanced sampling: a weight of each training clip, one a line"},
+    )
+    num_samples: int = field(
+        default=200000, metadata={"help": "clips of an epoch of balanced sampling"}
+    )
+    replacement: bool = field(
+        default=False, metadata={"help": "balanced sampling may repeat a clip within an epoch"}
+    )
+    label_descriptors: str = field(
+        default="label_descriptors.csv", metadata={"help": "file of the classes, in data"}
+    )
+    labels: str = field(default="lbl", metadata={"help": "ending of the label files"})
+    rebuild_batches: bool = field(
+        default=True, metadata={"help": "put other clips together in each epoch"}
+    )
+    max_skipped_share: float = field(
+        default=0.01, metadata={"help": "share of an epoch's clips that may be unusable"}
+    )
+    seed: int = II("common.seed")
+
+
+@register_task("eat_classification", dataclass=ClassificationConfig)
+class EatClassificationTask(AudioTask):
+    """Classification of the clips of ``{data}/{split}.tsv`` by the labels in ``{split}.lbl``.
+
+    Validation reports mAP, mAUC and d-prime, and accuracy where clips have one label, over all
+    clips of the split, each counted once, however they were spread over batches and processes.
+
+    Args:
+        cfg: the options.
+        **kwargs: what fairseq passes on.
+
+    Raises:
+        ValueError: if an option cannot work.
+    """
+
+    def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
+        super().__init__(cfg, **kwargs)
+        self.front_end = FrontEnd(cfg.target_length, cfg.norm_mean, cfg.norm_std)
+        # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
+        self.state.add_factory("labels", self._read_label_indices)
+        self.state.add_factory("label_names", self._read_label_names)
+        self._scores = ClipScores()
+        self._summary: Tuple[Optional[ClipScores], int, Dict[str, float]] = (None, 0, {})
+
+    def _read_label_indices(self) -> Dict[str, str]:
+        label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)
+        return {label: str(index) for index, label in enumerate(label_set.ids)}
+
+    def _read_label_names(self) -> List[str]:
+        return list(read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors).names)
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes, from a checkpoint or from the data."""
+        return LabelSet.from_indices(self.state.labels)
+
+    def load_dataset(
+        self,
+        split: str,
+        combine: bool = False,
+        task_cfg: Optional[FairseqDataclass] = None,
+        **kwargs: Any,
+    ) -> None:
+        """Load a split; ``train`` is shuffled and augmented, others are taken as they are.
+
+        Args:
+            split: name of the manifest, without ``.tsv``.
+            combine: part of fairseq's interface; a split is one file.
+            task_cfg: options to use instead of the task's own.
+            **kwargs: part of fairseq's interface.
+
+        Raises:
+            ValueError: if manifest, labels, classes and weights do not agree, naming the culprit.
+        """
+        cfg = task_cfg or self.cfg
+        manifest = self.read_split(split)
+        path = Path(cfg.data) / f"{split}.{cfg.labels}"
+        labels = read_labels(path, self.label_set, manifest, cfg.single_label)
+        if not labels.names_match:
+            logger.warning("%s names its clips otherwise than the manifest; order decides", path)
+        self.state.label_names  # noqa: B018, read now so that checkpoints have them
+        train = split == TRAIN
+        weights = None
+        if train and cfg.weights_file:
+            weights = read_weights(Path(cfg.data) / cfg.weights_file, len(manifest))
+        self.datasets[split] = LabelledAudioDataset(
+            manifest,
+            self.front_end,
+            labels,
+            seed=cfg.seed,
+            crop=cfg.crop if train else "start",
+            shuffle=train,
+            roll_gain=train and cfg.roll_gain,
+            noise=train and cfg.noise,
+            weights=weights,
+            num_samples=cfg.num_samples,
+            replacement=cfg.replacement,
+        )
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
+        """Build the model, for as many classes as the data has.
+
+        Raises:
+            ValueError: if the model is configured for another number.
+        """
+        num_classes = len(self.label_set)
+        with open_dict(cfg):
+            if cfg.num_classes is None:
+                cfg.num_classes = num_classes
+        if cfg.num_classes != num_classes:
+            raise ValueError(
+                f"model.num_classes is {cfg.num_classes}, but {self.cfg.label_descriptors} has "
+                f"{num_classes} classes"
+            )
+        model = super().build_model(cfg, from_checkpoint)
+        with open_dict(cfg):
+            cfg.pretrained_model_args = model.pretrained_model_args
+        return model
+
+    def build_criterion(self, cfg: FairseqDataclass, **kwargs: Any) -> FairseqCriterion:
+        """Build the criterion; fairseq's ``model`` is told to hand over the scores."""
+        criterion = super().build_criterion(cfg, **kwargs)
+        if hasattr(criterion, "log_keys"):
+            criterion.log_keys = [*dict.fromkeys([*criterion.log_keys, *SCORES])]
+        return criterion
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make an iterator over batches; in evaluation no clip is left out."""
+        if not dataset.shuffle:
+            kwargs["required_batch_size_multiple"] = 1
+            self._scores = ClipScores()
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def valid_step(
+        self, sample: Dict[str, Any], model: nn.Module, criterion: FairseqCriterion
+    ) -> Tuple[Any, Any, Dict[str, Any]]:
+        """Do forward, and keep the scores of the batches of all processes."""
+        loss, sample_size, log = super().valid_step(sample, model, criterion)
+        predictions, targets = (log.pop(name) for name in SCORES)
+        usable = ~sample["replaced"]
+        rows = [t[usable].float().cpu().numpy() for t in (predictions, targets)]
+        for scores in _gather((sample["id"][usable].cpu().numpy(), *rows)):
+            self._scores.add(*scores)
+        return loss, sample_size, log
+
+    def reduce_metrics(
+        self, logging_outputs: List[Dict[str, Any]], criterion: FairseqCriterion
+    ) -> None:
+        """Reduce the criterion's log; in validation, log the metrics of the whole split."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training:
+            return
+        names = ("mAP", "mAUC", "d_prime", *(("accuracy",) if self.cfg.single_label else ()))
+        for name in names:
+            metrics.log_derived(name, partial(self._metric, self._scores, name))
+
+    def _metric(self, scores: ClipScores, name: str, meters: Any) -> float:
+        """Compute all metrics at the first call for these scores, and return one."""
+        summarized, number, summary = self._summary
+        if summarized is not scores or number != len(scores):
+            _, predictions, targets = scores.arrays()
+            summary = summarize(predictions, targets, self.cfg.single_label)
+            self._summary = (scores, len(scores), summary)
+        return summary[name]
+
+
+def _gather(scores: Tuple[Any, ...]) -> List[Tuple[Any, ...]]:
+    """Collect the scores of a batch from all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [scores]
+    gathered: List[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, scores)
+    return gathered

@@ -1,0 +1,74 @@
+"""Text tables: what is read, and what is said of files that are wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from eat_plugin.data.tables import TableError, read_columns, read_lines, read_rows, write_csv
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_read_lines__any_line_end_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\n\n two\xc3\xbc \nthree")
+    assert list(read_lines(path)) == [(1, "one"), (2, ""), (3, " two\u00fc "), (4, "three")]
+
+
+def test_read_lines__names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"good\n" * 9 + b"caf\xe9\n")
+    with pytest.raises(TableError, match=f"^{path}:10: is not UTF-8$"):
+        list(read_lines(path))
+
+
+def test_read_lines__missing_file(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=f"^{tmp_path}/a: cannot be read: No such file"):
+        list(read_lines(tmp_path / "a"))
+
+
+def test_read_rows__quotes_and_empty_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'a,"b, ""c"""\n\nd,"two\nlines"\ne, "f"\n')
+    rows = [(1, ["a", 'b, "c"']), (4, ["d", "two\nlines"]), (5, ["e", ' "f"'])]
+    assert list(read_rows(path)) == rows
+    path = write(path, b'e, "f, g"\n')
+    assert list(read_rows(path, skipinitialspace=True)) == [(1, ["e", "f, g"])]
+
+
+def test_read_rows__tabs_by_the_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.TSV", b"a,b\tc\n")
+    assert list(read_rows(path)) == [(1, ["a,b", "c"])]
+
+
+def test_read_rows__quotation_without_an_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'a,b\nc,"d\ne,f\n')
+    with pytest.raises(TableError, match=f"^{path}:3: unexpected end of data"):
+        list(read_rows(path))
+
+
+def test_read_columns__in_the_order_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"x, y ,z\n1, 2 ,3\n4,5,6,7\n")
+    assert list(read_columns(path, ["y", "x"])) == [(2, ["2", "1"]), (3, ["5", "4"])]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"a,b\n1,2\n", ":1: no column 'y'; there are: a, b$"),
+        (b"", ":1: no column 'y'; there are: none, the file is empty$"),
+        (b"a," * 12 + b"z", r":1: .* there are: (a, ){12}\.\.\.$"),
+        (b"x,y\n1,2\n3\n", ":3: 1 fields, the header has 2$"),
+    ],
+)
+def test_read_columns__says_what_is_wrong(tmp_path: Path, data: bytes, problem: str) -> None:
+    path = write(tmp_path / "a.csv", data)
+    with pytest.raises(TableError, match=f"^{path}{problem}"):
+        list(read_columns(path, ["y"]))
+
+
+def test_write_csv__reads_back(tmp_path: Path) -> None:
+    rows = [["a", 'b "c", d'], ["\u00fc", "two\nlines"]]
+    write_csv(tmp_path / "a.csv", rows)
+    assert [row for _, row in read_rows(tmp_path / "a.csv")] == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -1,0 +1,236 @@
+"""Real runs of fine-tuning: from checkpoints, resumed, in several processes, as published."""
+
+import argparse
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fairseq import checkpoint_utils, utils
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("dog", "rain", "clock")
+SIZE = [
+    "size=tiny", "common.cpu=true", "common.fp16=false", "common.log_interval=1",
+    "dataset.num_workers=0", "dataset.batch_size=4", "task.target_length=64",
+    "task.single_label=true", "model.loss=ce", "lr_scheduler.warmup_updates=1",
+    "optimization.max_update=4", "optimization.lr=[0.001]",
+]  # fmt: skip
+SCRATCH = [
+    *SIZE, "model.model_path=null", "model.depth=2", "model.embed_dim=32", "model.num_heads=4",
+    "model.average_top_k_layers=2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def labelled(clips):
+    """The clips of ``train.tsv`` with a label each, and six of them again as ``eval``."""
+    lines = (clips / "train.tsv").read_text().splitlines()
+    names = [line.split("\t")[0] for line in lines[1:]]
+    labels = [f"{name}\t{KINDS[number % 3]}" for number, name in enumerate(names)]
+    (clips / "train.lbl").write_text("\n".join(labels) + "\n")
+    (clips / "eval.tsv").write_text("\n".join(lines[:8]) + "\n")
+    (clips / "eval.lbl").write_text("\n".join(labels[:7]) + "\n")
+    rows = [f"{number},{kind},A {kind}" for number, kind in enumerate(KINDS)]
+    (clips / "label_descriptors.csv").write_text("\n".join(rows) + "\n")
+    return clips
+
+
+def metrics_of(output):
+    """The last validation's log line."""
+    found = re.findall(r"\[eval\]\[INFO\] - (\{.*\})", output)
+    return {name: float(value) for name, value in json.loads(found[-1]).items()}
+
+
+def load(path):
+    utils.import_user_module(argparse.Namespace(user_dir=str(ROOT / "eat_plugin")))
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(path)])
+    return models[0].eval(), task
+
+
+def test_finetune__from_our_pretraining_stands_alone(trainer, labelled):
+    trainer.succeed("optimization.max_update=3", name="before")
+    before = labelled / "before" / "checkpoints" / "checkpoint_last.pt"
+    output = trainer.succeed(f"model.model_path={before}", config=("finetune", *SIZE), name="after")
+    result = metrics_of(output)
+    assert {"eval_mAP", "eval_mAUC", "eval_d_prime", "eval_accuracy"} < result.keys()
+    state = trainer.checkpoint("after", "checkpoint_best.pt")
+    assert state["task_state"]["labels"] == {"dog": "0", "rain": "1", "clock": "2"}
+    assert state["task_state"]["label_names"] == ["A dog", "A rain", "A clock"]
+    assert state["cfg"]["model"]["num_classes"] == 3
+
+    kept = labelled / "after" / "checkpoints" / "checkpoint_last.pt"
+    for path in (before, labelled / "label_descriptors.csv"):
+        path.unlink()
+    model, task = load(kept)
+    assert task.label_set.ids == KINDS
+    assert model(torch.zeros(1, 1, 64, 128)).shape == (1, 3)
+    assert len(model.model.blocks) == 2
+
+
+def test_finetune__resumed_equals_one_go(trainer, labelled, assert_same):
+    augment = ["model.mixup=0.8", "model.specaug=true", "task.noise=true", "task.roll_gain=true"]
+    options = {"config": ("finetune", *SCRATCH, *augment)}
+    trainer.succeed("optimization.max_update=7", name="straight", **options)
+    saved = trainer.succeed(
+        "optimization.max_update=7", "checkpoint.save_interval_updates=4",
+        "checkpoint.keep_interval_updates=-1", name="first", **options,
+    )  # fmt: skip
+    assert "checkpoint_2_4.pt" in saved
+    restored = labelled / "first" / "checkpoints" / "checkpoint_2_4.pt"
+    trainer.succeed(
+        f"checkpoint.restore_file={restored}", "optimization.max_update=7", "dataset.num_workers=1",
+        name="resumed", **options,
+    )  # fmt: skip
+    one, two = trainer.checkpoint("straight"), trainer.checkpoint("resumed")
+    assert_same(one["model"], two["model"])
+    assert_same(one["last_optimizer_state"], two["last_optimizer_state"])
+
+
+def test_finetune__two_processes_count_each_clip_once(trainer, labelled):
+    # Without what is drawn at random in the model: here two processes draw alike.
+    options = {"config": ("finetune", *SCRATCH, "model.drop_path_rate=0", "model.specaug=false")}
+    accumulate = ["optimization.update_freq=[2]", "dataset.batch_size=3"]
+    one = metrics_of(trainer.succeed(*accumulate, name="one", **options))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = [
+        trainer.start(
+            "dataset.batch_size=3", f"distributed_training.distributed_rank={rank}",
+            "distributed_training.distributed_world_size=2", "distributed_training.device_id=0",
+            f"distributed_training.distributed_init_method=tcp://127.0.0.1:{port}",
+            "distributed_training.distributed_no_spawn=true",
+            "distributed_training.distributed_backend=gloo",
+            "distributed_training.ddp_backend=legacy_ddp", name="two", **options,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs[0][-3000:]
+    two = metrics_of(next(output for output in outputs if "[eval][INFO]" in output))
+    for name in ("mAP", "mAUC", "accuracy", "loss"):
+        assert two[f"eval_{name}"] == pytest.approx(one[f"eval_{name}"], abs=1e-4), name
+
+
+def test_finetune__damaged_clips_are_not_scored(trainer, labelled):
+    (labelled / "audio" / "01.wav").write_bytes(b"no audio")
+    output = trainer.succeed(config=("finetune", *SCRATCH))
+    result = metrics_of(output)
+    assert result["eval_skipped_clips"] == 1
+    assert output.count("clip '01.wav' cannot be used and was replaced") == 1
+    # Six of seven clips are left to be right or wrong.
+    right = result["eval_accuracy"] * 6
+    assert right == pytest.approx(round(right), abs=1e-4)
+
+
+def test_finetune__balanced_sampling_takes_what_the_weights_say(trainer, labelled):
+    (labelled / "train.weights.csv").write_text("1\n0\n0\n" * 4)
+    output = trainer.succeed(
+        "task.weights_file=train.weights.csv", "task.num_samples=4", config=("finetune", *SCRATCH)
+    )
+    assert "num_updates: 4 >= max_update: 4" in output
+    assert '"epoch": 4' in output  # one batch an epoch
+    status, output = trainer.run(
+        "task.weights_file=train.weights.csv", "task.num_samples=5", config=("finetune", *SCRATCH)
+    )
+    assert status != 0
+    assert "only 4 clips can be drawn" in output
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("train.lbl", "00.wav\tcat\n", "12 clips"),
+        ("eval.lbl", None, "eval.lbl"),
+        ("label_descriptors.csv", "0,dog,dog\n1,rain,rain\n", "'clock'"),
+    ],
+)
+def test_finetune__data_that_does_not_agree_is_named(trainer, labelled, file, text, problem):
+    (labelled / file).write_text(text) if text else (labelled / file).unlink()
+    status, output = trainer.run(config=("finetune", *SCRATCH))
+    assert status != 0
+    assert problem in output.splitlines()[-1] or problem in output, output[-2000:]
+
+
+def test_finetune__another_number_of_classes_is_refused(trainer, labelled):
+    status, output = trainer.run("model.num_classes=5", config=("finetune", *SCRATCH))
+    assert status != 0
+    assert "model.num_classes is 5, but label_descriptors.csv has 3 classes" in output
+
+
+def test_published_yaml__fine_tunes_unchanged(trainer, labelled, shared):
+    config = {
+        "common": {"cpu": True, "log_format": "json", "log_interval": 1, "user_dir": "EAT"},
+        "checkpoint": {
+            "save_interval": 1, "no_epoch_checkpoints": True, "best_checkpoint_metric": "mAP",
+            "maximize_best_checkpoint_metric": True,
+        },
+        "task": {
+            "_name": "mae_image_classification", "data": "/data", "downsr_16hz": True,
+            "audio_mae": True, "target_length": 256, "roll_aug": True, "noise": False,
+            "h5_format": False, "weights_file": "/weights.csv", "num_samples": 200000,
+            "AS2M_finetune": False, "spcv1_finetune": False, "spcv2_eval": False,
+            "esc50_eval": False,
+        },
+        "dataset": {
+            "num_workers": 0, "batch_size": 4, "skip_invalid_size_inputs_valid_test": True,
+            "required_batch_size_multiple": 2, "train_subset": "train", "valid_subset": "eval",
+        },
+        "distributed_training": {"distributed_world_size": 1, "ddp_backend": "c10d"},
+        "criterion": {"_name": "model", "log_keys": ["_predictions", "_targets"]},
+        "optimization": {"max_update": 2, "lr": [0.00005]},
+        "optimizer": {
+            "_name": "composite", "dynamic_groups": True,
+            "groups": {
+                "default": {
+                    "lr_float": 0.00005,
+                    "optimizer": {
+                        "_name": "adam", "adam_betas": [0.9, 0.95], "weight_decay": 0.05,
+                    },
+                    "lr_scheduler": {"_name": "cosine", "warmup_updates": 1, "min_lr": 1e-6},
+                }
+            },
+        },
+        "lr_scheduler": "pass_through",
+        "model": {
+            "_name": "mae_image_classification", "mixup": 0.7, "mixup_prob": 0.9,
+            "model_path": str(shared / "golden" / "ckpt_pretrain_tiny.pt"), "audio_mae": True,
+            "num_classes": 3, "specaug": True, "mask_ratio": 0.2,
+            "prediction_mode": "PredictionMode.CLS_TOKEN", "spcv2_eval": False,
+            "esc50_eval": False, "target_length": 256, "label_smoothing": 0.0, "freqm": 25,
+            "timem": 200,
+        },
+    }  # fmt: skip
+    folder = labelled / "config"
+    folder.mkdir()
+    (folder / "published.yaml").write_text("# @package _group_\n" + yaml.safe_dump(config))
+    command = trainer.command
+    trainer.command = lambda *o, **k: [
+        str(folder) if part == str(ROOT / "config") else part for part in command(*o, **k)
+    ]
+    result = metrics_of(trainer.succeed(config=("published",)))
+    assert 0 < result["eval_mAP"] <= 1
+    result = metrics_of(
+        trainer.succeed(
+            "criterion.log_keys=[correct]", "task.esc50_eval=true", "model.esc50_eval=true",
+            "checkpoint.best_checkpoint_metric=accuracy", config=("published",), name="single",
+        )
+    )  # fmt: skip
+    right = result["eval_accuracy"] * 7
+    assert right == pytest.approx(round(right), abs=1e-4)
+    state = trainer.checkpoint("single")
+    assert state["cfg"]["model"]["_name"] == "mae_image_classification"
+    pretrained = state["cfg"]["model"]["pretrained_model_args"]
+    assert pretrained["task"]["_name"] == "mae_image_pretraining"
+
+
+def test_published_checkpoint__loads_and_resumes(trainer, labelled, shared):
+    path = shared / "golden" / "ckpt_finetune_tiny.pt"
+    model, task = load(path)
+    assert type(task).__name__ == "MaeImageClassificationTask"
+    assert task.label_set.ids[0] == "/m/000"
+    assert model(torch.zeros(1, 1, 256, 128)).shape == (1, 8)
