@@ -17,6 +17,9 @@ LAYOUTS = json.loads((ROOT / "tests" / "golden" / "state_dict_layouts.json").rea
 SIZES = sorted(path.stem for path in (ROOT / "config" / "size").glob("*.yaml"))
 
 
+BENCHMARKS = sorted(path.stem for path in (ROOT / "config" / "benchmark").glob("*.yaml"))
+
+
 def load(*overrides, name="pretrain"):
     """Compose as fairseq-hydra-train does, without training."""
     GlobalHydra.instance().clear()
@@ -88,6 +91,66 @@ def test_target_length__set_once_serves_task_and_model():
     assert cfg["model"]["modalities"]["image"]["target_length"] == 512
 
 
+def finetune(*overrides):
+    return load("model.model_path=/c.pt", *overrides, name="finetune")
+
+
+def test_benchmarks__are_the_published_ones_and_your_own():
+    assert BENCHMARKS == ["audioset_20k", "audioset_2m", "custom", "esc50", "speech_commands_v2"]
+
+
+# The table of the paper and of the published scripts: window, batch, learning rate, updates,
+# warm-up, mixup, mask ratio, loss, one label, metric, mean and deviation of the log-mel values.
+AUDIOSET, ESC, SPC = (-4.268, 4.569), (-6.627, 5.359), (-6.846, 5.565)
+TABLE = {
+    "audioset_20k": (1024, 48, 5e-5, 40000, 4000, 0.8, 0.2, "bce", False, "mAP", AUDIOSET),
+    "audioset_2m": (1024, 96, 5e-5, 300000, 30000, 0.8, 0.2, "bce", False, "mAP", AUDIOSET),
+    "esc50": (512, 48, 5e-5, 4000, 400, 0.0, 0.4, "ce", True, "accuracy", ESC),
+    "speech_commands_v2": (128, 256, 2e-4, 40000, 4000, 0.8, 0.2, "bce", True, "accuracy", SPC),
+}
+
+
+@pytest.mark.parametrize("benchmark", sorted(TABLE))
+@pytest.mark.parametrize("size", ["base", "tiny"])
+def test_benchmark__has_the_published_settings_whatever_the_size(benchmark, size):
+    cfg = finetune(f"benchmark={benchmark}", f"size={size}")
+    task, model = cfg["task"], cfg["model"]
+    found = (
+        task["target_length"], cfg["dataset"]["batch_size"], cfg["optimization"]["lr"][0],
+        cfg["optimization"]["max_update"], cfg["lr_scheduler"]["warmup_updates"], model["mixup"],
+        model["mask_ratio"], model["loss"], model["single_label"],
+        cfg["checkpoint"]["best_checkpoint_metric"], (task["norm_mean"], task["norm_std"]),
+    )  # fmt: skip
+    assert found == TABLE[benchmark]
+    assert model["target_length"] == task["target_length"]
+    assert model["specaug"]
+    assert task["roll_gain"]
+    assert task["crop"] == "start"
+    assert model["label_smoothing"] == (0.1 if benchmark == "esc50" else 0)
+    assert task["noise"] == (benchmark == "speech_commands_v2")
+    assert bool(task["weights_file"]) == (benchmark == "audioset_2m")
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_benchmark__composes_and_is_valid(benchmark):
+    from eat_plugin.models.classifier import EatClassifier
+    from eat_plugin.models.classifier_config import validate_classifier
+
+    cfg = finetune(f"benchmark={benchmark}", "model.num_classes=9")
+    assert cfg["task"]["_name"] == cfg["criterion"]["_name"] == "eat_classification"
+    assert cfg["model"]["prediction_mode"] == "CLS_TOKEN"
+    assert cfg["model"]["layer_decay"] == 0.65
+    assert cfg["dataset"]["required_batch_size_multiple"] == 1
+    model = OmegaConf.create(cfg["model"])
+    validate_classifier(model, EatClassifier.choose_objective(model))
+
+
+def test_benchmark__sizes_serve_training_from_scratch():
+    cfg = finetune("size=tiny", "model.model_path=null")
+    assert (cfg["model"]["depth"], cfg["model"]["embed_dim"]) == (4, 192)
+    assert cfg["model"]["encoder_dropout"] == 0
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_yaml__states_its_exact_command(path):
     head = path.read_text().split("\n\n")[0]
@@ -134,13 +197,17 @@ def test_validate_config__no_loss_at_all_is_refused():
 def test_validate_config__every_option_has_a_help_text():
     from dataclasses import fields
 
+    from eat_plugin.models.classifier_config import EatClassifierConfig
     from eat_plugin.models.config import DecoderConfig, EatConfig, ImageConfig
+    from eat_plugin.models.published import MaeImageClassificationConfig
+    from eat_plugin.tasks.classification import ClassificationConfig
     from eat_plugin.tasks.pretraining import PretrainingConfig
     from eat_plugin.tasks.published import MaeImagePretrainingConfig
 
     interpolated = {"seed", "_name"}
     for config in (
-        DecoderConfig, EatConfig, ImageConfig, PretrainingConfig, MaeImagePretrainingConfig
-    ):
+        DecoderConfig, EatConfig, ImageConfig, PretrainingConfig, MaeImagePretrainingConfig,
+        EatClassifierConfig, MaeImageClassificationConfig, ClassificationConfig,
+    ):  # fmt: skip
         for field in fields(config):
             assert field.name in interpolated or field.metadata.get("help"), field.name
