@@ -39,6 +39,7 @@ setup(
     extras_require={
         "fairseq": [read_pin("fairseq-fixed")],
         "plot": ["matplotlib"],
+        "hdf5": ["h5py"],
         "tensorboard": ["tensorboard"],
         "dev": ["matplotlib", "mypy", "pytest", "ruff", "tensorboard"],
     },

@@ -168,7 +168,7 @@ class RankedScores:
     """Scores sorted once, class by class, to be evaluated under many weights of the clips.
 
     Attributes:
-        scores: [clips, classes], floating point.
+        scores: [clips, classes].
         targets: [clips, classes], bool.
 
     Raises:
@@ -243,7 +243,7 @@ def bootstrap_interval(
     random = np.random.default_rng(seed)
     figures = []
     for _ in range(resamples):
-        drawn = random.integers(max(num_clips, 1), size=num_clips)
+        drawn = random.integers(num_clips, size=num_clips)
         figures.append(metric(ranked, np.bincount(drawn, minlength=num_clips)))
     known = np.array([figure for figure in figures if not math.isnan(figure)])
     if not known.size:
@@ -376,15 +376,13 @@ def _predict_and_true(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarr
 
 
 def _check_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores as floating point and targets as bool, or refuse them."""
+    """Return scores as they are and targets as bool, or refuse them."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.shape != targets.shape or scores.ndim != 2 or not scores.shape[1]:
         raise ValueError(
             f"scores have shape {scores.shape} and targets {targets.shape}; "
             "both must be [clips, classes]"
         )
-    if not np.issubdtype(scores.dtype, np.floating):
-        scores = scores.astype(np.float64)
     is_nan = np.isnan(scores)
     if is_nan.any():
         row, column = np.argwhere(is_nan)[0]

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# From a fresh clone to a pre-trained model: installs, makes or takes sounds, trains, draws.
+# From a fresh clone to a trained model: installs, makes or takes sounds, pre-trains, draws. On the
+# synthetic sounds, which have labels, it goes on to fine-tune a classifier, from random weights and
+# from the pre-trained ones, and shows what each gets right on clips that no training has seen.
 #
 #   bash scripts/quickstart.sh                        on synthetic sounds
-#   DATA=/folder/of/audio bash scripts/quickstart.sh  on your own
+#   DATA=/folder/of/audio bash scripts/quickstart.sh  on your own: pre-training alone
 #
-# UPDATES=300 sets the length of the run. A second run repeats nothing that is done; after an
+# UPDATES=300 sets the length of pre-training. A second run repeats nothing that is done; after an
 # interruption the same command goes on from the last checkpoint. Everything is written to .venv,
 # data and runs in this repository.
 set -euo pipefail
@@ -30,7 +32,7 @@ else
     run=$root/runs/quickstart
 fi
 picture=$run/quickstart.png
-console=$run/console.txt
+chart=$run/finetuned/evaluation/classes.png
 eat=$root/.venv/bin/eat
 trap 'printf "\nquickstart: interrupted; the same command goes on from here\n" >&2; exit 130' INT TERM
 
@@ -38,47 +40,77 @@ trap 'printf "\nquickstart: interrupted; the same command goes on from here\n" >
 quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/\\\\'/g")"; }
 
 # Keeps one short line of each update that fairseq logs, as soon as it is logged.
-show_progress() {
+show_progress() { # UPDATES
     local line update loss
     while IFS= read -r line; do
         case $line in
         *'[train_inner]'*'"loss": "'*'"num_updates": "'*)
             update=${line#*\"num_updates\": \"}
             loss=${line#*\"loss\": \"}
-            printf '  update %s of %s: loss %s\n' "${update%%\"*}" "$updates" "${loss%%\"*}"
+            printf '  update %s of %s: loss %s\n' "${update%%\"*}" "$1" "${loss%%\"*}"
             ;;
         esac
     done
 }
 
-train() {
-    local device precision
-    device=$("$root/.venv/bin/python" -c '
+choose_precision() {
+    case $("$root/.venv/bin/python" -c '
 import torch
 if not torch.cuda.is_available():
     print("cpu")
 elif torch.cuda.is_bf16_supported():
     print("bf16")
 else:
-    print("fp16")') || return
-    case $device in
+    print("fp16")') in
     cpu) precision=(common.cpu=true common.fp16=false) ;;
     bf16) precision=(common.fp16=false common.bf16=true) ;;
     fp16) precision=(common.fp16=true) ;;
+    *) fail "PyTorch does not work: see .venv/bin/python -c 'import torch'" ;;
     esac
-    printf '  on %s; the whole log: %s\n' "$device" "$console"
-    # Absolute paths: hydra changes into the folder of the run.
-    "$root/.venv/bin/fairseq-hydra-train" --config-dir "$root/config" --config-name pretrain \
+}
+
+# Trains unless that is done. Absolute paths: hydra changes into the folder of the run.
+train() { # FOLDER UPDATES CONFIG OVERRIDES...
+    local folder=$1 updates=$2 config=$3 began=$SECONDS
+    shift 3
+    if [ "$(cat "$folder/.trained" 2>/dev/null)" = "$updates" ]; then
+        printf '  done before\n'
+        return
+    fi
+    mkdir -p "$folder"
+    printf '  the whole log: %s\n' "$folder/console.txt"
+    if ! "$root/.venv/bin/fairseq-hydra-train" --config-dir "$root/config" --config-name "$config" \
         size=tiny \
         "common.user_dir=$(quote "$root/eat_plugin")" \
         "task.data=$(quote "$data")" \
-        "hydra.run.dir=$(quote "$run")" \
-        "checkpoint.save_dir=$(quote "$run/checkpoints")" \
-        "common.tensorboard_logdir=$(quote "$run/tensorboard")" \
+        "hydra.run.dir=$(quote "$folder")" \
+        "checkpoint.save_dir=$(quote "$folder/checkpoints")" \
+        "common.tensorboard_logdir=$(quote "$folder/tensorboard")" \
         common.log_format=json \
         "optimization.max_update=$updates" \
         "lr_scheduler.warmup_updates=$((updates / 10))" \
-        "${precision[@]}" 2>&1 | tee "$console" | show_progress
+        "${precision[@]}" "$@" 2>&1 | tee "$folder/console.txt" | show_progress "$updates"; then
+        tail -n 20 "$folder/console.txt" | sed 's/^/    /' >&2
+        fail "training failed; the whole log is in $folder/console.txt"
+    fi
+    printf '%s' "$updates" >"$folder/.trained"
+    printf '  %d s\n' $((SECONDS - began))
+}
+
+# Fine-tunes a classifier of the sounds and prints its accuracy on those held out.
+classify() { # FOLDER MODEL_PATH OVERRIDES...
+    local folder=$1 model=$2
+    shift 2
+    train "$folder" 100 finetune benchmark=custom "model.model_path=$model" \
+        task.target_length=208 "optimization.lr=[0.001]" dataset.batch_size=16 \
+        dataset.num_workers=1 model.drop_path_rate=0 "$@"
+    if [ ! "$folder/evaluation/metrics.json" -nt "$folder/.trained" ]; then
+        "$eat" evaluate --checkpoint "$folder/checkpoints/checkpoint_last.pt" --data "$data" \
+            --split eval --out "$folder/evaluation" >"$folder/evaluation.txt" 2>&1 ||
+            fail "the evaluation failed: $(tail -n 1 "$folder/evaluation.txt")"
+    fi
+    accuracy=$(sed -n 's/.*"accuracy": \([0-9.]*\).*/\1/p' "$folder/evaluation/metrics.json")
+    printf '  accuracy on the clips held out: %s\n' "$accuracy"
 }
 
 say "Installation"
@@ -94,33 +126,40 @@ else
 fi
 # Listed anew only when a file or a folder has changed since.
 if [ ! -f "$data/train.tsv" ] || [ -n "$(find -L "$audio" -newer "$data/train.tsv" -print | head -n 1)" ]; then
-    "$eat" manifest "$audio" --out "$data"
+    if [ -n "${DATA:-}" ]; then
+        "$eat" manifest "$audio" --out "$data"
+    else
+        "$eat" manifest "$audio" --out "$data" --layout folders --valid 0.25
+    fi
 fi
 
 say "Pre-training, $updates updates"
-mkdir -p "$run"
-if [ "$(cat "$run/.trained" 2>/dev/null)" = "$updates" ]; then
-    printf '  done before\n'
-    if [ "$data/train.tsv" -nt "$run/.trained" ]; then
-        printf '  (but the sounds have changed since: remove %s to train on them)\n' "$run"
-    fi
-else
-    began=$SECONDS
-    if ! train; then
-        tail -n 20 "$console" | sed 's/^/    /' >&2
-        fail "training failed; the whole log is in $console"
-    fi
-    printf '%s' "$updates" >"$run/.trained"
-    rm -f "$picture"
-    printf '  %d s\n' $((SECONDS - began))
+choose_precision
+if [ -f "$run/.trained" ] && [ "$data/train.tsv" -nt "$run/.trained" ]; then
+    printf '  (the sounds have changed since the last run: remove %s to train on them)\n' "$run"
 fi
-[ -f "$picture" ] || "$eat" plot --run "$run" --out "$picture" >/dev/null
+train "$run" "$updates" pretrain
+if [ ! "$picture" -nt "$run/.trained" ]; then
+    "$eat" plot --run "$run" --out "$picture" >/dev/null
+fi
+
+if [ -z "${DATA:-}" ]; then
+    say "Fine-tuning from random weights, 100 updates"
+    classify "$run/scratch" null model.layer_decay=1
+    from_scratch=$accuracy
+    say "Fine-tuning from the pre-trained weights, 100 updates"
+    classify "$run/finetuned" "$(quote "$run/checkpoints/checkpoint_last.pt")"
+    result="
+  accuracy    $accuracy fine-tuned after pre-training, $from_scratch from random weights
+  classifier  $run/finetuned/checkpoints/checkpoint_last.pt
+  picture     $chart  (what was taken for what)"
+fi
 
 cat <<END
 
 Done in $SECONDS s.
   checkpoint  $run/checkpoints/checkpoint_last.pt
-  picture     $picture  (each loss over updates; a clip beside its masks)
+  picture     $picture  (each loss over updates; a clip beside its masks)${result:-}
 Next:
   DATA=/folder/of/your/audio bash scripts/quickstart.sh    the same on your own sounds
   .venv/bin/tensorboard --logdir "$run/tensorboard"        the curves, live

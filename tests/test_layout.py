@@ -11,17 +11,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
 WITHOUT_FAIRSEQ = {
     "masking", "losses", "metrics", "outputs", "modules", "data.manifest", "data.sources",
-    "data.features", "data.synthesis", "data.augment", "data.labels", "data.label_set",
-    "data.tables", "data.splits", "data.layouts", "data.metadata", "data.discovery",
+    "data.features", "data.synthesis", "data.windows", "data.augment", "data.labels",
+    "data.label_set", "data.tables", "data.splits", "data.layouts", "data.metadata",
+    "data.discovery",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {
-    "masking": set(), "losses": set(), "outputs": set(), "modules": set(), "optim": set(),
+    "masking": set(), "losses": set(), "metrics": set(), "outputs": set(), "modules": set(), "optim": set(),
     "data": {"masking"},
     "models": {"modules", "masking", "losses", "outputs"},
     "criterions": {"outputs"},
     "tasks": {"data", "metrics", "masking"},
-    "cli": {"data", "models", "masking", "metrics", "modules", "outputs"},
+    "inference": {"data", "models"},
+    "cli": {"data", "models", "masking", "metrics", "modules", "outputs", "inference"},
 }  # fmt: skip
 
 

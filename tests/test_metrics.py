@@ -81,6 +81,7 @@ def test_roc_auc__by_hand():
     np.testing.assert_allclose(roc_auc(scores, np.array([[1], [1], [0], [0]])), [3.5 / 4])
 
 
+@pytest.mark.filterwarnings("error")
 def test_metrics__degenerate_classes():
     scores = np.array([[0.2, 0.2], [0.8, 0.8], [0.5, 0.5]])
     targets = np.array([[1, 0], [1, 0], [1, 0]])  # all positive, no positive
@@ -103,6 +104,7 @@ def test_metrics__no_clips():
     assert np.isnan(bootstrap_interval(scores, targets, RankedScores.accuracy, resamples=2)).all()
 
 
+@pytest.mark.filterwarnings("error")
 def test_metrics__a_weight_of_0_leaves_a_clip_out():
     scores, targets, weights = draw(3, levels=4)
     kept = weights > 0

@@ -15,8 +15,9 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-SUBCOMMANDS = ("manifest", "plot", "demo")  # the module of each bears its name
-MISTAKE, INTERRUPTED = 2, 130  # exit codes
+# The module of each bears its name.
+SUBCOMMANDS = ("manifest", "features", "predict", "evaluate", "export", "plot", "demo")
+SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
 Item = TypeVar("Item")
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the command's name; None takes the process's own.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 130 after ctrl-C.
+        The exit code: 0, 1 if some of many files could not be used, 2 for a user's mistake, 130
+        after ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     args = _build_parser(argv).parse_args(argv)
@@ -82,7 +84,7 @@ def _report(command: str, problem: str) -> int:
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Build the parser: of the subcommand asked for (the others are not imported), or of all."""
     wanted = [argv[0]] if argv and argv[0] in SUBCOMMANDS else list(SUBCOMMANDS)
-    parser = _Parser(prog="eat", description="Tools around the pre-training of EAT models.")
+    parser = _Parser(prog="eat", description="Tools around EAT models.")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
     for name in wanted:
         module = importlib.import_module(f"{__name__}.{name}")

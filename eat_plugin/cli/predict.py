@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from eat_plugin.cli import inputs, progress, say
 from eat_plugin.cli.inputs import Failures, Recording
 from eat_plugin.data.labels import LabelSet
 from eat_plugin.data.sources import ClipError
-from eat_plugin.data.windows import FRAMES_A_SECOND, Window, Windowing
+from eat_plugin.data.windows import FRAMES_A_SECOND, Job, Window, Windowing
 from eat_plugin.inference import Loaded
 
 NAME = "predict"
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     clips, failures = inputs.collect(args.inputs)
     total = len(clips) + len(failures)
     loaded = inputs.load_model(args)
-    labels = require_labels(loaded)
+    labels = loaded.require_labels()
     windowing = loaded.windowing(args.window, args.hop)
     timeline = args.window is not None or args.hop is not None
     recordings = inputs.probe(clips, failures)
@@ -94,19 +94,6 @@ def run(args: argparse.Namespace) -> int:
     return inputs.conclude(NAME, failures, total)
 
 
-def require_labels(loaded: Loaded) -> LabelSet:
-    """Return the labels of a classifier.
-
-    Raises:
-        ValueError: The model is none.
-    """
-    if loaded.labels is None:
-        raise ValueError(
-            f"{loaded.path} is a pre-trained checkpoint without a classifier; fine-tune it first"
-        )
-    return loaded.labels
-
-
 def _predict(
     loaded: Loaded,
     batch_size: int,
@@ -117,6 +104,7 @@ def _predict(
 ) -> Iterator[Outcome]:
     """Yield each recording as soon as all its windows are done."""
     jobs = inputs.lay_windows(recordings, plans, failures)
+    results: Iterable[tuple[Job, np.ndarray | ClipError]]
     results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)
     if not sys.stdout.isatty():  # on one screen, lines and a bar would run into each other
         results = progress(results, "predicting", "window", sum(map(len, plans)))

@@ -36,7 +36,7 @@ def test_roll_and_gain__is_a_rotation_times_a_gain():
 def test_roll_and_gain__has_the_stated_distribution():
     generator = seeded(0)
     waveform = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    rows = torch.stack([roll_and_gain(waveform, generator) for _ in range(NUM_DRAWS)])
+    rows = torch.stack([roll_and_gain(waveform, generator) for _ in range(3 * NUM_DRAWS)])
     gains, shifts = rows.double().max(dim=1)
     for shift in range(4):  # uniform over 0 to n - 1
         assert_mean((shifts == shift).double(), 0.25, math.sqrt(0.25 * 0.75))

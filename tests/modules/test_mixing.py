@@ -143,14 +143,25 @@ def test_mix_batch__cutmix_shares_follow_the_beta_distribution():
     assert (in_box[:, :24].mean() - in_box[:, 24:].mean()).abs() < 0.03
 
 
+def test_mix_batch__shares_equal_those_of_the_targets_where_both_are_on():
+    share, bins = mix(40, size=(16, 16), mixup=1.0, cutmix=1.0)
+    torch.testing.assert_close(bins.mean(dim=(1, 2)), share, atol=1e-6, rtol=0)
+    is_cut = bins.amax(dim=(1, 2)) - bins.amin(dim=(1, 2)) > 0.5
+    assert is_cut.any()
+    assert not is_cut.all()
+
+
 def test_mix_batch__switches_between_mixup_and_cutmix():
-    def share_of_cutmix(switch_prob, seed=3):
-        _, bins = mix(400, seed, size=(32, 32), mixup=5.0, cutmix=5.0, switch_prob=switch_prob)
+    def share_of_cutmix(switch_prob, prob=1.0):
+        options = {"mixup": 5.0, "cutmix": 5.0, "switch_prob": switch_prob, "prob": prob}
+        share, bins = mix(400, 3, size=(32, 32), **options)
+        bins = bins[share < 1]  # of the clips that are mixed
         return (bins.amax(dim=(1, 2)) - bins.amin(dim=(1, 2)) > 0.5).double()
 
     assert not share_of_cutmix(0.0).any()
     assert share_of_cutmix(1.0).all()
     assert_mean(share_of_cutmix(0.25), 0.25, math.sqrt(0.25 * 0.75))
+    assert_mean(share_of_cutmix(0.25, prob=0.5), 0.25, math.sqrt(0.25 * 0.75))
 
 
 @pytest.mark.parametrize("options", [{"mixup": 5.0}, {"cutmix": 5.0}, {"mixup": 5, "cutmix": 5}])

@@ -1,0 +1,369 @@
+"""Checkpoints put to use in Python: features and predictions, without fairseq's command line.
+
+    from eat_plugin.inference import load_checkpoint
+
+    loaded = load_checkpoint("checkpoint_best.pt", device="cuda")  # ours or published
+    spectrogram = loaded.spectrogram("dog.wav")                    # [1, T, F], as in training
+    loaded.predict(spectrogram[None])                              # [1, classes], probabilities
+    loaded.labels.names                                            # what the classes are
+    loaded.features(spectrogram[None], "frame", layer=-2)          # [1, T/p, D]
+    x, times = loaded.extract("an_hour.wav", "grid")               # [columns, F/p, D], seconds
+
+In this file:
+    load_checkpoint    a file -> Loaded
+    choose_device      "cuda:1" -> a device that is there
+    Loaded             model, front end and labels, and what they can do
+    ClipFeatures       the features of a recording
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+import torch
+from fairseq.checkpoint_utils import load_model_ensemble_and_task
+from fairseq.models import MODEL_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from .data.features import FrontEnd
+from .data.labels import LabelSet
+from .data.sources import ClipError, probe_audio
+from .data.windows import (
+    FRAMES_A_SECOND,
+    ClipLayout,
+    Job,
+    Windowing,
+    column_times,
+    read_batches,
+    read_window,
+)
+from .models.classifier import EatClassifier
+from .models.encoder import EatEncoder
+from .models.interop import read_checkpoint
+
+GRANULARITIES = ("utterance", "frame", "all", "grid")
+ALONG_TIME = ("frame", "grid")  # their windows are joined to one axis
+DEFAULT_BATCH = 8  # windows
+
+
+class ClipFeatures(NamedTuple):
+    """The features of a recording.
+
+    Attributes:
+        x: float32, see ``ClipLayout``.
+        times: centres of the columns in seconds, of ``frame`` and ``grid``; None otherwise.
+    """
+
+    x: np.ndarray
+    times: np.ndarray | None
+
+
+def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Loaded:
+    """Load a checkpoint of EAT: pre-trained or fine-tuned, of this or of the published code.
+
+    Neither the data nor the pre-trained checkpoint that it was made from need to be there. Nothing
+    that is in the file is executed.
+
+    Args:
+        path: the file.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no checkpoint of EAT, or its weights do not fit its configuration, or
+            there is no such device.
+    """
+    device = choose_device(device)
+    return load_state(path, read_checkpoint(path), device)
+
+
+def load_state(
+    path: str | os.PathLike[str], state: dict[str, Any], device: torch.device
+) -> Loaded:
+    """Do what ``load_checkpoint`` does, with what ``read_checkpoint`` has read."""
+    path = os.fspath(path)
+    _check_kind(path, state["cfg"])
+    # Without the history the teacher takes no step; and nobody needs the optimizer's state.
+    content: dict[str, Any] = {"model": state["model"], "task_state": state.get("task_state") or {}}
+    labels = None
+    try:
+        cfg = content["cfg"] = OmegaConf.create(state["cfg"])
+        (model,), _, task = load_model_ensemble_and_task([path], state=content)
+        if isinstance(model, EatClassifier):
+            names = task.state.state_dict.get("label_names", ())
+            labels = LabelSet(task.label_set.ids, tuple(names))
+    except (RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split("\n")[:2])
+        raise ValueError(f"{path} does not hold what its configuration says: {reason}") from error
+    except (ValueError, OmegaConfBaseException) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: {reason}") from error
+    return Loaded(
+        path=path,
+        model=model.to(device).eval(),
+        encoder=model if labels is None else model.model,
+        front_end=task.front_end,
+        labels=labels,
+        single_label=labels is not None and model.objective.single_label,
+        cfg=cfg,
+    )
+
+
+def _check_kind(path: str, cfg: dict[str, Any]) -> None:
+    """Refuse what is no model of EAT before fairseq builds it."""
+    task = cfg.get("task")
+    for kind, section, registry in (
+        ("model", cfg["model"], MODEL_REGISTRY), ("task", task, TASK_REGISTRY)
+    ):  # fmt: skip
+        name = section.get("_name") if isinstance(section, dict) else None
+        owner = getattr(registry.get(name), "__module__", "")
+        if owner.partition(".")[0] != __name__.partition(".")[0]:
+            raise ValueError(
+                f"{path} holds a {kind} {name!r}; expected a checkpoint of EAT, pre-trained or "
+                "fine-tuned"
+            )
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """Return a device that this machine has.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"the device is {str(name)!r}; choose cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ValueError(f"the device is {str(name)!r}, but PyTorch finds {count} CUDA GPUs")
+    return device
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use, with all that belongs to it.
+
+    Attributes:
+        path: the checkpoint.
+        model: in evaluation mode; an ``EatModel`` or an ``EatClassifier``.
+        encoder: the model itself, or the classifier's encoder.
+        front_end: makes the model's input, as it was made in training.
+        labels: the classes in the order of a classifier's outputs; None for a pre-trained model.
+        single_label: each clip has exactly one of them.
+        cfg: fairseq's whole configuration.
+    """
+
+    path: str
+    model: nn.Module
+    encoder: EatEncoder
+    front_end: FrontEnd
+    labels: LabelSet | None
+    single_label: bool
+    cfg: DictConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def spectrogram(self, path: str | os.PathLike[str]) -> Tensor:
+        """Compute the spectrogram [1, T, F] of the beginning of a clip, as in training.
+
+        Raises:
+            ValueError: if the clip cannot be used.
+        """
+        try:
+            return read_window(path, self.front_end)
+        except ClipError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def require_labels(self) -> LabelSet:
+        """Return the labels; raise ValueError if the model is no classifier."""
+        if self.labels is None:
+            raise ValueError(
+                f"{self.path} is a pre-trained checkpoint without a classifier; fine-tune it first"
+            )
+        return self.labels
+
+    @torch.no_grad()
+    def predict(self, source: Tensor) -> Tensor:
+        """Compute the probability of every class.
+
+        Args:
+            source: spectrograms [B, 1, T, F], time before mel.
+
+        Returns:
+            [B, classes]; each row sums to 1 if the model was trained with cross-entropy.
+
+        Raises:
+            ValueError: if the model is no classifier, or the input does not fit it.
+        """
+        self.require_labels()
+        assert isinstance(self.model, EatClassifier)
+        # The model takes mel-major input where it was configured so, the front end never gives it.
+        logits = self.model(self.encoder.time_major(source.to(self.device))).float()
+        return logits.softmax(-1) if self.model.objective.loss == "ce" else logits.sigmoid()
+
+    @torch.no_grad()
+    def features(
+        self, source: Tensor, granularity: str = "utterance", layer: int | str = -1
+    ) -> Tensor:
+        """Compute features.
+
+        Args:
+            source: spectrograms [B, 1, T, F], time before mel; p is the patch size, E the number
+                of extra tokens (1: CLS), L = (T/p)(F/p) the number of patches.
+            granularity: ``utterance``, the CLS token (the mean over patches in a model without
+                one); ``frame``, the mean over the mel axis; ``all`` tokens; ``grid``, the patches.
+            layer: N from 1, the output of block N after its last norm; negative from the end;
+                ``mean``, the mean over blocks; ``all`` blocks.
+
+        Returns:
+            ``utterance`` [B, D], ``frame`` [B, T/p, D], ``all`` [B, E + L, D] or ``grid``
+            [B, T/p, F/p, D]; [B, depth, ...] for all layers.
+
+        Raises:
+            ValueError: if an argument is unknown, or the input does not fit the model.
+        """
+        self.check_features(granularity, layer)
+        outputs = self.encoder.block_outputs(source.to(self.device))  # each [B, E + L, D]
+        if layer == "all":
+            x = torch.stack(outputs, dim=1)  # [B, depth, E + L, D]
+        elif layer == "mean":
+            x = torch.stack(outputs).mean(dim=0)
+        else:
+            number = int(layer)
+            x = outputs[number - 1 if number > 0 else number]
+        extra = self.encoder.num_extra_tokens
+        if granularity == "all":
+            return x
+        if granularity == "utterance":
+            return x[..., extra - 1, :] if extra else x.mean(dim=-2)
+        grid = x[..., extra:, :].unflatten(-2, self.encoder.patch_encoder.grid_of(source))
+        return grid if granularity == "grid" else grid.mean(dim=-2)
+
+    def check_features(self, granularity: str, layer: int | str) -> None:
+        """Raise ValueError where ``features`` does not know a granularity or a layer."""
+        if granularity not in GRANULARITIES:
+            raise ValueError(
+                f"the granularity is {granularity!r}; choose one of {', '.join(GRANULARITIES)}"
+            )
+        depth = len(self.encoder.blocks)
+        numbers = [*range(1, depth + 1), *range(-depth, 0)]
+        if layer not in ("all", "mean", *numbers):
+            raise ValueError(
+                f"the layer is {layer!r}; choose 1 to {depth}, -1 to -{depth}, mean or all"
+            )
+
+    def windowing(self, window: float | None = None, hop: float | None = None) -> Windowing:
+        """Choose windows that the model can take.
+
+        Args:
+            window: length in seconds, rounded up to whole patches; None for that of training.
+            hop: seconds from one window to the next; None for the window's length.
+
+        Raises:
+            ValueError: if a length is not positive, or the model's table of positions is shorter.
+        """
+        patches = self.encoder.patch_encoder
+        chosen = Windowing.from_seconds(
+            window, hop, patches.cfg.patch_size, self.front_end.target_length
+        )
+        longest = patches.cfg.max_length * patches.cfg.patch_size
+        if patches.fixed_positional_encoder is not None and chosen.frames > longest:
+            raise ValueError(
+                f"the window is {chosen.seconds} s; this model's table of positions ends at "
+                f"{longest / FRAMES_A_SECOND} s"
+            )
+        return chosen
+
+    def map_windows(
+        self,
+        jobs: Iterable[Job],
+        windowing: Windowing,
+        function: Callable[[Tensor], Tensor],
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Iterator[tuple[Job, np.ndarray | ClipError]]:
+        """Take many windows of many recordings through the model, a few at a time.
+
+        Args:
+            jobs: the windows.
+            windowing: how they were cut.
+            function: as ``predict``; maps spectrograms [B, 1, T, F] to [B, ...].
+            batch_size: windows that the model sees at once, of one recording or of several. The
+                results do not depend on it, but for rounding.
+
+        Yields:
+            Each window in order, with its row of the results, float32, or what is wrong with the
+            recording.
+        """
+        front_end = replace(self.front_end, target_length=windowing.frames)
+        for batch in read_batches(jobs, front_end, batch_size):
+            spectrograms = [found for _, found in batch if isinstance(found, Tensor)]
+            rows: Iterator[np.ndarray] = iter(())
+            if spectrograms:
+                # Stricter than no_grad: what comes of it can be used in no gradient elsewhere.
+                with torch.inference_mode():
+                    rows = iter(function(torch.stack(spectrograms)).float().cpu().numpy())
+            for job, found in batch:
+                yield job, found if isinstance(found, ClipError) else next(rows)
+
+    def extract(
+        self,
+        path: str | os.PathLike[str],
+        granularity: str = "utterance",
+        layer: int | str = -1,
+        window: float | None = None,
+        hop: float | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> ClipFeatures:
+        """Compute the features of a whole recording, window by window where it is a long one.
+
+        Args:
+            path: audio file.
+            granularity: as for ``features``.
+            layer: as for ``features``.
+            window: as for ``windowing``.
+            hop: as for ``windowing``.
+            batch_size: windows that the model sees at once.
+
+        Returns:
+            The features, laid out as ``ClipLayout`` says, and the times of the columns.
+
+        Raises:
+            ValueError: if the recording cannot be used, or an argument makes no sense.
+        """
+        self.check_features(granularity, layer)
+        windowing = self.windowing(window, hop)
+        x = None
+        try:
+            windows = windowing.plan(*probe_audio(path))
+            layout = ClipLayout(windows, granularity in ALONG_TIME, layer == "all")
+            jobs = (Job(0, number, path, w.start) for number, w in enumerate(windows))
+            compute = partial(self.features, granularity=granularity, layer=layer)
+            for job, row in self.map_windows(jobs, windowing, compute, batch_size):
+                if isinstance(row, ClipError):
+                    raise row
+                if x is None:
+                    x = np.empty(layout.shape(row.shape), dtype=np.float32)
+                layout.put(x, job.number, row)
+        except ClipError as error:
+            raise ValueError(f"{path}: {error}") from error
+        assert x is not None
+        times = column_times(windowing, windows) if granularity in ALONG_TIME else None
+        return ClipFeatures(x, times)

@@ -1,0 +1,245 @@
+"""`eat evaluate`, from the command line on."""
+
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from eat_plugin.cli import charts, main
+from eat_plugin.inference import load_checkpoint
+from eat_plugin.metrics import average_precision, roc_auc, summarize
+
+TARGETS = np.eye(3)[np.arange(11) % 3]
+
+
+@pytest.fixture(scope="module")
+def single(make_checkpoint):
+    return make_checkpoint("classification", task_single_label=True, model_loss="ce")
+
+
+@pytest.fixture(scope="module")
+def several(make_checkpoint):
+    return make_checkpoint("classification")
+
+
+def run(checkpoint, data, *arguments):
+    command = ["evaluate", "--checkpoint", checkpoint, "--data", data, *arguments]
+    return main([*map(str, command)])
+
+
+def scores_of(checkpoint, data, clips=range(11)):
+    loaded = load_checkpoint(checkpoint)
+    audio = data / "audio"
+    return np.concatenate(
+        [loaded.predict(loaded.spectrogram(audio / f"{n:02d}.wav")[None]).numpy() for n in clips]
+    )
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate__one_label_a_clip(single, labelled, tmp_path, capsys):
+    assert run(single, labelled, "--json", "--out", tmp_path / "out") == 0
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1
+    figures = json.loads(output)
+    scores = scores_of(single, labelled)
+    expected = summarize(scores, TARGETS, single_label=True)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    right = (scores.argmax(1) == np.arange(11) % 3).sum()
+    assert figures["accuracy"] == pytest.approx(right / 11)
+    assert (figures["n_clips"], figures["n_missing"], figures["n_classes"]) == (11, 0, 3)
+    names = "\n".join(f"{number:02d}.wav" for number in range(11))
+    assert figures["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
+    interval = figures["interval"]
+    assert (interval["metric"], interval["level"]) == ("accuracy", 0.95)
+    assert 0 <= interval["low"] < figures["accuracy"] < interval["high"] <= 1
+
+    out = tmp_path / "out"
+    assert json.loads((out / "metrics.json").read_text()) == figures
+    assert (out / "missing.tsv").read_text() == ""
+    assert (out / "classes.png").read_bytes().startswith(b"\x89PNG")
+    rows = read_csv(out / "classes.csv")
+    assert [(row["label"], row["name"], row["clips"]) for row in rows] == [
+        ("dog", "A dog", "4"), ("rain", "The rain", "4"), ("clock", "A clock", "3"),
+    ]  # fmt: skip
+    for row, precision, area in zip(
+        rows, average_precision(scores, TARGETS), roc_auc(scores, TARGETS)
+    ):
+        assert float(row["AP"]) == pytest.approx(precision)
+        assert float(row["AUC"]) == pytest.approx(area)
+    predicted, true = scores.argmax(1), np.arange(11) % 3
+    for index, row in enumerate(rows):
+        hits = ((predicted == index) & (true == index)).sum()
+        assert float(row["recall"]) == pytest.approx(hits / (true == index).sum())
+        guesses = (predicted == index).sum()
+        shown = float(row["precision"]) if row["precision"] else None
+        assert shown == (pytest.approx(hits / guesses) if guesses else None)
+
+
+def test_evaluate__several_labels_a_clip(several, labelled, tmp_path, capsys):
+    lines = (labelled / "eval.lbl").read_text().replace("00.wav\tdog", "00.wav\tdog,clock")
+    (labelled / "eval.lbl").write_text(lines)
+    targets = TARGETS.copy()
+    targets[0, 2] = 1
+    assert run(several, labelled, "--json", "--out", tmp_path / "out") == 0
+    figures = json.loads(capsys.readouterr().out)
+    expected = summarize(scores_of(several, labelled), targets, single_label=False)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert figures["accuracy"] is None
+    assert figures["interval"]["metric"] == "mAP"
+    rows = read_csv(tmp_path / "out" / "classes.csv")
+    assert list(rows[0]) == ["label", "name", "clips", "AP", "AUC"]
+    assert [row["clips"] for row in rows] == ["4", "4", "4"]
+
+
+def test_evaluate__classes_in_another_order_are_mapped(single, labelled, capsys):
+    assert run(single, labelled, "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    (labelled / "label_descriptors.csv").write_text("0,clock,x\n1,dog,y\n2,rain,z\n")
+    assert run(single, labelled, "--json", "--batch-size", 3) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after.pop("interval") == pytest.approx(before.pop("interval"), abs=1e-6)
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+def test_evaluate__a_class_that_does_not_occur(single, labelled, tmp_path, capsys):
+    for name in ("eval.tsv", "eval.lbl"):  # clips 00 and 01: dog and rain
+        lines = (labelled / name).read_text().splitlines()
+        (labelled / name).write_text("\n".join(lines[: 3 if name == "eval.tsv" else 2]) + "\n")
+    assert run(single, labelled, "--json", "--out", tmp_path / "out") == 0
+    figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    precisions = average_precision(scores_of(single, labelled, range(2)), TARGETS[:2])
+    assert figures["mAP"] == pytest.approx(np.nanmean(precisions))
+    rows = read_csv(tmp_path / "out" / "classes.csv")
+    assert (rows[2]["clips"], rows[2]["AP"], rows[2]["recall"]) == ("0", "", "")
+
+
+def test_evaluate__unusable_clips_are_named_and_left_out(single, labelled, tmp_path, capsys):
+    (labelled / "audio" / "03.wav").unlink()
+    (labelled / "audio" / "07.wav").write_text("no audio")
+    assert run(single, labelled, "--json", "--out", tmp_path / "out", "--batch-size", 4) == 1
+    written = capsys.readouterr()
+    figures = json.loads(written.out)
+    assert (figures["n_clips"], figures["n_missing"]) == (9, 2)
+    kept = [number for number in range(11) if number not in (3, 7)]
+    names = "\n".join(f"{number:02d}.wav" for number in kept)
+    assert figures["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
+    expected = summarize(scores_of(single, labelled, kept), TARGETS[kept], single_label=True)
+    assert figures["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
+    lines = (tmp_path / "out" / "missing.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["03.wav", "07.wav"]
+    assert "eat evaluate: 2 of 11 files cannot be used:\n  03.wav: cannot be opened" in written.err
+
+
+def test_evaluate__the_order_of_clips_does_not_matter(single, labelled, capsys):
+    assert run(single, labelled, "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    for name in ("eval.tsv", "eval.lbl"):
+        lines = (labelled / name).read_text().splitlines()
+        root = lines[:1] if name == "eval.tsv" else []
+        turned = [*root, *reversed(lines[len(root) :])]
+        (labelled / name).write_text("\n".join(turned) + "\n")
+    assert run(single, labelled, "--json", "--batch-size", "4") == 0
+    after = json.loads(capsys.readouterr().out)
+    for figures in (before, after):
+        del figures["interval"]
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+def test_evaluate__a_clip_of_another_length_is_unusable(single, labelled, capsys):
+    write(labelled, "eval.tsv", "04.wav\t4800", "04.wav\t9600")
+    assert run(single, labelled, "--json") == 1
+    written = capsys.readouterr()
+    assert json.loads(written.out)["n_missing"] == 1
+    assert "04.wav: has 4800 samples, but 9600 were expected" in written.err
+
+
+def test_evaluate__figures_for_people(single, labelled, capsys):
+    assert run(single, labelled, "--resamples", "0") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "accuracy", "mAP", "mAUC", "d_prime", "n_clips", "n_missing", "clips_sha256",
+    ]  # fmt: skip
+    assert run(single, labelled, "--resamples", "20") == 0
+    assert "(95 % interval 0." in capsys.readouterr().out.splitlines()[0]
+
+
+def write(data, name, old, new):
+    (data / name).write_text((data / name).read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("label_descriptors.csv", "rain", "snow"),
+            "1 only in the data: 'snow'; 1 only in the checkpoint: 'rain'",
+        ),
+        (("label_descriptors.csv", "2,clock,A clock\n", ""), "1 only in the checkpoint: 'clock'"),
+        (("eval.lbl", "04.wav\train", "04.wav\tsnow"), "eval.lbl:5: unknown label 'snow'"),
+        (("eval.lbl", "04.wav\train", "04.wav\train,dog"), "eval.lbl:5: one label is expected"),
+        (("eval.lbl", "10.wav\train\n", ""), "eval.lbl has the labels of 10 clips"),
+        (("eval.tsv", "04.wav\t4800", "04.wav"), "eval.tsv:6: expected 'path<TAB>samples'"),
+    ],
+)
+def test_evaluate__data_that_does_not_fit_is_named(single, labelled, capsys, change, message):
+    write(labelled, *change)
+    assert run(single, labelled) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("eat evaluate: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "test"], "test.tsv:1: cannot be read: No such file or directory"),
+        (["--resamples", "-1"], "--resamples is -1; it must be 0 or more"),
+        (["--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
+    ],
+)
+def test_evaluate__mistakes_are_one_line(single, labelled, capsys, arguments, message):
+    assert run(single, labelled, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_evaluate__nothing_to_evaluate(single, make_checkpoint, labelled, capsys):
+    for path in (labelled / "audio").iterdir():
+        path.unlink()
+    assert run(single, labelled, "--json") == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "none of the 11 files can be used" in written.err
+    assert run(make_checkpoint("pretraining"), labelled) == 2
+    assert "is a pre-trained checkpoint without a classifier" in capsys.readouterr().err
+
+
+def test_evaluate__without_matplotlib_the_rest_is_written(
+    single, labelled, tmp_path, capsys, monkeypatch
+):
+    def refuse(*args):
+        raise ValueError("drawing needs matplotlib")
+
+    monkeypatch.setattr(charts, "draw_confusion", refuse)
+    assert run(single, labelled, "--out", tmp_path / "out") == 0
+    assert "eat evaluate: no picture: drawing needs matplotlib" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.json", "missing.tsv", "classes.csv",
+    }  # fmt: skip
+
+
+def test_evaluate__through_the_console(console, single, labelled):
+    code, output, errors = console(
+        "evaluate", "--checkpoint", single, "--data", labelled, "--split", "eval", "--json"
+    )
+    assert code == 0, errors
+    assert {"accuracy", "mAP", "n_clips"} < set(json.loads(output))
+    assert output.count("\n") == 1

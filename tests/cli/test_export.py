@@ -1,0 +1,276 @@
+"""`eat export`, from the command line on."""
+
+import pytest
+import torch
+from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+from eat_plugin.cli import export, main
+from eat_plugin.inference import load_checkpoint
+from eat_plugin.models.interop import read_checkpoint
+
+# Mean and standard deviation of the published data sets.
+AUDIOSET, ESC50, SPEECH = (-4.268, 4.569), (-6.627, 5.359), (-6.846, 5.565)
+SINGLE = {"task_single_label": True, "model_loss": "ce"}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return torch.randn(2, 1, 128, 128, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(checkpoint):
+        out = tmp_path / "out" / "published.pt"
+        return main(["export", "--checkpoint", str(checkpoint), "--out", str(out)]), out
+
+    return run
+
+
+def keys_of(tree, prefix=""):
+    """All names in a nested configuration."""
+    if not isinstance(tree, dict):
+        return {prefix}
+    return {prefix}.union(*(keys_of(value, f"{prefix}.{name}") for name, value in tree.items()))
+
+
+def flags_of(options):
+    return {name for name in ("esc50_eval", "spcv2_eval") if options[name]}
+
+
+def statistics(pair):
+    return {"task_norm_mean": pair[0], "task_norm_std": pair[1]}
+
+
+def test_export__pretrained(run, make_checkpoint, source, capsys, tmp_path):
+    path = make_checkpoint("pretraining", **statistics(ESC50), task_precompute_mask_config={})
+    code, out = run(path)
+    assert code == 0
+    assert capsys.readouterr().out == (
+        f"{out}: mae_image_pretraining and data2vec_multi, without the optimizer's state\n"
+    )
+    exported, original = torch.load(out, weights_only=True), read_checkpoint(path)
+    cfg = exported["cfg"]
+    assert (cfg["task"]["_name"], cfg["model"]["_name"], cfg["criterion"]["_name"]) == (
+        "mae_image_pretraining", "data2vec_multi", "model",
+    )  # fmt: skip
+    assert "eat" not in str(cfg["optimizer"]) + str(cfg["common"]) + str(cfg["task"])
+    assert cfg["optimizer"]["groups"]["default"]["lr_scheduler"]["warmup_updates"] == 2
+    assert flags_of(cfg["task"]) == {"esc50_eval"}
+    assert cfg["task"]["precompute_mask_config"]["clone_batch"] == 3
+    assert exported["last_optimizer_state"] is None
+    for name, value in original["model"].items():
+        if name != "_ema":
+            assert torch.equal(exported["model"][name], value)
+    assert exported["model"]["_ema"].keys() == original["model"]["_ema"].keys()
+
+    first, second = load_checkpoint(path), load_checkpoint(out)
+    assert first.front_end == second.front_end
+    assert torch.equal(first.features(source, "all"), second.features(source, "all"))
+    (model,), _, task = load_model_ensemble_and_task([str(out)])
+    assert type(task).__name__ == "MaeImagePretrainingTask"
+    with torch.no_grad():
+        x = model.eval().extract_features(source, remove_extra_tokens=False)["x"]
+    torch.testing.assert_close(x, first.features(source, "all"))
+
+
+def test_export__fine_tuned(run, make_checkpoint, source):
+    path = make_checkpoint("classification", model_mixup=0.8, model_supported_modality=None)
+    code, out = run(path)
+    assert code == 0
+    state = torch.load(out, weights_only=True)
+    cfg = state["cfg"]
+    assert cfg["task"]["_name"] == cfg["model"]["_name"] == "mae_image_classification"
+    assert (cfg["task"]["key"], cfg["task"]["audio_mae"]) == ("imgs", True)
+    assert not flags_of(cfg["task"]) | flags_of(cfg["model"])
+    assert state["task_state"]["labels"] == {"dog": "0", "rain": "1", "clock": "2"}
+    arguments = cfg["model"]["pretrained_model_args"]
+    assert arguments["model"]["_name"] == "data2vec_multi"
+    assert arguments["model"]["supported_modality"] == "IMAGE"
+    assert arguments["model"]["skip_ema"] is False
+    assert all(isinstance(cfg["model"][name], int) for name in ("freqm", "timem"))
+    assert arguments["task"]["_name"] == "mae_image_pretraining"
+    assert arguments["task"]["key"] == "source"
+    (model,), _, task = load_model_ensemble_and_task([str(out)])
+    assert type(task).__name__ == "MaeImageClassificationTask"
+    with torch.no_grad():
+        expected = load_checkpoint(path).model(source)
+        assert torch.equal(model.eval()(source), expected)
+    assert load_checkpoint(out).labels == load_checkpoint(path).labels
+
+
+@pytest.fixture
+def published(shared):
+    """The published checkpoints."""
+    names = {"pretraining": "ckpt_pretrain_tiny.pt", "classification": "ckpt_finetune_tiny.pt"}
+    return {kind: read_checkpoint(shared / "golden" / name) for kind, name in names.items()}
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "classification"])
+def test_export__has_the_published_names_and_no_others(run, make_checkpoint, published, kind):
+    masks = {"task_precompute_mask_config": {}} if kind == "pretraining" else {}
+    _, out = run(make_checkpoint(kind, **masks))
+    ours, theirs = read_checkpoint(out), published[kind]
+    assert set(ours) == set(theirs)
+    assert set(ours["model"]) == set(theirs["model"])
+    models = [state["cfg"]["model"] for state in (ours, theirs)]
+    arguments = [model.pop("pretrained_model_args", None) for model in models]
+    for part in ("task", "model", "criterion"):
+        assert keys_of(ours["cfg"][part]) == keys_of(theirs["cfg"][part])
+    if kind == "classification":  # of the whole configuration, what the published code looks at
+        ours, theirs = arguments
+        assert set(ours) == {"_name", "criterion", "lr_scheduler", "model", "task"} < set(theirs)
+        # The published classifier adds an option itself.
+        assert keys_of(ours["model"]) == keys_of(theirs["model"]) - {".drop_path_rate"}
+        assert set(ours["task"]) == set(theirs["task"])
+
+
+@pytest.mark.parametrize(
+    ("options", "task_flags", "model_flags"),
+    [
+        ({**statistics(AUDIOSET), **SINGLE}, set(), {"esc50_eval"}),
+        ({**statistics(ESC50), **SINGLE}, {"esc50_eval"}, {"esc50_eval"}),
+        ({**statistics(SPEECH), **SINGLE}, {"spcv2_eval"}, {"esc50_eval"}),
+        (
+            {**statistics(SPEECH), "task_single_label": True, "model_mixup": 0.8},
+            {"spcv2_eval"}, {"spcv2_eval"},
+        ),
+    ],
+)  # fmt: skip
+def test_export__statistics_and_objective_by_published_flags(
+    run, make_checkpoint, source, options, task_flags, model_flags
+):
+    path = make_checkpoint("classification", **options)
+    code, out = run(path)
+    assert code == 0
+    cfg = read_checkpoint(out)["cfg"]
+    assert flags_of(cfg["task"]) == task_flags
+    assert flags_of(cfg["model"]) == model_flags
+    assert cfg["criterion"]["log_keys"] == ["correct"]
+    first, second = load_checkpoint(path), load_checkpoint(out)
+    assert first.front_end == second.front_end
+    assert first.single_label is second.single_label is True
+    assert torch.equal(first.predict(source), second.predict(source))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            statistics((-5.0, 4.0)),
+            "task.norm_mean=-5.0 with task.norm_std=4.0 has no published name; there are "
+            "-4.268 and 4.569, -6.627 and 5.359, -6.846 and 5.565",
+        ),
+        (
+            statistics(ESC50),
+            "task.single_label=false with task.norm_mean=-6.627 has no published name",
+        ),
+        (
+            {"task_single_label": True},
+            "model.loss=bce with task.single_label=True, model.mixup=0.0 and model.cutmix=0.0 has "
+            "no published name",
+        ),
+    ],
+)
+def test_export__what_cannot_be_said_is_refused_by_name(
+    run, make_checkpoint, capsys, options, message
+):
+    code, out = run(make_checkpoint("classification", **options))
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"eat export: error: {message}")
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_export__the_transposed_layout_is_refused_by_name(run, make_checkpoint, capsys):
+    path = make_checkpoint("pretraining")
+    state = read_checkpoint(path)
+    state["cfg"]["model"]["modalities"]["image"]["mel_by_time"] = True
+    torch.save(state, path)
+    assert run(path)[0] == 2
+    assert "model.modalities.image.mel_by_time=true has no" in capsys.readouterr().err
+
+
+def test_export__what_only_training_used_is_left_out_and_named(run, make_checkpoint, capsys):
+    path = make_checkpoint(
+        "classification", task_crop="random", task_roll_gain=True, task_weights_file="w.csv",
+        model_layer_decay_embeddings=True, model_linear_probe=True,
+    )  # fmt: skip
+    code, out = run(path)
+    assert code == 0
+    assert capsys.readouterr().err == (
+        "eat export: left out, without a published name: task.crop=random, "
+        "model.layer_decay_embeddings=True\n"
+    )
+    cfg = read_checkpoint(out)["cfg"]
+    assert (cfg["task"]["roll_aug"], cfg["task"]["AS2M_finetune"]) == (True, True)
+    assert cfg["task"]["weights_file"] == "/nowhere/w.csv"
+    assert cfg["model"]["linear_classifier"] is True
+
+
+@pytest.mark.parametrize("name", ["ckpt_pretrain_tiny.pt", "ckpt_finetune_tiny.pt"])
+def test_export__a_published_checkpoint_stays_as_it_is(run, shared, name):
+    code, out = run(shared / "golden" / name)
+    assert code == 0
+    before, after = read_checkpoint(shared / "golden" / name)["cfg"], read_checkpoint(out)["cfg"]
+    assert after["task"] == before["task"]
+    assert after["model"] == before["model"]
+    assert after["criterion"] == before["criterion"]
+    assert after["optimizer"] == before["optimizer"]
+
+
+def test_export__published_flags_stay_where_others_would_do(run, shared, tmp_path):
+    state = read_checkpoint(shared / "golden" / "ckpt_finetune_tiny.pt")
+    for part in ("task", "model"):
+        state["cfg"][part]["spcv2_eval"] = True
+    state["cfg"]["model"]["mixup"] = 0.0
+    torch.save(state, tmp_path / "speech.pt")
+    code, out = run(tmp_path / "speech.pt")
+    assert code == 0
+    cfg = read_checkpoint(out)["cfg"]
+    for part in ("task", "model"):
+        assert cfg[part] == state["cfg"][part]
+
+
+def test_export__what_was_exported_can_be_exported_again(run, make_checkpoint, tmp_path):
+    _, once = run(make_checkpoint("classification", **statistics(SPEECH), **SINGLE))
+    twice = tmp_path / "twice.pt"
+    assert main(["export", "--checkpoint", str(once), "--out", str(twice)]) == 0
+    assert read_checkpoint(once)["cfg"] == read_checkpoint(twice)["cfg"]
+
+
+def test_export__never_over_the_checkpoint_itself(make_checkpoint, capsys):
+    path = make_checkpoint("pretraining")
+    before = path.read_bytes()
+    assert main(["export", "--checkpoint", str(path), "--out", str(path)]) == 2
+    assert "the checkpoint itself, which would lose its state" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_export__nothing_is_written_if_it_would_compute_something_else(
+    run, make_checkpoint, monkeypatch, capsys
+):
+    translate = export.export_published
+
+    def spoil(state, loaded):
+        exported, left_out = translate(state, loaded)
+        weights = exported["model"]
+        exported["model"] = {**weights, "head.bias": weights["head.bias"] + 1}
+        return exported, left_out
+
+    monkeypatch.setattr(export, "export_published", spoil)
+    code, out = run(make_checkpoint("classification"))
+    assert code == 2
+    assert "would compute something else when exported; not written" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_export__through_the_console(console, make_checkpoint, tmp_path):
+    path = make_checkpoint("pretraining")
+    code, output, errors = console(
+        "export", "--checkpoint", path, "--out", tmp_path / "x.pt", "--format", "published"
+    )
+    assert code == 0, errors
+    assert output.startswith(f"{tmp_path / 'x.pt'}: mae_image_pretraining and data2vec_multi")
+    assert load_checkpoint(tmp_path / "x.pt").labels is None

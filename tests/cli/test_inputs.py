@@ -1,0 +1,54 @@
+"""Files that a subcommand works on, and what becomes of the bad ones."""
+
+import os
+
+import pytest
+
+from eat_plugin.cli import inputs
+from eat_plugin.cli.inputs import Clip, collect, conclude
+
+
+def test_collect__files_folders_and_manifests_in_the_order_given(sounds, tmp_path):
+    (tmp_path / "x.tsv").write_text(f"{sounds}\ndeep er/b.flac\t20480\n")
+    (sounds / "notes.txt").write_text("no audio")
+    single = sounds / "deep er" / "b.flac"
+    clips, failures = collect([single, sounds, tmp_path / "x.tsv", single])
+    assert clips == [
+        Clip("b.flac", single),
+        Clip("a.wav", sounds / "a.wav"),
+        Clip("c.wav", sounds / "c.wav"),
+        Clip("deep er/b.flac", single),
+        Clip("deep er/b.flac", single, 20_480),
+    ]
+    assert failures == {}
+
+
+def test_collect__a_name_that_no_line_can_hold(sounds):
+    strange = sounds / os.fsdecode(b"\xff.wav")
+    strange.write_bytes(b"")
+    (sounds / "a\tb.wav").write_bytes(b"")
+    clips, failures = collect([sounds])
+    assert len(clips) == 3
+    assert failures.keys() == {str(strange), str(sounds / "a\tb.wav")}
+
+
+def test_collect__a_folder_that_cannot_be_listed(sounds, monkeypatch):
+    found = [("a.wav", None), ("locked/", "cannot be listed: Permission denied")]
+    monkeypatch.setattr(inputs, "find_files", lambda root, extensions: iter(found))
+    clips, failures = collect([sounds])
+    assert clips == [Clip("a.wav", sounds / "a.wav")]
+    assert failures == {str(sounds / "locked"): "cannot be listed: Permission denied"}
+
+
+def test_conclude__codes_and_lines(capsys):
+    assert conclude("predict", {}, 3) == 0
+    assert capsys.readouterr().err == ""
+    assert conclude("predict", {"a\nb.wav": "is empty"}, 2) == 1
+    listed = "eat predict: 1 of 2 files cannot be used:\n  a b.wav: is empty\n"
+    assert capsys.readouterr().err == listed
+    with pytest.raises(ValueError, match="^a.wav: is empty$"):
+        conclude("predict", {"a.wav": "is empty"}, 1)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match="none of the 2 files can be used"):
+        conclude("predict", {"a.wav": "is empty", "b.wav": "is empty"}, 2)
+    assert capsys.readouterr().err.count("\n") == 3
