@@ -17,7 +17,8 @@ WITHOUT_FAIRSEQ = {
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {
-    "masking": set(), "losses": set(), "metrics": set(), "outputs": set(), "modules": set(), "optim": set(),
+    "masking": set(), "losses": set(), "metrics": set(), "outputs": set(), "modules": set(),
+    "optim": set(),
     "data": {"masking"},
     "models": {"modules", "masking", "losses", "outputs"},
     "criterions": {"outputs"},

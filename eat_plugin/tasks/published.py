@@ -79,13 +79,20 @@ class MaeImagePretrainingConfig(FairseqDataclass):
     is_finetuning: bool = option(False, "deprecated by publication (only false)")
 
 
-def translate_pretraining(cfg: MaeImagePretrainingConfig) -> PretrainingConfig:
+def translate_pretraining(
+    cfg: MaeImagePretrainingConfig, from_checkpoint: bool = False
+) -> PretrainingConfig:
     """Translate published options of pre-training into ours.
+
+    Args:
+        cfg: the published options.
+        from_checkpoint: a checkpoint is loaded, and how its data were stored does not matter.
 
     Raises:
         ValueError: if an option is set that has no implementation.
     """
-    _refuse_unimplemented(cfg, {**UNIMPLEMENTED, **FINETUNING_ONLY}, "pre-training")
+    if not from_checkpoint:
+        _refuse_unimplemented(cfg, {**UNIMPLEMENTED, **FINETUNING_ONLY}, "pre-training")
     if cfg.key != "source":
         raise ValueError(f"task.key is {cfg.key!r}; pre-training takes its input as 'source'")
     mean, std = _statistics(cfg)
@@ -124,8 +131,10 @@ def _statistics(cfg: Any) -> Tuple[float, float]:
 class MaeImagePretrainingTask(EatPretrainingTask):
     """Pre-training by its published name and with its published options."""
 
-    def __init__(self, cfg: MaeImagePretrainingConfig, **kwargs: Any) -> None:
-        super().__init__(translate_pretraining(cfg), **kwargs)
+    def __init__(
+        self, cfg: MaeImagePretrainingConfig, from_checkpoint: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(translate_pretraining(cfg, from_checkpoint), **kwargs)
 
 
 @dataclass
@@ -136,13 +145,20 @@ class MaeImageClassificationConfig(MaeImagePretrainingConfig):
     labels: str = option("lbl", "ending of the label files")
 
 
-def translate_classification(cfg: MaeImageClassificationConfig) -> ClassificationConfig:
+def translate_classification(
+    cfg: MaeImageClassificationConfig, from_checkpoint: bool = False
+) -> ClassificationConfig:
     """Translate published options of fine-tuning into ours.
+
+    Args:
+        cfg: the published options.
+        from_checkpoint: a checkpoint is loaded, and how its data were stored does not matter.
 
     Raises:
         ValueError: if an option is set that has no implementation.
     """
-    _refuse_unimplemented(cfg, UNIMPLEMENTED, "fine-tuning")
+    if not from_checkpoint:
+        _refuse_unimplemented(cfg, UNIMPLEMENTED, "fine-tuning")
     if cfg.key != "imgs":
         raise ValueError(f"task.key is {cfg.key!r}; fine-tuning takes its input as 'imgs'")
     mean, std = _statistics(cfg)
@@ -168,5 +184,7 @@ def translate_classification(cfg: MaeImageClassificationConfig) -> Classificatio
 class MaeImageClassificationTask(EatClassificationTask):
     """Fine-tuning by its published name and with its published options."""
 
-    def __init__(self, cfg: MaeImageClassificationConfig, **kwargs: Any) -> None:
-        super().__init__(translate_classification(cfg), **kwargs)
+    def __init__(
+        self, cfg: MaeImageClassificationConfig, from_checkpoint: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(translate_classification(cfg, from_checkpoint), **kwargs)

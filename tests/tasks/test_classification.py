@@ -178,3 +178,8 @@ def test_published__what_is_not_implemented_is_refused(flags, problem):
     cfg = MaeImageClassificationConfig(data="/d", **{"audio_mae": True, "seed": 1, **flags})
     with pytest.raises(ValueError, match=problem):
         translate_classification(cfg)
+
+
+def test_published__a_checkpoint_loads_however_its_data_were_stored():
+    cfg = MaeImageClassificationConfig(data="/d", audio_mae=True, seed=1, h5_format=True)
+    assert translate_classification(cfg, from_checkpoint=True).data == "/d"
