@@ -226,7 +226,7 @@ def test_main__interrupted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(path: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread, at once
 
     monkeypatch.setattr(discovery, "_probe", interrupt)
     assert run(clips, "--out", tmp_path / "data") == 130
