@@ -6,7 +6,7 @@
 #   bash scripts/quickstart.sh                        on synthetic sounds
 #   DATA=/folder/of/audio bash scripts/quickstart.sh  on your own: pre-training alone
 #
-# UPDATES=300 sets the length of pre-training. A second run repeats nothing that is done; after an
+# UPDATES=400 sets the length of pre-training. A second run repeats nothing that is done; after an
 # interruption the same command goes on from the last checkpoint. Everything is written to .venv,
 # data and runs in this repository.
 set -euo pipefail
@@ -15,7 +15,7 @@ fail() { printf 'quickstart: %s\n' "$1" >&2; exit "${2:-1}"; }
 say() { printf '\n== %s\n' "$*"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-updates=${UPDATES:-300}
+updates=${UPDATES:-400}
 case $updates in
 '' | 0* | *[!0-9]*) fail "UPDATES=$updates is not a whole number from 1 up" 2 ;;
 esac
@@ -103,7 +103,7 @@ classify() { # FOLDER MODEL_PATH OVERRIDES...
     shift 2
     train "$folder" 100 finetune benchmark=custom "model.model_path=$model" \
         task.target_length=208 "optimization.lr=[0.001]" dataset.batch_size=16 \
-        dataset.num_workers=1 model.drop_path_rate=0 "$@"
+        dataset.num_workers=1 model.drop_path_rate=0 model.prediction_mode=MEAN_POOLING "$@"
     if [ ! "$folder/evaluation/metrics.json" -nt "$folder/.trained" ]; then
         "$eat" evaluate --checkpoint "$folder/checkpoints/checkpoint_last.pt" --data "$data" \
             --split eval --out "$folder/evaluation" >"$folder/evaluation.txt" 2>&1 ||
@@ -148,7 +148,8 @@ if [ -z "${DATA:-}" ]; then
     classify "$run/scratch" null model.layer_decay=1
     from_scratch=$accuracy
     say "Fine-tuning from the pre-trained weights, 100 updates"
-    classify "$run/finetuned" "$(quote "$run/checkpoints/checkpoint_last.pt")"
+    classify "$run/finetuned" "$(quote "$run/checkpoints/checkpoint_last.pt")" \
+        model.layer_decay=0.75
     result="
   accuracy    $accuracy fine-tuned after pre-training, $from_scratch from random weights
   classifier  $run/finetuned/checkpoints/checkpoint_last.pt
