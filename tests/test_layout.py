@@ -13,7 +13,7 @@ WITHOUT_FAIRSEQ = {
     "masking", "losses", "metrics", "outputs", "modules", "data.manifest", "data.sources",
     "data.features", "data.synthesis", "data.windows", "data.augment", "data.labels",
     "data.label_set", "data.tables", "data.splits", "data.layouts", "data.metadata",
-    "data.discovery",
+    "data.discovery", "data.readers",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {

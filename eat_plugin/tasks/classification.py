@@ -14,8 +14,9 @@ from omegaconf import II, MISSING, open_dict
 from torch import nn
 
 from ..data.features import FrontEnd
-from ..data.labelled import LabelledAudioDataset
+from ..data.labelled import LabelledDataset
 from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
+from ..data.readers import AudioReader
 from ..metrics import ClipScores, summarize
 from .audio import AudioTask, logger
 from .pretraining import AUDIOSET_MEAN, AUDIOSET_STD
@@ -140,15 +141,18 @@ class EatClassificationTask(AudioTask):
         weights = None
         if train and cfg.weights_file:
             weights = read_weights(Path(cfg.data) / cfg.weights_file, len(manifest))
-        self.datasets[split] = LabelledAudioDataset(
+        reader = AudioReader(
             manifest,
             self.front_end,
-            labels,
-            seed=cfg.seed,
             crop=cfg.crop if train else "start",
-            shuffle=train,
             roll_gain=train and cfg.roll_gain,
             noise=train and cfg.noise,
+        )
+        self.datasets[split] = LabelledDataset(
+            reader,
+            labels,
+            seed=cfg.seed,
+            shuffle=train,
             weights=weights,
             num_samples=cfg.num_samples,
             replacement=cfg.replacement,

@@ -7,8 +7,9 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING
 
-from ..data.dataset import AudioDataset
+from ..data.dataset import ClipDataset
 from ..data.features import MEL_BINS, FrontEnd
+from ..data.readers import AudioReader
 from ..masking import MaskSpec
 from .audio import AudioTask
 
@@ -102,13 +103,11 @@ class EatPretrainingTask(AudioTask):
         """
         cfg = task_cfg or self.cfg
         mask_cfg = cfg.precompute_mask_config
-        self.datasets[split] = AudioDataset(
-            self.read_split(split),
-            self.front_end,
+        self.datasets[split] = ClipDataset(
+            AudioReader(self.read_split(split), self.front_end, crop=cfg.crop),
             masks=None if mask_cfg is None else self._mask_spec(mask_cfg),
             num_masks=1 if mask_cfg is None else mask_cfg.clone_batch,
             seed=cfg.seed,
-            crop=cfg.crop,
             shuffle=split == "train",
         )
 

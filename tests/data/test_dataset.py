@@ -1,4 +1,4 @@
-"""The audio data set: windows, masks, randomness, damaged clips."""
+"""The data set: windows, masks, randomness, damaged clips."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from eat_plugin.data.dataset import AudioDataset, make_generator
+from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.features import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
+from eat_plugin.data.readers import AudioReader
 from eat_plugin.masking import MaskSpec
 
 RATE = 16000
@@ -30,9 +31,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def make(folder, **options):
+def make(folder, crop="start", **options):
     options = {"masks": SPEC, "num_masks": 3, **options}
-    return AudioDataset(read_manifest(folder / "train.tsv"), FRONT_END, **options)
+    manifest = read_manifest(folder / "train.tsv")
+    return ClipDataset(AudioReader(manifest, FRONT_END, crop=crop), **options)
 
 
 def same(a, b):

@@ -1,4 +1,4 @@
-"""The labelled audio data set: labels beside clips, augmentation, balanced sampling."""
+"""The labelled data set: labels beside clips, augmentation, balanced sampling."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,10 @@ import torch
 
 from eat_plugin.data.dataset import make_generator
 from eat_plugin.data.features import FrontEnd
-from eat_plugin.data.labelled import LabelledAudioDataset
+from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import LabelSet, read_labels, write_labels
 from eat_plugin.data.manifest import read_manifest, write_manifest
+from eat_plugin.data.readers import AudioReader
 
 RATE = 16000
 LENGTH = 5000  # samples, less than the window
@@ -29,10 +30,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def make(folder, **options):
+def make(folder, roll_gain=False, noise=False, **options):
     manifest = read_manifest(folder / "train.tsv")
     labels = read_labels(folder / "train.lbl", KINDS, manifest, single_label=False)
-    return LabelledAudioDataset(manifest, FRONT_END, labels, **options)
+    reader = AudioReader(manifest, FRONT_END, roll_gain=roll_gain, noise=noise)
+    return LabelledDataset(reader, labels, **options)
 
 
 def test_collater__labels_beside_clips(folder):
@@ -133,4 +135,4 @@ def test_dataset__labels_of_another_manifest_are_refused(folder):
     entries = [(manifest.name(number), LENGTH) for number in range(3)]
     write_manifest(folder / "eval.tsv", folder, entries)
     with pytest.raises(ValueError, match="5 clips have labels; the manifest has 3"):
-        LabelledAudioDataset(read_manifest(folder / "eval.tsv"), FRONT_END, labels)
+        LabelledDataset(AudioReader(read_manifest(folder / "eval.tsv"), FRONT_END), labels)

@@ -120,9 +120,10 @@ def test_load_dataset__training_alone_is_shuffled_and_augmented(make_task):
     for split in ("train", "eval"):
         task.load_dataset(split)
     train, held_out = task.dataset("train"), task.dataset("eval")
-    assert (train.shuffle, train.crop, train.roll_gain, train.noise) == (True, "random", True, True)
-    assert (held_out.shuffle, held_out.crop) == (False, "start")
-    assert (held_out.roll_gain, held_out.noise) == (False, False)
+    assert (train.shuffle, train.reader.crop) == (True, "random")
+    assert (train.reader.roll_gain, train.reader.noise) == (True, True)
+    assert (held_out.shuffle, held_out.reader.crop) == (False, "start")
+    assert (held_out.reader.roll_gain, held_out.reader.noise) == (False, False)
 
 
 def test_build_model__takes_the_number_of_classes_from_the_data(make_task, monkeypatch):
