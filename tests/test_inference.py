@@ -54,6 +54,11 @@ def test_load__a_classifier_stands_alone(classifier):
     assert not classifier.single_label
 
 
+def test_load__pads_as_training_did(make_checkpoint):
+    loaded = load_checkpoint(make_checkpoint("pretraining", task_pad_value="silence"))
+    assert loaded.front_end == FrontEnd(128, -4.268, 4.569, "silence")
+
+
 def test_load__takes_the_weights_of_the_file(make_checkpoint):
     path = make_checkpoint("pretraining")
     loaded = load_checkpoint(path)

@@ -168,6 +168,10 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
 
 def _translate_task(name: str, options: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
     """Find the published options under which a task makes the same input."""
+    if loaded.front_end.pad_value != "zero":
+        raise ValueError(
+            f"task.pad_value={loaded.front_end.pad_value} has no published name; there is only zero"
+        )
     given = _published_task(name, options)
     known = []
     for flags in _combinations(given):

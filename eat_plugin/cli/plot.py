@@ -132,9 +132,9 @@ def read_example(checkpoint: Path) -> Example:
     except ClipError as error:
         raise ValueError(f"{manifest.path(index)}: {error}") from error
     front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
-    spectrogram = front_end(waveform, rate)[0].numpy()  # [T, F]
-    padding = np.float32((0 - task.norm_mean) / (2 * task.norm_std))
-    spectrogram[np.isclose(spectrogram, padding).all(axis=1)] = np.nan
+    energies = front_end.energies(waveform, rate)
+    spectrogram = front_end.finish(energies)[0].numpy()  # [T, F]
+    spectrogram[len(energies) :] = np.nan
 
     grid = (spectrogram.shape[0] // image.patch_size, spectrogram.shape[1] // image.patch_size)
     spec = MaskSpec.from_options(image, grid, flexible=getattr(task, "flexible_mask", False))

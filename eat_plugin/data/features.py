@@ -28,6 +28,9 @@ MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence finite
+# What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
+# above silence, and a standard deviation above the mean of AudioSet.
+PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
 
 ZERO_CROSSINGS = 6  # of the sinc, on either side of its centre
 ROLLOFF = 0.99  # cut-off, as a fraction of the lower of the two Nyquist frequencies
@@ -189,19 +192,22 @@ def mel_filters() -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
-def fit_length(spectrogram: Tensor, target_length: int, start: int = 0) -> Tensor:
-    """Cut a spectrogram to a number of frames, or pad it with zeros at its end.
+def fit_length(
+    spectrogram: Tensor, target_length: int, start: int = 0, value: float = 0.0
+) -> Tensor:
+    """Cut a spectrogram to a number of frames, or pad it at its end.
 
     Args:
         spectrogram: `[n, bins]`, log-mel energies.
         target_length: Frames wanted.
         start: First frame to keep.
+        value: What to pad with.
 
     Returns:
         `[target_length, bins]`.
     """
     kept = spectrogram[start : start + target_length]
-    return F.pad(kept, (0, 0, 0, target_length - kept.shape[0]))
+    return F.pad(kept, (0, 0, 0, target_length - kept.shape[0]), value=value)
 
 
 @dataclass(frozen=True)
@@ -212,14 +218,18 @@ class FrontEnd:
         target_length: Frames T of the result, 10 ms each.
         mean: Mean of the data set's log-mel energies.
         std: Their standard deviation; the result is ``(x - mean) / (2 * std)``.
+        pad_value: What a clip shorter than T frames is padded with: ``zero``, log-mel energies of
+            0, as published; or ``silence``, those of digital silence.
 
     Raises:
-        ValueError: ``target_length`` or ``std`` is not positive, or a value is not finite.
+        ValueError: ``target_length`` or ``std`` is not positive, a value is not finite, or
+            ``pad_value`` is unknown.
     """
 
     target_length: int
     mean: float
     std: float
+    pad_value: str = "zero"
 
     def __post_init__(self) -> None:
         """Refuse values that cannot normalise anything."""
@@ -229,6 +239,10 @@ class FrontEnd:
             raise ValueError(f"mean must be finite, got {self.mean}")
         if not (math.isfinite(self.std) and self.std > 0):
             raise ValueError(f"std must be positive and finite, got {self.std}")
+        if self.pad_value not in PAD_VALUES:
+            raise ValueError(
+                f"pad_value is {self.pad_value!r}; choose one of {', '.join(PAD_VALUES)}"
+            )
 
     def needed_samples(self, sample_rate: int) -> int:
         """Count the samples at the start of a clip that determine its first T frames.
@@ -246,8 +260,6 @@ class FrontEnd:
     def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Compute the normalised spectrogram of the beginning of a clip.
 
-        A clip shorter than T frames is padded with 0 in the log-mel domain, before normalising.
-
         Args:
             waveform: `[n]` float32, one channel; samples after ``needed_samples`` have no effect.
             sample_rate: Its rate in Hz.
@@ -258,10 +270,29 @@ class FrontEnd:
         Raises:
             ValueError: ``waveform`` has more than one dimension (average the channels first).
         """
+        return self.finish(self.energies(waveform, sample_rate))
+
+    def energies(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Compute the log-mel energies of the beginning of a clip, as `__call__` does at first.
+
+        Returns:
+            `[n, 128]` float32: T frames, or fewer of a short clip.
+        """
         if waveform.dim() != 1:
             raise ValueError(f"waveform must have one dimension, got {list(waveform.shape)}")
         waveform = resample(waveform[: self.needed_samples(sample_rate)], sample_rate)
         # Two rows: PyTorch divides one long sum among its threads, and their number would show.
         mean = torch.stack([waveform, waveform]).mean(dim=-1)[0]
-        spectrogram = fit_length(log_mel(waveform - mean), self.target_length)
-        return ((spectrogram - self.mean) / (2 * self.std))[None]
+        return log_mel(waveform - mean)[: self.target_length]
+
+    def finish(self, energies: Tensor) -> Tensor:
+        """Cut or pad log-mel energies to T frames, then normalise them.
+
+        Args:
+            energies: `[n, 128]`.
+
+        Returns:
+            `[1, T, 128]`.
+        """
+        padded = fit_length(energies, self.target_length, value=PAD_VALUES[self.pad_value])
+        return ((padded - self.mean) / (2 * self.std))[None]

@@ -90,20 +90,20 @@ class AudioReader:
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         """Read a clip's window, with the augmentations; see ``ClipReader``."""
-        waveform, sample_rate = self._read(index, generator)
-        if self.roll_gain:
-            waveform = roll_and_gain(waveform, generator)
-        spectrogram = self.front_end(waveform, sample_rate)
+        spectrogram = self.front_end.finish(self._energies(index, generator))
         return add_noise(spectrogram, generator) if self.noise else spectrogram
 
-    def _read(self, index: int, generator: torch.Generator) -> tuple[Tensor, int]:
-        """Read what the window needs of a clip: a waveform [n], and its rate in Hz."""
+    def _energies(self, index: int, generator: torch.Generator) -> Tensor:
+        """Compute the log-mel energies of a clip's window: [n, F], n <= T."""
         path, size = self.manifest.path(index), int(self.manifest.sizes[index])
         _, sample_rate = probe_audio(path)
         needed = self.front_end.needed_samples(sample_rate)
-        if size <= needed:
-            return read_audio(path, expected_samples=size)
-        start = 0
-        if self.crop == "random":
-            start = int(torch.randint(size - needed + 1, (), generator=generator))
-        return read_audio(path, expected_samples=size, start=start, num_samples=needed)
+        start, num_samples = 0, None
+        if size > needed:
+            num_samples = needed
+            if self.crop == "random":
+                start = int(torch.randint(size - needed + 1, (), generator=generator))
+        waveform, sample_rate = read_audio(path, size, start, num_samples)
+        if self.roll_gain:
+            waveform = roll_and_gain(waveform, generator)
+        return self.front_end.energies(waveform, sample_rate)

@@ -45,6 +45,10 @@ class ClassificationConfig(FairseqDataclass):
     norm_std: float = field(
         default=AUDIOSET_STD, metadata={"help": "their standard deviation"}
     )
+    pad_value: str = field(
+        default="zero",
+        metadata={"help": "what short clips are padded with: zero (as published) or silence"},
+    )
     crop: str = field(
         default="start",
         metadata={"help": "part of a training clip longer than the window: start, or random"},
@@ -93,7 +97,9 @@ class EatClassificationTask(AudioTask):
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.front_end = FrontEnd(cfg.target_length, cfg.norm_mean, cfg.norm_std)
+        self.front_end = FrontEnd(
+            cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value
+        )
         # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)

@@ -51,6 +51,10 @@ class PretrainingConfig(FairseqDataclass):
     norm_std: float = field(
         default=AUDIOSET_STD, metadata={"help": "their standard deviation"}
     )
+    pad_value: str = field(
+        default="zero",
+        metadata={"help": "what short clips are padded with: zero (as published) or silence"},
+    )
     crop: str = field(
         default="start",
         metadata={"help": "part of a clip longer than the window: start, or random"},
@@ -84,7 +88,9 @@ class EatPretrainingTask(AudioTask):
 
     def __init__(self, cfg: PretrainingConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.front_end = FrontEnd(cfg.target_length, cfg.norm_mean, cfg.norm_std)
+        self.front_end = FrontEnd(
+            cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value
+        )
 
     def load_dataset(
         self,

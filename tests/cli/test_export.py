@@ -170,6 +170,7 @@ def test_export__statistics_and_objective_by_published_flags(
             "model.loss=bce with task.single_label=True, model.mixup=0.0 and model.cutmix=0.0 has "
             "no published name",
         ),
+        ({"task_pad_value": "silence"}, "task.pad_value=silence has no published name"),
     ],
 )
 def test_export__what_cannot_be_said_is_refused_by_name(

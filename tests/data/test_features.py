@@ -157,6 +157,15 @@ def test_front_end__pads_before_normalising() -> None:
     torch.testing.assert_close(got[0, 3], torch.full((128,), 1.0))
 
 
+def test_front_end__padding_can_be_silence() -> None:
+    tone = torch.sin(torch.arange(720.0))  # 3 frames
+    got = FrontEnd(4, -4.0, 2.0, "silence")(tone, 16_000)
+    torch.testing.assert_close(got[0, 3], torch.full((128,), (LOG_OF_FLOOR + 4) / 4))
+    assert torch.equal(got[:, :3], FrontEnd(4, -4.0, 2.0)(tone, 16_000)[:, :3])
+    silence = FrontEnd(4, -4.0, 2.0, "silence")(torch.zeros(720), 16_000)
+    assert (silence == silence[0, 0, 0]).all()  # the padding is what silence gives
+
+
 @pytest.mark.parametrize("samples", [0, 1, 399])
 def test_front_end__a_clip_shorter_than_a_frame_is_all_padding(samples: int) -> None:
     got = FrontEnd(2, -4.0, 2.0)(noise(samples), 16_000)
@@ -211,6 +220,7 @@ def test_front_end__stereo_file_equals_the_mean_of_its_channels(tmp_path: Path) 
         ((8, math.nan, 2.0), "mean"),
         ((8, -4.0, 0.0), "std"),
         ((8, -4.0, math.inf), "std"),
+        ((8, -4.0, 2.0, "mean"), "pad_value is 'mean'; choose one of zero, silence"),
     ],
 )
 def test_front_end__refuses_values_that_make_no_sense(arguments: tuple, named: str) -> None:
