@@ -234,3 +234,20 @@ def test_published_checkpoint__loads_and_resumes(trainer, labelled, shared):
     assert type(task).__name__ == "MaeImageClassificationTask"
     assert task.label_set.ids[0] == "/m/000"
     assert model(torch.zeros(1, 1, 256, 128)).shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(["common.bf16=true"], id="bf16"),
+        pytest.param(["common.fp16=true", "common.fp16_init_scale=1"], id="fp16"),
+        pytest.param(["common.amp=true"], id="amp", marks=pytest.mark.slow),
+    ],
+)
+def test_finetune__in_other_precisions(trainer, labelled, mode):
+    output = trainer.succeed(*mode, config=("finetune", *SCRATCH))
+    found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
+    losses = [float(json.loads(line)["loss"]) for line in found]
+    assert len(losses) == 4
+    assert all(0 < loss < 10 for loss in losses)
+    assert 0 <= metrics_of(output)["eval_accuracy"] <= 1
