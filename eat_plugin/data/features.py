@@ -26,6 +26,7 @@ FRAME_SHIFT = 160  # samples: 10 ms
 FFT_SIZE = 512  # samples
 MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
+BAND = 16  # mel filters that are computed at once
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence finite
 # What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
@@ -34,6 +35,7 @@ PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
 
 ZERO_CROSSINGS = 6  # of the sinc, on either side of its centre
 ROLLOFF = 0.99  # cut-off, as a fraction of the lower of the two Nyquist frequencies
+CHANNELS = 16  # outputs of a convolution that processors compute at once
 DENSE_KERNEL_LIMIT = 1 << 22  # weights (16 MiB); rate pairs that need more are resampled tap by tap
 
 
@@ -59,17 +61,31 @@ def resample(waveform: Tensor, orig_hz: int, new_hz: int = SAMPLE_RATE) -> Tenso
     if period_in == period_out:
         return waveform
     length = waveform.shape[-1]
-    periods = max(1, math.ceil(length / period_in))
-    padded = F.pad(waveform, (width, width + periods * period_in - length))
-    if period_out * (period_in + 2 * width) <= DENSE_KERNEL_LIMIT:
-        kernel = resampling_kernel(period_in, period_out).to(padded)
+    dense = period_out * (period_in + 2 * width) <= DENSE_KERNEL_LIMIT
+    together = max(1, CHANNELS // period_out) if dense else 1  # periods in one stride
+    stride = together * period_in
+    strides = max(1, math.ceil(length / stride))
+    padded = F.pad(waveform, (width, width + strides * stride - length))
+    if dense:
+        kernel = _repeated_kernel(period_in, period_out, together).to(padded)
         rows = padded.reshape(-1, 1, padded.shape[-1])
-        resampled = F.conv1d(rows, kernel[:, None], stride=period_in)  # [rows, out, periods]
+        resampled = F.conv1d(rows, kernel[:, None], stride=stride)  # [rows, out, strides]
         resampled = resampled.transpose(1, 2)
     else:
-        resampled = _resample_by_taps(padded, periods, period_in, period_out)
-    resampled = resampled.reshape(*waveform.shape[:-1], periods * period_out)
+        resampled = _resample_by_taps(padded, strides, period_in, period_out)
+    resampled = resampled.reshape(*waveform.shape[:-1], strides * together * period_out)
     return resampled[..., : -(-length * period_out // period_in)]
+
+
+@lru_cache(maxsize=16)
+def _repeated_kernel(period_in: int, period_out: int, times: int) -> Tensor:
+    """Return the weights of several periods at once, `[times * out, times * in + 2 * width]`."""
+    kernel = resampling_kernel(period_in, period_out)
+    end = (times - 1) * period_in
+    shifted = [
+        F.pad(kernel, (number * period_in, end - number * period_in)) for number in range(times)
+    ]
+    return torch.cat(shifted)
 
 
 @lru_cache(maxsize=16)
@@ -162,11 +178,32 @@ def log_mel(waveform: Tensor) -> Tensor:
         return waveform.new_zeros(0, MEL_BINS)
     frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)  # [frames, 400]
     frames = frames - frames.mean(dim=-1, keepdim=True)
-    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=-1)
-    frames = (frames - PREEMPHASIS * previous) * frame_window().to(frames)
-    spectrum = torch.fft.rfft(frames, n=FFT_SIZE)  # [frames, 257]
-    power = spectrum.abs() ** 2
-    return (power @ mel_filters().to(power).T).clamp(min=ENERGY_FLOOR).log()
+    padded = frames.new_zeros(frames.shape[0], FFT_SIZE)
+    emphasised = padded[:, :FRAME_LENGTH]
+    # In this order, each product rounded: see the head of this file.
+    torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
+    torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
+    torch.sub(frames, emphasised, out=emphasised)
+    emphasised *= frame_window().to(frames)
+    spectrum = torch.fft.rfft(padded)  # [frames, 257]
+    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    energies = torch.cat([power[:, bins] @ weights.to(power) for bins, weights in _bands()], dim=1)
+    return energies.clamp_(min=ENERGY_FLOOR).log_()
+
+
+@lru_cache(maxsize=1)
+def _bands() -> list[tuple[slice, Tensor]]:
+    """Part the mel filters into bands of neighbours, each with the few bins that it covers.
+
+    Returns:
+        Of each band its bins and the weights `[bins, BAND]` of its filters.
+    """
+    bands = []
+    for filters in mel_filters().split(BAND):
+        covered = filters.any(dim=0).nonzero().flatten().tolist()
+        bins = slice(covered[0], covered[-1] + 1)
+        bands.append((bins, filters[:, bins].T.contiguous()))
+    return bands
 
 
 @lru_cache(maxsize=1)
