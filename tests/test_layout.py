@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {"data", "metrics", "masking"},
     "inference": {"data", "models"},
-    "cli": {"data", "models", "masking", "metrics", "modules", "outputs", "inference"},
+    "bench": {"data", "masking"},
+    "cli": {"data", "models", "masking", "metrics", "modules", "outputs", "inference", "bench"},
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 # The module of each bears its name.
-SUBCOMMANDS = ("manifest", "features", "predict", "evaluate", "export", "plot", "demo")
+SUBCOMMANDS = ("manifest", "features", "predict", "evaluate", "export", "plot", "demo", "bench")
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
 Item = TypeVar("Item")
