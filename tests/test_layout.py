@@ -13,7 +13,8 @@ WITHOUT_FAIRSEQ = {
     "masking", "losses", "metrics", "outputs", "modules", "data.manifest", "data.sources",
     "data.features", "data.synthesis", "data.windows", "data.augment", "data.labels",
     "data.label_set", "data.tables", "data.splits", "data.layouts", "data.metadata",
-    "data.discovery", "data.readers",
+    "data.discovery", "data.readers", "data.clip", "data.archives", "data.hdf5", "data.members",
+    "data.shards",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {"data", "metrics", "masking"},
     "inference": {"data", "models"},
-    "bench": {"data", "masking"},
+    "bench": {"data", "models", "masking", "optim"},
     "cli": {"data", "models", "masking", "metrics", "modules", "outputs", "inference", "bench"},
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ class Case:
         ours: computes it as this package does.
         same: both return a tensor, and the two are to be compared.
         clips: clips that one call takes, for a rate.
+        most_rounds: calls of each form at most, of what takes long.
     """
 
     what: str
@@ -34,6 +35,7 @@ class Case:
     ours: Callable[[], Any]
     same: bool = True
     clips: int = 1
+    most_rounds: int = 1000
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def compare(name: str, case: Case, rounds: int) -> Comparison:
         rounds: calls of each form, at least 1.
     """
     first = case.plain(), case.ours()
-    times = [(_time(case.plain), _time(case.ours)) for _ in range(rounds)]
+    times = [(_time(case.plain), _time(case.ours)) for _ in range(min(rounds, case.most_rounds))]
     plain, ours = (statistics.median(column) for column in zip(*times))
     return Comparison(
         name=name,

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from eat_plugin.bench.cases import CASES
+from eat_plugin.bench import front_end, training
 from eat_plugin.bench.timing import Comparison, compare
 from eat_plugin.cli import progress, say
 
+CASES = {**front_end.CASES, **training.CASES}
 NAME = "bench"
 HELP = "time this package beside plain forms of the same computations"
 EXAMPLE = f"""
@@ -25,7 +26,7 @@ examples:
   eat bench --json > bench.json
 
 Each computation runs in two forms, in turn, in one process: ours, and a plain one that reads as its
-definition (eat_plugin/bench/plain.py). Times are medians, ratios are medians of the ratios of the
+definition (eat_plugin/bench/plain*.py). Times are medians, ratios are medians of the ratios of the
 rounds: what else the machine does falls on both. The results of both are compared.
 
 cases: {", ".join(CASES)}
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=50,
-        help="calls of each form (default: %(default)s)",
+        help="calls of each form, fewer of updates (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",

@@ -1,6 +1,7 @@
 """Optimizer ``eat_adamw``: PyTorch's AdamW with fairseq's parameter options and precisions."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import torch
@@ -79,7 +80,7 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=precise[0].is_cuda or None,
+            fused=_has_fused_step(precise[0].device.type),
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -100,6 +101,16 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
             state["exp_avg"] = torch.zeros_like(precise)
             state["exp_avg_sq"] = torch.zeros_like(precise)
         return state
+
+
+@cache
+def _has_fused_step(device_type: str) -> bool:
+    """Whether this PyTorch has a fused step there; since 2.4 it has one on the CPU as well."""
+    try:
+        torch.optim.AdamW([torch.zeros(1, device=device_type, requires_grad=True)], fused=True)
+    except RuntimeError:
+        return False
+    return True
 
 
 @register_optimizer("eat_adamw", dataclass=EatAdamWConfig)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eat_plugin.bench import plain, timing
-from eat_plugin.bench.cases import CASES
+from eat_plugin.bench.front_end import CASES
 from eat_plugin.cli import main
 from eat_plugin.masking import MaskSpec, draw_masks
 
@@ -40,7 +40,8 @@ def test_compare__takes_medians_of_calls_in_turn(monkeypatch):
         return call
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    got = timing.compare("x", timing.Case("what", form("plain"), form("ours"), clips=6), 3)
+    case = timing.Case("what", form("plain"), form("ours"), clips=6, most_rounds=3)
+    got = timing.compare("x", case, rounds=9)
     assert calls == ["plain", "ours"] * 4  # the first round does not count
     assert (got.plain_ms, got.ours_ms, got.ratio) == (4000, 2000, 2)
     assert (got.difference, got.clips_a_second) == (1, 3)

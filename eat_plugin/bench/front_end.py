@@ -1,4 +1,4 @@
-"""The cases of `eat bench`, by name.
+"""The cases of `eat bench` on the way from a file to a batch.
 
 A case is a function that prepares its input, in a folder for files, and returns a `Case`.
 """

@@ -1,0 +1,165 @@
+"""The plain form of a pre-training update, with the weights of a given model.
+
+Every clone's tokens and targets are repeated before they are chosen from, attention makes its table
+of weights, the decoder works on images with channels first and turns them for each norm, and
+fairseq's own modules average the teacher, clip gradients and step.
+
+In this file:
+    compute_losses    the losses of a batch
+    PlainUpdate       whole updates: losses, gradients, clipping, Adam, teacher
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from fairseq.modules import EMAModule, EMAModuleConfig
+from fairseq.optim.adam import Adam
+from fairseq.utils import clip_grad_norm_
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.eat import EatModel
+from ..models.encoder import EatEncoder
+
+
+def compute_losses(
+    student: EatModel, teacher: EatEncoder, source: Tensor, mask: Tensor
+) -> tuple[dict[str, Tensor], int]:
+    """Compute the losses of a batch (EAT, Chen et al. 2024, section 3).
+
+    The model has post-norm blocks, targets as published, and utterances by regression.
+
+    Args:
+        student: the model.
+        teacher: its average.
+        source: [B, C, T, F].
+        mask: [B*K, L], 1 = hidden.
+
+    Returns:
+        The losses, each already weighed, and the number of hidden patches.
+    """
+    cfg = student.cfg
+    clones = cfg.clone_batch
+    encoder, rows = student.patch_encoder, mask.size(0)
+    grid = encoder.grid_of(source)
+    tokens = encoder.embed(source).repeat_interleave(clones, dim=0)  # [B*K, L, D]
+    num_visible = int((mask[0] == 0).sum())
+    order = mask.argsort(dim=1, stable=True)
+    places = order.argsort(dim=1)
+    width = tokens.size(-1)
+    kept = order[:, :num_visible, None].expand(-1, -1, width)
+    x = encoder.contextualize(tokens.gather(1, kept))
+    for block in student.blocks:
+        x, _ = transform(block, x)
+    y = make_targets(teacher, source, cfg.average_top_k_layers).repeat_interleave(clones, dim=0)
+    hidden = mask.bool()
+    num_hidden = int(hidden.sum())
+    losses = {}
+    scale = width**-0.5
+    if cfg.cls_loss > 0:
+        error = F.mse_loss(x[:, 0].to(y.dtype), y.mean(dim=1), reduction="none")
+        losses["cls"] = error * scale * (cfg.cls_loss * num_hidden)
+    noise = torch.randn_like(tokens[:, num_visible:]) * encoder.cfg.mask_noise_std
+    canvas = torch.cat([x[:, 1:], noise], dim=1).gather(1, places[..., None].expand(-1, -1, width))
+    predicted = decode(encoder.decoder, canvas.transpose(1, 2).reshape(rows, width, *grid))
+    predicted = predicted[hidden]
+    error = F.mse_loss(predicted.to(y.dtype), y[hidden], reduction="none")
+    losses["regression"] = error * scale * cfg.d2v_loss
+    return losses, num_hidden
+
+
+def transform(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Take x [N, S, D] through a post-norm block; return its output and its target output."""
+    attention = block.attn
+    batch, length, width = x.shape
+    qkv = attention.qkv(x).reshape(batch, length, 3, attention.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    weights = (q * (width // attention.num_heads) ** -0.5) @ k.transpose(-2, -1)  # [N, heads, S, S]
+    weights = weights.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
+    x = x + attention.proj((weights @ v).transpose(1, 2).reshape(batch, length, width))
+    residual = block.norm1(x)
+    target = block.mlp(residual)
+    return block.norm2(residual + target), target
+
+
+@torch.no_grad()
+def make_targets(teacher: EatEncoder, source: Tensor, top: int) -> Tensor:
+    """Average the normalised outputs of the teacher's last blocks: [B, L, D]."""
+    x = teacher.patch_encoder.contextualize(teacher.patch_encoder.embed(source))
+    layers = []
+    for block in teacher.blocks:
+        x, target = transform(block, x)
+        layers.append(target[:, 1:])
+    normalised = [
+        F.instance_norm(layer.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2))
+        for layer in layers[-top:]
+    ]
+    y = torch.stack(normalised).mean(dim=0).transpose(1, 2)
+    return F.layer_norm(y, y.shape[-1:])
+
+
+def decode(decoder: Any, x: Tensor) -> Tensor:
+    """Take a grid [N, D, rows, columns] through the decoder: [N, L, D]."""
+    for layer in decoder.blocks:
+        y = layer[0](x).transpose(1, -1)
+        y = F.gelu(F.layer_norm(y, y.shape[-1:], eps=1e-5).transpose(1, -1))
+        x = y + x if y.shape == x.shape else y
+    return decoder.proj(x.flatten(2).transpose(1, 2))
+
+
+class PlainUpdate:
+    """Updates a copy of a model, the plain way.
+
+    Args:
+        model: the model; it stays as it is.
+        lr: learning rate.
+        decay: of the teacher.
+        clip_norm: bound of the gradients' norm; None for no bound.
+        eps: of Adam.
+    """
+
+    def __init__(
+        self,
+        model: EatModel,
+        lr: float,
+        decay: float,
+        clip_norm: float | None,
+        eps: float = 1e-8,
+    ) -> None:
+        self.model = copy.deepcopy(model).train()
+        average = nn.ModuleDict(
+            {"modality_encoders": self.model.modality_encoders, "blocks": self.model.blocks}
+        )
+        precise = next(average.parameters()).dtype == torch.float64
+        self.average = EMAModule(average, EMAModuleConfig(ema_decay=decay, ema_fp32=not precise))
+        self.source = average
+        self.optimizer = Adam(
+            self.model.parameters(), lr=lr, betas=(0.9, 0.95), eps=eps, weight_decay=0.05
+        )
+        self.clip_norm = clip_norm
+        self.updates = 0
+
+    @property
+    def teacher(self) -> EatEncoder:
+        """The model whose weights are the averages."""
+        shell = copy.copy(self.model)
+        shell._modules = dict(shell._modules)
+        shell._modules.update(self.average.model._modules)
+        return shell
+
+    def step(self, source: Tensor, mask: Tensor) -> float:
+        """Do one update; return the loss, over the number of hidden patches."""
+        if self.updates:
+            self.average.step(self.source)
+        losses, size = compute_losses(self.model, self.teacher, source, mask)
+        loss = torch.stack([value.sum() for value in losses.values()]).sum() / size
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.updates += 1
+        return float(loss)
