@@ -40,8 +40,9 @@ setup(
         "fairseq": [read_pin("fairseq-fixed")],
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
+        "images": ["pillow>=10.1"],
         "tensorboard": ["tensorboard"],
-        "dev": ["matplotlib", "mypy", "pytest", "ruff", "tensorboard"],
+        "dev": ["h5py", "matplotlib", "mypy", "pytest", "ruff", "scikit-learn", "tensorboard"],
     },
     entry_points={"console_scripts": ["eat = eat_plugin.cli:main"]},
     classifiers=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from eat_plugin.cli import inputs, progress, say
 from eat_plugin.cli.inputs import Failures, Recording
@@ -38,6 +38,9 @@ less than half a patch is left out. Of frame and grid the windows are joined alo
 moment comes once, from the window in whose middle it is nearest, and columns of padding are left
 out; without --hop, column i has its centre at (i + 1/2) p / 100 s. Of utterance and all, a file of
 several windows gives a row for each: [windows, ...]. Shorter files are padded as in training.
+
+A model of images takes images, whole: of H x W pixels, frame is [H/p, D], the mean over each row of
+patches, grid [H/p, W/p, D], without times.
 
 Files that cannot be used are named at the end; the exit code is then 1.
 """
@@ -84,14 +87,16 @@ def run(args: argparse.Namespace) -> int:
         ValueError: An option or an input makes no sense, or no file can be used.
         OSError: A file cannot be read or written.
     """
-    clips, failures = inputs.collect(args.inputs)
-    total = len(clips) + len(failures)
     loaded = inputs.load_model(args)
+    images = loaded.images is not None
+    clips, failures = inputs.collect(args.inputs, images)
+    total = len(clips) + len(failures)
     loaded.check_features(args.granularity, args.layer)
     windowing = loaded.windowing(args.window, args.hop)
     with open_store(args.out) as store:
-        _check_names(store, [clip.name for clip in clips], args.granularity == "grid")
-        recordings = inputs.probe(clips, failures)
+        with_times = args.granularity == "grid" and not images
+        _check_names(store, [clip.name for clip in clips], with_times)
+        recordings = inputs.probe(clips, failures, images)
         _extract(args, loaded, windowing, recordings, failures, store)
         code = inputs.conclude(NAME, failures, total)
     say(f"{args.out}: features of {total - len(failures)} of {total} files")
@@ -99,11 +104,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_names(store: Store, names: list[str], with_times: bool) -> None:
-    """Make sure that no file's features replace another's, or go elsewhere."""
+    """Make sure that no file's features replace another's."""
     owners: dict[str, int] = {}
     for number, name in enumerate(names):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"{name!r} does not lie below the root of its manifest")
         key = store.key(name)
         for taken in (key, store.times_key(key))[: 1 + with_times]:
             owner = owners.setdefault(taken, number)
@@ -124,7 +127,7 @@ def _extract(
     store: Store,
 ) -> None:
     """Compute all windows of all recordings, in order, and store each recording when complete."""
-    plans = [windowing.plan(recording.samples, recording.rate) for recording in recordings]
+    plans = [loaded.plan(windowing, recording.samples, recording.rate) for recording in recordings]
     along_time = args.granularity in ALONG_TIME
     layouts = [ClipLayout(windows, along_time, args.layer == "all") for windows in plans]
     compute = partial(loaded.features, granularity=args.granularity, layer=args.layer)
@@ -144,5 +147,7 @@ def _extract(
         assert array is not None
         layout.put(array, job.number, row)
         if job.number == len(layout.windows) - 1:
-            times = column_times(windowing, layout.windows) if args.granularity == "grid" else None
+            times = None
+            if args.granularity == "grid" and loaded.images is None:
+                times = column_times(windowing, layout.windows)
             store.commit(times)

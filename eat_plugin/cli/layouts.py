@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from eat_plugin.cli.finding import Found
+from eat_plugin.data import archives, hdf5
 from eat_plugin.data.layouts import (
     HELD_OUT,
     Arrangement,
@@ -25,10 +27,13 @@ from eat_plugin.data.layouts import (
     arrange_speech_commands,
 )
 from eat_plugin.data.metadata import arrange_audioset, arrange_esc50, arrange_table
+from eat_plugin.data.shards import TEXTS, arrange_webdataset
 
 PLAIN = "plain"
 PLAIN_HELD_OUT = "valid"  # the split of clips without labels that are held out
 EXTENSIONS = ("wav", "flac", "ogg", "mp3")
+CONTAINERS = (*archives.ENDINGS, *hdf5.ENDINGS)
+OF_SOUND = ("esc50", "speech_commands", "audioset")  # of which there are no images
 HOLD_OUTS = ("valid", "fold", "valid_groups")  # options that hold clips out
 
 
@@ -36,37 +41,45 @@ class Layout(NamedTuple):
     """A way to store a data set.
 
     Attributes:
-        arrange: Finds its clips, given the options, the root, and the files below the root.
+        arrange: Says which clips it has, given the options, the root, and what is below the root.
         options: What it takes beside the options of every layout.
         required: Those that have to be given.
+        containers: Endings of files whose clips it takes, too.
+        texts: Endings of texts that it wants from archives.
     """
 
-    arrange: Callable[[argparse.Namespace, Path, list[str]], Arrangement]
+    arrange: Callable[[argparse.Namespace, Path, Found], Arrangement]
     options: tuple[str, ...]
     required: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 LAYOUTS = {
     PLAIN: Layout(
-        lambda args, root, names: arrange_plain(names, args.split), ("ext", "split", "valid")
+        lambda args, root, found: arrange_plain(found.names, args.split),
+        ("ext", "split", "valid"),
+        containers=CONTAINERS,
     ),
     "folders": Layout(
-        lambda args, root, names: arrange_folders(names, args.split), ("ext", "split", "valid")
+        lambda args, root, found: arrange_folders(found.names, args.split),
+        ("ext", "split", "valid"),
+        containers=CONTAINERS,
     ),
     "esc50": Layout(
-        lambda args, root, names: arrange_esc50(root, args.fold, args.split),
+        lambda args, root, found: arrange_esc50(root, args.fold, args.split),
         ("split", "valid", "fold"),
     ),
     "speech_commands": Layout(
-        lambda args, root, names: arrange_speech_commands(root, names), ("ext",)
+        lambda args, root, found: arrange_speech_commands(root, found.names), ("ext",)
     ),
     "audioset": Layout(
-        lambda args, root, names: arrange_audioset(names, args.csv, args.classes, args.split),
+        lambda args, root, found: arrange_audioset(found.names, args.csv, args.classes, args.split),
         ("ext", "split", "valid", "csv", "classes"),
         ("csv", "classes"),
     ),
     "csv": Layout(
-        lambda args, root, names: arrange_table(
+        lambda args, root, found: arrange_table(
             root,
             args.csv,
             args.path_column or "filename",
@@ -82,11 +95,20 @@ LAYOUTS = {
         ("csv",),
     ),
     "pattern": Layout(
-        lambda args, root, names: arrange_pattern(
-            names, args.pattern, args.valid_groups, args.split
+        lambda args, root, found: arrange_pattern(
+            found.names, args.pattern, args.valid_groups, args.split
         ),
         ("ext", "split", "valid", "pattern", "valid_groups"),
         ("pattern",),
+        CONTAINERS,
+    ),
+    "webdataset": Layout(
+        lambda args, root, found: arrange_webdataset(
+            found.names, found.texts, args.json_key, args.split
+        ),
+        ("ext", "split", "valid", "json_key"),
+        containers=archives.ENDINGS,
+        texts=TEXTS,
     ),
 }
 CHOOSABLE = sorted({option for layout in LAYOUTS.values() for option in layout.options})
@@ -131,6 +153,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         type=_split_names,
         help="pattern: hold out the clips whose 'group' (speaker, site, folder...) is one of these",
+    )
+    group.add_argument(
+        "--json-key",
+        metavar="NAME",
+        help="webdataset: what the label is called in KEY.json (default: label, and KEY.cls is "
+        "looked for first)",
     )
 
 

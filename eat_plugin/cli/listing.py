@@ -5,22 +5,22 @@ In this file:
     refuse_overlap      a split of an earlier run must not share clips with this one's
     write_rejected      rejected.tsv
     write_missing       missing.tsv
-    write_splits        SPLIT.tsv
+    write_splits        SPLIT.tsv, SPLIT.archives
     write_all_labels    SPLIT.lbl, label_descriptors.csv, class_counts.csv, train.weights.csv
     summarise           totals
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from eat_plugin.cli import say
+from eat_plugin.data.archives import Fingerprint, find_containers, write_archives
 from eat_plugin.data.labels import (
     ClipLabels,
     LabelSet,
@@ -32,6 +32,7 @@ from eat_plugin.data.labels import (
 )
 from eat_plugin.data.layouts import TRAIN, Arrangement
 from eat_plugin.data.manifest import encode_name, replacing, write_manifest
+from eat_plugin.data.members import readable
 from eat_plugin.data.tables import TableError, write_csv
 
 REJECTED, MISSING = "rejected", "missing"
@@ -41,7 +42,10 @@ CLASSES_SHOWN = 10
 
 
 class Clip(NamedTuple):
-    """A usable file: path below the root, split, labels, samples, and their rate in Hz."""
+    """A usable file: path below the root, split, labels, samples, and their rate in Hz.
+
+    Of an image the samples are its pixels, and the rate is 0.
+    """
 
     name: str
     split: str
@@ -94,13 +98,7 @@ def write_rejected(out: Path, rejected: list[tuple[str, str]]) -> None:
     """Write the paths that cannot be used, each with the reason."""
     with replacing(out / f"{REJECTED}.tsv") as file:
         for name, reason in sorted(rejected):
-            file.write(f"{_escape(name)}\t{_escape(reason)}\n".encode())
-
-
-def _escape(text: str) -> str:
-    """Spell what a line of UTF-8 cannot hold with backslashes."""
-    readable = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return readable.translate({ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"})
+            file.write(f"{readable(name)}\t{readable(reason)}\n".encode())
 
 
 def write_missing(out: Path, missing: list[str]) -> None:
@@ -109,12 +107,29 @@ def write_missing(out: Path, missing: list[str]) -> None:
         file.writelines(f"{line}\n".encode() for line in missing)
 
 
-def write_splits(out: Path, root: Path, splits: dict[str, list[Clip]]) -> None:
-    """Write a manifest for each split, and say so."""
+def write_splits(
+    out: Path,
+    root: Path,
+    splits: dict[str, list[Clip]],
+    fingerprints: Mapping[str, Fingerprint],
+) -> None:
+    """Write a manifest for each split with what tells whether its archives change, and say so.
+
+    Args:
+        out: The folder.
+        root: The root of the manifests.
+        splits: The clips.
+        fingerprints: Of all archives and HDF5 files that clips are in.
+    """
     for split, clips in splits.items():
         path = out / f"{split}.tsv"
+        # In this order: an interruption in between leaves what check_archives refuses.
         write_manifest(path, root, ((clip.name, clip.samples) for clip in clips))
-        say(f"{path}: {len(clips)} clips, {_hours(clips):.2f} hours")
+        say(f"{path}: {_amount(clips)}")
+        used = find_containers(root, (clip.name for clip in clips)) if fingerprints else []
+        write_archives(out / f"{split}.archives", {name: fingerprints[name] for name in used})
+        if used:
+            say(f"{out / split}.archives: {len(used)} archives or HDF5 files that clips are in")
 
 
 def write_all_labels(out: Path, splits: dict[str, list[Clip]], label_set: LabelSet) -> None:
@@ -189,10 +204,14 @@ def summarise(
     if found.missing is not None:
         say(f"{out / MISSING}.tsv: {len(found.missing)} missing")
         say(f"not in the table: {found.unlisted} files")
-    say(f"total: {len(clips)} clips, {_hours(clips):.2f} hours")
+    say(f"total: {_amount(clips)}")
     rates = Counter(clip.rate for clip in clips)
-    say("rates: " + ", ".join(f"{rate} Hz ({rates[rate]})" for rate in sorted(rates)))
+    if 0 not in rates:
+        say("rates: " + ", ".join(f"{rate} Hz ({rates[rate]})" for rate in sorted(rates)))
 
 
-def _hours(clips: list[Clip]) -> float:
-    return sum(clip.samples / clip.rate for clip in clips) / 3600
+def _amount(clips: list[Clip]) -> str:
+    if clips and clips[0].rate == 0:
+        return f"{len(clips)} images, {sum(clip.samples for clip in clips) / 1e6:.2f} megapixels"
+    hours = sum(clip.samples / clip.rate for clip in clips) / 3600
+    return f"{len(clips)} clips, {hours:.2f} hours"

@@ -21,6 +21,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
+from eat_plugin.data.archives import find_span
 from eat_plugin.data.manifest import replacing
 
 HDF5 = (".h5", ".hdf5")
@@ -89,6 +90,8 @@ class _Folder(Store):
         self._open: tuple[str, Path, np.memmap] | None = None
 
     def key(self, name: str) -> str:
+        if find_span(name) is not None:  # archive.zip:OFFSET:LENGTH
+            return f"{name}.npy"
         return str(PurePosixPath(name).with_suffix(".npy"))
 
     def times_key(self, key: str) -> str:

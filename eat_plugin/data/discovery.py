@@ -4,6 +4,7 @@ In this file:
     find_files         walks a folder tree
     sort_out           parts what a manifest can hold from what it cannot
     probe_all          lengths and rates, by several processes
+    list_all           what is in archives, by several processes
     available_cores    how many processes make sense
 """
 
@@ -13,15 +14,21 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from .manifest import encode_name
+from .manifest import check_name
+from .members import Contents, list_members
 from .sources import ClipError, probe_audio
 
 CHUNK = 64  # files that a worker process probes at a time
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def find_files(root: Path, extensions: set[str]) -> Iterator[tuple[str, str | None]]:
@@ -29,7 +36,7 @@ def find_files(root: Path, extensions: set[str]) -> Iterator[tuple[str, str | No
 
     Args:
         root: The folder.
-        extensions: Endings of file names, lower case, without the dot.
+        extensions: Endings of file names, lower case, without the dot; as ``tar.gz``, too.
 
     Yields:
         The path below ``root`` of each file with such an ending, and None; or of a folder that
@@ -57,8 +64,14 @@ def find_files(root: Path, extensions: set[str]) -> Iterator[tuple[str, str | No
             name = f"{folder}{entry.name}"
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(f"{name}/")
-            elif os.path.splitext(name)[1].lower().lstrip(".") in extensions:
+            elif not extensions.isdisjoint(endings_of(entry.name)):
                 yield name, None
+
+
+def endings_of(name: str) -> list[str]:
+    """Return the ending of a file's name, and its last two as one; lower case, without the dot."""
+    _, *parts = name.lower().lstrip(".").rsplit(".", 2)
+    return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -83,7 +96,7 @@ def sort_out(
     for name, problem in found:
         if problem is None:
             try:
-                encode_name(name)
+                check_name(name)
             except ValueError as error:
                 problem = str(error)
         if problem is None:
@@ -93,36 +106,88 @@ def sort_out(
     return sorted(names), rejected
 
 
-def probe_all(paths: list[str], workers: int) -> Iterator[tuple[int, int] | str]:
+def probe_all(
+    paths: list[str],
+    workers: int,
+    probe: Callable[[str], tuple[int, int]] = probe_audio,
+) -> Iterator[tuple[int, int] | str]:
     """Read the headers of files, in parallel.
 
     Args:
         paths: The files.
         workers: Processes to use at most. (Threads do not help: next to what soundfile does in
             Python, reading a header is quick.)
+        probe: Reads one header; it may raise ClipError.
 
     Yields:
-        For each file, in order: its samples and rate in Hz, or what is wrong with it.
+        For each file, in order: what ``probe`` returns, of sound its samples and rate in Hz, or
+        what is wrong with it.
 
     Raises:
         OSError: A worker process died.
     """
-    workers = min(workers, math.ceil(len(paths) / CHUNK))
+    return in_processes(partial(_probe, probe=probe), paths, workers, CHUNK)
+
+
+def list_all(
+    paths: list[str],
+    endings: set[str],
+    text_endings: set[str],
+    checksum: bool,
+    workers: int,
+) -> Iterator[Contents]:
+    """List what is in archives and HDF5 files, in parallel.
+
+    Args:
+        paths: The archives.
+        endings: As `list_members` takes them.
+        text_endings: As `list_members` takes them.
+        checksum: Take the SHA-256 of each, too.
+        workers: Processes to use at most.
+
+    Yields:
+        What is in each, in order.
+
+    Raises:
+        OSError: A worker process died.
+    """
+    task = partial(list_members, endings=endings, text_endings=text_endings, checksum=checksum)
+    return in_processes(task, paths, workers, 1)
+
+
+def in_processes(
+    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
+) -> Iterator[Result]:
+    """Apply a function to many items, in parallel.
+
+    Args:
+        function: What to do; it and its results can be pickled.
+        items: What to do it with.
+        workers: Processes to use at most.
+        chunk: Items that a process takes at a time.
+
+    Yields:
+        The results, in order.
+
+    Raises:
+        OSError: A worker process died.
+    """
+    workers = min(workers, math.ceil(len(items) / chunk))
     if workers < 2:
-        yield from map(_probe, paths)
+        yield from map(function, items)
         return
     pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
     try:
-        yield from pool.map(_probe, paths, chunksize=CHUNK)
+        yield from pool.map(function, items, chunksize=chunk)
     except BrokenProcessPool as error:
-        raise OSError("a process that reads headers died; is there enough memory?") from error
+        raise OSError("a worker process died; is there enough memory?") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _probe(path: str) -> tuple[int, int] | str:
+def _probe(path: str, probe: Callable[[str], tuple[int, int]]) -> tuple[int, int] | str:
     try:
-        return probe_audio(path)
+        return probe(path)
     except ClipError as error:
         return str(error)
 

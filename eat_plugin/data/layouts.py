@@ -24,6 +24,7 @@ HELD_OUT = "eval"  # the split of labelled clips that are held out
 SPLIT_FOLDERS = {"train", "training", "valid", "val", "validation", "dev", "test", "eval"}
 BACKGROUND_NOISE = "_background_noise_"  # of Speech Commands: minutes of noise, no words
 SPEECH_COMMANDS_LISTS = {"validation_list.txt": "valid", "testing_list.txt": HELD_OUT}
+ARCHIVE = re.compile(r"\.(?:zip|tar|h5|hdf5)$", re.IGNORECASE)
 CHOICES_SHOWN = 20
 
 
@@ -79,7 +80,7 @@ def arrange_folders(names: list[str], split: str) -> Arrangement:
     """Take the folder below the root that a file is in, at whatever depth, for its class.
 
     Args:
-        names: Paths below the root, sorted.
+        names: Paths below the root, sorted. An archive is a folder; its ending is left out.
         split: The split of all files.
 
     Raises:
@@ -90,6 +91,7 @@ def arrange_folders(names: list[str], split: str) -> Arrangement:
     for name in names:
         folder, slash, _ = name.partition("/")
         if slash:
+            folder = ARCHIVE.sub("", folder)
             entries.append(Entry(name, split, labels.setdefault(folder, (folder,))))
         else:
             rejected.append((name, "is in no folder that could name its class"))

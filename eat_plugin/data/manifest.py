@@ -9,6 +9,7 @@ In this file:
     read_manifest    from a file
     write_manifest   to a file
     encode_name      what of a path can stand in a manifest
+    check_name       what of it can be the name of a clip
     replacing        a file written whole or not at all
 """
 
@@ -92,7 +93,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
     Raises:
         ManifestError: The file cannot be read; the root is not a folder; a line is not
-            ``path<TAB>samples``; two lines name the same path; there are no clips.
+            ``path<TAB>samples``; a path leaves the root; two lines name the same path; there are no
+            clips.
     """
     names, ends, sizes, hashes = bytearray(), array("q"), array("q"), array("q")
     number = 1
@@ -132,9 +134,15 @@ def _parse_line(line: bytes) -> tuple[bytes, int]:
     if not tab:
         raise ValueError(f"expected 'path<TAB>samples', found no tab in {_show(line)}")
     _decode(name, "a path before the tab")
+    if (b".." in name or name.startswith(b"/")) and _leaves_root(name):  # no call for most
+        raise ValueError(f"expected a path below the root, without '..', got {_show(name)}")
     if not samples.isdigit() or len(samples) > MOST_DIGITS:
         raise ValueError(f"expected the number of samples after the tab, got {_show(samples)}")
     return name, int(samples)
+
+
+def _leaves_root(name: bytes) -> bool:
+    return name.startswith(b"/") or b".." in name.split(b"/")
 
 
 def _decode(text: bytes, expected: str) -> str:
@@ -175,8 +183,8 @@ def write_manifest(
         entries: Path and number of samples of each clip.
 
     Raises:
-        ValueError: A path cannot stand in a manifest (see `encode_name`), or a number of samples
-            is negative.
+        ValueError: A path cannot stand in a manifest (see `encode_name`) or leaves the root, or a
+            number of samples is negative.
         OSError: The file cannot be written.
     """
     with replacing(path) as file:
@@ -184,7 +192,7 @@ def write_manifest(
         for name, samples in entries:
             if samples < 0:
                 raise ValueError(f"the number of samples of {name!r} is negative: {samples}")
-            file.write(b"%b\t%d\n" % (encode_name(name), samples))
+            file.write(b"%b\t%d\n" % (check_name(name), samples))
 
 
 def encode_name(name: str) -> bytes:
@@ -205,6 +213,21 @@ def encode_name(name: str) -> bytes:
         return name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(f"a manifest cannot hold a path that is not UTF-8: {name!r}") from error
+
+
+def check_name(name: str) -> bytes:
+    """Return the bytes by which a manifest spells the name of a clip.
+
+    Args:
+        name: A path relative to the root.
+
+    Raises:
+        ValueError: As in `encode_name`, or the path leaves the root.
+    """
+    encoded = encode_name(name)
+    if _leaves_root(encoded):
+        raise ValueError(f"a manifest cannot hold a path that leaves its root: {name!r}")
+    return encoded
 
 
 @contextmanager

@@ -1,25 +1,41 @@
-"""Where waveforms come from: audio files, read whole or in part, with what is wrong named.
+"""Where waveforms come from, read whole or in part, with what is wrong named.
+
+The path alone says what a clip is:
+    name                         an audio file; one that is there goes before all below
+    archive.zip:OFFSET:LENGTH    an audio file stored uncompressed in a zip archive, read in place
+    archive.tar:OFFSET:LENGTH    an audio file in a tar archive
+    file.h5/key/of/dataset       a dataset of an HDF5 file (see ``hdf5``)
 
 In this file:
-    ClipError     a clip that cannot be used, and why
     probe_audio   length and rate of a clip, from its header alone
     read_audio    the samples of a clip, one channel
+    read_blocks   the same, one part after another: for clips of any length
+    open_clip     a clip, for reading as one likes
+    ClipError     a clip that cannot be used, and why
 
 Everything a damaged file can do ends in a ClipError; the caller knows the path and adds it.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
+
+from .archives import Span, find_span
+from .clip import AudioClip, ClipError
+from .hdf5 import find_dataset, open_dataset
+from .wav import find_wav
+
+__all__ = ["AudioClip", "ClipError", "open_clip", "probe_audio", "read_audio", "read_blocks"]
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
 LONGEST_CLIP = 1 << 40  # samples; libsndfile gives 2**63 - 1 where it cannot tell
@@ -30,15 +46,11 @@ MISSING_TOLERANCE = 0.01  # of a wav's data; some writers declare a few bytes to
 UNKNOWN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs that write to a pipe declare
 
 
-class ClipError(ValueError):
-    """A clip that cannot be used. The message says what is wrong, without the clip's path."""
-
-
 def probe_audio(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Read a clip's length and rate from its header; no samples are decoded.
 
     Args:
-        path: An audio file: wav, flac, ogg, mp3 or another format that libsndfile reads.
+        path: A clip. Audio files are wav, flac, ogg, mp3 or another format that libsndfile reads.
 
     Returns:
         The number of samples of a channel, and the sampling rate in Hz.
@@ -61,7 +73,7 @@ def read_audio(
     Only the part asked for is decoded. An mp3's length, an estimate, may be off by 2304 samples.
 
     Args:
-        path: An audio file.
+        path: A clip.
         expected_samples: The length that the clip's header has to give, a manifest's entry.
         start: First sample to read, at the clip's own rate.
         num_samples: Samples to read at most; None reads to the end.
@@ -78,9 +90,7 @@ def read_audio(
     if start < 0 or (num_samples is not None and num_samples < 1):
         raise ValueError(f"cannot read {num_samples} samples from sample {start}")
     with open_clip(path) as clip:
-        tolerance = MP3_TOLERANCE if "MPEG" in clip.subtype else 0
-        if expected_samples is not None and abs(clip.frames - expected_samples) > tolerance:
-            raise ClipError(f"has {clip.frames} samples, but {expected_samples} were expected")
+        tolerance = _check_length(clip, expected_samples)
         wanted = clip.frames - start
         if num_samples is not None:
             wanted = min(wanted, num_samples)
@@ -96,12 +106,50 @@ def read_audio(
     return torch.from_numpy(waveform), rate
 
 
+def read_blocks(
+    path: str | os.PathLike[str], seconds: int, expected_samples: int | None = None
+) -> Iterator[tuple[Tensor, int]]:
+    """Read a clip from its start to its end in parts, and average its channels.
+
+    Args:
+        path: A clip.
+        seconds: Length of a part; the last one may be shorter.
+        expected_samples: The length that the clip's header has to give, a manifest's entry.
+
+    Yields:
+        What ``read_audio`` would return of each part.
+
+    Raises:
+        ClipError: As ``read_audio`` of the whole clip.
+    """
+    with open_clip(path) as clip:
+        tolerance = _check_length(clip, expected_samples)
+        found, total, rate = 0, clip.frames, clip.samplerate
+        while found < total:
+            waveform = _read_mono(clip, min(seconds * rate, total - found))
+            if len(waveform) == 0:
+                break
+            _check_values(waveform)
+            yield torch.from_numpy(waveform), rate
+            found += len(waveform)
+        if found == 0 or found < total - tolerance:
+            raise ClipError(f"is truncated: {found} of {total} samples could be decoded")
+
+
+def _check_length(clip: AudioClip, expected_samples: int | None) -> int:
+    """Compare a clip's length with what is expected; return by how much decoding may differ."""
+    tolerance = MP3_TOLERANCE if "MPEG" in clip.subtype else 0
+    if expected_samples is not None and abs(clip.frames - expected_samples) > tolerance:
+        raise ClipError(f"has {clip.frames} samples, but {expected_samples} were expected")
+    return tolerance
+
+
 @contextmanager
-def open_clip(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+def open_clip(path: str | os.PathLike[str]) -> Iterator[AudioClip]:
     """Open a clip for reading, its header checked: the one place that tells sources apart.
 
     Args:
-        path: What the manifest names: today, always a file.
+        path: What the manifest names, below its root.
 
     Yields:
         The open clip. What goes wrong while it is open is raised as a ClipError, too.
@@ -109,24 +157,41 @@ def open_clip(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
     Raises:
         ClipError: The clip cannot be opened, is not audio, or its header makes no sense.
     """
-    with _open_file(path) as clip:
+    with _open_source(os.fspath(path)) as clip:
         _check_header(clip)
         yield clip
 
 
+def _open_source(path: str) -> AbstractContextManager[AudioClip]:
+    span = find_span(path)
+    if span is not None and not os.path.lexists(path):
+        return _open_file(span.archive, span)
+    dataset = find_dataset(path)
+    if dataset is not None:
+        return open_dataset(*dataset)
+    return _open_file(path)
+
+
 @contextmanager
-def _open_file(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
+    """Open an audio file, or the part of an archive that is one."""
     # By descriptor: libsndfile would guess at a format from the file's name, soundfile likewise.
+    descriptor = _open_descriptor(path, "" if span is None else "the archive ")
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no wait on a pipe
-    except OSError as error:
-        raise ClipError(f"cannot be opened: {error.strerror}") from error
-    except ValueError as error:  # a name with a null byte, or that the file system cannot spell
-        raise ClipError(f"cannot be opened: {error}") from error
-    try:
-        _check_file(os.fstat(descriptor))
-        with soundfile.SoundFile(descriptor, closefd=False) as clip:
-            yield clip
+        status = os.fstat(descriptor)
+        _check_file(status, "" if span is None else "the archive ")
+        source = descriptor if span is None else _ByteRange(descriptor, span, status.st_size)
+        first, length = (0, status.st_size) if span is None else (span.start, span.length)
+        wav = find_wav(descriptor, first, first + length)
+        if wav is not None:
+            yield wav
+            return
+        try:
+            with soundfile.SoundFile(source, closefd=False) as clip:
+                yield clip
+        finally:
+            if isinstance(source, _ByteRange) and source.error is not None:
+                raise source.error  # what libsndfile made of it says less
     except soundfile.LibsndfileError as error:
         raise ClipError(f"cannot be decoded: {error.error_string.rstrip('. ')}") from error
     except (soundfile.SoundFileError, OSError, OverflowError, MemoryError) as error:
@@ -135,16 +200,67 @@ def _open_file(path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
         os.close(descriptor)
 
 
-def _check_file(status: os.stat_result) -> None:
+def _open_descriptor(path: str, subject: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no wait on a pipe
+    except OSError as error:
+        raise ClipError(f"{subject}cannot be opened: {error.strerror}") from error
+    except ValueError as error:  # a name with a null byte, or that the file system cannot spell
+        raise ClipError(f"{subject}cannot be opened: {error}") from error
+
+
+class _ByteRange:
+    """A part of an open file, for soundfile to read as if it were a file.
+
+    libsndfile calls these methods, and no exception can pass through it: it is kept in ``error``.
+    """
+
+    def __init__(self, descriptor: int, span: Span, size: int) -> None:
+        if span.start + span.length > size:
+            raise ClipError(
+                f"is outside of its archive, bytes {span.start} to {span.start + span.length} of "
+                f"{size}: the archive is truncated, or another than the one that was indexed"
+            )
+        if span.length == 0:
+            raise ClipError("is empty: 0 bytes")
+        self.error: OSError | None = None
+        self._file = io.FileIO(descriptor, closefd=False)
+        self._start, self._length = span.start, span.length
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position within the part."""
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}
+        self._position = max(0, origins[whence] + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position within the part."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, as far as the part goes; return the number of bytes."""
+        wanted = max(0, min(len(buffer), self._length - self._position))
+        try:
+            self._file.seek(self._start + self._position)
+            count = self._file.readinto(memoryview(buffer)[:wanted])
+        except OSError as error:
+            self.error = error
+            return 0
+        self._position += count
+        return count
+
+
+def _check_file(status: os.stat_result, subject: str) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise ClipError("is a directory, not a file")
+        raise ClipError(f"{subject}is a directory, not a file")
     if not stat.S_ISREG(status.st_mode):
-        raise ClipError("is not a regular file")
+        raise ClipError(f"{subject}is not a regular file")
     if status.st_size == 0:
-        raise ClipError("is empty: 0 bytes")
+        raise ClipError(f"{subject}is empty: 0 bytes")
 
 
-def _check_header(clip: soundfile.SoundFile) -> None:
+def _check_header(clip: AudioClip) -> None:
     if not LOWEST_RATE <= clip.samplerate <= HIGHEST_RATE:
         raise ClipError(
             f"has a sampling rate of {clip.samplerate} Hz; "
@@ -163,7 +279,7 @@ def _check_header(clip: soundfile.SoundFile) -> None:
         raise ClipError(f"is truncated: {found} of {size} bytes of samples are there")
 
 
-def _read_mono(clip: soundfile.SoundFile, wanted: int) -> np.ndarray:
+def _read_mono(clip: AudioClip, wanted: int) -> np.ndarray:
     """Decode up to ``wanted`` samples from where the clip stands, channels averaged, `[n]`."""
     blocks = []
     longest = max(1, BLOCK // clip.channels)
@@ -173,11 +289,13 @@ def _read_mono(clip: soundfile.SoundFile, wanted: int) -> np.ndarray:
             break
         blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
         wanted -= len(block)
+    if len(blocks) == 1:
+        return blocks[0]
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
 def _check_values(waveform: np.ndarray) -> None:
-    loudest = np.abs(waveform).max()
+    loudest = np.maximum(waveform.max(), -waveform.min())
     if not np.isfinite(loudest):
         raise ClipError("has samples that are not finite numbers")
     if loudest > LOUDEST_SAMPLE:

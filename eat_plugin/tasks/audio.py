@@ -13,7 +13,9 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from torch import nn
 
+from ..data.archives import check_archives
 from ..data.manifest import Manifest, read_manifest
+from . import statistics
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class AudioTask(FairseqTask):
 
     def __init__(self, cfg: FairseqDataclass, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
+        statistics.settle(cfg, kwargs.get("from_checkpoint", False))
+        self._compared = False
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor where processes add up on their GPUs
         self._updates = 0
@@ -43,13 +47,17 @@ class AudioTask(FairseqTask):
         """Read the manifest of a split.
 
         Raises:
-            ManifestError: if it is missing or broken.
+            ManifestError: if it is missing or broken, or an archive of its clips has changed.
             ValueError: if this is one of several processes that do not know of each other.
         """
         if split == "train":
             _refuse_lone_processes()
         manifest = read_manifest(Path(self.cfg.data) / f"{split}.tsv")
+        check_archives(Path(self.cfg.data) / f"{split}.archives", manifest.root)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
+        if split == "train" and not self._compared:
+            self._compared = True
+            statistics.compare(self.cfg, manifest)
         return manifest
 
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:

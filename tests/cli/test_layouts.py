@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
+from eat_plugin.cli.layouts import LAYOUTS
 from eat_plugin.data.labels import clip_weights, read_label_set, read_labels, read_weights
 from eat_plugin.data.manifest import read_manifest
 
@@ -270,6 +271,8 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
         ),
         ("--layout csv --csv t.csv --split-column a --split b", "--split names one split"),
         ("--layout csv --csv t.csv --label-separator=", "must not be empty"),
+        ("--layout folders --json-key a", "does not use --json-key, which is for: webdataset"),
+        ("--layout webdataset", "none of the 3 audio files under"),
         ("--layout pattern --pattern . --valid-groups ,", "must not be empty"),
         ("--layout folders --valid 0.1 --split eval", "--valid needs another --split than 'eval'"),
         ("--layout esc50 --fold 1 --split eval", "--fold needs another --split than 'eval'"),
@@ -319,8 +322,7 @@ def test_help__has_an_example_of_each_layout(capsys: pytest.CaptureFixture[str])
         run("--help")
     shown = capsys.readouterr().out.replace("\\\n", " ")
     examples = [line for line in shown.splitlines() if line.startswith("    eat manifest ")]
-    layouts = ("plain", "folders", "esc50", "speech_commands", "audioset", "csv", "pattern")
-    for layout in layouts[1:]:
+    for layout in [layout for layout in LAYOUTS if layout != "plain"]:
         assert any(f"--layout {layout} " in f"{example} " for example in examples)
     assert any("--layout" not in example for example in examples)
 

@@ -225,7 +225,7 @@ def test_main__interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupt(path: str) -> None:
+    def interrupt(path: str, **options: object) -> None:
         signal.raise_signal(signal.SIGINT)  # to this thread, at once
 
     monkeypatch.setattr(discovery, "_probe", interrupt)

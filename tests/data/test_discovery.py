@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 import soundfile
 
 from eat_plugin.data import discovery
-from eat_plugin.data.discovery import available_cores, find_files, probe_all, sort_out
+from eat_plugin.data.discovery import (
+    available_cores,
+    endings_of,
+    find_files,
+    list_all,
+    probe_all,
+    sort_out,
+)
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -23,6 +31,24 @@ def test_find_files__by_their_endings(tmp_path: Path) -> None:
     touch(tmp_path, "b/c.WAV", "a.wav", "a.flac", "wav", "b/d/e.wav")
     found = list(find_files(tmp_path, {"wav"}))
     assert sorted(found) == [("a.wav", None), ("b/c.WAV", None), ("b/d/e.wav", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "endings"),
+    [
+        ("a.WAV", ["wav"]),
+        ("a.b.tar.GZ", ["gz", "tar.gz"]),
+        ("a.tar", ["tar"]),
+        *(("wav", []), (".wav", []), ("a.", [""])),
+    ],
+)
+def test_endings_of__one_and_two(name: str, endings: list) -> None:
+    assert endings_of(name) == endings
+
+
+def test_find_files__by_two_endings(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tar.gz", "b.gz", "c.zip", "tar.gz")
+    assert sorted(find_files(tmp_path, {"tar.gz", "zip"})) == [("a.tar.gz", None), ("c.zip", None)]
 
 
 def test_find_files__follows_links_and_visits_each_folder_once(tmp_path: Path) -> None:
@@ -53,9 +79,10 @@ def test_find_files__a_root_that_cannot_be_listed(tmp_path: Path) -> None:
 
 
 def test_sort_out__what_a_manifest_cannot_hold() -> None:
-    names, rejected = sort_out([("b", None), ("a\tb", None), ("a", None), ("c/", "why")])
+    found = [("b", None), ("a\tb", None), ("a", None), ("c/", "why"), ("../d", None)]
+    names, rejected = sort_out(found)
     assert names == ["a", "b"]
-    assert [name for name, _ in rejected] == ["a\tb", "c/"]
+    assert [name for name, _ in rejected] == ["a\tb", "c/", "../d"]
     assert rejected[1][1] == "why"
 
 
@@ -81,8 +108,24 @@ def test_probe_all__a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(discovery, "CHUNK", 2)
     monkeypatch.setattr(discovery, "_ignore_interrupts", lambda: os._exit(1))
     monkeypatch.setattr(discovery, "ProcessPoolExecutor", make_pool)
-    with pytest.raises(OSError, match="a process that reads headers died"):
+    with pytest.raises(OSError, match="a worker process died"):
         list(probe_all(["a"] * 10, workers=2))
+
+
+def test_list_all__in_order_however_many_workers(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.zip") for number in range(4)]
+    for number, path in enumerate(paths):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{number}.wav", bytes(number))
+            archive.writestr(f"{number}.cls", b"cat")
+    paths.insert(2, str(tmp_path / "none.zip"))
+    one, two = (list(list_all(paths, {"wav"}, {"cls"}, True, workers)) for workers in (1, 2))
+    assert one == two
+    assert [list(contents.clips) for contents in one] == [
+        *(["0.wav"], ["1.wav"], [], ["2.wav"], ["3.wav"])
+    ]
+    assert one[0].texts == {"0.cls": b"cat"}
+    assert len(one[0].fingerprint.sha256) == 64
 
 
 def test_available_cores__is_at_least_one() -> None:

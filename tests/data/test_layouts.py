@@ -44,6 +44,14 @@ def test_arrange_folders__the_folder_below_the_root() -> None:
     assert found.label_set.ids == ("cat", "dog")
 
 
+def test_arrange_folders__an_archive_is_a_folder_without_its_ending() -> None:
+    names = ["bird.H5/1", "cat.tar/deep/1.wav", "cat/1.wav", "dog.zip/1.wav", "v1.0/1.wav"]
+    found = arrange_folders(names, "train")
+    assert [entry.labels for entry in found.entries] == [
+        *(("bird",), ("cat",), ("cat",), ("dog",), ("v1.0",))
+    ]
+
+
 def test_arrange_folders__splits_are_no_classes() -> None:
     with pytest.raises(ValueError, match="folders Test, train are splits .* --layout pattern"):
         arrange_folders(["Test/dog/1", "train/dog/1"], "train")

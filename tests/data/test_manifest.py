@@ -87,6 +87,10 @@ def test_read_manifest__relative_root(tmp_path: Path, monkeypatch: pytest.Monkey
         ("a.wav\t" + "9" * 19, "got '9999999999999999999'"),
         ("a\0.wav\t1", "null byte"),
         ("x" * 5_000, r"no tab in 'x{80}'\.\.\."),
+        ("../a.wav\t1", "below the root, without '..', got '../a.wav'"),
+        ("a/../../b.wav\t1", "below the root, without '..', got 'a/../../b.wav'"),
+        ("a.h5/..\t1", "below the root, without '..', got 'a.h5/..'"),
+        ("/etc/passwd\t1", "below the root, without '..', got '/etc/passwd'"),
     ],
 )
 def test_read_manifest__names_the_line_that_is_wrong(
@@ -95,6 +99,12 @@ def test_read_manifest__names_the_line_that_is_wrong(
     path = write_text(tmp_path, "good.wav\t1", line, "good too.wav\t1")
     with pytest.raises(ManifestError, match=f"^{path}:3: .*{problem}"):
         read_manifest(path)
+
+
+def test_read_manifest__dots_that_do_not_leave_the_root(tmp_path: Path) -> None:
+    names = ["..a.wav", "a../b..c", "...", "./a.wav", "a.zip:0:1", "x.h5/a"]
+    manifest = read_manifest(write_text(tmp_path, *(f"{name}\t1" for name in names)))
+    assert [manifest.name(index) for index in range(len(names))] == names
 
 
 def test_read_manifest__not_utf8(tmp_path: Path) -> None:
@@ -152,6 +162,8 @@ def test_read_manifest__root_does_not_exist(tmp_path: Path) -> None:
         ("", 1, "empty path"),
         ("\udcff", 1, "not UTF-8"),
         ("a", -1, "negative"),
+        ("a/../b", 1, "leaves its root: 'a/../b'"),
+        ("/a", 1, "leaves its root: '/a'"),
     ],
 )
 def test_write_manifest__refuses_what_cannot_be_read_back(

@@ -1,7 +1,10 @@
-"""Audio files: what is read, and what is said of files that are broken."""
+"""Audio files, also in archives: what is read, and what is said of files that are broken."""
 
+import io
 import os
 import stat
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import soundfile
 import torch
 
 from eat_plugin.data import sources
+from eat_plugin.data.archives import Span
 from eat_plugin.data.sources import ClipError, probe_audio, read_audio
 
 RATE = 16_000
@@ -256,3 +260,144 @@ def test_read_audio__real_recording(shared: Path) -> None:
     samples, rate = probe_audio(path)
     assert rate == 44_100
     assert read_audio(path, expected_samples=samples)[0].shape == (samples,)
+
+
+def pack(folder: Path, kind: str, *names: str) -> dict:
+    """Put files into an archive; the entry of each."""
+    path = folder / f"x.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.write(folder / name, name)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name in names:
+                archive.add(folder / name, name)
+    data = path.read_bytes()
+    contents = {name: (folder / name).read_bytes() for name in names}
+    return {name: f"{path}:{data.index(c)}:{len(c)}" for name, c in contents.items()}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("extension", FORMATS)
+def test_range__reads_as_the_file_does(tmp_path: Path, kind: str, extension: str) -> None:
+    time = np.arange(LENGTH) / RATE
+    names = [f"{number}.{extension}" for number in range(3)]
+    for number, name in enumerate(names):
+        tone = 0.3 * np.sin(2 * np.pi * 200 * (number + 1) * time)
+        write(tmp_path / name, np.stack([tone, -tone / 2], axis=1))
+    for name, entry in pack(tmp_path, kind, *names).items():
+        assert probe_audio(entry) == probe_audio(tmp_path / name) == (LENGTH, RATE)
+        for start, number in [(0, None), (0, 1_000), (3_000, 2_000), (7_900, 999)]:
+            there = read_audio(entry, LENGTH, start, number)[0]
+            np.testing.assert_array_equal(
+                there, read_audio(tmp_path / name, LENGTH, start, number)[0]
+            )
+        with pytest.raises(ClipError, match="has 8000 samples, but 20000 were expected"):
+            read_audio(entry, 20_000)
+
+
+def test_range__reads_no_further_than_it_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.tile(make_samples(), 20), RATE, "PCM_24")
+    entry = pack(tmp_path, "tar", "a.wav")["a.wav"]
+    read, counts = sources._ByteRange.readinto, []
+
+    def count(part: object, buffer: memoryview) -> int:
+        counts.append(read(part, buffer))
+        return counts[-1]
+
+    monkeypatch.setattr(sources._ByteRange, "readinto", count)
+    assert read_audio(entry, start=80_000, num_samples=1_000)[0].shape == (1_000,)
+    assert 3_000 < sum(counts) < 30_000  # of 480,000
+
+
+def test_range__a_file_of_that_name_goes_first(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", make_samples())
+    entry = Path(pack(tmp_path, "zip", "a.wav")["a.wav"])
+    assert probe_audio(entry) == (LENGTH, RATE)
+    (write(tmp_path / "b.wav", make_samples(), 8_000)).rename(entry)
+    assert probe_audio(entry) == (LENGTH, 8_000)
+    entry.unlink()
+    entry.symlink_to("nowhere")
+    with pytest.raises(ClipError, match="^cannot be opened: No such file"):
+        probe_audio(entry)
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("x.tar:0:999999", "is outside of its archive, bytes 0 to 999999 of 20480: the archive is"),
+        ("x.tar:20480:1", "is outside of its archive, bytes 20480 to 20481 of 20480"),
+        ("x.tar:1536:0", "is empty: 0 bytes"),
+        ("x.tar:0:512", "cannot be decoded: "),
+        ("x.tar:1537:15000", "cannot be decoded: "),
+        ("x.tar:1536:8000", "is truncated: 7956 of 16000 bytes"),
+        ("none.zip:0:1", "^the archive cannot be opened: No such file"),
+        ("folder.zip:0:1", "^the archive is a directory"),
+        ("empty.zip:0:1", "^the archive is empty"),
+        ("pipe.zip:0:1", "^the archive is not a regular file"),
+        ("x.tar:0", "^cannot be opened: No such file"),
+        ("null\0.zip:0:1", "^the archive cannot be opened: .*null"),
+    ],
+)
+def test_range__names_what_is_wrong(tmp_path: Path, entry: str, problem: str) -> None:
+    write(tmp_path / "a.wav", make_samples())
+    pack(tmp_path, "tar", "a.wav")
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "empty.zip").touch()
+    os.mkfifo(tmp_path / "pipe.zip")
+    for read in (probe_audio, read_audio):
+        with pytest.raises(ClipError, match=problem):
+            read(tmp_path / entry)
+
+
+@pytest.mark.parametrize("good_reads", [0, 30])
+def test_range__a_disk_that_fails_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    good_reads: int,
+) -> None:
+    class FailingFile(io.FileIO):
+        count = 0
+
+        def readinto(self, buffer: memoryview) -> int:
+            FailingFile.count += 1
+            if FailingFile.count > good_reads:
+                raise OSError(5, "Input/output error")
+            return super().readinto(buffer)
+
+    write(tmp_path / "a.flac", np.tile(make_samples(), 20))
+    entry = pack(tmp_path, "zip", "a.flac")["a.flac"]
+    monkeypatch.setattr(sources.io, "FileIO", FailingFile)
+    with pytest.raises(ClipError, match="cannot be decoded: .*Input/output error"):
+        read_audio(entry)
+    assert capfd.readouterr().err == ""
+
+
+def test_range__leaves_no_file_open(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", make_samples())
+    entry = pack(tmp_path, "tar", "a.wav")["a.wav"]
+    before = os.listdir("/dev/fd")
+    read_audio(entry)
+    for bad in (f"{tmp_path}/x.tar:0:999999", f"{tmp_path}/x.tar:0:512"):
+        with pytest.raises(ClipError):
+            read_audio(bad)
+    assert len(os.listdir("/dev/fd")) == len(before)
+
+
+def test_byte_range__ends_where_the_part_ends(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"0123456789")
+    with open(tmp_path / "x.zip", "rb") as file:
+        part = sources._ByteRange(file.fileno(), Span("x.zip", 2, 5), 10)
+        buffer = bytearray(8)
+        assert part.readinto(buffer) == 5
+        assert buffer == b"23456\0\0\0"
+        assert (part.tell(), part.readinto(buffer)) == (5, 0)
+        assert part.seek(-2, os.SEEK_END) == 3
+        assert part.seek(-1, os.SEEK_CUR) == 2
+        assert (part.readinto(buffer), buffer[:3]) == (3, b"456")
+        assert (part.seek(99), part.readinto(buffer)) == (99, 0)
+        assert part.seek(-1) == 0

@@ -1,0 +1,280 @@
+"""HDF5 files as a source of waveforms: ``file.h5/key/of/dataset``.
+
+A dataset is `[samples]` or `[samples, channels]`, floating-point with full scale at 1, or int16.
+Its sampling rate is an attribute of the dataset or, for all of them at once, of the file.
+
+A process opens each file once and keeps it open. It never reads through a handle that it inherited
+from the process it was forked from: both would move one position in the file. What a data set holds
+is a path, so that it can be sent to processes that are spawned.
+
+In this file:
+    find_dataset     tells the entries of HDF5 files from other paths; is_hdf5, name_files: by name
+    open_dataset     a dataset, open for reading
+    list_datasets    those of a file that can be clips
+    require_h5py     the library, which is an optional one
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .clip import ClipError
+
+ENDINGS = ("h5", "hdf5")
+RATE_ATTRIBUTES = ("sample_rate", "sampling_rate", "sr")
+MOST_CHANNELS = 1024  # as libsndfile has it; more are a spectrogram, or turned by 90 degrees
+MOST_OPEN = 16  # files that a process keeps open
+MOST_LINKS = 40  # links that one key may lead through, as on Linux
+INT16_SCALE = np.float32(1 / 32768)  # as libsndfile has it, bit by bit
+_NAME = re.compile(rf"\.(?:{'|'.join(ENDINGS)})(?=/+[^/])", re.IGNORECASE)
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether a file is called as HDF5 files are."""
+    return path.lower().endswith(tuple(f".{ending}" for ending in ENDINGS))
+
+
+def name_files(path: str) -> list[str]:
+    """Return the parts of a path, from its start on, that are called as HDF5 files are.
+
+    The path of an HDF5 file itself has none: there is no key after it.
+    """
+    return [path[: match.end()] for match in _NAME.finditer(path)]
+
+
+def find_dataset(path: str) -> tuple[str, str] | None:
+    """Part the path of a dataset into that of its file and the key.
+
+    Args:
+        path: Any path.
+
+    Returns:
+        Both; None where no part of the path is a file that is called as HDF5 files are.
+    """
+    file = next(filter(os.path.isfile, name_files(path)), None)
+    return None if file is None else (file, path[len(file) :].strip("/"))
+
+
+def require_h5py() -> ModuleType:
+    """Return the library.
+
+    Raises:
+        ClipError: It is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ClipError("needs h5py, which is not installed (pip install h5py)") from error
+    return h5py
+
+
+class _DatasetClip:
+    """A dataset with a position, as `AudioClip` asks."""
+
+    extra_info = ""
+
+    def __init__(self, dataset: Any, samplerate: int) -> None:
+        self.frames = int(dataset.shape[0])
+        self.channels = int(dataset.shape[1]) if dataset.ndim == 2 else 1
+        self.samplerate = samplerate
+        self.subtype = str(dataset.dtype)
+        self._dataset = dataset
+        self._position = 0
+
+    def seek(self, frames: int) -> int:
+        self._position = frames
+        return frames
+
+    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
+        end = min(self._position + frames, self.frames)
+        part = self._dataset[self._position : end]
+        self._position = end
+        with np.errstate(over="ignore"):  # float64 beyond float32 is named later: not finite
+            samples = part.astype(dtype)
+        if part.dtype.kind == "i":
+            samples *= INT16_SCALE
+        return samples.reshape(len(samples), -1) if always_2d else samples
+
+
+class _OpenFiles:
+    """The files that a process has open, the least recently used one first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # as long as one is used: another thread might close it
+        self._files: OrderedDict[str, tuple[tuple[int, ...], Any]] = OrderedDict()
+
+    def get(self, path: str) -> Any:
+        """Return an open file; one that has changed on disk is opened anew."""
+        status = os.stat(path)
+        version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        known, file = self._files.pop(path, ((), None))
+        if version != known:
+            h5py = require_h5py()
+            if file is not None:
+                file.close()
+            while len(self._files) >= MOST_OPEN:
+                self._files.popitem(last=False)[1][1].close()
+            # No lock on the file: many network file systems have none, and nothing is written.
+            file = h5py.File(path, "r", locking=False)
+        self._files[path] = (version, file)
+        return file
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._files:
+            self._files.popitem()[1][1].close()
+
+
+_open_files: dict[int, _OpenFiles] = {}
+"""Those of this process, by its id. After a fork, those of the parent are there until first use."""
+
+
+def _own_files() -> _OpenFiles:
+    """Return this process's files; close, in this process, what it inherited.
+
+    The library keeps one descriptor for all that opens the same file. A file opened while the
+    inherited handle is there would therefore share the parent's.
+    """
+    pid = os.getpid()
+    for other in [owner for owner in _open_files if owner != pid]:
+        inherited = _open_files.pop(other, None)
+        if inherited is not None:  # its lock may be held by a thread that is not in this process
+            inherited.close()
+    return _open_files.setdefault(pid, _OpenFiles())
+
+
+@contextmanager
+def open_dataset(path: str, key: str) -> Iterator[_DatasetClip]:
+    """Open a dataset for reading.
+
+    Args:
+        path: The HDF5 file.
+        key: Where in it the dataset is.
+
+    Yields:
+        The dataset as a clip.
+
+    Raises:
+        ClipError: The file cannot be read, there is no such dataset, it is not `[samples]` or
+            `[samples, channels]` of floating-point numbers or int16, its rate is not stated, or
+            its values are kept in other files.
+    """
+    files = _own_files()
+    with files.lock:
+        try:
+            dataset = _follow(files.get(path), key)
+            problem = _find_problem(dataset)
+            if problem is not None:
+                raise ClipError(problem)
+            yield _DatasetClip(dataset, _read_rate(dataset))
+        except ClipError:
+            raise
+        # h5py passes on the library's errors as whatever fits the message.
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+            raise ClipError(f"cannot be read as HDF5: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return next(iter(text.splitlines()), type(error).__name__)
+
+
+def _follow(file: Any, key: str) -> Any:
+    """Return the dataset of a key. A link to another file is not followed, by whatever detour."""
+    h5py = require_h5py()
+    group, parts, links = file, deque(key.split("/")), 0
+    while parts:
+        name = parts.popleft()
+        if name in ("", "."):
+            continue
+        if not isinstance(group, h5py.Group):
+            raise ClipError(f"the file has no key {key!r}")
+        link = group.get(name, getlink=True)
+        if link is None:
+            raise ClipError(f"the file has no key {key!r}")
+        if isinstance(link, h5py.SoftLink):
+            links += 1
+            if links > MOST_LINKS:
+                raise ClipError(f"the key {key!r} leads through more than {MOST_LINKS} links")
+            parts.extendleft(reversed(link.path.split("/")))
+            group = file if link.path.startswith("/") else group
+        elif isinstance(link, h5py.HardLink):
+            group = group[name]
+        else:
+            raise ClipError(f"the key {key!r} leads to another file, which is not followed")
+    if not isinstance(group, h5py.Dataset):
+        raise ClipError(f"the key {key!r} is not of a dataset")
+    return group
+
+
+def _find_problem(dataset: Any) -> str | None:
+    """Return why a dataset cannot be a clip; None if it can."""
+    if not _has_samples(dataset):
+        return f"has values of type {dataset.dtype}, expected floating-point numbers or int16"
+    if dataset.is_virtual or dataset.external:
+        return "has its values in other files, which are not followed"
+    shape = dataset.shape
+    if shape is None or len(shape) not in (1, 2) or 0 in shape[1:]:
+        return f"has the shape {shape}, expected [samples] or [samples, channels]"
+    if len(shape) == 2 and shape[1] > MOST_CHANNELS:
+        return f"has the shape {shape}, expected [samples, channels], {MOST_CHANNELS} at most"
+    return None
+
+
+def _has_samples(dataset: Any) -> bool:
+    kind, size = dataset.dtype.kind, dataset.dtype.itemsize
+    return kind == "f" or (kind == "i" and size == 2)
+
+
+def _read_rate(dataset: Any) -> int:
+    """Return the sampling rate in Hz that the dataset states, or else its file."""
+    for owner in (dataset, dataset.file):
+        for name in RATE_ATTRIBUTES:
+            if name in owner.attrs:
+                value = np.asarray(owner.attrs[name])
+                if value.dtype.kind in "iuf" and value.size == 1 and float(value.item()) % 1 == 0:
+                    return int(value.item())
+                raise ClipError(f"has the attribute {name} = {value.tolist()!r}, expected Hz")
+    first, *others = RATE_ATTRIBUTES
+    raise ClipError(
+        f"does not state its sampling rate; it needs an attribute {first!r}, in Hz (or "
+        f"{' or '.join(map(repr, others))}), of the dataset or of the file"
+    )
+
+
+def list_datasets(path: str) -> list[tuple[str, str | None]]:
+    """List the datasets of a file that can be clips, and those that nearly can.
+
+    Links, and datasets of other types such as labels, are left out.
+
+    Args:
+        path: The HDF5 file.
+
+    Returns:
+        The key of each dataset, and what is wrong with it or None.
+
+    Raises:
+        ClipError: The file cannot be read.
+    """
+    found: list[tuple[str, str | None]] = []
+    h5py = require_h5py()
+
+    def note(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and _has_samples(item):
+            found.append((key, _find_problem(item)))
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            file.visititems(note)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        raise ClipError(f"cannot be read as HDF5: {_first_line(error)}") from error
+    return found
