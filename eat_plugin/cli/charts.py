@@ -3,6 +3,7 @@
 In this file:
     draw_average_precision    bars, for clips of several labels
     draw_confusion            a matrix, for clips of one label
+    new_figure                an empty picture, in the style of this package
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_BARS = 80  # with more classes, the best and the worst half of them
@@ -48,7 +48,7 @@ def draw_average_precision(names: tuple[str, ...], precisions: np.ndarray, title
         title += f"; the {half} best and the {half} worst"
         order = np.concatenate([order[:half], order[-half:]])
     rows = np.arange(len(order))
-    figure, axes = _new_figure(7.5, 1.6 + 0.17 * len(order))
+    figure, axes = new_figure(7.5, 1.6 + 0.17 * len(order))
     axes.barh(rows, precisions[order], color=BAR_COLOUR, height=0.7)
     if num_known > MOST_BARS:
         axes.axhline(half - 0.5, color="grey", linewidth=0.8)
@@ -74,7 +74,7 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
         ValueError: if matplotlib is not installed.
     """
     size = float(np.clip(2 + 0.35 * len(names), 5, 16))
-    figure, axes = _new_figure(size + 1, size)
+    figure, axes = new_figure(size + 1, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if len(names) <= MOST_NAMES:
@@ -95,7 +95,23 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
     return figure
 
 
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1
+) -> tuple[Figure, Any]:
+    """Make an empty picture.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        rows: of axes.
+        columns: of axes.
+
+    Returns:
+        The picture, and its axes; an array of them if there are several.
+
+    Raises:
+        ValueError: if matplotlib is not installed.
+    """
     # Importing fairseq leaves the root logger at DEBUG, where matplotlib reports every font.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
@@ -107,7 +123,7 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
         ) from error
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.add_subplot()
+        return figure, figure.subplots(rows, columns)
 
 
 def _plain(name: str) -> str:

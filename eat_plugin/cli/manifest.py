@@ -1,30 +1,47 @@
-"""`eat manifest`: list the audio files of a folder as a data set, with labels or without."""
+"""`eat manifest`: list the audio or images of a folder as a data set, with labels or without."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import layouts, listing, progress
+from eat_plugin.cli import layouts, listing, progress, quality
+from eat_plugin.cli.finding import Found, find_clips
 from eat_plugin.cli.layouts import EXTENSIONS, LAYOUTS, held_out_name
 from eat_plugin.cli.listing import Clip
-from eat_plugin.data.discovery import available_cores, find_files, probe_all, sort_out
+from eat_plugin.data import hdf5
+from eat_plugin.data.discovery import available_cores, probe_all
+from eat_plugin.data.image_files import ENDINGS as IMAGES
+from eat_plugin.data.image_files import probe_entry
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labels import ClipLabels
 from eat_plugin.data.layouts import TRAIN, Arrangement
 from eat_plugin.data.manifest import encode_name
+from eat_plugin.data.sources import probe_audio
 from eat_plugin.data.splits import hold_out, hold_out_by_class
 
 NAME = "manifest"
-HELP = "list the audio files of a folder: lengths, labels, a hold-out, and what cannot be used"
+HELP = "list the audio files of a folder, or images: lengths, labels, a hold-out, and what is bad"
 EXAMPLE = """
 Writes DATA/SPLIT.tsv (the root, then a line 'path<TAB>samples' for each clip, sorted by path), with
 --valid also DATA/valid.tsv, and DATA/rejected.tsv ('path<TAB>reason', empty if every file is good).
 A run whose clips are partly in a hold-out that an earlier run left in DATA is refused.
 
-Only headers are read. They show a file that is not audio, is empty, or (wav) ends early; damage
-further inside shows only when a clip is decoded. Symbolic links are followed, each folder once.
+Without --check only headers are read. They show a file that is not audio, is empty, or (wav) ends
+early; damage further inside shows only when a clip is decoded. Symbolic links are followed, each
+folder once.
+
+Archives (.zip, .tar) and HDF5 files (.h5, .hdf5) are looked into where they lie; nothing is
+unpacked. A manifest names their clips 'archive.zip:OFFSET:LENGTH' and 'file.h5/key'. Members have
+to be stored uncompressed; datasets are [samples] or [samples, channels], floating-point or int16,
+with an attribute sample_rate. DATA/SPLIT.archives says which archives there are, their sizes and
+times; training refuses those that have changed since, or (--checksum) whose content has.
+
+--images lists images (PNG, JPEG, WebP; needs Pillow); the second column is then the number of
+pixels, which training compares with the file. Files and members of archives; not HDF5. With --check
+all are decoded, and what is damaged is left out.
 
 Every --layout but plain also writes SPLIT.lbl (labels), label_descriptors.csv (classes),
 class_counts.csv and train.weights.csv (for balanced sampling: of a clip, the sum over its classes
@@ -33,8 +50,9 @@ of 1000 / (clips of the class + 0.01)), and calls the clips held out 'eval'.
 layouts, with examples:
   plain            no labels
     eat manifest /my/audio --out data --valid 0.01
-  folders          CLASS/any/FILE
+  folders          CLASS/any/FILE; an archive counts as a folder of its name, so CLASS.zip will do
     eat manifest /my/audio --out data --layout folders --valid 0.1
+    eat manifest /my/images --images --out data --layout folders --valid 0.1
   esc50            meta/esc50.csv and audio/FILE; the fold is held out
     eat manifest ESC-50-master --out data --layout esc50 --fold 1
   speech_commands  WORD/FILE, validation_list.txt, testing_list.txt; writes train, valid, eval
@@ -53,13 +71,17 @@ layouts, with examples:
       --pattern '^(?P<group>[^/]+)/(?P<label>[a-z]+)_[0-9]+'
     eat manifest /my/audio --out data --layout pattern --valid-groups test \\
       --pattern '^(?P<group>train|test)/(?P<label>[^/]+)/'
+    eat manifest /my/archives --out data --layout pattern \\
+      --pattern '[.]zip/(?P<label>[^/]+)/'
+  webdataset       shards (.tar, .zip): KEY.wav with a label in KEY.cls or KEY.json beside it
+    eat manifest /my/shards --out data --layout webdataset --json-key label --valid 0.1
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.epilog = EXAMPLE
-    parser.add_argument("folder", metavar="DIR", type=Path, help="where the audio files are")
+    parser.epilog = EXAMPLE + quality.EPILOG
+    parser.add_argument("folder", metavar="DIR", type=Path, help="where the files are")
     parser.add_argument(
         "--out", metavar="DATA", type=Path, required=True, help="folder for the manifests"
     )
@@ -85,8 +107,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ext",
         metavar="EXT",
         nargs="+",
-        help=f"file name endings to look for (default: {' '.join(EXTENSIONS)})",
+        help=f"file name endings to look for (default: {' '.join(EXTENSIONS)}; with --images "
+        f"{' '.join(IMAGES)})",
     )
+    parser.add_argument(
+        "--images", action="store_true", help="list images, for training with task.images"
+    )
+    parser.add_argument(
+        "--checksum",
+        action="store_true",
+        help="read archives and HDF5 files whole, for their SHA-256: a copy of another time passes",
+    )
+    quality.add_arguments(parser)
     layouts.add_arguments(parser)
 
 
@@ -107,29 +139,38 @@ def run(args: argparse.Namespace) -> int:
     args.split = args.split or TRAIN
     root = Path(os.path.abspath(args.folder))
     encode_name(str(root))
-    found = _arrange(args, root)
+    files = _find(args, root)
+    found = LAYOUTS[args.layout].arrange(args, root, files)
     planned = sorted({entry.split for entry in found.entries}, key=lambda s: (s != TRAIN, s))
     for split in planned:
         listing.check_split_name(split, "the split")
+    names = [files.entry(entry.name) for entry in found.entries]
     if held_out_name(args) not in planned and args.valid is None:
-        earlier = args.out / f"{held_out_name(args)}.tsv"
-        listing.refuse_overlap(earlier, root, (entry.name for entry in found.entries))
-    clips, damaged = _probe(root, found, args.workers)
-    rejected = found.rejected + damaged
+        listing.refuse_overlap(args.out / f"{held_out_name(args)}.tsv", root, names)
+    fingerprints = files.take_fingerprints(root, names, args.checksum)
+    clips, damaged = _probe(args, root, found, names)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.check and not args.images:
+        seen = {files.entry(entry.name): entry.name for entry in found.entries}
+        clips, flawed = quality.check(args.out, root, clips, args.workers, args.drop)
+        damaged += [(seen[name], reason) for name, reason in flawed]
+    rejected = [
+        (files.shown(name), reason) for name, reason in files.rejected + found.rejected + damaged
+    ]
     listing.write_rejected(args.out, rejected)
     if found.missing is not None:
         listing.write_missing(args.out, found.missing)
     if not clips:
+        kind = "images" if args.images else "audio files"
         raise ValueError(
-            f"none of the {len(rejected)} audio files under {root} can be used; "
+            f"none of the {len(rejected)} {kind} under {root} can be used; "
             f"{args.out / 'rejected.tsv'} tells why"
         )
     label_set, dropped = _used_classes(found, clips, root)
     splits = _divide(args, clips, label_set, planned)
     if label_set is not None:
         listing.write_all_labels(args.out, splits, label_set)
-    listing.write_splits(args.out, root, splits)
+    listing.write_splits(args.out, root, splits, fingerprints)
     listing.summarise(args.out, clips, len(rejected), dropped, found)
     return 0
 
@@ -147,35 +188,46 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
     if args.valid is not None and not 0 < args.valid < 1:
         raise ValueError(f"--valid must be a fraction between 0 and 1, got {args.valid}")
+    if args.images and args.layout in layouts.OF_SOUND:
+        raise ValueError(f"--layout {args.layout} is a data set of sound; leave --images out")
+    if args.images and args.drop:
+        raise ValueError("--drop is for sound; leave --images out")
+    quality.check_options(args)
     layouts.check_options(args)
 
 
-def _arrange(args: argparse.Namespace, root: Path) -> Arrangement:
-    """Find the clips and what the layout says of them."""
+def _find(args: argparse.Namespace, root: Path) -> Found:
+    """Find the clips; none where a table says which there are."""
     layout = LAYOUTS[args.layout]
-    if "ext" not in layout.options:  # a table says what files there are
-        return layout.arrange(args, root, [])
-    extensions = {ending.lower().lstrip(".") for ending in args.ext or EXTENSIONS}
-    names, rejected = sort_out(progress(find_files(root, extensions), "finding", "file"))
-    if not names and not rejected:
-        raise ValueError(f"no audio ({', '.join(sorted(extensions))}) found under {root}")
-    found = layout.arrange(args, root, names)
-    found.rejected += rejected
-    return found
+    if "ext" not in layout.options:
+        return Found()
+    endings, containers, kind = EXTENSIONS, layout.containers, "audio"
+    if args.images:
+        kind = "images"
+        endings, containers = IMAGES, tuple(c for c in containers if c not in hdf5.ENDINGS)
+    extensions = {ending.lower().lstrip(".") for ending in args.ext or endings}
+    return find_clips(
+        root, extensions, containers, layout.texts, args.checksum, args.workers, kind
+    )
 
 
 def _probe(
-    root: Path, found: Arrangement, workers: int
+    args: argparse.Namespace, root: Path, found: Arrangement, names: list[str]
 ) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """Read the headers of all clips; part those that can be used from the others."""
+    """Read the headers of all clips; part those that can be used from the others.
+
+    The others keep the names that layouts see; those of manifests are ``names``.
+    """
     clips, damaged = [], []
-    paths = [os.path.join(root, entry.name) for entry in found.entries]
-    results = progress(probe_all(paths, workers), "reading headers", "file", len(paths))
-    for result, entry in zip(results, found.entries):  # in this order, or the bar does not end
+    paths = [os.path.join(root, name) for name in names]
+    probe = partial(probe_entry, decode=args.check) if args.images else probe_audio
+    headers = probe_all(paths, args.workers, probe)
+    results = progress(headers, "reading headers", "file", len(paths))
+    for result, entry, name in zip(results, found.entries, names):  # the bar ends with the first
         if isinstance(result, str):
             damaged.append((entry.name, result))
         else:
-            clips.append(Clip(*entry, *result))
+            clips.append(Clip(name, entry.split, entry.labels, *result))
     return clips, damaged
 
 
