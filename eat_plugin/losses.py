@@ -35,7 +35,12 @@ def regression_loss(
 
 
 def dino_loss(
-    logits: Tensor, target: Tensor, centre: Tensor, student_temp: float, teacher_temp: float
+    logits: Tensor,
+    target: Tensor,
+    centre: Tensor,
+    student_temp: float,
+    teacher_temp: float,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the student's distribution with the teacher's (DINO, Caron et al. 2021).
 
@@ -45,6 +50,7 @@ def dino_loss(
         centre: [1, D], running mean of the teacher's outputs, subtracted once.
         student_temp: temperature of the student's softmax.
         teacher_temp: temperature of the teacher's softmax, smaller to sharpen it.
+        weights: [N], of the rows, 1 in the mean; None for 1.
 
     Returns:
         Scalar mean over the N rows.
@@ -52,7 +58,8 @@ def dino_loss(
     logits, target = _at_least_float32(logits), _at_least_float32(target)
     expected = ((target - centre.to(target.dtype)) / teacher_temp).softmax(dim=-1)
     log_probs = (logits / student_temp).log_softmax(dim=-1)
-    return -(expected * log_probs).sum(dim=-1).mean()
+    losses = (expected * log_probs).sum(dim=-1)
+    return -(losses if weights is None else losses * weights.to(losses.dtype)).mean()
 
 
 def normalize_patches(values: Tensor) -> Tensor:
@@ -77,6 +84,7 @@ def make_targets(
     layer_norm_layer: bool = False,
     instance_norm: bool = False,
     layer_norm: bool = False,
+    padding: Tensor | None = None,
 ) -> Tensor:
     """Average a teacher's layers into targets (data2vec 2.0, Baevski et al. 2022, sec. 3.2).
 
@@ -87,6 +95,7 @@ def make_targets(
         layer_norm_layer: normalise each layer over D (after the former).
         instance_norm: normalise the average over L (after ``layer_norm``).
         layer_norm: normalise the average over D.
+        padding: bool [B, L], True = padding, which counts in no mean and no variance; or None.
 
     Returns:
         [B, L, D], float32.
@@ -95,9 +104,9 @@ def make_targets(
     for output in layer_outputs:
         x = output.to(total.dtype)
         if batch_norm_layer:
-            x = F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
+            x = _normalize_batch(x, padding)
         if instance_norm_layer:
-            x = F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
+            x = _normalize_clips(x, padding)
         if layer_norm_layer:
             x = F.layer_norm(x, x.shape[-1:])
         total += x
@@ -105,8 +114,31 @@ def make_targets(
     if layer_norm:
         y = F.layer_norm(y, y.shape[-1:])
     if instance_norm:
-        y = F.instance_norm(y.transpose(1, 2)).transpose(1, 2)
+        y = _normalize_clips(y, padding)
     return y
+
+
+def _normalize_clips(x: Tensor, padding: Tensor | None) -> Tensor:
+    """Standardise each channel of x [B, L, D] over the patches of each clip."""
+    if padding is None:
+        return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
+    return _standardize(x, padding, (1,))
+
+
+def _normalize_batch(x: Tensor, padding: Tensor | None) -> Tensor:
+    """Standardise each channel of x [B, L, D] over the patches of all clips."""
+    if padding is None:
+        return F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
+    return _standardize(x, padding, (0, 1))
+
+
+def _standardize(x: Tensor, padding: Tensor, dims: tuple[int, ...]) -> Tensor:
+    blank = padding.unsqueeze(-1)
+    count = (~blank).sum(dim=dims, keepdim=True)
+    mean = x.masked_fill(blank, 0).sum(dim=dims, keepdim=True) / count
+    centred = (x - mean).masked_fill(blank, 0)
+    variance = centred.square().sum(dim=dims, keepdim=True) / count
+    return centred * (variance + 1e-5).rsqrt()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

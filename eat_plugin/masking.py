@@ -4,19 +4,22 @@ A mask is one byte a patch, 1 = hidden from the student, in time-major order (al
 the first time step, then of the second, ...). Every mask of a specification hides exactly the same
 number of patches, so that the visible patches of a batch form one dense tensor.
 
-Contents: ``MaskSpec`` (what to draw), ``draw_masks`` (K masks at once, no loop over masks), and
-one function a strategy.
+Contents: ``MaskSpec`` (what to draw), ``draw_masks`` (K masks at once, no loop over masks),
+``join_masks`` (those of clips of different length), and one function a strategy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 FLEXIBLE_BLOCKS = ((6, 4), (5, 5), (8, 3))
+LARGEST_TABLE = 1024  # patches of a grid whose blocks are all kept, 1 MiB
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class MaskSpec:
             raise ValueError(
                 f"mask_prob={self.mask_prob} keeps {self.num_visible} of the {self.num_patches} "
                 f"patches of a {self.grid[0]}x{self.grid[1]} grid; at least one must be kept and "
-                "one hidden: change mask_prob or target_length"
+                "one hidden: change mask_prob or the input's size"
             )
 
     @classmethod
@@ -76,6 +79,17 @@ class MaskSpec:
         return cls(
             grid, options.mask_prob, options.mask_prob_adjust, options.mask_length, strategy
         )
+
+    def resized(self, columns: int) -> MaskSpec:
+        """Return the same for a clip of another length.
+
+        Args:
+            columns: time steps of the clip, in patches.
+
+        Raises:
+            ValueError: if the clip is so short that no patch would be kept, or none hidden.
+        """
+        return replace(self, grid=(columns, self.grid[1]))
 
     @property
     def num_patches(self) -> int:
@@ -104,6 +118,19 @@ def draw_masks(
         uint8 tensor of shape [K, L], 1 = hidden, with exactly ``spec.num_visible`` zeros a row.
     """
     return STRATEGIES[spec.strategy](spec, num_masks, generator)
+
+
+def join_masks(masks: list[Tensor]) -> Tensor:
+    """Put the masks of clips of different length below one another.
+
+    Args:
+        masks: of each clip [K, L_b].
+
+    Returns:
+        [clips * K, L], L the longest; what a clip has no patches for counts as hidden.
+    """
+    longest = max(mask.size(1) for mask in masks)
+    return torch.cat([F.pad(mask, (0, longest - mask.size(1)), value=1) for mask in masks])
 
 
 def draw_random(spec: MaskSpec, num_masks: int, generator: torch.Generator | None) -> Tensor:
@@ -169,13 +196,29 @@ def _cover_blocks(
     num_blocks = int(spec.num_patches * ((share + spec.mask_prob_adjust) / (size[0] * size[1])))
     centres = torch.randint(spec.num_patches, (num_masks, num_blocks), generator=generator)
     offset = spec.mask_length // 2
+    if spec.num_patches <= LARGEST_TABLE:
+        blocks = _block_table(spec.grid, size, offset)[centres]
+    else:
+        blocks = _blocks_around(centres, spec.grid, size, offset)
+    return blocks.any(dim=1)
+
+
+@lru_cache(maxsize=64)
+def _block_table(grid: tuple[int, int], size: tuple[int, int], offset: int) -> Tensor:
+    """Return the block around each patch of a grid, bool [L, L]."""
+    return _blocks_around(torch.arange(grid[0] * grid[1]), grid, size, offset)
+
+
+def _blocks_around(
+    centres: Tensor, grid: tuple[int, int], size: tuple[int, int], offset: int
+) -> Tensor:
+    """Return the blocks around some patches [...], bool [..., L]."""
     hits = []
-    for axis, length in enumerate(spec.grid):
-        centre = centres // spec.grid[1] if axis == 0 else centres % spec.grid[1]
-        distance = torch.arange(length) - centre.unsqueeze(-1)  # [K, blocks, length]
+    for axis, length in enumerate(grid):
+        centre = centres // grid[1] if axis == 0 else centres % grid[1]
+        distance = torch.arange(length) - centre.unsqueeze(-1)  # [..., length]
         hits.append((distance >= -offset) & (distance < size[axis] - offset))
-    covered = (hits[0].unsqueeze(3) & hits[1].unsqueeze(2)).any(dim=1)  # [K, time, mel]
-    return covered.flatten(1)
+    return (hits[0].unsqueeze(-1) & hits[1].unsqueeze(-2)).flatten(-2)
 
 
 def _ones_except_top(scores: Tensor, num_visible: int) -> Tensor:

@@ -34,6 +34,8 @@ class PretrainingOutput(TypedDict, total=False):
     Attributes:
         losses: name -> loss, times its weight. ``regression`` [N_hidden, D]; ``cls`` [B*K, D] (or a
             scalar, in the DINO variant), times ``sample_size``; ``recon`` [N_hidden, p*p*channels].
+            Of clips of different length, a row of ``cls`` also counts by its own number of hidden
+            patches, over the mean of all rows; of padding there is nothing.
         loss_items: name -> number of items that the sum of this loss is divided by to get the mean
             of one item (a hidden patch, an utterance).
         sample_size: number of hidden patches of the batch, over all clones.

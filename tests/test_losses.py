@@ -89,3 +89,18 @@ def test_make_targets__leaves_the_layers_alone():
     layers = [layer.clone() for layer in LAYERS]
     make_targets(layers, instance_norm_layer=True, layer_norm=True)
     assert all(torch.equal(a, b) for a, b in zip(layers, LAYERS))
+
+
+@pytest.mark.parametrize("option", ["instance_norm_layer", "batch_norm_layer", "instance_norm"])
+def test_make_targets__padding_counts_in_no_mean(option):
+    layer = torch.tensor([[[0.0], [2.0], [50.0]]])
+    padding = torch.tensor([[False, False, True]])
+    result = make_targets([layer], **{option: True}, padding=padding)[0, :2]
+    assert torch.allclose(result, torch.tensor([[-1.0], [1.0]]), atol=1e-4)
+
+
+def test_dino_loss__weights_of_the_rows():
+    rows = torch.tensor([[1.0, 2.0], [0.0, 5.0]]), torch.tensor([[3.0, 1.0], [2.0, 2.0]])
+    each = [dino_loss(*(x[i : i + 1] for x in rows), torch.zeros(1, 2), 0.5, 0.2) for i in (0, 1)]
+    weighed = dino_loss(*rows, torch.zeros(1, 2), 0.5, 0.2, torch.tensor([0.5, 1.5]))
+    assert weighed.item() == pytest.approx((0.5 * each[0] + 1.5 * each[1]).item() / 2)

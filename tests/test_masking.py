@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from eat_plugin.masking import STRATEGIES, MaskSpec, draw_masks
+from eat_plugin.masking import STRATEGIES, MaskSpec, draw_masks, join_masks
 
 GOLDEN = Path(__file__).parent / "golden" / "masks.npz"
 NUM_MASKS = 4000
@@ -151,3 +151,22 @@ def test_draw_masks__depends_on_the_generator_alone(strategy):
 def test_mask_spec__refuses_the_impossible(options, message):
     with pytest.raises(ValueError, match=message):
         MaskSpec((64, 8), **options)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_resized__the_ratio_is_of_the_clips_own_patches(strategy):
+    spec = MaskSpec((64, 8), 0.8, strategy=strategy)
+    for columns in (1, 2, 7, 63, 64, 750):
+        own = spec.resized(columns)
+        masks = draw_masks(own, 4, torch.Generator().manual_seed(columns))
+        assert masks.shape == (4, 8 * columns)
+        assert (masks == 0).sum(dim=1).tolist() == [own.num_visible] * 4
+        assert own.num_visible == pytest.approx(0.2 * 8 * columns, abs=1)
+    assert spec.resized(64) == spec
+    with pytest.raises(ValueError, match="keeps 0 of the 8 patches of a 1x8 grid"):
+        MaskSpec((64, 8), 0.9).resized(1)
+
+
+def test_join_masks__what_a_shorter_clip_lacks_is_hidden():
+    joined = join_masks([torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, 1)])
+    assert joined.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 1], [0, 1, 1]]

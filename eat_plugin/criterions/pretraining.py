@@ -37,31 +37,34 @@ class PretrainingCriterion(FairseqCriterion):
         output = model(**sample["net_input"])
         sums = {name: loss.sum() for name, loss in output["losses"].items()}
         loss = torch.stack(list(sums.values())).sum()
-        num_clips = sample["id"].numel()
+        sample_size = output["sample_size"]
         log: Dict[str, Any] = {
             "loss": loss.detach(),
-            "ntokens": output["sample_size"],
-            "nsentences": num_clips,
-            "sample_size": output["sample_size"],
+            "ntokens": sample_size,
+            "nsentences": sample["id"].numel(),
+            "sample_size": sample_size,
             "num_outputs": 1,
         }
         for name, value in sums.items():
-            log[f"loss_{name}"] = value.detach() * (num_clips / output["loss_items"][name])
+            log[f"loss_{name}"] = value.detach() * (sample_size / output["loss_items"][name])
         log.update((name, output[name]) for name in STATISTICS if name in output)
-        return loss, output["sample_size"], log
+        return loss, sample_size, log
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """Average over micro-batches and processes, and hand over to fairseq's meters."""
+        """Average over micro-batches and processes, and hand over to fairseq's meters.
+
+        All terms are means over hidden patches; an utterance counts in proportion to its own.
+        """
 
         def total(name: str) -> Any:
             return sum(log.get(name, 0) for log in logging_outputs)
 
-        sample_size, num_clips = total("sample_size"), total("nsentences")
+        sample_size = total("sample_size")
         metrics.log_scalar("loss", total("loss") / sample_size, sample_size, round=3)
         for name in logging_outputs[0]:
             if name.startswith("loss_"):
-                metrics.log_scalar(name, total(name) / num_clips, num_clips, round=4)
+                metrics.log_scalar(name, total(name) / sample_size, sample_size, round=4)
             elif name in STATISTICS:
                 metrics.log_scalar(name, total(name) / total("num_outputs"), round=4)
 

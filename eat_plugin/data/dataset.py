@@ -18,7 +18,8 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from ..masking import MaskSpec, draw_masks
+from ..masking import MaskSpec, draw_masks, join_masks
+from .lengths import ClipLengths, pad_clips, sort_by_length
 from .readers import ClipReader
 from .sources import ClipError
 
@@ -61,6 +62,9 @@ class ClipDataset(FairseqDataset):
         num_masks: masks of a clip, K.
         seed: seed of the run.
         shuffle: put the clips in random order before they are put into batches.
+        lengths: of clips that keep their own length: a batch has clips of similar length, and
+            masks, noise and all else of a clip do not depend on the others. None where all are read
+            alike.
     """
 
     def __init__(
@@ -71,12 +75,15 @@ class ClipDataset(FairseqDataset):
         num_masks: int = 1,
         seed: int = 1,
         shuffle: bool = True,
+        lengths: ClipLengths | None = None,
     ) -> None:
         self.reader = reader
         self.masks = masks
         self.num_masks = num_masks
         self.seed = seed
         self.shuffle = shuffle
+        self.lengths = lengths
+        self._least_frames = self._find_least_frames()
         # In shared memory: fairseq keeps the data workers from one epoch to the next.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
 
@@ -93,7 +100,8 @@ class ClipDataset(FairseqDataset):
         Returns:
             ``id``; ``clip``, the index of the clip that was used, ``id`` or another one in place of
             a damaged clip; ``source`` [C, T, F] float32; ``mask`` [K, L] uint8, 1 = hidden, where
-            masks are drawn; ``skipped``, a list of ``Skipped``.
+            masks are drawn; ``noise_seed`` beside it, of a clip of its own length; ``skipped``, a
+            list of ``Skipped``.
 
         Raises:
             RuntimeError: if no clip of the data set could be used.
@@ -107,8 +115,9 @@ class ClipDataset(FairseqDataset):
         generator = make_generator(self.seed, int(self._epoch), index)
         skipped: list[Skipped] = []
         clip = index
-        source = self._load(clip, generator, skipped)
-        while source is None:
+        longest = None
+        loaded = self._load(clip, longest, generator, skipped)
+        while loaded is None:
             if len(skipped) == MOST_ATTEMPTS:
                 raise RuntimeError(
                     f"{MOST_ATTEMPTS} clips in a row cannot be used, the first is "
@@ -116,20 +125,53 @@ class ClipDataset(FairseqDataset):
                     f"{self.reader.manifest.root}"
                 )
             clip = int(torch.randint(len(self), (), generator=generator))
-            source = self._load(clip, generator, skipped)
-        item: dict[str, Any] = {"id": index, "clip": clip, "source": source, "skipped": skipped}
-        if self.masks is not None:
-            item["mask"] = draw_masks(self.masks, self.num_masks, generator)
-        return item
+            if self.lengths is not None:
+                # No longer than the clip it stands for: the batch was made for that one's length.
+                longest = max(self.num_tokens(index), self._least_frames)
+            loaded = self._load(clip, longest, generator, skipped)
+        return {"id": index, "clip": clip, **loaded, "skipped": skipped}
 
     def _load(
-        self, index: int, generator: torch.Generator, skipped: list[Skipped]
-    ) -> Tensor | None:
+        self, index: int, longest: int | None, generator: torch.Generator, skipped: list[Skipped]
+    ) -> dict[str, Any] | None:
         try:
-            return self.reader(index, generator)
+            source = self.reader(index, generator)
+            source = source if longest is None else source[:, :longest]
+            return {"source": source, **self._draw(source, generator)}
         except ClipError as error:
             skipped.append(Skipped(self.reader.manifest.name(index), str(error)))
             return None
+
+    def _draw(self, source: Tensor, generator: torch.Generator) -> dict[str, Any]:
+        """Draw what a clip needs beside its source."""
+        if self.masks is None:
+            return {}
+        if self.lengths is None:
+            return {"mask": draw_masks(self.masks, self.num_masks, generator)}
+        num_frames = source.size(1)
+        if num_frames < self._least_frames:
+            raise ClipError(
+                f"has {num_frames} frames; mask_prob={self.masks.mask_prob} takes "
+                f"{self._least_frames}, or no patch of a mask would be kept"
+            )
+        masks = self.masks.resized(num_frames // self.lengths.patch)
+        return {
+            "mask": draw_masks(masks, self.num_masks, generator),
+            "noise_seed": int(torch.randint(1 << 62, (), generator=generator)),
+        }
+
+    def _find_least_frames(self) -> int:
+        """Find the length of the shortest clip of which every mask keeps a patch and hides one."""
+        if self.masks is None or self.lengths is None:
+            return 0
+        columns = 1
+        while True:
+            try:
+                self.masks.resized(columns)
+            except ValueError:
+                columns += 1
+            else:
+                return columns * self.lengths.patch
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Put clips together into a batch.
@@ -140,7 +182,9 @@ class ClipDataset(FairseqDataset):
         Returns:
             ``id`` [B]; ``skipped``; and ``net_input`` with ``source`` [B, C, T, F] and, where masks
             are drawn, ``precomputed_mask`` [B*K, L] (row b*K + k), ``num_visible`` and
-            ``noise_seed``. Empty for no samples.
+            ``noise_seed``. Of clips of different length ``padding_mask`` [B, L] rather than
+            ``num_visible``; of a reader of several windows their number of each clip,
+            ``num_windows``. Empty for no samples.
         """
         if not samples:
             return {}
@@ -151,35 +195,60 @@ class ClipDataset(FairseqDataset):
 
     def _collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         ids = [sample["id"] for sample in samples]
-        net_input: dict[str, Any] = {
-            "source": torch.stack([sample["source"] for sample in samples]),
-        }
+        net_input = self._collate_sources([sample["source"] for sample in samples])
         if self.masks is not None:
-            net_input["precomputed_mask"] = torch.cat([sample["mask"] for sample in samples])
-            net_input["num_visible"] = self.masks.num_visible
-            net_input["noise_seed"] = make_generator(
-                self.seed, int(self._epoch), *ids
-            ).initial_seed()
+            masks = [sample["mask"] for sample in samples]
+            if "padding_mask" in net_input:
+                net_input["precomputed_mask"] = join_masks(masks)
+            else:
+                net_input["precomputed_mask"] = torch.cat(masks)
+                net_input["num_visible"] = int((masks[0][0] == 0).sum())
+            if self.lengths is not None:
+                net_input["noise_seed"] = [sample["noise_seed"] for sample in samples]
+            else:
+                net_input["noise_seed"] = make_generator(
+                    self.seed, int(self._epoch), *ids
+                ).initial_seed()
         return {
             "id": torch.tensor(ids, dtype=torch.int64),
             "net_input": net_input,
             "skipped": [clip for sample in samples for clip in sample["skipped"]],
         }
 
+    def _collate_sources(self, sources: list[Tensor]) -> dict[str, Any]:
+        if self.lengths is not None:
+            source, padding = pad_clips(sources, self.lengths.patch)
+            return {"source": source, **({} if padding is None else {"padding_mask": padding})}
+        if sources[0].dim() == 4:
+            return {"source": torch.cat(sources), "num_windows": [len(clip) for clip in sources]}
+        return {"source": torch.stack(sources)}
+
     def ordered_indices(self) -> np.ndarray:
-        """Return the order of clips, from the seed and epoch that fairseq sets around this call."""
+        """Return the order of clips, from the seed and epoch that fairseq sets around this call.
+
+        Clips that keep their own length are sorted by it, roughly where they are shuffled; fairseq
+        shuffles the batches that it makes of them.
+        """
+        indices = self._choose_clips()
+        if self.lengths is None:
+            return indices
+        return sort_by_length(indices, self.lengths.frames, self.shuffle)
+
+    def _choose_clips(self) -> np.ndarray:
         if self.shuffle:
             return np.random.permutation(len(self))  # noqa: NPY002, fairseq seeds this generator
         return np.arange(len(self))
 
     def num_tokens(self, index: int) -> int:
-        """Return the length of a clip in frames: what is read, the same for all."""
-        return self.reader.num_frames
+        """Return the length of a clip in frames: what is read."""
+        return self.reader.num_frames if self.lengths is None else int(self.lengths.frames[index])
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """Return the lengths of many clips in frames."""
+        if self.lengths is not None:
+            return self.lengths.frames[indices]
         return np.full(len(indices), self.reader.num_frames, dtype=np.int64)
 
     def size(self, index: int) -> int:
         """Return the length of a clip in frames, for fairseq's length filter."""
-        return self.reader.num_frames
+        return self.num_tokens(index)

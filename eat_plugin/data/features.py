@@ -257,16 +257,19 @@ class FrontEnd:
         std: Their standard deviation; the result is ``(x - mean) / (2 * std)``.
         pad_value: What a clip shorter than T frames is padded with: ``zero``, log-mel energies of
             0, as published; or ``silence``, those of digital silence.
+        patch: Frames of a patch, where a clip shorter than T frames keeps its own length: it is
+            padded to whole patches. 0 pads it to T frames.
 
     Raises:
-        ValueError: ``target_length`` or ``std`` is not positive, a value is not finite, or
-            ``pad_value`` is unknown.
+        ValueError: ``target_length`` or ``std`` is not positive, a value is not finite,
+            ``pad_value`` is unknown, or T frames are not whole patches.
     """
 
     target_length: int
     mean: float
     std: float
     pad_value: str = "zero"
+    patch: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot normalise anything."""
@@ -279,6 +282,11 @@ class FrontEnd:
         if self.pad_value not in PAD_VALUES:
             raise ValueError(
                 f"pad_value is {self.pad_value!r}; choose one of {', '.join(PAD_VALUES)}"
+            )
+        if self.patch and self.target_length % self.patch:
+            raise ValueError(
+                f"target_length is {self.target_length}; it must be divisible by "
+                f"patch_size={self.patch}"
             )
 
     def needed_samples(self, sample_rate: int) -> int:
@@ -329,7 +337,11 @@ class FrontEnd:
             energies: `[n, 128]`.
 
         Returns:
-            `[1, T, 128]`.
+            `[1, T, 128]`; of a clip that keeps its own length `[1, ceil(n / patch) * patch, 128]`,
+            if this is less.
         """
-        padded = fit_length(energies, self.target_length, value=PAD_VALUES[self.pad_value])
+        length = self.target_length
+        if self.patch:
+            length = min(length, math.ceil(len(energies) / self.patch) * self.patch)
+        padded = fit_length(energies, length, value=PAD_VALUES[self.pad_value])
         return ((padded - self.mean) / (2 * self.std))[None]

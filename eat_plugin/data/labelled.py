@@ -9,6 +9,7 @@ import torch
 
 from .dataset import ClipDataset
 from .labels import ClipLabels
+from .lengths import ClipLengths
 from .readers import ClipReader
 
 
@@ -25,6 +26,7 @@ class LabelledDataset(ClipDataset):
         weights: of the clips in balanced sampling, [clips]; None takes each clip once an epoch.
         num_samples: clips of an epoch of balanced sampling.
         replacement: balanced sampling may take a clip more than once an epoch.
+        lengths: of clips that keep their own length.
 
     Raises:
         ValueError: if the numbers of clips, labels and weights differ, or the sampling is
@@ -41,8 +43,9 @@ class LabelledDataset(ClipDataset):
         weights: np.ndarray | None = None,
         num_samples: int = 0,
         replacement: bool = False,
+        lengths: ClipLengths | None = None,
     ) -> None:
-        super().__init__(reader, seed=seed, shuffle=shuffle)
+        super().__init__(reader, seed=seed, shuffle=shuffle, lengths=lengths)
         if len(labels) != len(self):
             raise ValueError(f"{len(labels)} clips have labels; the manifest has {len(self)}")
         if weights is not None:
@@ -57,21 +60,23 @@ class LabelledDataset(ClipDataset):
 
         Returns:
             ``id`` [B]; ``replaced`` bool [B]; ``skipped``; ``net_input`` with ``imgs``
-            [B, C, T, F] and ``label`` [B, classes].
+            [B, C, T, F], ``label`` [B, classes] and, where the base class has them,
+            ``padding_mask`` or ``num_windows``.
         """
         batch = super()._collate(samples)
         clips = np.array([sample["clip"] for sample in samples])
         batch["replaced"] = torch.tensor([s["clip"] != s["id"] for s in samples])
+        others = batch["net_input"]
         batch["net_input"] = {
-            "imgs": batch["net_input"]["source"],
+            "imgs": others.pop("source"),
             "label": torch.from_numpy(self.labels.multi_hot(clips)),
+            **others,
         }
         return batch
 
-    def ordered_indices(self) -> np.ndarray:
-        """Return the order of clips, from the seed and epoch that fairseq sets around this call."""
+    def _choose_clips(self) -> np.ndarray:
         if self.weights is None or not self.shuffle:
-            return super().ordered_indices()
+            return super()._choose_clips()
         return np.random.choice(  # noqa: NPY002, fairseq seeds this generator
             len(self), self.num_samples, self.replacement, self.weights / self.weights.sum()
         )

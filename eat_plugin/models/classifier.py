@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
+from ..modules.padding import column_padding, mean_patches, own_columns
 from ..outputs import ClassificationOutput
 from .classifier_config import (
     REGULARISATION,
@@ -28,6 +29,9 @@ from .config import EatConfig
 from .encoder import EatEncoder
 from .interop import encoder_config, load_encoder, read_encoder
 from .param_groups import set_finetuning_groups, set_param_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +109,14 @@ class EatClassifier(BaseFairseqModel):
         changes: dict[str, Any] = {name: getattr(cfg, name) for name in REGULARISATION}
         if cfg.norm_eps is not None:
             changes["norm_eps"] = cfg.norm_eps
+        image: dict[str, Any] = {"target_length": cfg.target_length}
+        if cfg.image_size is not None:
+            image["image_size"] = list(cfg.image_size)
         encoder_cfg = encoder_config(
             options,
             start_drop_path_rate=0.0,
             end_drop_path_rate=cfg.drop_path_rate,
-            modalities={"image": {"target_length": cfg.target_length}},
+            modalities={"image": image},
             **changes,
         )
         encoder = EatEncoder(encoder_cfg)  # type: ignore[arg-type]
@@ -132,13 +139,21 @@ class EatClassifier(BaseFairseqModel):
         return self
 
     def forward(
-        self, imgs: Tensor, label: Tensor | None = None
+        self,
+        imgs: Tensor,
+        label: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+        num_windows: Sequence[int] | None = None,
     ) -> Tensor | ClassificationOutput:
         """Classify clips.
 
         Args:
             imgs: spectrograms [B, 1, T, F], time before mel (see ``mel_by_time``).
             label: targets [B, classes], 1 for each label of a clip.
+            padding_mask: bool [B, L], True = padding of clips of different length, whole time steps
+                at their end. Nothing depends on what it holds. None where all are alike.
+            num_windows: with ``label``, how many rows of ``imgs`` each clip has, one after the
+                other; the losses and the probabilities of a clip are means over them. None for one.
 
         Returns:
             Logits [B, classes]; with ``label`` what ``eat_plugin.outputs.ClassificationOutput``
@@ -148,9 +163,21 @@ class EatClassifier(BaseFairseqModel):
             ValueError: if the input does not fit the model.
         """
         imgs = self.model.time_major(imgs)
-        mixes = max(self.cfg.mixup, self.cfg.cutmix) > 0
-        if self.training and mixes and label is not None:
-            imgs, label = mix_batch(
+        imgs, padding = self.model.patch_encoder.prepare(imgs, padding_mask)
+        if self.training:
+            imgs, label, padding = self._augment(imgs, label, padding)
+        logits = self.head(self._pool(imgs, padding))
+        return logits if label is None else self._losses(logits, label, num_windows)
+
+    def _augment(
+        self, imgs: Tensor, label: Tensor | None, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        patches = self.model.patch_encoder
+        grid, lengths = patches.grid_of(imgs), None
+        if padding is not None:
+            lengths = own_columns(padding, grid[1]) * patches.cfg.patch_size
+        if max(self.cfg.mixup, self.cfg.cutmix) > 0 and label is not None:
+            imgs, label, lengths = mix_batch(
                 imgs,
                 label,
                 mixup=self.cfg.mixup,
@@ -158,27 +185,38 @@ class EatClassifier(BaseFairseqModel):
                 prob=self.cfg.mixup_prob,
                 switch_prob=self.cfg.mixup_switch_prob,
                 mode=self.cfg.mixup_mode,
+                lengths=lengths,
             )
-        if self.training and self.cfg.specaug:
-            imgs = self._mask(imgs)
-        logits = self.head(self._pool(imgs))
-        return logits if label is None else self._losses(logits, label)
+        if self.cfg.specaug:
+            imgs = self._mask(imgs, lengths)
+        if lengths is not None:
+            padding = column_padding(lengths // patches.cfg.patch_size, grid)
+        return imgs, label, padding
 
-    def _mask(self, imgs: Tensor) -> Tensor:
+    def _mask(self, imgs: Tensor, lengths: Tensor | None) -> Tensor:
         ratio, time, mel = self.cfg.mask_ratio, self.cfg.timem, self.cfg.freqm
         if ratio > 0:
             time, mel = ratio * imgs.size(TIME_AXIS), ratio * imgs.size(MEL_AXIS)
         time, mel = min(time, imgs.size(TIME_AXIS)), min(mel, imgs.size(MEL_AXIS))
-        return mask_spectrogram(imgs, time, mel)
+        if lengths is None:
+            return mask_spectrogram(imgs, time, mel)
+        width = ratio * lengths if ratio > 0 else lengths.clamp(max=int(time))
+        return mask_spectrogram(imgs, width, mel, lengths)
 
-    def _pool(self, imgs: Tensor) -> Tensor:
+    def _pool(self, imgs: Tensor, padding: Tensor | None) -> Tensor:
+        extra = self.model.num_extra_tokens
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x, _ = self.model.encode(imgs, keep_targets=False)  # [B, E + L, D]
-            x = pool(x, self.cfg.prediction_mode, self.model.num_extra_tokens)
+            x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
+            x = pool(x, self.cfg.prediction_mode, extra, padding)  # [B, E + L, D] -> [B, D]
         return x if self.fc_norm is None else self.fc_norm(x)
 
-    def _losses(self, logits: Tensor, label: Tensor) -> ClassificationOutput:
+    def _losses(
+        self, logits: Tensor, label: Tensor, num_windows: Sequence[int] | None
+    ) -> ClassificationOutput:
         logits, targets = logits.float(), label.float()
+        if num_windows is not None:
+            rows = torch.arange(len(label)).repeat_interleave(torch.tensor(num_windows))
+            targets = targets[rows.to(label.device)]
         if self.training and self.objective.smoothing > 0:
             targets = smooth_targets(targets, self.objective.smoothing)
         if self.objective.loss == "ce":
@@ -186,19 +224,39 @@ class EatClassifier(BaseFairseqModel):
         else:
             loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         result: ClassificationOutput = {
-            "losses": {"main": loss},
-            "sample_size": logits.size(0) if self.objective.single_label else label.sum(),
+            "losses": {"main": mean_windows(loss, num_windows)},
+            "sample_size": label.size(0) if self.objective.single_label else label.sum(),
         }
         if not self.training:
             softmax = self.objective.loss == "ce"
-            result["_predictions"] = logits.softmax(-1) if softmax else logits.sigmoid()
+            scores = logits.softmax(-1) if softmax else logits.sigmoid()
+            scores = mean_windows(scores, num_windows)
+            result["_predictions"] = scores
             result["_targets"] = label
             if self.objective.single_label:
-                result["correct"] = (logits.argmax(-1) == label.argmax(-1)).sum()
+                ranked = logits if num_windows is None else scores
+                result["correct"] = (ranked.argmax(-1) == label.argmax(-1)).sum()
         return result
 
 
-def pool(x: Tensor, mode: PredictionMode, num_extra_tokens: int) -> Tensor:
+def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
+    """Average the rows of each clip.
+
+    Args:
+        values: [rows, ...].
+        num_windows: how many rows each clip has, one after the other; None for one each.
+
+    Returns:
+        [clips, ...].
+    """
+    if num_windows is None:
+        return values
+    return torch.stack([part.mean(dim=0) for part in values.split(list(num_windows))])
+
+
+def pool(
+    x: Tensor, mode: PredictionMode, num_extra_tokens: int, padding: Tensor | None = None
+) -> Tensor:
     """Pool tokens to one vector a clip.
 
     Args:
@@ -206,6 +264,7 @@ def pool(x: Tensor, mode: PredictionMode, num_extra_tokens: int) -> Tensor:
         mode: CLS, the mean over patches, or linear-softmax pooling: with p = sigmoid(x), the
             log-odds of sum(p^2) / sum(p) over patches.
         num_extra_tokens: E.
+        padding: bool [B, L], True = padding, which does not count; None for none.
 
     Returns:
         [B, D].
@@ -214,8 +273,10 @@ def pool(x: Tensor, mode: PredictionMode, num_extra_tokens: int) -> Tensor:
         return x[:, 0]
     patches = x[:, num_extra_tokens:]
     if mode == PredictionMode.MEAN_POOLING:
-        return patches.mean(dim=1)
-    log_p = F.logsigmoid(patches.float())
+        return mean_patches(patches, padding)
+    log_p = F.logsigmoid(patches if patches.dtype == torch.float64 else patches.float())
+    if padding is not None:
+        log_p = log_p.masked_fill(padding.unsqueeze(-1), -torch.inf)
     pooled = torch.logsumexp(2 * log_p, dim=1) - torch.logsumexp(log_p + 1e-6, dim=1)
     pooled = pooled.clamp(max=0)
     odds = pooled - torch.log(-torch.expm1(pooled))

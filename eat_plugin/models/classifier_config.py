@@ -6,7 +6,7 @@ minimised), ``REGULARISATION`` and ``validate_classifier``.
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional
 
 from omegaconf import II
 
@@ -40,6 +40,9 @@ class EatClassifierConfig(EatConfig):
     use_fc_norm: bool = option(True, "LayerNorm before the last layer")
     linear_probe: bool = option(False, "train the last layers only; the encoder stays as it is")
     target_length: int = option(II("task.target_length"), "window of a clip, in frames of 10 ms")
+    image_size: Optional[List[int]] = option(
+        None, "height and width of images, in pixels; null: those of the encoder's options"
+    )
     drop_path_rate: float = option(0.1, "drop path rate of the last block; rises from 0")
     layer_decay: float = option(
         0.65, "learning rate of a block over that of the next one; 0 or 1: none"

@@ -1,7 +1,6 @@
 """EAT pre-training: a student that sees a fifth of the patches, 16 times over, and its teacher.
 
-Contents: ``EatModel`` (registered as ``eat`` and, by its published name, ``data2vec_multi``), and
-``channel_deviation``, the collapse statistic.
+Contents: ``EatModel`` (registered as ``eat`` and, by its published name, ``data2vec_multi``).
 """
 
 from __future__ import annotations
@@ -9,18 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from fairseq.models import register_model
 from torch import Tensor, nn
 
 from ..losses import dino_loss, normalize_patches, regression_loss
-from ..masking import MaskSpec, draw_masks
-from ..modules.patches import flat_indices, patchify, pick_tokens, split_mask
+from ..masking import MaskSpec, draw_masks, join_masks
+from ..modules.masked import PatchSplit, split_patches
+from ..modules.padding import mean_patches, own_columns
+from ..modules.patches import patchify, pick_tokens
 from ..outputs import FeatureOutput, PretrainingOutput
 from .config import EatConfig, Modality, validate_config
 from .encoder import MODALITY, EatEncoder
 from .param_groups import set_param_groups
+from .prediction import Seeds, predict_hidden
+from .statistics import channel_deviation, sum_over_processes
 from .teacher import Teacher, annealed_decay
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class EatModel(EatEncoder):
         remove_extra_tokens: bool = True,
         precomputed_mask: Tensor | None = None,
         num_visible: int | None = None,
-        noise_seed: int | None = None,
+        noise_seed: Seeds = None,
     ) -> FeatureOutput | PretrainingOutput:
         """Compute the losses of pre-training, or features.
 
@@ -159,7 +160,8 @@ class EatModel(EatEncoder):
             target: what the teacher sees instead of ``source``, of the same shape.
             id: [B] clip ids; unused, part of fairseq's batch.
             mode: kind of input; ``IMAGE`` or None.
-            padding_mask: bool [B, L], True = padding; for features only.
+            padding_mask: bool [B, L], True = padding of clips of different length, whole time steps
+                at their end. Nothing depends on what it holds. None where all are alike.
             mask: hide patches.
             features_only: return features rather than losses.
             force_remove_masked: with ``features_only``, leave hidden patches out rather than blank
@@ -167,9 +169,10 @@ class EatModel(EatEncoder):
             remove_extra_tokens: with ``features_only``, leave out CLS.
             precomputed_mask: [B*K, L], row b*K + k, 1 = hidden ([B, L] with ``features_only``).
                 Drawn here if None.
-            num_visible: number of zeros in each row of ``precomputed_mask``; counted if None.
-            noise_seed: seed of the noise that stands for hidden patches in the decoder; if None
-                it comes from PyTorch's global generator.
+            num_visible: number of zeros in each row of ``precomputed_mask``; counted if None, and
+                where there is a ``padding_mask``.
+            noise_seed: seed of the noise that stands for hidden patches in the decoder, or a list
+                of one for each clip; if None it comes from PyTorch's global generator.
 
         Returns:
             See ``eat_plugin.outputs``.
@@ -182,15 +185,20 @@ class EatModel(EatEncoder):
         source = self.time_major(source)
         target = None if target is None else self.time_major(target)
         grid = self.patch_encoder.grid_of(source)
+        source, padding = self.patch_encoder.prepare(source, padding_mask)
         if features_only:
             return self._encode(
-                source, grid, padding_mask, mask, force_remove_masked, remove_extra_tokens,
+                source, grid, padding, mask, force_remove_masked, remove_extra_tokens,
                 precomputed_mask,
             )
-        if padding_mask is not None or not mask:
-            raise ValueError("pre-training takes mask=True and no padding_mask")
-        masks = self._masks(source, grid, self.cfg.clone_batch, precomputed_mask)
-        return self._pretrain(source, target, grid, *split_mask(masks, num_visible), noise_seed)
+        if not mask:
+            raise ValueError("pre-training takes mask=True")
+        if target is not None:
+            target, _ = self.patch_encoder.prepare(target, padding)
+        clones = self.cfg.clone_batch
+        masks = self._masks(source, grid, clones, precomputed_mask, padding)
+        split = split_patches(masks, num_visible, clones, padding)
+        return self._pretrain(source, target, grid, split, padding, noise_seed)
 
     def extract_features(
         self,
@@ -222,18 +230,18 @@ class EatModel(EatEncoder):
     ) -> FeatureOutput:
         patches = self.patch_encoder
         x = patches.embed(source)  # [B, L, D]
-        masks = self._masks(source, grid, 1, precomputed_mask) if mask else None
+        masks = self._masks(source, grid, 1, precomputed_mask, padding_mask) if mask else None
         if masks is not None and remove_masked:
-            visible, _ = split_mask(masks)
-            x = pick_tokens(x, visible)
-            padding_mask = None if padding_mask is None else padding_mask.gather(1, visible)
+            split = split_patches(masks, None, 1, padding_mask)
+            x = pick_tokens(x, split.visible)
+            padding_mask = None if split.ragged is None else split.ragged.unused
         elif masks is not None:
             hidden = masks.bool().unsqueeze(-1)
             zero = patches.cfg.encoder_zero_mask
             noise = 0.0 if zero else torch.randn_like(x) * patches.cfg.mask_noise_std
             x = torch.where(hidden, torch.as_tensor(noise, dtype=x.dtype, device=x.device), x)
         extra = self.num_extra_tokens
-        padding = None if padding_mask is None else F.pad(padding_mask.bool(), (extra, 0))
+        padding = self.token_padding(padding_mask)
         x, layers = self.run_blocks(patches.contextualize(x), padding)  # [B, E + S, D]
         return {
             "x": x[:, extra:] if remove_extra_tokens else x,
@@ -243,14 +251,23 @@ class EatModel(EatEncoder):
         }
 
     def _masks(
-        self, source: Tensor, grid: tuple[int, int], clones: int, precomputed: Tensor | None
+        self,
+        source: Tensor,
+        grid: tuple[int, int],
+        clones: int,
+        precomputed: Tensor | None,
+        padding: Tensor | None,
     ) -> Tensor:
         """Return checked masks [B * clones, L]; draw them where there are none."""
         image = self.cfg.modalities.image
         expected = (source.size(0) * clones, grid[0] * grid[1])
         if precomputed is None:
             spec = MaskSpec.from_options(image, grid)
-            return draw_masks(spec, expected[0]).to(source.device)
+            if padding is None:
+                return draw_masks(spec, expected[0]).to(source.device)
+            columns = own_columns(padding, grid[1]).tolist()
+            masks = [draw_masks(spec.resized(number), clones) for number in columns]
+            return join_masks(masks).to(source.device)
         if tuple(precomputed.shape) != expected:
             raise ValueError(
                 f"precomputed_mask has shape {tuple(precomputed.shape)}; expected {expected}: "
@@ -266,98 +283,75 @@ class EatModel(EatEncoder):
         source: Tensor,
         target: Tensor | None,
         grid: tuple[int, int],
-        visible: Tensor,
-        hidden: Tensor,
-        noise_seed: int | None,
+        split: PatchSplit,
+        padding: Tensor | None,
+        noise_seed: Seeds,
     ) -> PretrainingOutput:
         if self.teacher is None:
             raise ValueError("the model was built without a teacher (skip_ema); it cannot train")
-        patches, clones = self.patch_encoder, self.cfg.clone_batch
+        patches, clones, extra = self.patch_encoder, self.cfg.clone_batch, self.num_extra_tokens
         local = patches.local_features(source)  # [B, L, D]
-        tokens = pick_tokens(patches.add_positions(local), visible, clones)  # [B*K, V, D]
-        x, _ = self.run_blocks(patches.contextualize(tokens), keep_targets=False)
-        y = self.teacher.make_targets(self, source if target is None else target, local)
-        expected = pick_tokens(y, hidden, clones).flatten(0, 1)  # [N_hidden, D]
-        num_hidden = hidden.numel()
+        tokens = pick_tokens(patches.add_positions(local), split.visible, clones)  # [B*K, V, D]
+        unused = None if split.ragged is None else self.token_padding(split.ragged.unused)
+        x, _ = self.run_blocks(patches.contextualize(tokens), unused, keep_targets=False)
+        seen = source if target is None else target
+        y = self.teacher.make_targets(self, seen, local, padding)  # [B, L, D]
+        expected = y.flatten(0, 1).index_select(0, split.hidden_sources)  # [N_hidden, D]
+        num_hidden = len(split.hidden_rows)
         result: PretrainingOutput = {
             "losses": {},
             "loss_items": {},
             "sample_size": num_hidden,
-            "masked_pct": hidden.size(1) / (grid[0] * grid[1]),
+            "masked_pct": num_hidden / (num_hidden + len(split.visible_rows)),
             "target_var": channel_deviation(expected),
             "ema_decay": self.teacher.decay * 1000,
             **self.teacher.norms,  # type: ignore[typeddict-item]
         }
         losses, items = result["losses"], result["loss_items"]
         if self.cfg.cls_loss > 0:
-            cls = x[:, self.num_extra_tokens - 1]  # [B*K, D]
-            losses["cls"] = self._utterance(cls, y.mean(dim=1)) * (self.cfg.cls_loss * num_hidden)
+            utterance = self._utterance(x[:, extra - 1], mean_patches(y, padding), split)
+            losses["cls"] = utterance * (self.cfg.cls_loss * num_hidden)
             items["cls"] = float(num_hidden * losses["cls"].shape[:1].numel())
         if patches.decoder is not None:
-            predicted = self._decode(x, visible, hidden, grid, noise_seed)  # [N_hidden, D]
+            predicted = predict_hidden(patches, x[:, extra:], split, grid, noise_seed)
             result["pred_var"] = channel_deviation(predicted)
             if self.cfg.d2v_loss > 0:
                 losses["regression"] = self._regression(predicted, expected) * self.cfg.d2v_loss
                 items["regression"] = float(num_hidden)
             if self.recon_proj is not None:
                 values = normalize_patches(patchify(source, patches.cfg.patch_size))
-                values = pick_tokens(values, hidden, clones).flatten(0, 1)
+                values = values.flatten(0, 1).index_select(0, split.hidden_sources)
                 recon = self._regression(self.recon_proj(predicted), values)
                 losses["recon"] = recon * self.cfg.recon_loss
                 items["recon"] = float(num_hidden)
         self._check_variance(result)
         return result
 
-    def _decode(
-        self,
-        x: Tensor,
-        visible: Tensor,
-        hidden: Tensor,
-        grid: tuple[int, int],
-        noise_seed: int | None,
-    ) -> Tensor:
-        """Predict the hidden patches from the encoder's output [B*K, E + V, D]: [N_hidden, D]."""
-        patches = self.patch_encoder
-        decoder, cfg = patches.decoder, patches.cfg.decoder
-        assert decoder is not None
-        assert cfg is not None
-        num_patches = grid[0] * grid[1]
-        generator = None
-        if noise_seed is not None:
-            generator = torch.Generator(x.device).manual_seed(noise_seed)
-        x = F.dropout(x[:, self.num_extra_tokens :], cfg.input_dropout, self.training)
-        rows, width = hidden.size(0), x.size(-1)
-        canvas = x.new_zeros(rows * num_patches, width)
-        if patches.cfg.mask_noise_std > 0:
-            canvas.normal_(0, patches.cfg.mask_noise_std, generator=generator)
-        hidden_rows = flat_indices(hidden, num_patches)
-        if cfg.add_positions_masked and patches.fixed_positional_encoder is not None:
-            table = patches.fixed_positional_encoder(num_patches)[0]
-            canvas.index_add_(0, hidden_rows, table[hidden.flatten()].to(canvas.dtype))
-        canvas = canvas.index_copy(0, flat_indices(visible, num_patches), x.flatten(0, 1))
-        canvas = canvas.view(rows, num_patches, width)
-        if cfg.add_positions_all:
-            canvas = patches.add_positions(canvas)
-        return decoder(canvas, grid, hidden_rows)
-
     def _regression(self, prediction: Tensor, target: Tensor) -> Tensor:
         return regression_loss(prediction, target, self.cfg.loss_beta, self.cfg.loss_scale)
 
-    def _utterance(self, cls: Tensor, target: Tensor) -> Tensor:
-        """Loss of CLS outputs [B*K, D] against clip targets [B, D], by regression or by DINO."""
+    def _utterance(self, cls: Tensor, target: Tensor, split: PatchSplit) -> Tensor:
+        """Loss of CLS outputs [B*K, D] against clip targets [B, D], by regression or by DINO.
+
+        A row counts in proportion to its own number of hidden patches. The ratio of a clip's
+        utterance loss to its patch loss so does not depend on how long the others are.
+        """
         repeated = target.repeat_interleave(self.cfg.clone_batch, dim=0)  # [B*K, D]
+        share = None if split.ragged is None else split.ragged.hidden_share
         if self.cls_proj is None:
-            return self._regression(cls, repeated)
+            loss = self._regression(cls, repeated)
+            return loss if share is None else loss * share.to(loss.dtype).unsqueeze(1)
         loss = dino_loss(
             self.cls_proj(cls),
             repeated,
             self.center,
             self.cfg.softmax_temperature_student,
             self.cfg.softmax_temperature_teacher,
+            share,
         )
         if self.training:
             mean = torch.cat([target.sum(dim=0), target.new_tensor([float(target.size(0))])])
-            mean = _sum_over_processes(mean)
+            mean = sum_over_processes(mean)
             mean = (mean[:-1] / mean[-1]).to(self.center.dtype)
             self.center.lerp_(mean.unsqueeze(0), 1 - self.cfg.center_exp)
         return loss
@@ -373,30 +367,3 @@ class EatModel(EatEncoder):
                     f"{name} fell below model.min_{name}={least} at update {self.num_updates}: "
                     "the model has collapsed"
                 )
-
-
-@torch.no_grad()
-def channel_deviation(values: Tensor) -> Tensor:
-    """Mean over channels of the standard deviation over items, of all processes together.
-
-    Args:
-        values: [N, D].
-
-    Returns:
-        Scalar; near 0 where all items are alike, which tells of a collapse.
-    """
-    values = values.float()
-    if not (dist.is_available() and dist.is_initialized()):
-        return (values.var(dim=0) + 1e-6).sqrt().mean()
-    count = values.new_tensor([float(values.size(0))])
-    sums = _sum_over_processes(torch.cat([values.sum(0), values.square().sum(0), count]))
-    total, squares = sums[:-1].chunk(2)
-    n = sums[-1]
-    variance = (squares - total.square() / n).clamp_min(0) / (n - 1)
-    return (variance + 1e-6).sqrt().mean()
-
-
-def _sum_over_processes(values: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values)
-    return values

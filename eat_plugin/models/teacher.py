@@ -86,13 +86,20 @@ class Teacher:
                 self.norms = {"model_norm": _total_norm(new), "ema_norm": _total_norm(old)}
 
     @torch.no_grad()
-    def make_targets(self, student: EatEncoder, source: Tensor, local: Tensor) -> Tensor:
+    def make_targets(
+        self,
+        student: EatEncoder,
+        source: Tensor,
+        local: Tensor,
+        padding: Tensor | None = None,
+    ) -> Tensor:
         """Encode whole clips and turn the last blocks into targets.
 
         Args:
             student: the model whose parts serve where the teacher has none of its own.
             source: [B, C, T, F].
             local: [B, L, D], the student's patch embeddings of the same clips.
+            padding: bool [B, L], True = padding; None for none.
 
         Returns:
             [B, L, D], float32.
@@ -104,7 +111,7 @@ class Teacher:
         if patches is not student.patch_encoder and patches.local_encoder is not None:
             local = patches.local_features(source.to(dtype))
         x = patches.contextualize(patches.add_positions(local.to(dtype))).to(dtype)
-        _, layers = self.encoder.run_blocks(x)
+        _, layers = self.encoder.run_blocks(x, student.token_padding(padding))
         cfg = self.cfg
         extra = cfg.modalities.image.num_extra_tokens
         return make_targets(
@@ -114,6 +121,7 @@ class Teacher:
             layer_norm_layer=cfg.layer_norm_target_layer,
             instance_norm=cfg.instance_norm_targets,
             layer_norm=cfg.layer_norm_targets,
+            padding=padding,
         )
 
     def state_dict(self) -> dict[str, Tensor]:

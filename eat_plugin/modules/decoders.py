@@ -59,7 +59,9 @@ class ConvDecoder(nn.Module):
         )
         self.proj = nn.Linear(hidden_dim if num_layers else dim, dim)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int], rows: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], rows: Tensor, padding: Tensor | None = None
+    ) -> Tensor:
         """Predict some patches.
 
         Args:
@@ -67,13 +69,17 @@ class ConvDecoder(nn.Module):
             grid: (time, mel) size of the patch grid.
             rows: [M] which rows of the flattened [N * L, D] output are wanted. The projection is
                 computed for those alone.
+            padding: bool [N, L], True = padding; it is 0 before every layer, as what lies beyond
+                the border is, so that a clip's patches do not depend on it. None for none.
 
         Returns:
             [M, D].
         """
         # Tokens lie in memory as [N, rows, columns, D]: this view is "channels last" for free.
         x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+        blank = None if padding is None else padding.unflatten(1, grid).unsqueeze(1)
         for layer in self.blocks:
+            x = x if blank is None else x.masked_fill(blank, 0)
             y = layer(x)
             x = y + x if self.residual and y.size(1) == x.size(1) else y
         return self.proj(x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))

@@ -34,7 +34,8 @@ def mix_batch(
     prob: float,
     switch_prob: float,
     mode: str,
-) -> tuple[Tensor, Tensor]:
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Mix each clip with its partner: row i with row B - 1 - i, and their targets alike.
 
     mixup (Zhang et al. 2018): l * own + (1 - l) * partner, with l ~ Beta(mixup, mixup).
@@ -42,6 +43,9 @@ def mix_batch(
     a uniform centre, cut off at the border, comes from the partner, with l ~ Beta(cutmix, cutmix);
     the targets go by the share of the clip that is left. The middle row of an odd batch is its own
     partner and stays as it is.
+
+    Where clips differ in length, what is mixed is as long as the longer one. There, T is that
+    length; where only one of the two has sound, that one counts in full.
 
     Args:
         source: [B, channels, T, F].
@@ -52,9 +56,11 @@ def mix_batch(
         switch_prob: probability of cutmix where both are on.
         mode: what shares one draw: the ``batch``, each ``pair`` of partners, or each ``elem``
             for itself.
+        lengths: int64 [B], frames of each clip; what lies behind has to be finite. None for T.
 
     Returns:
-        Source and targets, mixed, of the same shapes. The arguments keep their values.
+        Source and targets, mixed, of the same shapes, and the lengths. The arguments keep their
+        values.
 
     Raises:
         ValueError: if an option is out of range, or the shapes do not fit.
@@ -66,23 +72,33 @@ def mix_batch(
             "[B, channels, T, F] and [B, classes]"
         )
     if mixup == cutmix == 0:
-        return source, targets
-    num_clips, size = len(source), source.shape[2:]
+        return source, targets, lengths
+    num_clips = len(source)
+    sizes = _common_sizes(source, lengths)
     row = MODES[mode](torch.arange(num_clips))
     own, is_cut = (x[row] for x in _draw_shares(num_clips, mixup, cutmix, prob, switch_prob))
     centres = torch.rand(num_clips, 2)[row]
     weight = _move(own.view(-1, 1, 1, 1), source)
     if bool(is_cut.any()):
-        first, last = _place_boxes(1 - own, centres, size)
-        own = torch.where(is_cut, 1 - (last - first).prod(dim=1) / size.numel(), own)
+        own, is_cut, centres = (_move(x, sizes) for x in (own, is_cut, centres))
+        first, last = _place_boxes(1 - own, centres, sizes)
+        own = torch.where(is_cut, 1 - (last - first).prod(dim=1) / sizes.prod(dim=-1), own)
         in_time = _spans(first[:, 0], last[:, 0], source, 2)
         in_mel = _spans(first[:, 1], last[:, 1], source, 3)
         cut = _move(is_cut.view(-1, 1, 1, 1), source)
         weight = torch.where(cut, (~(in_time & in_mel)).float(), weight)  # [B, 1, T, F]
-    return _blend(source, weight), _blend(targets, _move(own.view(-1, 1), targets))
+    if lengths is not None:
+        weight = _weigh_overhang(weight, lengths, source)
+        lengths = torch.where(_move(own, lengths) < 1, sizes[:, 0], lengths)
+    return _blend(source, weight), _blend(targets, _move(own.view(-1, 1), targets)), lengths
 
 
-def mask_spectrogram(source: Tensor, time_width: float, mel_width: float) -> Tensor:
+def mask_spectrogram(
+    source: Tensor,
+    time_width: float | Tensor,
+    mel_width: float,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """Fill one stretch of time and one of mel bins of each clip with 0 (Park et al. 2019).
 
     A width w is uniform in 0 to the largest, a start s uniform in 0 to (size - w); the stretch
@@ -90,8 +106,9 @@ def mask_spectrogram(source: Tensor, time_width: float, mel_width: float) -> Ten
 
     Args:
         source: [B, channels, T, F].
-        time_width: largest width in time, in frames; 0 for no mask.
+        time_width: largest width in time, in frames, or that of each clip [B]; 0 for no mask.
         mel_width: largest width in mel, in bins; 0 for no mask.
+        lengths: int64 [B], frames of each clip, within which the stretch lies; None for T.
 
     Returns:
         The same shape. The argument keeps its values.
@@ -101,10 +118,12 @@ def mask_spectrogram(source: Tensor, time_width: float, mel_width: float) -> Ten
     """
     is_masked = torch.zeros((), dtype=torch.bool, device=source.device)
     for name, largest, axis in (("time_width", time_width, 2), ("mel_width", mel_width, 3)):
-        size = source.size(axis)
-        if not 0 <= largest <= size:
+        size: int | Tensor = source.size(axis)
+        if not isinstance(largest, Tensor) and not 0 <= largest <= size:
             raise ValueError(f"{name} is {largest}; it must lie between 0 and the axis's {size}")
         uniform = torch.rand(2, len(source))
+        if axis == 2 and lengths is not None:
+            size, uniform = lengths, _move(uniform, lengths)
         width = uniform[0] * largest
         first = (uniform[1] * (size - width)).long()
         is_masked = is_masked | _spans(first, first + width.long(), source, axis)
@@ -145,21 +164,35 @@ def _draw_beta(alpha: float, num: int) -> Tensor:
     return Beta(alpha, alpha).sample((num,)) if alpha > 0 else torch.ones(num)
 
 
-def _place_boxes(shares: Tensor, centres: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
+def _common_sizes(source: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return (T, F) as [2], or that of each clip and its partner together, [B, 2]."""
+    if lengths is None:
+        return torch.tensor(source.shape[2:])
+    longer = torch.maximum(lengths, lengths.flip(0))
+    return torch.stack([longer, torch.full_like(longer, source.size(3))], dim=1)
+
+
+def _weigh_overhang(weight: Tensor, lengths: Tensor, source: Tensor) -> Tensor:
+    """Let a clip count in full where its partner has ended, and not where it has ended itself."""
+    start = torch.zeros_like(lengths)
+    own, partner = _spans(start, lengths, source, 2), _spans(start, lengths.flip(0), source, 2)
+    return torch.where(own == partner, weight, own.to(weight.dtype))
+
+
+def _place_boxes(shares: Tensor, centres: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Place boxes in a spectrogram.
 
     Args:
         shares: [B], of the area, before a box is cut off at the border.
         centres: [B, 2], between 0 and 1 along (time, mel).
-        size: (T, F).
+        size: (T, F), [2] or [B, 2].
 
     Returns:
         [B, 2] int each, along (time, mel): the first index inside and the first one behind.
     """
-    limits = torch.tensor(size)
-    sides = (shares.sqrt()[:, None] * limits).long()
-    first = (centres * limits).long() - sides // 2
-    return first.clamp(min=0), torch.minimum(first + sides, limits)
+    sides = (shares.sqrt()[:, None] * size).long()
+    first = (centres * size).long() - sides // 2
+    return first.clamp(min=0), torch.minimum(first + sides, size)
 
 
 def _spans(first: Tensor, last: Tensor, source: Tensor, axis: int) -> Tensor:

@@ -9,14 +9,14 @@ from eat_plugin.criterions.pretraining import PretrainingCriterion
 
 
 class Model(torch.nn.Module):
-    """Returns fixed losses of 2 clips with 3 clones and 4 hidden patches each."""
+    """Returns fixed losses of clips with 3 clones and some hidden patches each."""
 
     def __init__(self, scale=1.0):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(scale))
 
-    def forward(self, num_clips=2):
-        hidden, rows = num_clips * 3 * 4, num_clips * 3
+    def forward(self, num_clips=2, num_hidden=4):
+        hidden, rows = num_clips * 3 * num_hidden, num_clips * 3
         return {
             "losses": {
                 "regression": torch.full((hidden, 5), 0.2) * self.weight,
@@ -31,8 +31,9 @@ class Model(torch.nn.Module):
         }
 
 
-def make_sample(num_clips=2):
-    return {"id": torch.arange(num_clips), "net_input": {"num_clips": num_clips}}
+def make_sample(num_clips=2, num_hidden=4):
+    net_input = {"num_clips": num_clips, "num_hidden": num_hidden}
+    return {"id": torch.arange(num_clips), "net_input": net_input}
 
 
 def test_forward__objective_equals_the_stock_criterions():
@@ -66,6 +67,20 @@ def test_reduce__each_term_is_the_mean_of_one_item():
     assert values["loss"] == pytest.approx((24 + 24 * 12 + 4 * 48 + 4 * 48 * 24) / 72)
     assert values["pred_var"] == pytest.approx((0.5 + 2.0) / 2)
     assert values["masked_pct"] == pytest.approx(0.8)
+
+
+def test_reduce__a_batch_of_long_clips_counts_for_more():
+    criterion = PretrainingCriterion(None)
+    logs = [
+        criterion(Model(1.0), make_sample(4, num_hidden=1))[2],
+        criterion(Model(4.0), make_sample(1, num_hidden=8))[2],
+    ]
+    with metrics.aggregate() as aggregate:
+        criterion.reduce_metrics(logs)
+        values = aggregate.get_smoothed_values()
+    # 12 hidden patches at 1, 24 at 4; 4 utterances of one hidden patch each at 2, one of 8 at 8.
+    assert values["loss_regression"] == pytest.approx((12 * 1 + 24 * 4) / 36)
+    assert values["loss_cls"] == pytest.approx((4 * 1 * 2 + 1 * 8 * 8) / 12)
 
 
 def test_reduce__may_be_summed_over_processes_before():

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from eat_plugin.models.classifier import pool
 from eat_plugin.models.classifier_config import PredictionMode
 from eat_plugin.models.published import MaeImageClassificationConfig, MaeImageClassificationModel
+from eat_plugin.modules.padding import column_padding
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_forward__mixup_mixes_clips_and_targets_alike(make_classifier, clips, mo
     def mix(source, targets, **options):
         assert options["mixup"] == 0.8
         assert options["mode"] == "pair"
-        return source.flip(0), targets.flip(0)
+        return source.flip(0), targets.flip(0), options["lengths"]
 
     monkeypatch.setattr(classifier, "mix_batch", mix)
     model = make_classifier(mixup=0.8, mixup_mode="pair")
@@ -104,12 +105,66 @@ def test_forward__specaug_masks_at_most_the_ratio_of_each_axis(make_classifier, 
 
     asked = []
     monkeypatch.setattr(
-        classifier, "mask_spectrogram", lambda x, time, mel: asked.append((time, mel)) or x
+        classifier, "mask_spectrogram", lambda x, *widths: asked.append(widths) or x
     )
     make_classifier(specaug=True, mask_ratio=0.25).train()(clips, LABELS)
     make_classifier(specaug=True, mask_ratio=0.0).train()(clips, LABELS)
     make_classifier(specaug=True, mask_ratio=0.25).eval()(clips, LABELS)
     assert asked == [(32, 32), (128, 25)]
+
+
+@pytest.mark.parametrize(("ratio", "widths"), [(0.25, [32, 8]), (0.0, [70, 32])])
+def test_forward__specaug_goes_by_a_clips_own_length(
+    make_classifier, clips, monkeypatch, ratio, widths
+):
+    from eat_plugin.models import classifier
+
+    asked = []
+    monkeypatch.setattr(
+        classifier, "mask_spectrogram", lambda x, *given: asked.append(given) or x
+    )
+    padding = column_padding(torch.tensor([8, 2]), (8, 8))
+    model = make_classifier(specaug=True, mask_ratio=ratio, timem=70.0).train()
+    model(clips[:2], LABELS[:2], padding_mask=padding)
+    ((time, _, lengths),) = asked
+    assert lengths.tolist() == [128, 32]
+    assert time.tolist() == widths
+
+
+def test_forward__mixed_clips_are_as_long_as_the_longer_one(make_classifier, clips, monkeypatch):
+    seen = []
+    model = make_classifier(mixup=0.8, specaug=True, mask_ratio=0.5).train()
+    encode = model.model.encode
+    monkeypatch.setattr(
+        model.model, "encode", lambda x, **o: seen.append(o["padding_mask"]) or encode(x, **o)
+    )
+    padding = column_padding(torch.tensor([8, 2]), (8, 8))
+    source = clips[:2].clone()
+    source[1, :, 32:] = math.nan
+    output = model(source, LABELS[:2], padding_mask=padding)
+    assert output["losses"]["main"].isfinite().all()
+    assert not seen[0].any()  # both are as long as the first one
+    model.cfg.mixup_prob = 0.0
+    model(source, LABELS[:2], padding_mask=padding)
+    assert torch.equal(seen[1], padding)
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_forward__scores_of_windows_are_averaged(make_classifier, clips, loss):
+    model = make_classifier(loss=loss, single_label=True).eval()
+    torch.nn.init.normal_(model.head.weight)
+    windows = torch.cat([clips[:2], clips[:1], -clips[:1]])  # 3 of the first clip, 1 of another
+    each = model(windows, LABELS[[0, 0, 0, 1]])
+    output = model(windows, LABELS[:2], num_windows=[3, 1])
+    means = [each["_predictions"][:3].mean(0), each["_predictions"][3]]
+    torch.testing.assert_close(output["_predictions"], torch.stack(means))
+    losses = each["losses"]["main"]
+    expected = torch.stack([losses[:3].mean(0), losses[3]])
+    torch.testing.assert_close(output["losses"]["main"], expected)
+    assert torch.equal(output["_targets"], LABELS[:2])
+    assert output["sample_size"] == 2
+    best = torch.stack(means).argmax(-1)
+    assert output["correct"] == (best == LABELS[:2].argmax(-1)).sum()
 
 
 @pytest.mark.parametrize("mode", list(PredictionMode))

@@ -342,7 +342,7 @@ def test_mel_by_time__is_a_stated_option(make_model, batch):
         ({"source": torch.zeros(2, 1, 120, 128)}, "divisible by patch_size=16"),
         ({"precomputed_mask": torch.zeros(2, 64)}, r"shape \(2, 64\); expected \(6, 64\)"),
         ({"mode": "AUDIO"}, "'AUDIO'; the only choice is IMAGE"),
-        ({"padding_mask": torch.zeros(2, 64)}, "no padding_mask"),
+        ({"padding_mask": torch.zeros(2, 63)}, r"shape \(2, 63\); expected \(2, 64\)"),
         ({"mask": False}, "mask=True"),
     ],
 )

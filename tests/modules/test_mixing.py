@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from eat_plugin.modules import mixing
 from eat_plugin.modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 
 MODES = ["batch", "pair", "elem"]
@@ -28,7 +29,7 @@ def mix(num_clips, seed=0, size=(8, 6), channels=1, **options):
     owner = torch.arange(num_clips, dtype=torch.float64)
     source = owner.view(-1, 1, 1, 1).expand(num_clips, channels, *size)
     settings = {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "switch_prob": 0.5, "mode": "elem"}
-    mixed, targets = mix_batch(source, torch.eye(num_clips).double(), **{**settings, **options})
+    mixed, targets, _ = mix_batch(source, torch.eye(num_clips).double(), **{**settings, **options})
     assert mixed.shape == source.shape
     assert (mixed == mixed[:, :1]).all()  # all channels alike
     partner = owner.flip(0)
@@ -47,11 +48,11 @@ def test_mix_batch__mixup_by_hand(monkeypatch):
     source = torch.tensor([[1.0, 2.0], [5.0, 10.0]]).view(2, 1, 1, 2)
     options = {"mixup": 0.8, "cutmix": 0.0, "prob": 1.0, "switch_prob": 0.0}
     targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    mixed, mixed_targets = mix_batch(source, targets, **options, mode="elem")
+    mixed, mixed_targets, _ = mix_batch(source, targets, **options, mode="elem")
     assert mixed.flatten(1).tolist() == [[2.0, 4.0], [3.0, 6.0]]
     assert mixed_targets.tolist() == [[0.75, 0.0, 1.0], [0.5, 0.0, 1.0]]
     for mode in ("batch", "pair"):  # 0.75 for both
-        mixed, mixed_targets = mix_batch(source, targets, **options, mode=mode)
+        mixed, mixed_targets, _ = mix_batch(source, targets, **options, mode=mode)
         assert mixed.flatten(1).tolist() == [[2.0, 4.0], [4.0, 8.0]]
         assert mixed_targets.tolist() == [[0.75, 0.0, 1.0], [0.25, 0.0, 1.0]]
 
@@ -69,7 +70,7 @@ def test_mix_batch__cutmix_by_hand(monkeypatch, centre, rows, columns):
     monkeypatch.setattr("eat_plugin.modules.mixing._draw_beta", lambda *_: torch.full((2,), 0.75))
     monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor([centre, centre]))
     source = torch.stack([torch.zeros(1, 8, 6), torch.ones(1, 8, 6)])
-    mixed, targets = mix_batch(
+    mixed, targets, _ = mix_batch(
         source, torch.eye(2), mixup=0.0, cutmix=1.0, prob=1.0, switch_prob=0.0, mode="batch"
     )
     expected = torch.zeros(8, 6)
@@ -184,7 +185,7 @@ def test_mix_batch__mixes_with_the_given_probability(mode, options):
 def test_mix_batch__changes_nothing_where_it_is_off(options):
     settings = {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "switch_prob": 0.5, "mode": "batch"}
     source, targets = torch.randn(3, 1, 4, 4), torch.eye(3)
-    mixed, mixed_targets = mix_batch(source, targets, **{**settings, **options})
+    mixed, mixed_targets, _ = mix_batch(source, targets, **{**settings, **options})
     assert torch.equal(mixed, source)
     assert torch.equal(mixed_targets, targets)
 
@@ -194,15 +195,15 @@ def test_mix_batch__leaves_its_arguments_alone_and_keeps_their_types(alphas):
     source, targets = torch.randn(4, 1, 8, 8).half(), torch.eye(4).half()
     before, targets_before = source.clone(), targets.clone()
     options = {"prob": 1.0, "switch_prob": 0.0, "mode": "elem"}
-    mixed, mixed_targets = mix_batch(source, targets, **alphas, **options)
+    mixed, mixed_targets, _ = mix_batch(source, targets, **alphas, **options)
     assert not torch.equal(mixed, source)
     assert torch.equal(source, before)
     assert torch.equal(targets, targets_before)
     assert mixed.dtype == mixed_targets.dtype == torch.float16
     torch.manual_seed(0)
-    _, from_numbers = mix_batch(source, targets.float(), **alphas, **options)
+    _, from_numbers, _ = mix_batch(source, targets.float(), **alphas, **options)
     torch.manual_seed(0)
-    _, from_bool = mix_batch(source, targets.bool(), **alphas, **options)
+    _, from_bool, _ = mix_batch(source, targets.bool(), **alphas, **options)
     assert torch.equal(from_bool, from_numbers)
 
 
@@ -322,3 +323,60 @@ def test_smooth_targets__by_hand():
 def test_smooth_targets__refuses_an_amount_out_of_range(amount):
     with pytest.raises(ValueError, match=f"amount is {amount}; it must lie between 0 and 1"):
         smooth_targets(torch.eye(2), amount)
+
+
+def mix_lengths(monkeypatch, own, is_cut, lengths, box=None, **options):
+    """Mix ramps of different length with given draws; padding is 0."""
+    size = max(lengths)
+    steps = torch.arange(size)
+    source = torch.stack([(steps < n) * (100.0 * i + steps + 1) for i, n in enumerate(lengths)])
+    source = source[:, None, :, None].expand(-1, 1, -1, 2)
+    monkeypatch.setattr(
+        mixing, "_draw_shares", lambda *_: (torch.tensor(own), torch.tensor(is_cut))
+    )
+    if box is not None:
+        monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor(box))
+    settings = {"mixup": 1.0, "cutmix": 1.0, "prob": 1.0, "switch_prob": 0.5, "mode": "elem"}
+    return source, mix_batch(
+        source, torch.eye(len(lengths)), **settings, lengths=torch.tensor(lengths)
+    )
+
+
+def test_mix_batch__lengths_become_the_longer_one(monkeypatch):
+    source, (mixed, targets, lengths) = mix_lengths(
+        monkeypatch, [0.75, 1.0, 0.75], [False] * 3, [2, 3, 4]
+    )
+    assert lengths.tolist() == [4, 3, 4]  # the second one is not mixed
+    assert mixed[0, 0, :, 0].tolist() == [0.75 + 0.25 * 201, 1.5 + 0.25 * 202, 203, 204]
+    assert mixed[2, 0, :, 0].tolist() == [0.75 * 201 + 0.25, 0.75 * 202 + 0.5, 203, 204]
+    assert torch.equal(mixed[1], source[1])
+    assert targets[0].tolist() == [0.75, 0, 0.25]
+
+
+def test_mix_batch__an_unmixed_clip_keeps_its_length(monkeypatch):
+    source, (mixed, _, lengths) = mix_lengths(monkeypatch, [1.0, 1.0], [False] * 2, [1, 4])
+    assert lengths.tolist() == [1, 4]
+    assert torch.equal(mixed[0, :, :1], source[0, :, :1])
+    assert torch.equal(mixed[1], source[1])
+
+
+def test_mix_batch__boxes_lie_within_the_longer_of_two(monkeypatch):
+    # Of 8 frames and 2 bins, a quarter: 4 frames from 2 on, and the second bin.
+    source, (mixed, targets, lengths) = mix_lengths(
+        monkeypatch, [0.75, 0.75, 1.0], [True, True, False], [4, 16, 8], [[0.5, 0.5]] * 3
+    )
+    assert lengths.tolist() == [8, 16, 8]
+    first, last = source[0, 0, :, 0], source[2, 0, :, 0]
+    assert torch.equal(mixed[0, 0, :, 0], torch.cat([first[:4], last[4:]]))
+    assert torch.equal(mixed[0, 0, :, 1], torch.cat([first[:2], last[2:]]))
+    assert targets[0].tolist() == [0.75, 0, 0.25]
+    assert torch.equal(mixed[1], source[1])  # its own partner
+
+
+def test_mask_spectrogram__lies_within_a_clips_own_length(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor([[0.75, 0.75], [0.5, 1.0]]))
+    lengths = torch.tensor([10, 20])
+    got = mask_spectrogram(torch.ones(2, 1, 20, 2), 0.4 * lengths, 0, lengths)
+    # 3 wide from (10 - 3) / 2, and 6 wide from 20 - 6.
+    assert (got[0, 0, :, 0] == 0).nonzero().flatten().tolist() == [3, 4, 5]
+    assert (got[1, 0, :, 0] == 0).nonzero().flatten().tolist() == [14, 15, 16, 17, 18, 19]
