@@ -7,7 +7,7 @@ options that this plugin does not implement, before anything is built.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Optional
+from typing import Any, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
@@ -85,8 +85,15 @@ class ImageConfig:
     decoder: Optional[DecoderConfig] = field(
         default_factory=DecoderConfig, metadata={"help": "the decoder of hidden patches"}
     )
-    input_size: int = option(224, "side of an image, in pixels (in_chans: 3)")
-    in_chans: int = option(3, "channels of the input: 1 for a spectrogram, 3 for an image")
+    input_size: int = option(224, "side of a square image, in pixels (in_chans: 3)")
+    image_size: Optional[List[int]] = option(
+        None,
+        "height and width of images, in pixels; null: spectrograms with in_chans=1, images of "
+        "input_size with in_chans=3",
+    )
+    in_chans: int = option(
+        3, "channels of the input: 1 for spectrograms and grey images, 3 for colour images"
+    )
     patch_size: int = option(16, "side of a patch, in frames and mel bins, or pixels")
     embed_dim: int = option(
         768, "width of the patch embedding; a linear layer follows where the model's is another"
@@ -190,6 +197,14 @@ UNIMPLEMENTED_IMAGE_OPTIONS = {
 }
 
 
+def image_size_of(image: ImageConfig) -> Optional[Tuple[int, int]]:
+    """Return height and width of the images that a model takes, or None: it takes spectrograms."""
+    if image.image_size is not None:
+        height, width = image.image_size
+        return height, width
+    return None if image.in_chans == 1 else (image.input_size, image.input_size)
+
+
 def validate_config(cfg: EatConfig) -> None:
     """Refuse a configuration that cannot work.
 
@@ -233,38 +248,50 @@ def _validate_sizes(cfg: EatConfig) -> None:
     image = cfg.modalities.image
     checks = {
         "num_heads": (cfg.num_heads, cfg.embed_dim, "model.embed_dim"),
-        "modalities.image.patch_size": _patch_check(image),
+        "4 (two axes, sine and cosine)": (4, cfg.embed_dim, "model.embed_dim"),
     }
-    checks["4 (two axes, sine and cosine)"] = (4, cfg.embed_dim, "model.embed_dim")
     for divisor_name, (divisor, value, name) in checks.items():
         if divisor < 1 or value % divisor:
             raise ValueError(f"{name} is {value}; it must be divisible by {divisor_name}={divisor}")
     if image.in_chans not in (1, 3):
         raise ValueError(
-            f"model.modalities.image.in_chans is {image.in_chans}; choose 1 (spectrogram) or "
-            "3 (colour image)"
+            f"model.modalities.image.in_chans is {image.in_chans}; choose 1 (spectrogram or grey "
+            "image) or 3 (colour image)"
         )
-    if image.in_chans == 1 and MEL_BINS % image.patch_size:
-        raise ValueError(
-            f"model.modalities.image.patch_size is {image.patch_size}; it must divide the "
-            f"{MEL_BINS} mel bins"
-        )
+    _validate_input(image)
     if not 1 <= cfg.average_top_k_layers <= cfg.depth:
         raise ValueError(
             f"model.average_top_k_layers is {cfg.average_top_k_layers}; it must lie between 1 and "
             f"model.depth={cfg.depth}"
         )
-    if image.in_chans == 1 and image.target_length > image.max_length * image.patch_size:
+
+
+def _validate_input(image: ImageConfig) -> None:
+    """Refuse inputs that are not made of whole patches, or that the model has no positions for."""
+    prefix, patch = "model.modalities.image", image.patch_size
+    if image.image_size is not None and len(image.image_size) != 2:
+        raise ValueError(f"{prefix}.image_size is {image.image_size}; it needs height and width")
+    shape = image_size_of(image)
+    name = "target_length"
+    if shape is not None:
+        name = "input_size" if image.image_size is None else "image_size"
+    for side in shape or [image.target_length]:
+        if patch < 1 or side < 1 or side % patch:
+            raise ValueError(
+                f"{prefix}.{name} is {getattr(image, name)}; it must be divisible by "
+                f"modalities.image.patch_size={patch}"
+            )
+    if shape is not None:
+        if image.mel_by_time:
+            raise ValueError(f"{prefix}.mel_by_time is True; it is for spectrograms, not images")
+        return
+    if MEL_BINS % patch:
+        raise ValueError(f"{prefix}.patch_size is {patch}; it must divide the {MEL_BINS} mel bins")
+    if image.target_length > image.max_length * patch:
         raise ValueError(
             f"model.modalities.image.target_length is {image.target_length} frames; the table of "
             f"positions ends at max_length={image.max_length} patches of {image.patch_size} frames"
         )
-
-
-def _patch_check(image: ImageConfig) -> Any:
-    if image.in_chans == 1:
-        return image.patch_size, image.target_length, "model.modalities.image.target_length"
-    return image.patch_size, image.input_size, "model.modalities.image.input_size"
 
 
 def _validate_training(cfg: EatConfig) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel
 from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
 from ..modules.decoders import ConvDecoder
+from ..modules.padding import blank_padding
 from ..modules.patches import FixedPositions, PatchEmbedding
 from ..modules.transformer import TransformerBlock
-from .config import MEL_BINS, EatConfig
+from .config import MEL_BINS, EatConfig, image_size_of
 
 MODALITY = "IMAGE"
 
@@ -44,6 +46,7 @@ class PatchEncoder(nn.Module):
         super().__init__()
         image = cfg.modalities.image
         self.cfg = image
+        self.image_size = image_size_of(image)  # (H, W); None: the input is a spectrogram
         self.extra_tokens = None
         if image.num_extra_tokens > 0:
             self.extra_tokens = nn.Parameter(torch.zeros(1, image.num_extra_tokens, cfg.embed_dim))
@@ -56,9 +59,10 @@ class PatchEncoder(nn.Module):
             self.local_encoder = nn.Sequential(embedding, projection)
         self.fixed_positional_encoder = None
         if image.fixed_positions:
-            grid = (image.input_size // image.patch_size,) * 2
-            if image.in_chans == 1:
-                grid = (image.max_length, MEL_BINS // image.patch_size)
+            grid = (image.max_length, MEL_BINS // image.patch_size)
+            if self.image_size is not None:
+                height, width = self.image_size
+                grid = (height // image.patch_size, width // image.patch_size)
             self.fixed_positional_encoder = FixedPositions(*grid, cfg.embed_dim)
         self.context_encoder = ContextEncoder(cfg)
         self.decoder = None
@@ -80,19 +84,52 @@ class PatchEncoder(nn.Module):
         """
         channels, height, width = source.shape[1:]
         size = self.cfg.patch_size
+        if self.image_size is not None:
+            expected = [self.cfg.in_chans, *self.image_size]
+            if [channels, height, width] != expected:
+                raise ValueError(
+                    f"the input has shape {tuple(source.shape)}; expected images [B, "
+                    f"{', '.join(map(str, expected))}], by the model's in_chans and image_size"
+                )
+            return height // size, width // size
         if channels != self.cfg.in_chans or height % size or width % size:
             raise ValueError(
                 f"the input has shape {tuple(source.shape)}; expected [B, {self.cfg.in_chans}, "
                 f"T, F] with T and F divisible by patch_size={size}"
             )
-        expected = MEL_BINS if channels == 1 else self.cfg.input_size
-        if width != expected:
+        if width != MEL_BINS:
             raise ValueError(
-                f"the input has shape {tuple(source.shape)}; its last axis must have {expected} "
+                f"the input has shape {tuple(source.shape)}; its last axis must have {MEL_BINS} "
                 "values (a spectrogram is [B, 1, time, mel]; for [B, 1, mel, time] set "
                 "model.modalities.image.mel_by_time)"
             )
         return height // size, width // size
+
+    def prepare(
+        self, source: Tensor, padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Make a source fit for use: what its padding holds is replaced by 0.
+
+        Args:
+            source: [B, C, T, F].
+            padding_mask: bool [B, L], True = padding; None for none.
+
+        Returns:
+            The source and the padding.
+
+        Raises:
+            ValueError: if the source does not fit the model, or the padding the source.
+        """
+        rows, columns = self.grid_of(source)
+        if padding_mask is None:
+            return source, None
+        if padding_mask.shape != (source.size(0), rows * columns):
+            raise ValueError(
+                f"padding_mask has shape {tuple(padding_mask.shape)}; expected "
+                f"{(source.size(0), rows * columns)}: a row a clip, and {rows}x{columns} patches"
+            )
+        padding_mask = padding_mask.bool()
+        return blank_padding(source, padding_mask, self.cfg.patch_size), padding_mask
 
     def local_features(self, source: Tensor) -> Tensor:
         """Embed the patches of [B, C, T, F], without positions: [B, L, D]."""
@@ -154,26 +191,41 @@ class EatEncoder(BaseFairseqModel):
         """Number of learned tokens before the patches; the last one is CLS."""
         return self.patch_encoder.cfg.num_extra_tokens
 
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of the images it takes; None where it takes spectrograms."""
+        patches = self.patch_encoder
+        size = patches.image_size
+        return None if size is None else (patches.cfg.in_chans, *size)
+
     def time_major(self, source: Tensor) -> Tensor:
         """Return a source as [B, C, T, F], whatever ``mel_by_time`` says of it."""
         return source.transpose(2, 3) if self.patch_encoder.cfg.mel_by_time else source
 
-    def encode(self, source: Tensor, keep_targets: bool = True) -> tuple[Tensor, list[Tensor]]:
+    def token_padding(self, padding: Tensor | None) -> Tensor | None:
+        """Extend a padding of patches, bool [N, S], by the extra tokens: [N, E + S]."""
+        return None if padding is None else F.pad(padding, (self.num_extra_tokens, 0))
+
+    def encode(
+        self, source: Tensor, keep_targets: bool = True, padding_mask: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Encode whole clips, nothing hidden.
 
         Args:
             source: [B, C, T, F].
             keep_targets: collect each block's target output.
+            padding_mask: bool [B, L], True = padding.
 
         Returns:
             The last block's output [B, E + L, D], and the target outputs, each of that shape.
 
         Raises:
-            ValueError: if the source does not fit the model.
+            ValueError: if the source does not fit the model, or the padding the source.
         """
         patches = self.patch_encoder
-        patches.grid_of(source)
-        return self.run_blocks(patches.contextualize(patches.embed(source)), None, keep_targets)
+        source, padding = patches.prepare(source, padding_mask)
+        x = patches.contextualize(patches.embed(source))
+        return self.run_blocks(x, self.token_padding(padding), keep_targets)
 
     def block_outputs(self, source: Tensor) -> list[Tensor]:
         """Encode whole clips, and keep what every block makes of them.

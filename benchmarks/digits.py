@@ -1,0 +1,170 @@
+"""Does pre-training pay on images? The 1,797 handwritten digits of scikit-learn, on a CPU.
+
+The digits are written out as PNG, 8 x 8 grey pixels each, and listed with a fifth of each class
+held out. A tiny model is pre-trained on the other images, without their labels, and compared with
+random weights, at the same budget of updates:
+
+    scratch      the whole model trained from random weights
+    fine-tuned   the whole model trained from the pre-trained weights
+    probe random a linear classifier on a frozen random encoder
+    probe        a linear classifier on the frozen pre-trained encoder
+
+What is reported is the accuracy after the last update: no checkpoint is chosen by the images held
+out.
+
+    .venv/bin/python benchmarks/digits.py --out runs/digits
+
+An interrupted run goes on where it was. The table is printed and written to OUT/table.md, the
+numbers to OUT/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+# 64 patches, as many as a digit has pixels. A digit is no other one's mirror image, and fills its
+# image: hence neither flips nor small crops. Mean and deviation are those of all pixels.
+SIZE = [
+    "task.images.size=[32,32]", "task.images.channels=1", "task.images.mean=[0.305]",
+    "task.images.std=[0.376]", "task.images.flip=0", "task.images.crop_scale=[0.6,1]",
+    "task.images.eval_crop=1", "model.modalities.image.patch_size=4", "model.depth=4",
+    "model.embed_dim=96", "model.num_heads=3", "dataset.batch_size=32", "dataset.num_workers=1",
+]  # fmt: skip
+PRETRAINING = [
+    "optimization.max_update=1000", "lr_scheduler.warmup_updates=100", "optimization.lr=[0.001]",
+    "model.average_top_k_layers=4", "model.clone_batch=8", "model.recon_loss=1",
+    "model.ema_decay=0.99", "model.ema_end_decay=0.999",
+    "model.ema_anneal_end_step=${optimization.max_update}",
+    "model.modalities.image.decoder.decoder_dim=96",
+    "model.modalities.image.decoder.decoder_groups=8",
+    "model.modalities.image.decoder.decoder_layers=2",
+    "checkpoint.save_interval=1000", "checkpoint.save_interval_updates=500",
+]  # fmt: skip
+FINETUNING = [
+    "optimization.max_update=300", "lr_scheduler.warmup_updates=30", "model.drop_path_rate=0",
+    "model.mixup=0", "model.cutmix=0", "dataset.validate_interval=1000",
+    "checkpoint.save_interval=1000", "checkpoint.save_interval_updates=0",
+]  # fmt: skip
+PROBE = ["model.linear_probe=true", "optimization.lr=[0.01]"]
+# A layer-wise decay of the learning rate protects what pre-training has learnt; there is nothing to
+# protect in random weights.
+OF_ARM = {
+    "scratch": ["model.model_path=null", "model.layer_decay=1"],
+    "fine-tuned": ["model.layer_decay=0.75"],
+    "probe random": ["model.model_path=null", *PROBE],
+    "probe": PROBE,
+}
+
+
+def main() -> int:
+    """Run what is not done yet, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "digits", metavar="DIR")
+    out = parser.parse_args().out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    data = prepare(out)
+    pretrained = pretrain(data, out / "pretraining")
+    results = {
+        arm: finetune(arm, data, pretrained, out / arm.replace(" ", "_")) for arm in OF_ARM
+    }
+    lines = ["| arm | accuracy |", "|---|---|"]
+    lines += [f"| {arm} | {accuracy:.1%} |" for arm, accuracy in results.items()]
+    table = "\n".join(lines) + "\n"
+    (out / "table.md").write_text(table, encoding="utf-8")
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    say(f"\n{table}\n{(time.monotonic() - began) / 60:.1f} minutes")
+    return 0
+
+
+def prepare(out: Path) -> Path:
+    """Write the digits as images, and list them; return the folder of the manifests."""
+    images, data = out / "images", out / "data"
+    if not (data / "eval.lbl").is_file():
+        digits = load_digits()
+        for number, (pixels, digit) in enumerate(zip(digits.images, digits.target)):
+            path = images / str(digit) / f"{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.round(pixels * 255 / 16).astype(np.uint8)).save(path)
+        command = [BIN / "eat", "manifest", images, "--images", "--layout", "folders"]
+        run([*command, "--valid", 0.2, "--out", data], out / "manifest.log")
+    return data
+
+
+def pretrain(data: Path, folder: Path) -> Path:
+    """Pre-train on the images that are not held out; return the checkpoint."""
+    if not (folder / "done").is_file():
+        train("image_pretrain", data, folder, PRETRAINING)
+        (folder / "done").touch()
+    return folder / "checkpoints" / "checkpoint_last.pt"
+
+
+def finetune(arm: str, data: Path, pretrained: Path, folder: Path) -> float:
+    """Train a classifier; return its accuracy on the images held out after the last update."""
+    done = folder / "accuracy.json"
+    if not done.is_file():
+        start = f"model.model_path={quote(pretrained)}"
+        train("image_finetune", data, folder, [*FINETUNING, start, *OF_ARM[arm]])
+        log = (folder / "hydra_train.log").read_text(encoding="utf-8")
+        last = re.findall(r"\[eval\]\[INFO\] - (\{.*\})", log)[-1]
+        done.write_text(json.dumps(float(json.loads(last)["eval_accuracy"])), encoding="utf-8")
+    return json.loads(done.read_text(encoding="utf-8"))
+
+
+def train(config: str, data: Path, folder: Path, options: list[str]) -> None:
+    """Run ``fairseq-hydra-train`` in a folder; it goes on from a checkpoint that is there."""
+    command = [
+        BIN / "fairseq-hydra-train", "--config-dir", ROOT / "config", "--config-name", config,
+        f"common.user_dir={quote(ROOT / 'eat_plugin')}", f"task.data={quote(data)}",
+        f"hydra.run.dir={quote(folder)}", "common.tensorboard_logdir=null", "common.cpu=true",
+        "common.fp16=false", "common.log_interval=50", *SIZE, *options,
+    ]  # fmt: skip
+    began = time.monotonic()
+    run(command, folder / "console.txt")
+    say(f"  {folder.name}: {time.monotonic() - began:.0f} s")
+
+
+def run(command: list[object], log: Path) -> None:
+    """Run a command with its output in a file.
+
+    Raises:
+        SystemExit: if it fails; the message names the file.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file:
+        parts = [str(part) for part in command]
+        status = subprocess.run(parts, stdout=file, stderr=file).returncode
+    if status != 0:
+        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
+        raise SystemExit(f"{command[0]} failed, see {log}:\n{tail}")
+
+
+def quote(path: Path) -> str:
+    """Quote a path for hydra's command line."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def say(line: str) -> None:
+    """Write a line to standard output, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
