@@ -132,6 +132,10 @@ if [ ! -f "$data/train.tsv" ] || [ -n "$(find -L "$audio" -newer "$data/train.ts
         "$eat" manifest "$audio" --out "$data" --layout folders --valid 0.25
     fi
 fi
+# Their own mean and deviation, by which training normalises. Damaged clips are named: status 1.
+if [ ! "$data/stats.json" -nt "$data/train.tsv" ]; then
+    "$eat" stats "$data" || [ $? = 1 ] || fail "the clips cannot be measured"
+fi
 
 say "Pre-training, $updates updates"
 choose_precision

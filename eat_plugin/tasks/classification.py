@@ -13,13 +13,15 @@ from fairseq.tasks import register_task
 from omegaconf import II, MISSING, open_dict
 from torch import nn
 
-from ..data.features import FrontEnd
+from ..data.images import ImageReader
 from ..data.labelled import LabelledDataset
 from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
-from ..data.readers import AudioReader
+from ..data.manifest import Manifest
+from ..data.readers import AudioReader, ClipReader
 from ..metrics import ClipScores, summarize
+from . import lengths, statistics
 from .audio import AudioTask, logger
-from .pretraining import AUDIOSET_MEAN, AUDIOSET_STD
+from .images import ImagesConfig, check_kind, check_model, make_front_end
 
 TRAIN = "train"
 SCORES = ("_predictions", "_targets")
@@ -39,11 +41,11 @@ class ClassificationConfig(FairseqDataclass):
     target_length: int = field(
         default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
     )
-    norm_mean: float = field(
-        default=AUDIOSET_MEAN, metadata={"help": "mean of the data set's log-mel values"}
+    norm_mean: Optional[float] = field(
+        default=None, metadata={"help": statistics.HELP.format(what="mean")}
     )
-    norm_std: float = field(
-        default=AUDIOSET_STD, metadata={"help": "their standard deviation"}
+    norm_std: Optional[float] = field(
+        default=None, metadata={"help": statistics.HELP.format(what="standard deviation")}
     )
     pad_value: str = field(
         default="zero",
@@ -52,6 +54,21 @@ class ClassificationConfig(FairseqDataclass):
     crop: str = field(
         default="start",
         metadata={"help": "part of a training clip longer than the window: start, or random"},
+    )
+    length: str = field(
+        default="pad",
+        metadata={"help": lengths.HELP.format(evaluation="the mean score of eval_windows parts")},
+    )
+    eval_windows: int = field(
+        default=3,
+        metadata={"help": "length=crop: windows of a longer clip that evaluation averages over"},
+    )
+    patch_size: int = field(
+        default=II("model.modalities.image.patch_size"),
+        metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
+    )
+    images: Optional[ImagesConfig] = field(
+        default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
     )
     roll_gain: bool = field(
         default=False, metadata={"help": "roll training waveforms and change their level"}
@@ -97,9 +114,8 @@ class EatClassificationTask(AudioTask):
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.front_end = FrontEnd(
-            cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value
-        )
+        self.front_end = lengths.make_front_end(cfg)
+        self.images = make_front_end(cfg)
         # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
@@ -147,13 +163,7 @@ class EatClassificationTask(AudioTask):
         weights = None
         if train and cfg.weights_file:
             weights = read_weights(Path(cfg.data) / cfg.weights_file, len(manifest))
-        reader = AudioReader(
-            manifest,
-            self.front_end,
-            crop=cfg.crop if train else "start",
-            roll_gain=train and cfg.roll_gain,
-            noise=train and cfg.noise,
-        )
+        reader = self._make_reader(manifest, split, cfg)
         self.datasets[split] = LabelledDataset(
             reader,
             labels,
@@ -162,13 +172,29 @@ class EatClassificationTask(AudioTask):
             weights=weights,
             num_samples=cfg.num_samples,
             replacement=cfg.replacement,
+            lengths=reader.measure_lengths() if isinstance(reader, AudioReader) else None,
+        )
+
+    def _make_reader(self, manifest: Manifest, split: str, cfg: Any) -> ClipReader:
+        train = split == TRAIN
+        check_kind(manifest, Path(cfg.data) / f"{split}.tsv", self.images)
+        if self.images is not None:
+            return ImageReader(manifest, self.images, augment=train)
+        return AudioReader(
+            manifest,
+            self.front_end,
+            crop=lengths.choose_crop(cfg, train) if train else "start",
+            roll_gain=train and cfg.roll_gain,
+            noise=train and cfg.noise,
+            spread=0 if train or cfg.length != "crop" else cfg.eval_windows,
         )
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model, for as many classes as the data has.
 
         Raises:
-            ValueError: if the model is configured for another number.
+            ValueError: if the model is configured for another number, or takes other input than
+                the task makes.
         """
         num_classes = len(self.label_set)
         with open_dict(cfg):
@@ -180,6 +206,8 @@ class EatClassificationTask(AudioTask):
                 f"{num_classes} classes"
             )
         model = super().build_model(cfg, from_checkpoint)
+        check_model(model, self.images)
+        lengths.check_patches(model, self.front_end)
         with open_dict(cfg):
             cfg.pretrained_model_args = model.pretrained_model_args
         return model

@@ -1,19 +1,23 @@
 """Task ``eat_pretraining``: unlabelled audio, cut into windows, with masks drawn by the workers."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING
+from torch import nn
 
 from ..data.dataset import ClipDataset
-from ..data.features import MEL_BINS, FrontEnd
-from ..data.readers import AudioReader
+from ..data.features import MEL_BINS
+from ..data.images import ImageReader
+from ..data.manifest import Manifest
+from ..data.readers import AudioReader, ClipReader
 from ..masking import MaskSpec
+from . import lengths, statistics
 from .audio import AudioTask
-
-AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
+from .images import ImagesConfig, check_kind, check_model, make_front_end
 
 
 @dataclass
@@ -45,11 +49,11 @@ class PretrainingConfig(FairseqDataclass):
     target_length: int = field(
         default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
     )
-    norm_mean: float = field(
-        default=AUDIOSET_MEAN, metadata={"help": "mean of the data set's log-mel values"}
+    norm_mean: Optional[float] = field(
+        default=None, metadata={"help": statistics.HELP.format(what="mean")}
     )
-    norm_std: float = field(
-        default=AUDIOSET_STD, metadata={"help": "their standard deviation"}
+    norm_std: Optional[float] = field(
+        default=None, metadata={"help": statistics.HELP.format(what="standard deviation")}
     )
     pad_value: str = field(
         default="zero",
@@ -58,6 +62,16 @@ class PretrainingConfig(FairseqDataclass):
     crop: str = field(
         default="start",
         metadata={"help": "part of a clip longer than the window: start, or random"},
+    )
+    length: str = field(
+        default="pad", metadata={"help": lengths.HELP.format(evaluation="the start")}
+    )
+    patch_size: int = field(
+        default=II("model.modalities.image.patch_size"),
+        metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
+    )
+    images: Optional[ImagesConfig] = field(
+        default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
     )
     precompute_mask_config: Optional[MaskConfig] = field(
         default=None, metadata={"help": "draw masks in the data workers; {} follows the model"}
@@ -88,9 +102,19 @@ class EatPretrainingTask(AudioTask):
 
     def __init__(self, cfg: PretrainingConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.front_end = FrontEnd(
-            cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value
-        )
+        self.front_end = lengths.make_front_end(cfg)
+        self.images = make_front_end(cfg)
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
+        """Build the model.
+
+        Raises:
+            ValueError: if it takes other input than the task makes.
+        """
+        model = super().build_model(cfg, from_checkpoint)
+        check_model(model, self.images)
+        lengths.check_patches(model, self.front_end)
+        return model
 
     def load_dataset(
         self,
@@ -109,13 +133,22 @@ class EatPretrainingTask(AudioTask):
         """
         cfg = task_cfg or self.cfg
         mask_cfg = cfg.precompute_mask_config
+        reader = self._make_reader(self.read_split(split), split, cfg)
         self.datasets[split] = ClipDataset(
-            AudioReader(self.read_split(split), self.front_end, crop=cfg.crop),
+            reader,
             masks=None if mask_cfg is None else self._mask_spec(mask_cfg),
             num_masks=1 if mask_cfg is None else mask_cfg.clone_batch,
             seed=cfg.seed,
             shuffle=split == "train",
+            lengths=reader.measure_lengths() if isinstance(reader, AudioReader) else None,
         )
+
+    def _make_reader(self, manifest: Manifest, split: str, cfg: Any) -> ClipReader:
+        check_kind(manifest, Path(cfg.data) / f"{split}.tsv", self.images)
+        if self.images is not None:
+            return ImageReader(manifest, self.images, augment=split == "train")
+        crop = lengths.choose_crop(cfg, split == "train")
+        return AudioReader(manifest, self.front_end, crop=crop)
 
     def _mask_spec(self, cfg: MaskConfig) -> MaskSpec:
         for name, accepted in (
@@ -126,10 +159,13 @@ class EatPretrainingTask(AudioTask):
                     f"task.precompute_mask_config.{name} is {getattr(cfg, name)}; this published "
                     f"option is not implemented, the only choice is {accepted}"
                 )
-        length, patch = self.cfg.target_length, cfg.patch_size
-        if length % patch:
+        name, sides, patch = "target_length", (self.cfg.target_length, MEL_BINS), cfg.patch_size
+        if self.images is not None:
+            name, sides = "images.size", self.images.size
+        if any(side % patch for side in sides):
+            value = self.cfg.target_length if self.images is None else list(sides)
             raise ValueError(
-                f"task.target_length is {length}; it must be divisible by patch_size={patch}"
+                f"task.{name} is {value}; it must be divisible by patch_size={patch}"
             )
-        grid = (length // patch, MEL_BINS // patch)
+        grid = (sides[0] // patch, sides[1] // patch)
         return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)

@@ -11,13 +11,8 @@ from fairseq.tasks import register_task
 from omegaconf import II, MISSING
 
 from .classification import ClassificationConfig, EatClassificationTask
-from .pretraining import (
-    AUDIOSET_MEAN,
-    AUDIOSET_STD,
-    EatPretrainingTask,
-    MaskConfig,
-    PretrainingConfig,
-)
+from .pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
+from .statistics import AUDIOSET
 
 # Mean and standard deviation of the log-mel values that each published flag implies.
 STATISTICS = {"esc50_eval": (-6.627, 5.359), "spcv2_eval": (-6.846, 5.565)}
@@ -124,7 +119,7 @@ def _statistics(cfg: Any) -> Tuple[float, float]:
     for flag, statistics in STATISTICS.items():
         if getattr(cfg, flag):
             return statistics
-    return AUDIOSET_MEAN, AUDIOSET_STD
+    return AUDIOSET
 
 
 @register_task("mae_image_pretraining", dataclass=MaeImagePretrainingConfig)
