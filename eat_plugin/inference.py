@@ -34,16 +34,22 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from .data.features import FrontEnd
+from .data.image_files import probe_image
+from .data.images import ImageFrontEnd
 from .data.labels import LabelSet
-from .data.sources import ClipError, probe_audio
+from .data.sources import ClipError
 from .data.windows import (
     FRAMES_A_SECOND,
     ClipLayout,
     Job,
+    Window,
     Windowing,
     column_times,
+    probe_clip,
+    read_ahead,
     read_batches,
     read_window,
+    spread_windows,
 )
 from .models.classifier import EatClassifier
 from .models.encoder import EatEncoder
@@ -59,7 +65,8 @@ class ClipFeatures(NamedTuple):
 
     Attributes:
         x: float32, see ``ClipLayout``.
-        times: centres of the columns in seconds, of ``frame`` and ``grid``; None otherwise.
+        times: centres of the columns in seconds, of ``frame`` and ``grid`` of sound; None
+            otherwise.
     """
 
     x: np.ndarray
@@ -111,6 +118,7 @@ def load_state(
         model=model.to(device).eval(),
         encoder=model if labels is None else model.model,
         front_end=task.front_end,
+        images=task.images,
         labels=labels,
         single_label=labels is not None and model.objective.single_label,
         cfg=cfg,
@@ -162,7 +170,8 @@ class Loaded:
         path: the checkpoint.
         model: in evaluation mode; an ``EatModel`` or an ``EatClassifier``.
         encoder: the model itself, or the classifier's encoder.
-        front_end: makes the model's input, as it was made in training.
+        front_end: makes the model's input of sound, as it was made in training.
+        images: makes it of images; None for a model of sound.
         labels: the classes in the order of a classifier's outputs; None for a pre-trained model.
         single_label: each clip has exactly one of them.
         cfg: fairseq's whole configuration.
@@ -172,9 +181,16 @@ class Loaded:
     model: nn.Module
     encoder: EatEncoder
     front_end: FrontEnd
+    images: ImageFrontEnd | None
     labels: LabelSet | None
     single_label: bool
     cfg: DictConfig
+
+    @property
+    def eval_windows(self) -> int:
+        """Windows of a long clip that scores are averaged over; 0: they go by its start."""
+        task = self.cfg.task
+        return int(task.eval_windows) if task.get("length", "pad") == "crop" else 0
 
     @property
     def device(self) -> torch.device:
@@ -184,13 +200,40 @@ class Loaded:
     def spectrogram(self, path: str | os.PathLike[str]) -> Tensor:
         """Compute the spectrogram [1, T, F] of the beginning of a clip, as in training.
 
+        Of a model trained with ``task.length=mask``, T is the clip's own length, in whole patches.
+
         Raises:
-            ValueError: if the clip cannot be used.
+            ValueError: if the clip cannot be used, or the model takes images.
         """
+        if self.images is not None:
+            raise ValueError(f"{self.path} is a model of images; read them with image()")
         try:
             return read_window(path, self.front_end)
         except ClipError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def image(self, path: str | os.PathLike[str]) -> Tensor:
+        """Read the middle of an image [C, H, W], as validation does in training.
+
+        Raises:
+            ValueError: if the image cannot be used, or the model takes sound.
+        """
+        if self.images is None:
+            raise ValueError(f"{self.path} is a model of sound; read clips with spectrogram()")
+        try:
+            return self.images(path)
+        except ClipError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def probe(self, path: str | os.PathLike[str]) -> tuple[int, int]:
+        """Read a file's header: samples and rate of sound, pixels and 0 of an image.
+
+        Raises:
+            ClipError: if it makes no sense.
+        """
+        if self.images is None:
+            return probe_clip(path)
+        return probe_image(path, self.images.max_pixels)
 
     def require_labels(self) -> LabelSet:
         """Return the labels; raise ValueError if the model is no classifier."""
@@ -205,7 +248,7 @@ class Loaded:
         """Compute the probability of every class.
 
         Args:
-            source: spectrograms [B, 1, T, F], time before mel.
+            source: spectrograms [B, 1, T, F], time before mel, or images [B, C, H, W].
 
         Returns:
             [B, classes]; each row sums to 1 if the model was trained with cross-entropy.
@@ -227,7 +270,8 @@ class Loaded:
 
         Args:
             source: spectrograms [B, 1, T, F], time before mel; p is the patch size, E the number
-                of extra tokens (1: CLS), L = (T/p)(F/p) the number of patches.
+                of extra tokens (1: CLS), L = (T/p)(F/p) the number of patches. Or images
+                [B, C, H, W]: rows count as frames, columns as mel bins.
             granularity: ``utterance``, the CLS token (the mean over patches in a model without
                 one); ``frame``, the mean over the mel axis; ``all`` tokens; ``grid``, the patches.
             layer: N from 1, the output of block N after its last norm; negative from the end;
@@ -278,9 +322,15 @@ class Loaded:
             hop: seconds from one window to the next; None for the window's length.
 
         Raises:
-            ValueError: if a length is not positive, or the model's table of positions is shorter.
+            ValueError: if a length is not positive, or the model's table of positions is shorter,
+                or the model takes images, which are seen whole.
         """
         patches = self.encoder.patch_encoder
+        if self.images is not None:
+            if window is not None or hop is not None:
+                raise ValueError(f"{self.path} is a model of images, which have no windows")
+            rows = self.images.size[0]
+            return Windowing(rows, rows, patches.cfg.patch_size)
         chosen = Windowing.from_seconds(
             window, hop, patches.cfg.patch_size, self.front_end.target_length
         )
@@ -291,6 +341,31 @@ class Loaded:
                 f"{longest / FRAMES_A_SECOND} s"
             )
         return chosen
+
+    def plan(self, windowing: Windowing, num_samples: int, sample_rate: int) -> list[Window]:
+        """Lay windows over a recording, as ``Windowing.plan`` does; an image is one window."""
+        if self.images is not None:
+            return [Window(0, 0, windowing.frames // windowing.patch)]
+        return windowing.plan(num_samples, sample_rate)
+
+    def plan_scores(
+        self, windowing: Windowing, num_samples: int, sample_rate: int
+    ) -> list[Window]:
+        """Choose the windows whose mean score is that of a whole recording, as in validation."""
+        if not self.eval_windows:
+            return self.plan(windowing, num_samples, sample_rate)[:1]
+        starts = spread_windows(num_samples, sample_rate, windowing.frames, self.eval_windows)
+        return [Window(start, 0, windowing.frames // windowing.patch) for start in starts]
+
+    def _read_batches(
+        self, jobs: Iterable[Job], windowing: Windowing, batch_size: int
+    ) -> Iterator[list[tuple[Job, Tensor | ClipError]]]:
+        """Read what the windows hold, ahead of what is asked for."""
+        images = self.images
+        if images is not None:
+            return read_ahead(jobs, lambda job: images(job.path, job.expected_samples), batch_size)
+        front_end = replace(self.front_end, target_length=windowing.frames)
+        return read_batches(jobs, front_end, batch_size)
 
     def map_windows(
         self,
@@ -312,14 +387,13 @@ class Loaded:
             Each window in order, with its row of the results, float32, or what is wrong with the
             recording.
         """
-        front_end = replace(self.front_end, target_length=windowing.frames)
-        for batch in read_batches(jobs, front_end, batch_size):
+        for batch in self._read_batches(jobs, windowing, batch_size):
             spectrograms = [found for _, found in batch if isinstance(found, Tensor)]
             rows: Iterator[np.ndarray] = iter(())
             if spectrograms:
                 # Stricter than no_grad: what comes of it can be used in no gradient elsewhere.
                 with torch.inference_mode():
-                    rows = iter(function(torch.stack(spectrograms)).float().cpu().numpy())
+                    rows = iter(_map_alike(function, spectrograms))
             for job, found in batch:
                 yield job, found if isinstance(found, ClipError) else next(rows)
 
@@ -335,7 +409,7 @@ class Loaded:
         """Compute the features of a whole recording, window by window where it is a long one.
 
         Args:
-            path: audio file.
+            path: audio file, or an image.
             granularity: as for ``features``.
             layer: as for ``features``.
             window: as for ``windowing``.
@@ -343,7 +417,7 @@ class Loaded:
             batch_size: windows that the model sees at once.
 
         Returns:
-            The features, laid out as ``ClipLayout`` says, and the times of the columns.
+            The features, laid out as ``ClipLayout`` says, and the times of the columns of sound.
 
         Raises:
             ValueError: if the recording cannot be used, or an argument makes no sense.
@@ -352,7 +426,7 @@ class Loaded:
         windowing = self.windowing(window, hop)
         x = None
         try:
-            windows = windowing.plan(*probe_audio(path))
+            windows = self.plan(windowing, *self.probe(path))
             layout = ClipLayout(windows, granularity in ALONG_TIME, layer == "all")
             jobs = (Job(0, number, path, w.start) for number, w in enumerate(windows))
             compute = partial(self.features, granularity=granularity, layer=layer)
@@ -365,5 +439,21 @@ class Loaded:
         except ClipError as error:
             raise ValueError(f"{path}: {error}") from error
         assert x is not None
-        times = column_times(windowing, windows) if granularity in ALONG_TIME else None
+        times = None
+        if granularity in ALONG_TIME and self.images is None:
+            times = column_times(windowing, windows)
         return ClipFeatures(x, times)
+
+
+def _map_alike(
+    function: Callable[[Tensor], Tensor], sources: list[Tensor]
+) -> list[np.ndarray]:
+    """Apply a function to a batch; to each length by itself where clips keep their own."""
+    alike: dict[torch.Size, list[int]] = {}
+    for number, source in enumerate(sources):
+        alike.setdefault(source.shape, []).append(number)
+    rows: dict[int, np.ndarray] = {}
+    for numbers in alike.values():
+        results = function(torch.stack([sources[number] for number in numbers]))
+        rows.update(zip(numbers, results.float().cpu().numpy()))
+    return [rows[number] for number in range(len(sources))]

@@ -41,7 +41,8 @@ def without(model):
     model = json.loads(json.dumps(model))
     for field in ("_name", "max_update"):
         model.pop(field)
-    model["modalities"]["image"].pop("mel_by_time", None)
+    for field in ("mel_by_time", "image_size"):
+        model["modalities"]["image"].pop(field, None)
     return model
 
 
@@ -79,7 +80,8 @@ def test_size__has_exactly_the_published_hyper_parameters(size, layout, lr):
     assert not cfg["optimizer"]["apply_weight_decay_scale"]
     assert cfg["dataset"]["batch_size"] == 12
     assert cfg["common"]["fp16"]
-    assert (cfg["task"]["norm_mean"], cfg["task"]["norm_std"]) == (-4.268, 4.569)
+    # AudioSet's, published, are what null means unless the data has its own.
+    assert (cfg["task"]["norm_mean"], cfg["task"]["norm_std"]) == (None, None)
 
 
 def test_size__base_is_the_default():
@@ -151,6 +153,55 @@ def test_benchmark__sizes_serve_training_from_scratch():
     assert cfg["model"]["encoder_dropout"] == 0
 
 
+def test_image_pretrain__has_the_published_settings_of_data2vec_2():
+    cfg = load(name="image_pretrain")
+    task, model, image = cfg["task"], cfg["model"], cfg["model"]["modalities"]["image"]
+    # Of the twelve blocks, two are the published prenet's; the last ten make the targets.
+    assert (model["depth"], model["average_top_k_layers"], model["clone_batch"]) == (12, 10, 16)
+    assert (model["d2v_loss"], model["cls_loss"], model["recon_loss"]) == (1.0, 0.01, 0.0)
+    assert (model["ema_decay"], model["ema_end_decay"]) == (0.9998, 0.99999)
+    assert model["ema_anneal_end_step"] == 100000
+    assert (image["mask_prob"], image["mask_prob_adjust"], image["mask_length"]) == (0.8, 0.07, 3)
+    assert (image["in_chans"], image["image_size"], image["patch_size"]) == (3, [224, 224], 16)
+    decoder = image["decoder"]
+    assert (decoder["decoder_dim"], decoder["decoder_kernel"], decoder["decoder_layers"]) == (
+        768, 3, 6,
+    )  # fmt: skip
+    assert (cfg["optimization"]["max_update"], cfg["optimization"]["lr"]) == (375300, [0.001])
+    assert (cfg["lr_scheduler"]["warmup_updates"], cfg["optimization"]["clip_norm"]) == (50040, 4)
+    assert cfg["dataset"]["batch_size"] == 16
+    assert (task["images"]["crop_scale"], task["images"]["flip"]) == ([0.2, 1.0], 0.5)
+    assert task["precompute_mask_config"]["mask_length"] == 3
+    validate_config(OmegaConf.create(model))
+
+
+def test_image_finetune__has_the_published_settings_of_data2vec_2():
+    from eat_plugin.models.classifier import EatClassifier
+    from eat_plugin.models.classifier_config import validate_classifier
+
+    cfg = load("model.model_path=/c.pt", "model.num_classes=9", name="image_finetune")
+    task, model = cfg["task"], cfg["model"]
+    assert (model["mixup"], model["cutmix"], model["mixup_prob"]) == (0.7, 1.0, 0.9)
+    assert (model["mixup_switch_prob"], model["label_smoothing"]) == (0.5, 0.1)
+    assert (model["layer_decay"], model["drop_path_rate"]) == (0.65, 0.1)
+    assert (model["prediction_mode"], model["loss"]) == ("MEAN_POOLING", "ce")
+    assert (cfg["optimization"]["max_update"], cfg["optimization"]["lr"]) == (250200, [0.001])
+    assert (cfg["lr_scheduler"]["warmup_updates"], cfg["dataset"]["batch_size"]) == (16000, 32)
+    assert (task["images"]["crop_scale"], task["images"]["eval_crop"]) == ([0.08, 1.0], 0.875)
+    assert model["image_size"] == [224, 224]
+    assert not model["specaug"]
+    model = OmegaConf.create(model)
+    validate_classifier(model, EatClassifier.choose_objective(model))
+
+
+def test_image_configs__size_and_channels_set_once_serve_task_and_model():
+    grey = ["task.images.channels=1", "task.images.size=[224,128]"]
+    for options in (["image_pretrain"], ["image_finetune", "model.model_path=null"]):
+        cfg = load(*grey, *options[1:], name=options[0])
+        image = cfg["model"]["modalities"]["image"]
+        assert (image["in_chans"], image["image_size"]) == (1, [224, 128])
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_yaml__states_its_exact_command(path):
     head = path.read_text().split("\n\n")[0]
@@ -201,6 +252,7 @@ def test_validate_config__every_option_has_a_help_text():
     from eat_plugin.models.config import DecoderConfig, EatConfig, ImageConfig
     from eat_plugin.models.published import MaeImageClassificationConfig
     from eat_plugin.tasks.classification import ClassificationConfig
+    from eat_plugin.tasks.images import ImagesConfig
     from eat_plugin.tasks.pretraining import PretrainingConfig
     from eat_plugin.tasks.published import MaeImagePretrainingConfig
 
@@ -208,6 +260,7 @@ def test_validate_config__every_option_has_a_help_text():
     for config in (
         DecoderConfig, EatConfig, ImageConfig, PretrainingConfig, MaeImagePretrainingConfig,
         EatClassifierConfig, MaeImageClassificationConfig, ClassificationConfig,
+        ImagesConfig,
     ):  # fmt: skip
         for field in fields(config):
             assert field.name in interpolated or field.metadata.get("help"), field.name

@@ -1,5 +1,7 @@
 """Checkpoints in Python: loading, features, predictions, long recordings."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
@@ -16,7 +18,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def pretrained(make_checkpoint):
-    return load_checkpoint(make_checkpoint("pretraining", task_norm_mean=-5.0))
+    return load_checkpoint(make_checkpoint("pretraining", task_norm_mean=-5.0, task_norm_std=4.569))
 
 
 @pytest.fixture(scope="module")
@@ -351,3 +353,66 @@ def test_load__on_a_gpu(make_checkpoint, source):
     torch.testing.assert_close(
         loaded.predict(source).cpu(), reference.predict(source), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.fixture(scope="module")
+def own_length(make_checkpoint):
+    """A pre-trained model of clips that keep their own length, up to 1.28 s."""
+    return load_checkpoint(make_checkpoint("pretraining", task_length="mask"))
+
+
+def write_noise(path, seconds):
+    soundfile.write(path, np.random.default_rng(1).normal(0, 0.1, int(seconds * RATE)), RATE)
+    return path
+
+
+def test_own_length__a_clip_is_seen_in_whole_patches(own_length, tmp_path):
+    for seconds, columns in ((0.05, 1), (0.5, 3), (1.28, 8), (3.0, 8)):
+        path = write_noise(tmp_path / "clip.wav", seconds)
+        spectrogram = own_length.spectrogram(path)
+        assert spectrogram.shape == (1, 16 * columns, 128)
+        assert own_length.features(spectrogram[None], "grid").shape == (1, columns, 8, 32)
+    assert own_length.front_end == FrontEnd(128, -4.268, 4.569, patch=16)
+
+
+@pytest.mark.parametrize("granularity", ["utterance", "frame", "grid", "all"])
+def test_own_length__features_do_not_depend_on_the_batch(own_length, tmp_path, granularity):
+    paths = [write_noise(tmp_path / f"{s}.wav", s) for s in (0.5, 1.0, 0.51, 1.5)]
+    jobs = [windows.Job(number, 0, path) for number, path in enumerate(paths)]
+    compute = partial(own_length.features, granularity=granularity)
+    results = own_length.map_windows(jobs, own_length.windowing(), compute, batch_size=4)
+    for path, (_, row) in zip(paths, results):
+        expected = compute(own_length.spectrogram(path)[None])[0]
+        torch.testing.assert_close(torch.from_numpy(row), expected)
+
+
+@pytest.mark.parametrize("granularity", ["utterance", "frame", "grid", "all"])
+@pytest.mark.parametrize("seconds", [0.5, 0.55, 2.0])
+def test_own_length__extract_joins_windows(own_length, tmp_path, granularity, seconds):
+    path = write_noise(tmp_path / "clip.wav", seconds)
+    x, times = own_length.extract(path, granularity)
+    assert np.isfinite(x).all()
+    columns = {0.5: 3, 0.55: 3, 2.0: 12}[seconds]
+    shapes = {"utterance": (32,), "frame": (columns, 32), "grid": (columns, 8, 32)}
+    shapes["all"] = (1 + 8 * {0.5: 3, 0.55: 4, 2.0: 8}[seconds], 32)
+    lead = (2,) if seconds == 2.0 and granularity in ("utterance", "all") else ()
+    assert x.shape == (*lead, *shapes[granularity])
+    if times is not None:
+        assert len(times) == columns
+
+
+@pytest.mark.parametrize(("most", "starts"), [(1, [61]), (3, [0, 61, 122])])
+def test_plan_scores__windows_all_over_a_clip(make_checkpoint, most, starts):
+    loaded = load_checkpoint(
+        make_checkpoint("classification", task_length="crop", task_eval_windows=most)
+    )
+    assert loaded.eval_windows == most
+    plan = loaded.plan_scores(loaded.windowing(), 250 * 160 + 240, RATE)  # 250 frames
+    assert [window.start for window in plan] == starts
+    assert len(loaded.plan_scores(loaded.windowing(), RATE, RATE)) == 1
+
+
+def test_plan_scores__by_the_start_alone(classifier):
+    assert classifier.eval_windows == 0
+    plan = classifier.plan_scores(classifier.windowing(), 5 * RATE, RATE)
+    assert [window.start for window in plan] == [0]

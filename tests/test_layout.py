@@ -13,8 +13,10 @@ WITHOUT_FAIRSEQ = {
     "masking", "losses", "metrics", "outputs", "modules", "data.manifest", "data.sources",
     "data.features", "data.synthesis", "data.windows", "data.augment", "data.labels",
     "data.label_set", "data.tables", "data.splits", "data.layouts", "data.metadata",
-    "data.discovery", "data.readers", "data.clip", "data.archives", "data.hdf5", "data.members",
-    "data.shards",
+    "data.discovery", "data.readers", "data.image_files", "data.images", "data.clip",
+    "data.archives", "data.hdf5", "data.members", "data.shards", "data.lengths",
+    "data.quality", "data.statistics", "data.wav", "data.cache",
+    "data.cache_folder", "data.cache_shards",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {

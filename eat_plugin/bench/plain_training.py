@@ -162,4 +162,4 @@ class PlainUpdate:
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         self.updates += 1
-        return float(loss)
+        return float(loss.detach())

@@ -84,7 +84,7 @@ class Update:
             self.optimizer.clip_grad_norm(self.clip_norm)
         self.optimizer.step()
         self.updates += 1
-        return float(loss)
+        return float(loss.detach())
 
 
 def updating(size: str, clips: int, rounds: int) -> Callable[[Path], Case]:

@@ -16,7 +16,10 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 # The module of each bears its name.
-SUBCOMMANDS = ("manifest", "features", "predict", "evaluate", "export", "plot", "demo", "bench")
+SUBCOMMANDS = (
+    "manifest", "stats", "cache", "features", "predict", "evaluate", "export", "plot", "demo",
+    "bench",
+)  # fmt: skip
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
 Item = TypeVar("Item")

@@ -8,17 +8,20 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from eat_plugin.cli import charts, inputs, progress, say
+from eat_plugin.data.archives import check_archives
+from eat_plugin.data.cache import clip_name
 from eat_plugin.data.labels import ClipLabels, LabelSet, read_label_set, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest, replacing
 from eat_plugin.data.sources import ClipError
 from eat_plugin.data.tables import write_csv
-from eat_plugin.data.windows import Job
+from eat_plugin.data.windows import Job, Windowing
 from eat_plugin.inference import Loaded
 from eat_plugin.metrics import RankedScores, bootstrap_interval, confusion_matrix, summarize
 
@@ -30,7 +33,9 @@ examples:
   eat evaluate --checkpoint checkpoint_best.pt --data data --split eval --json
 
 Reads DATA/SPLIT.tsv, DATA/SPLIT.lbl and DATA/label_descriptors.csv. The classes have to be those
-of the checkpoint, in any order. Clips are prepared as in training: the checkpoint says how.
+of the checkpoint, in any order. Clips are prepared as in training: the checkpoint says how. Of a
+model trained with task.length=crop a clip's score is the mean over several windows, as in its
+validation.
 
 mAP and mAUC are means over the classes that occur; d_prime is that of mAUC. The interval covers
 the main figure (accuracy where clips have one label, mAP otherwise) with 95 % probability, by
@@ -98,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = inputs.load_model(args)
     label_set = loaded.require_labels()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
+    check_archives(args.data / f"{args.split}.archives", manifest.root)
     labels = _read_labels(args, loaded, label_set, manifest)
     failures: inputs.Failures = {}
     scored = _score(loaded, args.batch_size, manifest, labels, failures)
@@ -137,23 +143,40 @@ def _score(
     labels: ClipLabels,
     failures: inputs.Failures,
 ) -> Scored:
-    """Compute the scores of all clips, from what a window of training holds of each."""
-    jobs = (
-        Job(index, 0, manifest.path(index), expected_samples=int(manifest.sizes[index]))
-        for index in range(len(manifest))
-    )
-    results = loaded.map_windows(jobs, loaded.windowing(), loaded.predict, batch_size)
+    """Compute the scores of all clips, from what the windows of validation hold of each."""
+    windowing = loaded.windowing()
+    jobs = _lay_windows(loaded, windowing, manifest)
+    results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)
+    by_clip = groupby(results, key=lambda result: result[0].clip)
     clips, scores = [], []
-    for job, row in progress(results, "evaluating", "clip", len(manifest)):
-        if isinstance(row, ClipError):
-            failures[manifest.name(job.clip)] = str(row)
-        else:
-            clips.append(job.clip)
-            scores.append(row)
+    for clip, windows in progress(by_clip, "evaluating", "clip", len(manifest)):
+        name, found = clip_name(manifest.name(clip)), []
+        for _, row in windows:
+            if isinstance(row, ClipError):
+                failures[name] = str(row)
+            else:
+                found.append(row)
+        if name not in failures:
+            clips.append(clip)
+            scores.append(np.mean(found, axis=0))
     used = np.array(clips, dtype=np.int64)
     num_classes = labels.num_classes
     rows = np.stack(scores) if scores else np.zeros((0, num_classes), dtype=np.float32)
     return Scored(used, rows, labels.multi_hot(used))
+
+
+def _lay_windows(loaded: Loaded, windowing: Windowing, manifest: Manifest) -> Iterator[Job]:
+    for clip in range(len(manifest)):
+        path, size = manifest.path(clip), int(manifest.sizes[clip])
+        starts = [0]
+        if loaded.eval_windows:
+            try:
+                _, rate = loaded.probe(path)
+                starts = [window.start for window in loaded.plan_scores(windowing, size, rate)]
+            except ClipError:
+                pass  # reading it will name what is wrong
+        for number, start in enumerate(starts):
+            yield Job(clip, number, path, start, size)
 
 
 def _measure(
@@ -169,7 +192,8 @@ def _measure(
         interval = bootstrap_interval(
             scored.scores, scored.targets, metric, args.resamples, level=LEVEL
         )
-    names = sorted(manifest.name(int(clip)) for clip in scored.clips)
+    # A cache gives the figures of its data, and their checksum.
+    names = sorted(clip_name(manifest.name(int(clip))) for clip in scored.clips)
     return {
         **{name: _finite(summary.get(name, math.nan)) for name in ("accuracy", "mAP", "mAUC")},
         "d_prime": _finite(summary["d_prime"]),

@@ -60,7 +60,7 @@ CLASSIFIER_OPTIONS = (
 )  # fmt: skip
 # Our options of fine-tuning that say how training goes -> what they are by publication.
 TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
-    "task": {"crop": "start", "replacement": False, "max_skipped_share": 0.01},
+    "task": {"crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01},
     "model": {"layer_decay_embeddings": False},
 }
 LOG_KEYS = {
@@ -122,6 +122,11 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
     Raises:
         ValueError: if an option has no published name, and changes what the model computes.
     """
+    if loaded.images is not None:
+        raise ValueError(
+            f"{loaded.path} is a model of images (task.images), for which there are no published "
+            "names here"
+        )
     cfg = copy.deepcopy(dict(state["cfg"]))
     left_out = [
         f"{part}.{name}={cfg[part][name]}"
@@ -168,6 +173,8 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
 
 def _translate_task(name: str, options: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
     """Find the published options under which a task makes the same input."""
+    if loaded.front_end.patch:
+        raise ValueError("task.length=mask has no published name; there is only pad")
     if loaded.front_end.pad_value != "zero":
         raise ValueError(
             f"task.pad_value={loaded.front_end.pad_value} has no published name; there is only zero"
@@ -272,6 +279,7 @@ def _translate_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Give a pre-trained model its published options."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
     values["supported_modality"] = values.get("supported_modality") or MODALITY
+    values["modalities"]["image"].pop("image_size", None)  # None: the model takes spectrograms
     if values["modalities"]["image"].pop("mel_by_time", False):
         raise ValueError("model.modalities.image.mel_by_time=true has no published name")
     return values

@@ -20,9 +20,13 @@ from typing import NamedTuple
 
 from eat_plugin.cli import SOME_FAILED, progress
 from eat_plugin.cli.layouts import EXTENSIONS
+from eat_plugin.data.archives import check_archives
+from eat_plugin.data.cache import clip_name
 from eat_plugin.data.discovery import available_cores, find_files, probe_all
+from eat_plugin.data.image_files import ENDINGS as IMAGES
+from eat_plugin.data.image_files import probe_image
 from eat_plugin.data.manifest import encode_name, read_manifest
-from eat_plugin.data.windows import Job, Window
+from eat_plugin.data.windows import Job, Window, probe_clip
 from eat_plugin.inference import DEFAULT_BATCH, Loaded, load_checkpoint
 
 Failures = dict[str, str]
@@ -45,7 +49,7 @@ class Clip(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A clip whose header makes sense: its samples, and their rate in Hz."""
+    """A clip whose header makes sense: samples and their rate in Hz; pixels of an image and 0."""
 
     name: str
     path: Path
@@ -78,7 +82,8 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         nargs="+",
         type=Path,
-        help=f"audio file, folder (searched for {', '.join(EXTENSIONS)}) or manifest (.tsv)",
+        help=f"audio file, folder (searched for {', '.join(EXTENSIONS)}) or manifest (.tsv); of a "
+        f"model of images, images ({', '.join(IMAGES)})",
     )
     parser.add_argument(
         "--window",
@@ -106,17 +111,19 @@ def load_model(args: argparse.Namespace) -> Loaded:
     return load_checkpoint(args.checkpoint, args.device)
 
 
-def collect(inputs: list[Path]) -> tuple[list[Clip], Failures]:
+def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failures]:
     """Find the clips that were asked for, in the order given; those of a folder by name.
 
     Args:
         inputs: Files, folders and manifests.
+        images: Look for images in folders, not for audio.
 
     Returns:
         The clips, and what in a folder cannot be used.
 
     Raises:
-        ValueError: A path does not exist, a folder has no audio, or a manifest is wrong.
+        ValueError: A path does not exist, a folder has no audio, or a manifest is wrong or its
+            archives have changed.
         OSError: A folder cannot be listed.
     """
     for path in inputs:
@@ -126,11 +133,12 @@ def collect(inputs: list[Path]) -> tuple[list[Clip], Failures]:
     failures: Failures = {}
     for path in inputs:
         if path.is_dir():
-            clips += _search(path, failures)
+            clips += _search(path, images, failures)
         elif path.suffix.lower() == ".tsv":
             listed = read_manifest(path)
+            check_archives(path.with_suffix(".archives"), listed.root)
             clips += (
-                Clip(listed.name(index), listed.path(index), int(listed.sizes[index]))
+                Clip(clip_name(listed.name(index)), listed.path(index), int(listed.sizes[index]))
                 for index in range(len(listed))
             )
         else:
@@ -145,22 +153,25 @@ def collect(inputs: list[Path]) -> tuple[list[Clip], Failures]:
     return usable, failures
 
 
-def _search(folder: Path, failures: Failures) -> list[Clip]:
+def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
     found = []
-    for name, problem in find_files(folder, set(EXTENSIONS)):
+    endings = IMAGES if images else EXTENSIONS
+    for name, problem in find_files(folder, set(endings)):
         if problem is None:
             found.append(Clip(name, folder / name))
         else:
             failures[str(folder / name)] = problem
     if not found:
-        raise ValueError(f"no audio ({', '.join(EXTENSIONS)}) found under {folder}")
+        kind = "images" if images else "audio"
+        raise ValueError(f"no {kind} ({', '.join(endings)}) found under {folder}")
     return sorted(found)
 
 
-def probe(clips: list[Clip], failures: Failures) -> list[Recording]:
+def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[Recording]:
     """Read the headers of clips; those that make no sense are added to the failures."""
     recordings = []
-    headers = probe_all([str(clip.path) for clip in clips], available_cores())
+    paths = [str(clip.path) for clip in clips]
+    headers = probe_all(paths, available_cores(), probe_image if images else probe_clip)
     found = progress(headers, "reading headers", "file", len(clips))
     for header, clip in zip(found, clips):  # in this order, or the bar does not end
         if isinstance(header, str):

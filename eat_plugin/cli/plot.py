@@ -24,7 +24,8 @@ from eat_plugin.cli import say
 from eat_plugin.cli.runlog import VARIANCES, Curves, read_curves
 from eat_plugin.data.features import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.sources import ClipError, read_audio
+from eat_plugin.data.sources import ClipError
+from eat_plugin.data.windows import read_energies
 from eat_plugin.masking import MaskSpec, draw_masks
 
 if TYPE_CHECKING:
@@ -127,12 +128,11 @@ def read_example(checkpoint: Path) -> Example:
     task, image, split = _read_configuration(checkpoint)
     manifest = read_manifest(Path(task.data) / f"{split}.tsv")
     index = int(np.argmax(manifest.sizes))
+    front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
     try:
-        waveform, rate = read_audio(manifest.path(index))
+        energies = read_energies(manifest.path(index), front_end)
     except ClipError as error:
         raise ValueError(f"{manifest.path(index)}: {error}") from error
-    front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
-    energies = front_end.energies(waveform, rate)
     spectrogram = front_end.finish(energies)[0].numpy()  # [T, F]
     spectrogram[len(energies) :] = np.nan
 

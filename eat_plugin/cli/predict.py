@@ -30,9 +30,12 @@ a model trained with cross-entropy they sum to 1 over all labels). --json writes
 line each:
   {"file": "dog.wav", "predictions": [{"label": "dog", "name": "Dog", "score": 0.93}, ...]}
 
-Of a file longer than the window of training only the beginning counts, as in training. With
+Of a file longer than the window of training only the beginning counts, as in training; a model
+trained with task.length=crop sees several windows of it, whose probabilities are averaged. With
 --window or --hop it is cut into windows, and lines begin with file, start and end in seconds; in
 JSON: {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}.
+
+A model of images takes images: files, folders, or a manifest of them; they have no windows.
 
 Files that cannot be used are named at the end; the exit code is then 1.
 """
@@ -70,23 +73,26 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
-    clips, failures = inputs.collect(args.inputs)
-    total = len(clips) + len(failures)
     loaded = inputs.load_model(args)
+    images = loaded.images is not None
+    clips, failures = inputs.collect(args.inputs, images)
+    total = len(clips) + len(failures)
     labels = loaded.require_labels()
     windowing = loaded.windowing(args.window, args.hop)
     timeline = args.window is not None or args.hop is not None
-    recordings = inputs.probe(clips, failures)
-    plans = [windowing.plan(recording.samples, recording.rate) for recording in recordings]
+    recordings = inputs.probe(clips, failures, images)
+    plans = [loaded.plan(windowing, recording.samples, recording.rate) for recording in recordings]
     num_cut = sum(len(windows) > 1 for windows in plans)
     if not timeline:
-        plans = [windows[:1] for windows in plans]
+        plans = [loaded.plan_scores(windowing, each.samples, each.rate) for each in recordings]
     if not args.json:
         say("\t".join(["file", *(["start", "end"] if timeline else []), "label", "score"]))
     show = _show_json if args.json else _show_table
     for outcome in _predict(loaded, args.batch_size, windowing, recordings, plans, failures):
+        if not timeline:
+            outcome = outcome._replace(scores=[np.mean(outcome.scores, axis=0)])
         show(outcome, windowing, labels, args.top, timeline)
-    if num_cut and not timeline:
+    if num_cut and not timeline and not loaded.eval_windows:
         sys.stderr.write(
             f"eat predict: of {num_cut} files longer than {windowing.seconds} s only the beginning "
             "counts; --window gives a time line\n"
@@ -124,8 +130,9 @@ def _show_table(
     outcome: Outcome, windowing: Windowing, labels: LabelSet, top: int, timeline: bool
 ) -> None:
     for window, scores in zip(outcome.windows, outcome.scores):
-        start, end = _span(window, windowing, outcome.recording)
-        times = [f"{start:.2f}", f"{end:.2f}"] if timeline else []
+        times = []
+        if timeline:
+            times = [f"{time:.2f}" for time in _span(window, windowing, outcome.recording)]
         for index in _best(scores, top):
             cells = [str(outcome.recording.path), *times, labels.names[index]]
             say("\t".join([*cells, f"{scores[index]:.4f}"]))
@@ -140,7 +147,7 @@ def _show_json(
             {"label": labels.ids[i], "name": labels.names[i], "score": round(float(scores[i]), 6)}
             for i in _best(scores, top)
         ]
-        start, end = _span(window, windowing, outcome.recording)
+        start, end = _span(window, windowing, outcome.recording) if timeline else (None, None)
         windows.append({"start": start, "end": end, "predictions": predictions})
     shown: dict[str, Any] = {"file": str(outcome.recording.path)}
     if timeline:

@@ -6,9 +6,13 @@ In this file:
     Windowing       a window's length, and the hop from one to the next
     Window          one of the windows of a recording
     column_times    where in the recording the columns that count have their centres
+    spread_windows  windows that represent a recording
     ClipLayout      where the results of a recording's windows go in one array
+    probe_clip      length and rate of a clip, in a cache or not
+    read_energies   the log-mel energies of a window
     read_window     the spectrogram of a window
     read_batches    those of many windows, read ahead
+    read_ahead      the same, of anything that a function reads
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from .cache import find_cached, open_shard, read_cached
 from .features import FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE, FrontEnd
 from .sources import ClipError, probe_audio, read_audio
 
@@ -131,6 +136,27 @@ class Windowing:
         return windows
 
 
+def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -> list[int]:
+    """Choose windows for scores of a whole recording: spread evenly, from its start to its end.
+
+    Args:
+        num_samples: samples of the recording.
+        sample_rate: their rate in Hz.
+        frames: length of a window.
+        most: windows of a recording that is longer than one; a single one lies in the middle.
+
+    Returns:
+        First frames of the windows, ascending, each once.
+    """
+    at_model_rate = math.ceil(num_samples * SAMPLE_RATE / sample_rate)
+    room = 1 + (at_model_rate - FRAME_LENGTH) // FRAME_SHIFT - frames
+    if room <= 0:
+        return [0]
+    if most == 1:
+        return [room // 2]
+    return sorted({round(number * room / (most - 1)) for number in range(most)})
+
+
 class ClipLayout:
     """Where the results of a recording's windows go in one array.
 
@@ -167,7 +193,10 @@ class ClipLayout:
         elif len(self.windows) == 1:
             array[...] = result
         else:
-            array[(*self._lead, number)] = result
+            # A last window of its own length has fewer tokens; 0 stands for the others.
+            shape = (*array.shape[: len(self._lead)], *array.shape[len(self._lead) + 1 :])
+            missing = [(0, size - own) for size, own in zip(shape, result.shape)]
+            array[(*self._lead, number)] = np.pad(result, missing)
 
 
 def column_times(windowing: Windowing, windows: list[Window]) -> np.ndarray:
@@ -179,6 +208,26 @@ def column_times(windowing: Windowing, windows: list[Window]) -> np.ndarray:
     return np.concatenate(columns) / FRAMES_A_SECOND
 
 
+def probe_clip(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Find out how long a clip is, without reading it.
+
+    Args:
+        path: A clip; of one in a cache only its entry is read, and its shard checked.
+
+    Returns:
+        The number of samples of a channel, and the sampling rate in Hz; in a cache, the least
+        number of samples at 16 kHz that give its frames.
+
+    Raises:
+        ClipError: Its header makes no sense, or its shard cannot be used.
+    """
+    cached = find_cached(os.fspath(path))
+    if cached is None:
+        return probe_audio(path)
+    open_shard(cached.shard)
+    return cached.samples, SAMPLE_RATE
+
+
 def read_window(
     path: str | os.PathLike[str],
     front_end: FrontEnd,
@@ -188,7 +237,7 @@ def read_window(
     """Read what a window needs of a recording, and compute its spectrogram.
 
     Args:
-        path: An audio file.
+        path: A clip, in a cache or not.
         front_end: Makes spectrograms of the window's length.
         start: First frame.
         expected_samples: The length that the file's header has to give, a manifest's entry.
@@ -197,9 +246,32 @@ def read_window(
         `[1, T, F]`, padded where the recording ends.
 
     Raises:
+        ClipError: As `read_energies`.
+    """
+    return front_end.finish(read_energies(path, front_end, start, expected_samples))
+
+
+def read_energies(
+    path: str | os.PathLike[str],
+    front_end: FrontEnd,
+    start: int = 0,
+    expected_samples: int | None = None,
+) -> Tensor:
+    """Read or compute the log-mel energies of a window; the arguments are those of `read_window`.
+
+    Returns:
+        `[n, F]`; n is T, or less where the recording ends, but not 0.
+
+    Raises:
         ClipError: The recording cannot be used, or what the window has of it is shorter than one
             frame (25 ms).
     """
+    cached = find_cached(os.fspath(path))
+    if cached is not None:
+        energies = read_cached(cached, start, front_end.target_length, expected_samples)
+        if len(energies) == 0:
+            raise ClipError(f"has {cached.frames} frames, none from frame {start} on")
+        return energies
     _, sample_rate = probe_audio(path)
     waveform, sample_rate = read_audio(
         path,
@@ -212,7 +284,7 @@ def read_window(
             f"has {len(waveform)} samples at {sample_rate} Hz; one frame takes "
             f"{1000 * FRAME_LENGTH // SAMPLE_RATE} ms"
         )
-    return front_end(waveform, sample_rate)
+    return front_end.energies(waveform, sample_rate)
 
 
 class Job(NamedTuple):
@@ -248,9 +320,20 @@ def read_batches(
         `[1, T, F]` or with what is wrong.
     """
 
-    def read(job: Job) -> Tensor | ClipError:
+    def read(job: Job) -> Tensor:
+        return read_window(job.path, front_end, job.start, job.expected_samples)
+
+    yield from read_ahead(jobs, read, batch_size)
+
+
+def read_ahead(
+    jobs: Iterable[Job], read: Callable[[Job], Tensor], batch_size: int
+) -> Iterator[list[tuple[Job, Tensor | ClipError]]]:
+    """Read by a function as ``read_batches`` does; it may raise ClipError."""
+
+    def try_to_read(job: Job) -> Tensor | ClipError:
         try:
-            return read_window(job.path, front_end, job.start, job.expected_samples)
+            return read(job)
         except ClipError as error:
             return error
 
@@ -260,7 +343,7 @@ def read_batches(
     try:
         while True:
             ahead = 2 * batch_size - len(pending)
-            pending.extend((job, pool.submit(read, job)) for job in islice(jobs, ahead))
+            pending.extend((job, pool.submit(try_to_read, job)) for job in islice(jobs, ahead))
             if not pending:
                 return
             ready = [pending.popleft() for _ in range(min(batch_size, len(pending)))]

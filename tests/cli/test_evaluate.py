@@ -6,6 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
+import torch
+from fairseq.tasks import setup_task
 
 from eat_plugin.cli import charts, main
 from eat_plugin.inference import load_checkpoint
@@ -243,3 +246,35 @@ def test_evaluate__through_the_console(console, single, labelled):
     assert code == 0, errors
     assert {"accuracy", "mAP", "n_clips"} < set(json.loads(output))
     assert output.count("\n") == 1
+
+
+def test_evaluate__a_model_of_crops_averages_windows(make_checkpoint, labelled, capsys):
+    """The same windows as validation's: their mean probability is a clip's score."""
+    for number in (1, 4):
+        samples = np.random.default_rng(number).normal(0, 0.01 * number, 40_000)
+        soundfile.write(labelled / "audio" / f"{number:02d}.wav", samples, 16_000)
+    text = (labelled / "eval.tsv").read_text()
+    for number in (1, 4):
+        text = text.replace(f"{number:02d}.wav\t4800", f"{number:02d}.wav\t40000")
+    (labelled / "eval.tsv").write_text(text)
+    (labelled / "audio" / "07.wav").write_text("no audio")
+    path = make_checkpoint(
+        "classification", task_length="crop", task_single_label=True, model_loss="ce",
+        task_data=str(labelled),
+    )  # fmt: skip
+    assert run(path, labelled, "--json", "--batch-size", 4) == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["n_clips"] == 10
+
+    loaded = load_checkpoint(path)
+    task = setup_task(loaded.cfg.task)
+    task.load_dataset("eval")
+    dataset = task.dataset("eval")
+    used = [number for number in range(11) if number != 7]
+    batch = dataset.collater([dataset[number] for number in used])
+    assert batch["net_input"]["num_windows"] == [3 if number in (1, 4) else 1 for number in used]
+    with torch.no_grad():
+        output = loaded.model(**batch["net_input"])
+    expected = summarize(output["_predictions"].numpy(), TARGETS[used], single_label=True)
+    for name in ("mAP", "accuracy"):
+        assert figures[name] == pytest.approx(expected[name], abs=1e-6)

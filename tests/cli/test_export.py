@@ -171,6 +171,7 @@ def test_export__statistics_and_objective_by_published_flags(
             "no published name",
         ),
         ({"task_pad_value": "silence"}, "task.pad_value=silence has no published name"),
+        ({"task_length": "mask"}, "task.length=mask has no published name; there is only pad"),
     ],
 )
 def test_export__what_cannot_be_said_is_refused_by_name(
@@ -195,14 +196,15 @@ def test_export__the_transposed_layout_is_refused_by_name(run, make_checkpoint, 
 
 def test_export__what_only_training_used_is_left_out_and_named(run, make_checkpoint, capsys):
     path = make_checkpoint(
-        "classification", task_crop="random", task_roll_gain=True, task_weights_file="w.csv",
+        "classification", task_crop="random", task_length="crop", task_roll_gain=True,
+        task_weights_file="w.csv",
         model_layer_decay_embeddings=True, model_linear_probe=True,
     )  # fmt: skip
     code, out = run(path)
     assert code == 0
     assert capsys.readouterr().err == (
         "eat export: left out, without a published name: task.crop=random, "
-        "model.layer_decay_embeddings=True\n"
+        "task.length=crop, model.layer_decay_embeddings=True\n"
     )
     cfg = read_checkpoint(out)["cfg"]
     assert (cfg["task"]["roll_aug"], cfg["task"]["AS2M_finetune"]) == (True, True)

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from eat_plugin.cli import main
+from eat_plugin.data.windows import read_window
 from eat_plugin.inference import load_checkpoint
 
 
@@ -145,3 +146,41 @@ def test_predict__what_is_no_checkpoint(sounds, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"eat predict: error: {path} is not a PyTorch checkpoint")
     assert error.count("\n") == 1
+
+
+def test_predict__a_model_of_crops_averages_windows(make_checkpoint, sounds, capsys):
+    path = make_checkpoint("classification", task_length="crop", task_eval_windows=2)
+    arguments = [str(sounds / "a.wav"), str(sounds / "c.wav"), "--json", "--top", "3"]
+    assert main(["predict", "--checkpoint", str(path), *arguments]) == 0
+    written = capsys.readouterr()
+    assert "only the beginning" not in written.err
+    short, long = (json.loads(line)["predictions"] for line in written.out.splitlines())
+    loaded = load_checkpoint(path)
+    each = []
+    for start in (0, 318 - 128):  # frames
+        window = read_window(sounds / "c.wav", loaded.front_end, start)
+        each.append(loaded.predict(window[None])[0])
+    expected = (each[0] + each[1]) / 2
+    found = {entry["label"]: entry["score"] for entry in long}
+    assert [found[label] for label in ("dog", "rain", "clock")] == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
+    scores = loaded.predict(loaded.spectrogram(sounds / "a.wav")[None])[0]
+    assert max(scores.tolist()) == pytest.approx(short[0]["score"], abs=1e-5)
+    # A time line is asked for: each window has its own score.
+    assert main(["predict", "--checkpoint", str(path), *arguments, "--window", "1.28"]) == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[1])
+    assert [window["start"] for window in shown["windows"]] == [0.0, 1.28, 2.56]
+
+
+def test_predict__a_model_of_own_lengths_sees_no_padding(make_checkpoint, sounds, capsys):
+    path = make_checkpoint("classification", task_length="mask")
+    arguments = [*map(str, sorted(sounds.glob("*.wav"))), "--json", "--top", "3"]
+    assert main(["predict", "--checkpoint", str(path), *arguments]) == 0
+    loaded = load_checkpoint(path)
+    for line in capsys.readouterr().out.splitlines():
+        shown = json.loads(line)
+        spectrogram = loaded.spectrogram(shown["file"])
+        assert spectrogram.shape[1] == {"a.wav": 48, "c.wav": 128}[shown["file"][-5:]]
+        scores = loaded.predict(spectrogram[None])[0].max().item()
+        assert shown["predictions"][0]["score"] == pytest.approx(scores, abs=1e-5)

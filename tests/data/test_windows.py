@@ -18,6 +18,7 @@ from eat_plugin.data.windows import (
     column_times,
     read_batches,
     read_window,
+    spread_windows,
 )
 
 RATE = 16_000
@@ -124,6 +125,38 @@ def test_clip_layout__rows_of_windows(stacked):
     array = np.full(single.shape((2, 3)), np.nan)
     single.put(array, 0, results[0])
     np.testing.assert_array_equal(array, results[0])
+
+
+@pytest.mark.parametrize(
+    ("samples", "most", "expected"),
+    [
+        (16_000, 3, [0]),  # 98 frames
+        (16_239, 3, [0]),
+        (48_000, 3, [0, 99, 198]),  # of 298 frames
+        (48_000, 1, [99]),
+        (48_000, 2, [0, 198]),
+        (16_560, 3, [0, 1, 2]),  # of 102 frames
+        (16_400, 3, [0, 1]),  # of 101 frames
+    ],
+)
+def test_spread_windows__from_start_to_end(samples, most, expected):
+    assert spread_windows(samples, RATE, 100, most) == expected
+    doubled = spread_windows(2 * samples, 2 * RATE, 100, most)
+    assert doubled == spread_windows(samples, RATE, 100, most)
+
+
+def test_layout__a_last_window_with_fewer_tokens_is_filled_up():
+    for stacked in (False, True):
+        layout = ClipLayout(PLAN[:2], along_time=False, stacked=stacked)
+        whole, short = np.ones((2, 5, 3)), np.ones((2, 4, 3))
+        if not stacked:
+            whole, short = whole[0], short[0]
+        array = np.full(layout.shape(whole.shape), np.nan)
+        layout.put(array, 0, whole)
+        layout.put(array, 1, short)
+        last = array[:, 1] if stacked else array[1]
+        assert last[..., :4, :].all()
+        assert not last[..., 4, :].any()
 
 
 @pytest.fixture

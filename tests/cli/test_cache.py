@@ -1,0 +1,518 @@
+"""`eat cache`: made, interrupted, checked, refused, and evaluated on."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from eat_plugin.cli import main
+from eat_plugin.cli.plot import read_example
+from eat_plugin.data import cache_shards
+from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.labels import read_label_set, read_labels
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.readers import AudioReader
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ("dog", "rain", "clock")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Splits ``train`` of nine clips and ``eval`` of four, labelled by ``eat manifest``."""
+    audio = tmp_path / "audio"
+    for number in range(13):
+        samples = np.random.default_rng(number).normal(0, 0.1, 4_000 + 800 * number)
+        path = audio / LABELS[number % 3] / f"{number:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples.clip(-1, 1), 16_000)
+    folder = tmp_path / "data"
+    assert main([
+        "manifest", str(audio), "--out", str(folder), "--layout", "folders", "--valid", "0.34",
+    ]) == 0  # fmt: skip
+    (folder / "stats.json").write_text(
+        '{"mean": -5, "std": 4, "frames": 9, "clips": 9, "split": "train", "skipped": 0}'
+    )
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of two clips or so."""
+    monkeypatch.setattr(cache_shards, "LEAST_SAMPLES", 1 << 13)
+    monkeypatch.setattr(cache_shards, "SHARDS", 4)
+
+
+def make(data, out, *options):
+    return main(["cache", str(data), "--out", str(out), *map(str, options)])
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def names_of(folder, split):
+    manifest = read_manifest(folder / f"{split}.tsv")
+    return [manifest.name(index).partition("/")[2] for index in range(len(manifest))]
+
+
+def last_error(capsys):
+    *_, line = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
+    out = tmp_path / "cache"
+    assert make(data, out, "--workers", 1) == 0
+    said = capsys.readouterr().out
+    for split in ("train", "eval"):
+        original = read_manifest(data / f"{split}.tsv")
+        assert names_of(out, split) == [original.name(n) for n in range(len(original))]
+        assert read_manifest(out / f"{split}.tsv").sizes.tolist() == original.sizes.tolist()
+        assert f"{out}/{split}.tsv: {len(original)} clips, 0.00 hours" in said
+        labels = [
+            [line.split("\t")[1] for line in (folder / f"{split}.lbl").read_text().splitlines()]
+            for folder in (data, out)
+        ]
+        assert labels[0] == labels[1]
+    for name in (
+        "label_descriptors.csv", "class_counts.csv", "train.weights.csv", "stats.json"
+    ):  # fmt: skip
+        assert (out / name).read_bytes() == (data / name).read_bytes(), name
+    assert (out / "rejected.tsv").read_bytes() == b""
+    shards = sorted(path.name for path in out.glob("train-*.mel"))
+    assert len(shards) > 2
+    assert {path.suffix for path in out.iterdir()} == {".csv", ".json", ".lbl", ".mel", ".tsv"}
+    assert "rejected.tsv: 0 left out" in said
+
+
+def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):
+    for workers in (1, 3):
+        assert make(data, tmp_path / f"cache{workers}", "--workers", workers) == 0
+    one, three = (contents(tmp_path / f"cache{workers}") for workers in (1, 3))
+    assert one.keys() == three.keys()
+    for name, content in one.items():
+        if name.endswith(".tsv"):
+            content = content.replace(b"cache1", b"cache3")
+        assert content == three[name], name
+
+
+def test_cache__leaves_out_damaged_clips_with_their_lines(data, tmp_path, capsys, small_shards):
+    manifest = read_manifest(data / "train.tsv")
+    bad = {1: "text", 4: None}
+    manifest.path(1).write_text("no audio")
+    whole = manifest.path(4).read_bytes()
+    manifest.path(4).write_bytes(whole[: len(whole) // 2])
+    weights = [f"{number}.5" for number in range(1, len(manifest) + 1)]
+    (data / "train.weights.csv").write_text("\n".join(weights) + "\n")
+    out = tmp_path / "cache"
+    make(data, out)
+    names = [manifest.name(index) for index in range(len(manifest))]
+    kept = [index for index in range(len(manifest)) if index not in bad]
+    assert names_of(out, "train") == [names[index] for index in kept]
+    rejected = dict(line.split("\t") for line in (out / "rejected.tsv").read_text().splitlines())
+    assert rejected.keys() == {names[index] for index in bad}
+    assert "truncated" in rejected[names[4]]
+    assert (out / "train.weights.csv").read_text().split() == [weights[index] for index in kept]
+    labels = (data / "train.lbl").read_text().splitlines()
+    lines = (out / "train.lbl").read_text().splitlines()
+    assert [line.split("\t")[1] for line in lines] == [labels[n].split("\t")[1] for n in kept]
+    assert "rejected.tsv: 2 left out" in capsys.readouterr().out
+    counts = [line.split(",") for line in (out / "class_counts.csv").read_text().splitlines()]
+    column = counts[0].index("train")
+    assert sum(int(row[column]) for row in counts[1:]) == len(kept)
+
+    # Again nothing is done; repaired, one is taken up, and other shards stay.
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.mel")}
+    make(data, out)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.mel")} == times
+    before = contents(out)
+    manifest.path(4).write_bytes(whole)
+    make(data, out)
+    assert names_of(out, "train") == [name for n, name in enumerate(names) if n != 1]
+    changed = [name for name, content in contents(out).items() if before.get(name) != content]
+    assert len([name for name in changed if name.endswith(".mel")]) == 1
+
+
+def test_cache__a_split_without_a_usable_clip(data, tmp_path, capsys):
+    manifest = read_manifest(data / "eval.tsv")
+    for index in range(len(manifest)):
+        manifest.path(index).write_text("no audio")
+    out = tmp_path / "cache"
+    assert make(data, out) == 2
+    assert f"none of the {len(manifest)} clips of {data}/eval.tsv can be used" in last_error(capsys)
+    assert not (out / "eval.tsv").exists()
+    assert len((out / "rejected.tsv").read_text().splitlines()) == len(manifest)
+
+
+def test_cache__goes_on_where_it_was(data, tmp_path, capsys, small_shards, monkeypatch):
+    out, whole = tmp_path / "cache", tmp_path / "whole"
+    make(data, whole, "--workers", 1)
+    read, seen = cache_shards.read_blocks, []
+
+    def interrupted(path, *args):
+        seen.append(path)
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        return read(path, *args)
+
+    monkeypatch.setattr(cache_shards, "read_blocks", interrupted)
+    assert make(data, out, "--workers", 1) == 130
+    assert not (out / "train.tsv").exists()
+    assert not list(out.glob(".*"))
+    finished = {path.name: path.stat().st_mtime_ns for path in out.glob("*.mel")}
+    assert 0 < len(finished) < len(list(whole.glob("*.mel")))
+    capsys.readouterr()
+    assert make(data, out, "--workers", 1) == 0
+    assert f"{len(finished)} of them from before" in capsys.readouterr().out
+    for name, time_ns in finished.items():
+        assert (out / name).stat().st_mtime_ns == time_ns
+    one, other = contents(whole), contents(out)
+    assert one.keys() == other.keys()
+    for name in one:
+        if not name.endswith(".tsv"):
+            assert one[name] == other[name], name
+
+
+def test_cache__a_shard_that_is_replaced_has_no_record_meanwhile(data, tmp_path, monkeypatch):
+    out = tmp_path / "cache"
+    make(data, out)
+    with open(out / "train-00000.mel", "ab") as file:
+        file.write(bytes(256))
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_shards, "asdict", interrupted)
+    assert make(data, out) == 130
+    assert not (out / "train-00000.json").exists()
+
+
+def test_cache__shards_of_another_manifest_are_never_used(data, tmp_path):
+    out, whole = tmp_path / "cache", tmp_path / "whole"
+    make(data, out)
+    for path in (out / "cache.json", *out.glob("*.tsv")):  # and so nothing is refused
+        path.unlink()
+    path = data / "train.tsv"
+    root, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([root, *lines[::-1]]) + "\n")
+    for name in ("train.lbl", "train.weights.csv"):
+        (data / name).unlink()
+    make(data, out)
+    make(data, whole)
+    for name in ("train-00000.mel", "train-00000.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+SLOW = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+from eat_plugin.data import cache_shards as shards
+from eat_plugin.cli import main
+read = shards.read_blocks
+def slowly(*args):
+    time.sleep(0.3)
+    return read(*args)
+shards.read_blocks, shards.LEAST_SAMPLES, shards.SHARDS = slowly, 1 << 13, 4
+sys.exit(main())
+"""
+
+
+def start_slowly(data, out, **options):
+    command = [sys.executable, "-c", SLOW, "cache", str(data), "--out", str(out), "--workers", "2"]
+    return subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def running(group):
+    """Whether a process of a group is still at work."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_cache__goes_on_after_it_was_stopped(data, tmp_path, small_shards, how):
+    out, whole = tmp_path / "cache", tmp_path / "whole"
+    process = start_slowly(data, out, start_new_session=True)
+    wait_for(lambda: list(out.glob("*.json")) and list(out.glob("*-*.json")))
+    if how == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert errors.splitlines()[-1] == "eat cache: interrupted"
+        assert "Traceback" not in errors
+        assert not list(out.glob(".*.tmp"))
+    else:
+        process.kill()
+        process.wait()
+        wait_for(lambda: not running(process.pid))  # workers end by themselves
+    assert not (out / "train.tsv").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*-*.json")}
+    assert make(data, out, "--workers", 2) == 0
+    make(data, whole, "--workers", 1)
+    for name, time_ns in kept.items():
+        assert (out / name).stat().st_mtime_ns == time_ns
+    one, other = contents(whole), contents(out)
+    assert one.keys() == other.keys()
+    for name in one:
+        if not name.endswith(".tsv"):
+            assert one[name] == other[name], name
+
+
+def test_cache__a_full_disk_is_one_line_and_can_be_gone_on_from(data, tmp_path, capsys):
+    out = tmp_path / "cache"
+    limit = 60_000  # bytes of a file
+    done = subprocess.run(
+        [sys.executable, "-m", "eat_plugin", "cache", str(data), "--out", str(out)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    *_, line = done.stderr.splitlines()
+    assert line == f"eat cache: error: {out}/train-00000.mel: File too large"
+    assert "Traceback" not in done.stderr
+    assert not (out / "train.tsv").exists()
+    assert make(data, out) == 0
+    assert len(read_manifest(out / "train.tsv")) == 9
+
+
+def test_verify__names_what_is_damaged(data, tmp_path, capsys, small_shards):
+    out = tmp_path / "cache"
+    make(data, out)
+    number = len(list(out.glob("*.mel")))
+    capsys.readouterr()
+    assert main(["cache", "--verify", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: {number} shards, all as they were written\n"
+
+    def damage(name, change):
+        path = out / name
+        content = path.read_bytes()
+        path.write_bytes(change(content))
+
+    damage("train-00000.mel", lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+    damage("train-00001.mel", lambda content: content[:-256])
+    (out / "eval-00000.mel").unlink()
+    (out / "train-00002.json").unlink()
+    (out / "eval.tsv").unlink()
+    assert main(["cache", "--verify", str(out), "--workers", "2"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and "%" not in line]
+    first, *lines = lines
+    assert first == f"eat cache: 5 files of {out} cannot be used:"
+    expected = {
+        "eval-00000.mel": "No such file or directory", "eval.tsv": "is not there",
+        "train-00000.mel": "has another SHA-256", "train-00001.mel": "bytes instead of",
+        "train-00002.mel": "has no record",
+    }  # fmt: skip
+    found = dict(line.strip().split(": ", 1) for line in lines)
+    assert found.keys() == {f"{out}/{name}" for name in expected}
+    for name, part in expected.items():
+        assert part in found[f"{out}/{name}"]
+
+    (out / "train-00000.mel").unlink()  # as its line says
+    assert make(data, out) == 0
+    assert main(["cache", "--verify", str(out)]) == 0
+
+
+def refused(capsys, *arguments):
+    assert main(["cache", *map(str, arguments)]) == 2
+    return last_error(capsys)
+
+
+def test_cache__refuses_options_that_make_no_sense(data, tmp_path, capsys):
+    out = tmp_path / "cache"
+    assert "eat cache DATA --out CACHE" in refused(capsys)
+    assert "eat cache DATA --out CACHE" in refused(capsys, data)
+    assert "--verify stands alone" in refused(capsys, data, "--verify", out)
+    assert "--workers must be at least 1, got 0" in refused(
+        capsys, data, "--out", out, "--workers", 0
+    )
+    assert f"{tmp_path}/none is not there" in refused(capsys, tmp_path / "none", "--out", out)
+    assert f"{data}/train.tsv is not a folder" in refused(capsys, data / "train.tsv", "--out", out)
+    assert f"{tmp_path}/audio is no data folder" in refused(
+        capsys, tmp_path / "audio", "--out", out
+    )
+    assert f"{tmp_path}/none is no cache" in refused(capsys, "--verify", tmp_path / "none")
+    assert f"{data} is no cache: it has no cache.json" in refused(capsys, "--verify", data)
+    assert not out.exists()
+
+
+def test_cache__refuses_its_own_data_folder(data, capsys, tmp_path):
+    (tmp_path / "link").symlink_to(data)
+    before = contents(data)
+    for out in (data, data / ".", tmp_path / "link"):
+        assert "own data folder" in refused(capsys, data, "--out", out)
+    assert contents(data) == before
+
+
+def test_cache__refuses_another_folder_or_a_cache_of_others(data, tmp_path, capsys):
+    out, other = tmp_path / "cache", tmp_path / "other"
+    shutil.copytree(data, other)
+    lines = (other / "train.tsv").read_text().splitlines()
+    (other / "train.tsv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    assert f"{other}/eval.tsv is there, and of no cache" in refused(capsys, data, "--out", other)
+    make(data, out)
+    before = contents(out)
+    for name in ("train.lbl", "train.weights.csv"):
+        (other / name).unlink()
+    line = refused(capsys, other, "--out", out)
+    assert f"{out}/cache.json: the cache was made of another manifest train.tsv" in line
+    assert f"{other}/train.tsv" in line
+    shutil.copytree(data, tmp_path / "part")
+    (tmp_path / "part" / "eval.tsv").unlink()
+    line = refused(capsys, tmp_path / "part", "--out", out)
+    assert f"other data, with a manifest eval.tsv that {tmp_path}/part does not have" in line
+    assert "is in a cache already" in refused(capsys, out, "--out", tmp_path / "again")
+    head = json.loads((out / "cache.json").read_bytes())
+    head["settings"]["mel_bins"] = 64
+    (out / "cache.json").write_text(json.dumps(head))
+    line = refused(capsys, data, "--out", out)
+    assert f"{out}/cache.json: the cache was made with mel_bins=64, but this" in line
+    assert "mel_bins=128" in line
+    assert "mel_bins=64" in refused(capsys, "--verify", out)
+    (out / "cache.json").write_text("{}")
+    assert "is not what eat cache writes" in refused(capsys, data, "--out", out)
+    (out / "cache.json").write_bytes(before["cache.json"])
+    assert contents(out) == before
+
+
+def test_cache__refuses_labels_and_weights_that_do_not_fit(data, tmp_path, capsys):
+    out = tmp_path / "cache"
+    with open(data / "train.weights.csv", "a", encoding="utf-8") as file:
+        file.write("1\n")
+    assert f"{data}/train.weights.csv has 10 lines, but" in refused(capsys, data, "--out", out)
+    assert not out.exists()
+
+
+def test_cache__refuses_an_archive_that_has_changed(data, tmp_path, capsys):
+    (data / "train.archives").write_text("gone.zip\t1\t1\n")
+    assert f"{data}/train.archives:1:" in refused(capsys, data, "--out", tmp_path / "cache")
+
+
+def test_cache__refuses_images(data, tmp_path, capsys):
+    lines = (data / "train.tsv").read_text().replace(".wav", ".png")
+    (data / "train.tsv").write_text(lines)
+    out = tmp_path / "cache"
+    line = refused(capsys, data, "--out", out)
+    assert f"{data}/train.tsv:2:" in line
+    assert "is an image; eat cache is for sound" in line
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_checkpoint):
+    return make_checkpoint("classification", task_single_label=True, model_loss="ce")
+
+
+def figures_of(checkpoint, data, capsys, *options):
+    capsys.readouterr()
+    command = ["evaluate", "--checkpoint", checkpoint, "--data", data, "--json", *options]
+    assert main([*map(str, command)]) == 0
+    output = capsys.readouterr()
+    assert "otherwise" not in output.err
+    return json.loads(output.out)
+
+
+@pytest.mark.parametrize("length", ["pad", "crop", "mask"])
+def test_evaluate__the_figures_of_the_data(make_checkpoint, data, tmp_path, capsys, length):
+    out = tmp_path / "cache"
+    make(data, out)
+    options = {"task_length": length, "task_target_length": 32, "task_patch_size": 16}
+    checkpoint = make_checkpoint(
+        "classification", task_single_label=True, model_loss="ce", **options
+    )
+    one, other = (figures_of(checkpoint, folder, capsys) for folder in (data, out))
+    for name in ("accuracy", "n_clips", "n_missing", "clips_sha256"):
+        assert one[name] == other[name], name
+    assert one["mAP"] == pytest.approx(other["mAP"], abs=0.05)
+
+
+def test_predict__the_labels_of_the_data(checkpoint, data, tmp_path, capsys):
+    out = tmp_path / "cache"
+    make(data, out)
+    tables = []
+    for folder in (data, out):
+        capsys.readouterr()
+        assert main(["predict", "--checkpoint", str(checkpoint), str(folder / "eval.tsv")]) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+        tables.append([(row[0].rpartition("/")[2], row[1]) for row in rows])
+        assert all(row[0].startswith(str(tmp_path)) for row in rows)
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("form", ["{name}", "{file}", "{stem}", "clip-{number}"])
+def test_labels__that_name_clips_otherwise_still_fit(data, tmp_path, form):
+    for split in ("train", "eval"):
+        path = data / f"{split}.lbl"
+        lines = []
+        for number, line in enumerate(path.read_text().splitlines()):
+            name, label = line.split("\t")
+            file = Path(name)
+            called = form.format(name=name, file=file.name, stem=file.stem, number=number)
+            lines.append(f"{called}\t{label}\n")
+        path.write_text("".join(lines))
+    out = tmp_path / "cache"
+    make(data, out)
+    label_set = read_label_set(out / "label_descriptors.csv")
+    for split in ("train", "eval"):
+        labels = [
+            read_labels(
+                folder / f"{split}.lbl", label_set, read_manifest(folder / f"{split}.tsv"), True
+            )
+            for folder in (data, out)
+        ]
+        clips = np.arange(len(labels[0]))
+        np.testing.assert_array_equal(*(each.multi_hot(clips) for each in labels))
+        assert labels[1].names_match == (form != "clip-{number}")
+
+
+def test_plot__shows_a_cached_clip(make_checkpoint, data, tmp_path):
+    out = tmp_path / "cache"
+    make(data, out)
+    examples = []
+    for folder in (data, out):
+        checkpoint = make_checkpoint("pretraining", task_data=str(folder), task_target_length=64)
+        saved = torch.load(checkpoint, weights_only=True)
+        saved["cfg"]["dataset"] = {"train_subset": "train"}
+        torch.save(saved, checkpoint)
+        examples.append(read_example(checkpoint))
+    assert examples[1].name.endswith(f"/{examples[0].name}")
+    spectrograms = [torch.from_numpy(example.spectrogram) for example in examples]
+    torch.testing.assert_close(*spectrograms, rtol=0, atol=5e-4, equal_nan=True)
+
+
+def test_reader__what_the_command_wrote_is_what_audio_gives(data, tmp_path, small_shards):
+    out = tmp_path / "cache"
+    make(data, out)
+    front_end = FrontEnd(32, -4.268, 4.569)
+    for split in ("train", "eval"):
+        one, other = (
+            AudioReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in (data, out)
+        )
+        for index in range(len(one.manifest)):
+            pair = [reader(index, torch.Generator()) for reader in (one, other)]
+            torch.testing.assert_close(*pair, rtol=0, atol=5e-4)
