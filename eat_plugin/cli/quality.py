@@ -8,9 +8,11 @@ In this file:
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 TABLE, PICTURE = "quality.csv", "quality.png"
 COLUMNS = (
-    "path", "split", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "clipped_share",
+    "path", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "clipped_share",
     "silent_share", "hash", "problems",
 )  # fmt: skip
 LOWEST_SHOWN = -100  # dBFS
@@ -48,7 +50,7 @@ goes to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
   short       less than {1000 * SHORTEST:g} ms, one frame
   duplicate   the samples are those of an earlier clip; a wav file and its flac copy count as one
 {PICTURE} shows lengths, rates, levels and classes. Clips with problems stay in the manifest, unless
---drop names what to leave out: eat manifest /my/audio --out data --check --drop silent duplicate
+--drop names what to leave out: eat manifest /my/audio --out data --check --drop silent,duplicate
 """
 
 
@@ -61,10 +63,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drop",
         metavar="PROBLEM",
         nargs="+",
-        choices=PROBLEMS,
+        action=_Problems,
         default=[],
-        help=f"with --check: leave out clips with these problems ({', '.join(PROBLEMS)})",
+        help="with --check: leave out clips with these problems, parted by commas or spaces "
+        f"({', '.join(PROBLEMS)})",
     )
+
+
+class _Problems(argparse.Action):
+    """Takes names from ``PROBLEMS``, parted by commas or spaces."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Part the names, and refuse one that is unknown."""
+        names = [name for value in values or () for name in value.split(",")]
+        for name in names:
+            if name not in PROBLEMS:
+                parser.error(f"{option_string} {name!r}: choose from {', '.join(PROBLEMS)}")
+        setattr(namespace, self.dest, names)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -109,8 +130,7 @@ def check(
             kept.append(clip)
     write_csv(out / TABLE, [COLUMNS, *rows])
     if good:
-        with replacing(out / PICTURE) as file:
-            draw(good).savefig(file, format="png", dpi=120)
+        _write_picture(out, good)
     summary = ", ".join(f"{counts[problem]} {problem}" for problem in PROBLEMS)
     say(f"{out / TABLE}: {len(clips) - len(good)} damaged inside, {summary}")
     return kept, rejected
@@ -118,10 +138,20 @@ def check(
 
 def _row(clip: Clip, one: Examination, problems: list[str]) -> tuple[object, ...]:
     return (
-        clip.name, clip.split, f"{one.seconds:.4f}", one.rate, one.channels,
+        clip.name, f"{one.seconds:.4f}", one.rate, one.channels,
         f"{one.peak_dbfs:.2f}", f"{one.rms_dbfs:.2f}", f"{one.clipped_share:.6f}",
         f"{one.silent_share:.4f}", one.digest, " ".join(problems),
     )  # fmt: skip
+
+
+def _write_picture(out: Path, clips: list[tuple[Clip, Examination]]) -> None:
+    try:
+        picture = draw(clips)
+    except ValueError as error:  # no reason to decode all clips once more
+        sys.stderr.write(f"eat manifest: no picture: {error}\n")
+        return
+    with replacing(out / PICTURE) as file:
+        picture.savefig(file, format="png", dpi=120)
 
 
 def draw(clips: list[tuple[Clip, Examination]]) -> Figure:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.cli import main
+from eat_plugin.cli import main, quality
 from eat_plugin.data.manifest import read_manifest
 
 RATE = 8000
@@ -49,9 +49,7 @@ def test_check__reports_and_keeps_all_but_the_damaged(audio, tmp_path, capsys):
         "a/silent.wav": "silent", "a/tiny.wav": "short", "b/good.wav": "", "b/stereo.wav": "",
     }  # fmt: skip
     good = rows["a/good.wav"]
-    assert (good["split"], good["seconds"], good["rate"], good["channels"]) == (
-        "train", "1.0000", "8000", "1"
-    )  # fmt: skip
+    assert (good["seconds"], good["rate"], good["channels"]) == ("1.0000", "8000", "1")
     assert (good["peak_dbfs"], good["rms_dbfs"]) == ("-6.02", "-9.03")
     assert good["hash"] == rows["a/copy.flac"]["hash"] != rows["b/good.wav"]["hash"]
     assert rows["a/silent.wav"]["peak_dbfs"] == "-inf"
@@ -63,11 +61,12 @@ def test_check__reports_and_keeps_all_but_the_damaged(audio, tmp_path, capsys):
     assert "1 damaged inside, 1 silent, 1 clipped, 1 short, 1 duplicate" in said
 
 
-def test_check__leaves_out_what_is_asked_for(audio, tmp_path):
+@pytest.mark.parametrize("problems", [["silent", "duplicate"], ["silent,duplicate"]])
+def test_check__leaves_out_what_is_asked_for(audio, tmp_path, problems):
     out = tmp_path / "data"
     assert main([
         "manifest", str(audio), "--out", str(out), "--layout", "folders", "--valid", "0.5",
-        "--check", "--drop", "silent", "duplicate",
+        "--check", "--drop", *problems,
     ]) == 0  # fmt: skip
     kept = names_in(out / "train.tsv") + names_in(out / "eval.tsv")
     assert sorted(kept) == [
@@ -81,6 +80,19 @@ def test_check__leaves_out_what_is_asked_for(audio, tmp_path):
     }
     assert len(rows_of(out / "quality.csv")) == 7  # what was left out is described, too
     assert (out / "class_counts.csv").read_text().count("\n") == 3
+
+
+def test_check__without_matplotlib_the_rest_is_written(audio, tmp_path, monkeypatch, capsys):
+    def draw(*_):
+        raise ValueError("drawing needs matplotlib")
+
+    monkeypatch.setattr(quality, "draw", draw)
+    out = tmp_path / "data"
+    assert main(["manifest", str(audio), "--out", str(out), "--check"]) == 0
+    assert "eat manifest: no picture: drawing needs matplotlib" in capsys.readouterr().err
+    assert len(rows_of(out / "quality.csv")) == len(names_in(out / "train.tsv")) == 7
+    assert (out / "rejected.tsv").read_text().startswith("b/broken.wav\t")
+    assert not (out / "quality.png").exists()
 
 
 def test_check__nothing_left(audio, tmp_path, capsys):
@@ -100,5 +112,6 @@ def test_check__mistakes(audio, tmp_path, capsys):
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--check", "--drop", "quiet"])
-    assert "invalid choice: 'quiet'" in capsys.readouterr().err
+    expected = "--drop 'quiet': choose from silent, clipped, short, duplicate"
+    assert expected in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
