@@ -260,6 +260,8 @@ class Loaded:
         assert isinstance(self.model, EatClassifier)
         # The model takes mel-major input where it was configured so, the front end never gives it.
         logits = self.model(self.encoder.time_major(source.to(self.device))).float()
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError(f"{self.path} gives scores that are no numbers: are its weights?")
         return logits.softmax(-1) if self.model.objective.loss == "ce" else logits.sigmoid()
 
     @torch.no_grad()

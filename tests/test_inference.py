@@ -56,6 +56,14 @@ def test_load__a_classifier_stands_alone(classifier):
     assert not classifier.single_label
 
 
+def test_predict__refuses_weights_that_are_no_numbers(make_checkpoint, source, tmp_path):
+    state = read_checkpoint(make_checkpoint("classification"))
+    state["model"]["head.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "broken.pt")
+    with pytest.raises(ValueError, match=r"broken.pt gives scores that are no numbers"):
+        load_checkpoint(tmp_path / "broken.pt").predict(source)
+
+
 def test_load__pads_as_training_did(make_checkpoint):
     loaded = load_checkpoint(make_checkpoint("pretraining", task_pad_value="silence"))
     assert loaded.front_end == FrontEnd(128, -4.268, 4.569, "silence")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn, TypeVar
@@ -42,10 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         after ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
-    args = _build_parser(argv).parse_args(argv)
-    command = f"eat {args.subcommand}"
+    command = "eat"
     try:
+        args = _build_parser(argv).parse_args(argv)
+        command = f"eat {args.subcommand}"
         return args.run(args)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{command}: interrupted\n")
         return INTERRUPTED

@@ -108,7 +108,7 @@ def _make(data: Path, out: Path, workers: int) -> None:
             continue
         hours = written.frames / FRAMES_AN_HOUR
         say(f"{out / shards.split}.tsv: {written.clips} clips, {hours:.2f} hours")
-    listing.write_rejected(out, rejected)
+    listing.write_rejected(out / "rejected.tsv", rejected)
     if empty is not None:
         raise ValueError(
             f"none of the {len(empty.manifest)} clips of {data / empty.split}.tsv can be used; "

@@ -62,6 +62,7 @@ CLASSIFIER_OPTIONS = (
 TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
     "task": {"crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01},
     "model": {"layer_decay_embeddings": False},
+    "optimizer": {"apply_weight_decay_scale": False},
 }
 LOG_KEYS = {
     PRETRAINING: ["ema_decay", "target_var", "pred_var", "model_norm", "ema_norm", "masked_pct"],
@@ -132,8 +133,12 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
         f"{part}.{name}={cfg[part][name]}"
         for part, options in TRAINING_OPTIONS.items()
         for name, default in options.items()
-        if cfg[part].get(name, default) != default
+        if cfg.get(part, {}).get(name, default) != default
     ]
+    model = cfg["model"]
+    mixes = bool(model.get("mixup") or model.get("cutmix"))
+    if mixes and model.get("label_smoothing") and model.get("smooth_mixed"):
+        left_out.append("model.smooth_mixed=True")
     if isinstance(loaded.model, EatClassifier):
         task = _translate_task(CLASSIFICATION, cfg["task"], loaded)
         cfg["model"] = _translate_classifier(cfg["model"], task["data"], loaded.model)

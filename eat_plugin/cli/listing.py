@@ -2,6 +2,7 @@
 
 In this file:
     Clip                a usable file
+    report_of           what a report of a split is called
     refuse_overlap      a split of an earlier run must not share clips with this one's
     write_rejected      rejected.tsv
     write_missing       missing.tsv
@@ -64,15 +65,20 @@ def check_split_name(name: str, source: str) -> None:
     Raises:
         ValueError: It cannot.
     """
-    if name in RESERVED or set(name) & set("/\\\t\n\r\0"):
+    if name.partition(".")[0] in RESERVED or set(name) & set("/\\\t\n\r\0"):
         raise ValueError(f"{source} {name!r} cannot be the name of a manifest")
 
 
+def report_of(kind: str, split: str) -> str:
+    """Return the name of a report, ``rejected`` or ``missing``: each split has its own."""
+    return f"{kind}.tsv" if split == TRAIN else f"{kind}.{split}.tsv"
+
+
 def refuse_overlap(manifest: Path, root: Path, names: Iterable[str]) -> None:
-    """Make sure that the hold-out of an earlier run does not stay beside clips that are in it.
+    """Make sure that training clips and clips held out are not the same, from run to run.
 
     Args:
-        manifest: Where an earlier run may have left the manifest of its hold-out.
+        manifest: Where an earlier run may have left the manifest of the other of the two.
         root: The root of this run.
         names: The clips of this run.
 
@@ -89,21 +95,21 @@ def refuse_overlap(manifest: Path, root: Path, names: Iterable[str]) -> None:
     shared = [name for name in names if encode_name(name) in held_out]
     if shared:
         raise ValueError(
-            f"{manifest}, the hold-out of an earlier run, has {len(shared)} of the clips of this "
-            f"run, {shared[0]!r} for one; remove it, hold out clips again or choose another --out"
+            f"{manifest}, of an earlier run, has {len(shared)} of the clips of this run, "
+            f"{shared[0]!r} for one; remove it, hold out clips again or choose another --out"
         )
 
 
-def write_rejected(out: Path, rejected: list[tuple[str, str]]) -> None:
+def write_rejected(path: Path, rejected: list[tuple[str, str]]) -> None:
     """Write the paths that cannot be used, each with the reason."""
-    with replacing(out / f"{REJECTED}.tsv") as file:
+    with replacing(path) as file:
         for name, reason in sorted(rejected):
             file.write(f"{readable(name)}\t{readable(reason)}\n".encode())
 
 
-def write_missing(out: Path, missing: list[str]) -> None:
+def write_missing(path: Path, missing: list[str]) -> None:
     """Write the lines on clips that are not there."""
-    with replacing(out / f"{MISSING}.tsv") as file:
+    with replacing(path) as file:
         file.writelines(f"{line}\n".encode() for line in missing)
 
 
@@ -185,12 +191,18 @@ def _say_classes(out: Path, label_set: LabelSet, counts: np.ndarray) -> None:
 
 
 def summarise(
-    out: Path, clips: list[Clip], rejected: int, dropped: list[str], found: Arrangement
+    out: Path,
+    split: str,
+    clips: list[Clip],
+    rejected: int,
+    dropped: list[str],
+    found: Arrangement,
 ) -> None:
     """Say how much there is, and what is left out.
 
     Args:
         out: The folder written.
+        split: That was asked for.
         clips: The usable clips.
         rejected: Number of paths that cannot be used.
         dropped: Classes none of whose clips can be used.
@@ -200,9 +212,9 @@ def summarise(
         shown = ", ".join(map(repr, dropped[:CLASSES_SHOWN]))
         more = ", ..." if len(dropped) > CLASSES_SHOWN else ""
         say(f"{len(dropped)} classes left out, without a usable clip: {shown}{more}")
-    say(f"{out / REJECTED}.tsv: {rejected} rejected")
+    say(f"{out / report_of(REJECTED, split)}: {rejected} rejected")
     if found.missing is not None:
-        say(f"{out / MISSING}.tsv: {len(found.missing)} missing")
+        say(f"{out / report_of(MISSING, split)}: {len(found.missing)} missing")
         say(f"not in the table: {found.unlisted} files")
     say(f"total: {_amount(clips)}")
     rates = Counter(clip.rate for clip in clips)

@@ -145,8 +145,9 @@ def run(args: argparse.Namespace) -> int:
     for split in planned:
         listing.check_split_name(split, "the split")
     names = [files.entry(entry.name) for entry in found.entries]
-    if held_out_name(args) not in planned and args.valid is None:
-        listing.refuse_overlap(args.out / f"{held_out_name(args)}.tsv", root, names)
+    if args.valid is None and len({TRAIN, held_out_name(args)} & set(planned)) == 1:
+        other = held_out_name(args) if TRAIN in planned else TRAIN
+        listing.refuse_overlap(args.out / f"{other}.tsv", root, names)
     fingerprints = files.take_fingerprints(root, names, args.checksum)
     clips, damaged = _probe(args, root, found, names)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -157,21 +158,23 @@ def run(args: argparse.Namespace) -> int:
     rejected = [
         (files.shown(name), reason) for name, reason in files.rejected + found.rejected + damaged
     ]
-    listing.write_rejected(args.out, rejected)
+    rejected_path = args.out / listing.report_of(listing.REJECTED, args.split)
+    listing.write_rejected(rejected_path, rejected)
     if found.missing is not None:
-        listing.write_missing(args.out, found.missing)
+        missing_path = args.out / listing.report_of(listing.MISSING, args.split)
+        listing.write_missing(missing_path, found.missing)
     if not clips:
         kind = "images" if args.images else "audio files"
         raise ValueError(
             f"none of the {len(rejected)} {kind} under {root} can be used; "
-            f"{args.out / 'rejected.tsv'} tells why"
+            f"{rejected_path} tells why"
         )
     label_set, dropped = _used_classes(found, clips, root)
     splits = _divide(args, clips, label_set, planned)
     if label_set is not None:
         listing.write_all_labels(args.out, splits, label_set)
     listing.write_splits(args.out, root, splits, fingerprints)
-    listing.summarise(args.out, clips, len(rejected), dropped, found)
+    listing.summarise(args.out, args.split, clips, len(rejected), dropped, found)
     return 0
 
 
@@ -257,7 +260,8 @@ def _divide(
     for split, chosen in splits.items():
         if not chosen:
             raise ValueError(
-                f"the split {split!r} has no usable clip; {args.out / 'rejected.tsv'} tells why"
+                f"the split {split!r} has no usable clip; "
+                f"{args.out / listing.report_of(listing.REJECTED, args.split)} tells why"
             )
     if args.valid is None:
         return splits

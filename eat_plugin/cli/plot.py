@@ -14,6 +14,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import ClipError
 from eat_plugin.data.windows import read_energies
 from eat_plugin.masking import MaskSpec, draw_masks
+from eat_plugin.models.interop import NO_CHECKPOINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +105,10 @@ def find_checkpoint(run_dir: Path) -> Path:
     Raises:
         ValueError: if the run has written no checkpoint.
     """
-    found = sorted(run_dir.glob("**/*.pt"), key=lambda path: path.stat().st_mtime)
+    # Those of other runs below, as of fine-tuning, come first, the newest of this run last.
+    found = sorted(
+        run_dir.glob("**/*.pt"), key=lambda path: (-len(path.parts), path.stat().st_mtime)
+    )
     if not found:
         raise ValueError(f"no checkpoint (*.pt) in {run_dir}; has the run written one yet?")
     named = [path for path in found if path.name == "checkpoint_last.pt"]
@@ -152,6 +157,8 @@ def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str]:
     try:
         # mmap: the weights, which nobody looks at here, stay on disk.
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["cfg"]
+        if "num_classes" in saved["model"]:
+            raise ValueError("it is of fine-tuning, and there are no masks to draw")
         task = SimpleNamespace(**saved["task"])
         image = SimpleNamespace(**saved["model"]["modalities"]["image"])
         split = saved["dataset"]["train_subset"]
@@ -161,7 +168,7 @@ def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str]:
             f"{checkpoint} was not written by EAT pre-training on audio files: its configuration "
             f"has no {error}"
         ) from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (*NO_CHECKPOINT, OSError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} is not a checkpoint that can be read: {reason}") from error
     if None in fields:

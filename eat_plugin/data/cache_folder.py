@@ -61,7 +61,8 @@ def find_splits(data: Path, others: Collection[str]) -> list[str]:
     """
     if not data.is_dir():
         raise ValueError(f"{data} is {'not a folder' if data.exists() else 'not there'}")
-    found = {path.stem for path in data.glob("*.tsv")} - set(others)
+    stems = {path.stem for path in data.glob("*.tsv")}
+    found = {stem for stem in stems if stem.partition(".")[0] not in others}
     if not found:
         raise ValueError(
             f"{data} is no data folder: it has no manifest, SPLIT.tsv; make them with eat manifest"

@@ -90,6 +90,11 @@ class ClipDataset(FairseqDataset):
     def __len__(self) -> int:
         return len(self.reader.manifest)
 
+    @property
+    def epoch_size(self) -> int:
+        """Clips of an epoch."""
+        return len(self)
+
     def set_epoch(self, epoch: int) -> None:
         """Tell this process and its workers which epoch they draw for, from 1."""
         self._epoch.fill_(epoch)

@@ -74,6 +74,11 @@ class LabelledDataset(ClipDataset):
         }
         return batch
 
+    @property
+    def epoch_size(self) -> int:
+        """Clips of an epoch, of balanced sampling as many as are drawn."""
+        return len(self) if self.weights is None else self.num_samples
+
     def _choose_clips(self) -> np.ndarray:
         if self.weights is None or not self.shuffle:
             return super()._choose_clips()

@@ -57,6 +57,8 @@ class PatchEncoder(nn.Module):
         if image.embed_dim != cfg.embed_dim:
             projection = nn.Linear(image.embed_dim, cfg.embed_dim)
             self.local_encoder = nn.Sequential(embedding, projection)
+        if image.local_grad_mult <= 0:
+            self.local_encoder.requires_grad_(False)  # several processes wait for no gradient
         self.fixed_positional_encoder = None
         if image.fixed_positions:
             grid = (image.max_length, MEL_BINS // image.patch_size)
@@ -269,6 +271,8 @@ class EatEncoder(BaseFairseqModel):
             # Drawn on the host, from the generator that fairseq seeds alike on every process:
             # all of them leave out the same blocks.
             if self.training and 0 < self.cfg.layerdrop > float(torch.rand(())):
+                if torch.is_grad_enabled():  # several processes wait for every gradient
+                    x = x + 0 * sum(p.flatten()[0] for p in block.parameters())
                 continue
             x, target = block(x, padding_mask)
             if keep_targets:

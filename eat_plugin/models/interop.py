@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,10 @@ CLASSIFIER_PREFIX = "model."
 # Options that the published fine-tuning code adds to the pre-training configuration it keeps.
 ADDED_BY_FINETUNING = ("_name", "drop_path_rate")
 # What reading arbitrary bytes as a checkpoint may end in.
-NO_CHECKPOINT = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+NO_CHECKPOINT = (
+    RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
+    struct.error,
+)  # fmt: skip
 
 
 def _allow_numpy_numbers() -> None:

@@ -7,7 +7,6 @@ from typing import Any, Dict, List, Set, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion
-from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
@@ -16,6 +15,7 @@ from torch import nn
 from ..data.archives import check_archives
 from ..data.manifest import Manifest, read_manifest
 from . import statistics
+from .resume import find_earlier_run
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ class AudioTask(FairseqTask):
 
     def __init__(self, cfg: FairseqDataclass, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        statistics.settle(cfg, kwargs.get("from_checkpoint", False))
+        from_checkpoint = kwargs.get("from_checkpoint", False)
+        self.earlier = None if from_checkpoint else find_earlier_run(cfg)
+        statistics.settle(cfg, from_checkpoint, self.earlier)
         self._compared = False
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor where processes add up on their GPUs
@@ -110,11 +112,12 @@ class AudioTask(FairseqTask):
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
             self._check_share(int(self._skipped), self.dataset("train"))
 
-    def _check_share(self, skipped: int, dataset: FairseqDataset) -> None:
-        tolerated = max(FEWEST_TOLERATED, int(self.cfg.max_skipped_share * len(dataset)))
+    def _check_share(self, skipped: int, dataset: Any) -> None:
+        drawn = dataset.epoch_size
+        tolerated = max(FEWEST_TOLERATED, int(self.cfg.max_skipped_share * drawn))
         if skipped > tolerated:
             raise RuntimeError(
-                f"{skipped} clips of this epoch cannot be used, of {len(dataset)} in all; at most "
+                f"{skipped} clips of this epoch cannot be used, of {drawn} in all; at most "
                 f"{tolerated} are tolerated (task.max_skipped_share="
                 f"{self.cfg.max_skipped_share}, and never fewer than {FEWEST_TOLERATED}). The log "
                 "names each of them with its reason"
@@ -126,7 +129,7 @@ class AudioTask(FairseqTask):
             if name not in self._named:
                 self._named.add(name)
                 logger.warning("clip %r cannot be used and was replaced: %s", name, reason)
-        return len(clips)
+        return len({name for name, _ in clips})
 
 
 def _refuse_lone_processes() -> None:

@@ -126,6 +126,16 @@ class EatClassificationTask(AudioTask):
         label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)
         return {label: str(index) for index, label in enumerate(label_set.ids)}
 
+    def _check_classes(self) -> None:
+        """Refuse other classes than those of the run that goes on."""
+        if self.earlier is None or not self.earlier.state.get("labels"):
+            return
+        if dict(self.earlier.state["labels"]) != self._read_label_indices():
+            raise ValueError(
+                f"the classes in {self.cfg.label_descriptors} are not those of the run that would "
+                f"go on from {self.earlier.path}; give another checkpoint.save_dir to begin anew"
+            )
+
     def _read_label_names(self) -> List[str]:
         return list(read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors).names)
 
@@ -153,6 +163,8 @@ class EatClassificationTask(AudioTask):
             ValueError: if manifest, labels, classes and weights do not agree, naming the culprit.
         """
         cfg = task_cfg or self.cfg
+        if split == TRAIN:
+            self._check_classes()
         manifest = self.read_split(split)
         path = Path(cfg.data) / f"{split}.{cfg.labels}"
         labels = read_labels(path, self.label_set, manifest, cfg.single_label)
@@ -162,6 +174,11 @@ class EatClassificationTask(AudioTask):
         train = split == TRAIN
         weights = None
         if train and cfg.weights_file:
+            if not cfg.rebuild_batches:
+                raise ValueError(
+                    "task.rebuild_batches is false, so that task.weights_file would draw clips "
+                    "once for all epochs; set it to true"
+                )
             weights = read_weights(Path(cfg.data) / cfg.weights_file, len(manifest))
         reader = self._make_reader(manifest, split, cfg)
         self.datasets[split] = LabelledDataset(

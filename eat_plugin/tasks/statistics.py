@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 
 from ..data.manifest import Manifest
 from ..data.statistics import FILE, measure_some, read_statistics
+from .resume import EarlierRun
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,18 @@ STD_TOLERANCE = 0.1  # of itself
 CHANCE = 3  # standard errors of a sample: within these it shows no difference
 
 
-def settle(cfg: Any, from_checkpoint: bool = False) -> None:
+def settle(
+    cfg: Any, from_checkpoint: bool = False, earlier: Optional[EarlierRun] = None
+) -> None:
     """Put numbers where both options are null, in ``cfg`` and in what checkpoints will hold.
+
+    A run that goes on keeps the numbers that it began with.
 
     Args:
         cfg: the task's options. fairseq hands a task a copy of them and saves the original.
         from_checkpoint: the task is set up for a checkpoint; the folder of its data may be gone,
             or belong to somebody else.
+        earlier: the checkpoint that a run goes on from.
 
     Raises:
         ValueError: if only one of the two is given, or the data set's file is broken.
@@ -46,7 +52,11 @@ def settle(cfg: Any, from_checkpoint: bool = False) -> None:
     if cfg.norm_mean is not None:
         return
     values = AUDIOSET
-    if not from_checkpoint and cfg.images is None:
+    before = {} if earlier is None else earlier.options
+    if earlier is not None and None not in (before.get("norm_mean"), before.get("norm_std")):
+        values = float(before["norm_mean"]), float(before["norm_std"])
+        logger.info("task.norm_mean=%.4f task.norm_std=%.4f: of %s", *values, earlier.path)
+    elif not from_checkpoint and cfg.images is None:
         values = _find(Path(cfg.data))
     cfg.norm_mean, cfg.norm_std = values
     original = _original(cfg)

@@ -212,6 +212,15 @@ def test_export__what_only_training_used_is_left_out_and_named(run, make_checkpo
     assert cfg["model"]["linear_classifier"] is True
 
 
+def test_export__smoothing_of_mixed_targets_is_named_where_it_acts(run, make_checkpoint, capsys):
+    mixed = {"model_mixup": 0.5, "model_label_smoothing": 0.1}
+    single = {**mixed, **SINGLE, **statistics(ESC50)}
+    assert run(make_checkpoint("classification", **single))[0] == 0
+    assert "model.smooth_mixed=True" in capsys.readouterr().err
+    assert run(make_checkpoint("classification", **single, model_smooth_mixed=False))[0] == 0
+    assert "smooth_mixed" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["ckpt_pretrain_tiny.pt", "ckpt_finetune_tiny.pt"])
 def test_export__a_published_checkpoint_stays_as_it_is(run, shared, name):
     code, out = run(shared / "golden" / name)

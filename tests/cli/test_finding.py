@@ -185,7 +185,7 @@ def test_manifest__refuses_to_train_on_held_out_members(
 ) -> None:
     assert run(sounds, "--out", tmp_path, "--valid", 0.3) == 0
     assert run(sounds, "--out", tmp_path) == 2
-    assert "valid.tsv, the hold-out of an earlier run, has 2 of the" in capsys.readouterr().err
+    assert "valid.tsv, of an earlier run, has 2 of the" in capsys.readouterr().err
 
 
 def labels_in(data: Path, split: str) -> dict:

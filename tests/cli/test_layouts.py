@@ -123,7 +123,31 @@ def test_folders__refuses_to_train_on_what_an_earlier_run_held_out(
     arguments = (animals, "--out", tmp_path, "--layout", "folders")
     assert run(*arguments, "--valid", 0.2) == 0
     assert run(*arguments) == 2
-    assert "eval.tsv, the hold-out of an earlier run, has 3" in capsys.readouterr().err
+    assert "eval.tsv, of an earlier run, has 3" in capsys.readouterr().err
+
+
+def test_folders__refuses_to_hold_out_what_an_earlier_run_trains_on(
+    animals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (animals, "--out", tmp_path, "--layout", "folders")
+    assert run(*arguments) == 0
+    assert run(*arguments, "--split", "eval") == 2
+    assert "train.tsv, of an earlier run, has 16" in capsys.readouterr().err
+    assert not (tmp_path / "eval.tsv").exists()
+    assert run(*arguments, "--split", "test") == 0  # any other name is the user's to choose
+
+
+def test_folders__each_split_has_its_own_reports(animals: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert run(animals, "--out", data, "--layout", "folders") == 0
+    before = (data / "rejected.tsv").read_text()
+    (animals / "cat" / "broken.wav").write_text("no audio")
+    assert run(animals, "--out", data, "--layout", "folders", "--split", "test") == 0
+    assert (data / "rejected.tsv").read_text() == before
+    after = (data / "rejected.test.tsv").read_text()
+    assert after.startswith("cat/broken.wav\t")
+    assert after.endswith(before)
+    assert run(animals, "--out", data, "--layout", "folders", "--split", "rejected.x") == 2
 
 
 def test_folders__refuses_classes_that_an_earlier_split_does_not_fit(

@@ -103,7 +103,7 @@ def test_manifest__refuses_to_train_on_what_an_earlier_run_held_out(
     before = (tmp_path / "train.tsv").read_bytes()
     assert run(clips, "--out", tmp_path) == 2
     shown = capsys.readouterr().err.splitlines()[-1]
-    assert f"{tmp_path}/valid.tsv, the hold-out of an earlier run, has 3 of the clips" in shown
+    assert f"{tmp_path}/valid.tsv, of an earlier run, has 3 of the clips" in shown
     assert (tmp_path / "train.tsv").read_bytes() == before
     assert run(clips, "--out", tmp_path, "--valid", 0.3, "--seed", 1) == 0
     (tmp_path / "valid.tsv").unlink()
@@ -217,6 +217,16 @@ def test_main__wrong_arguments_are_one_line_and_exit_code_2(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert errors[0].startswith(line)
+
+
+def test_main__a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m eat_plugin bench masks --rounds 1 | true"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=Path(__file__).parents[2],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Broken pipe" not in done.stderr
 
 
 def test_main__interrupted(

@@ -68,6 +68,19 @@ def test_find_checkpoint__prefers_the_last_one(run_dir):
     assert plot.find_checkpoint(run_dir) == other
 
 
+def test_find_checkpoint__of_the_run_itself_not_of_fine_tuning_below_it(run_dir):
+    own = plot.find_checkpoint(run_dir)
+    below = run_dir / "finetuned" / "checkpoints" / "checkpoint_last.pt"
+    below.parent.mkdir(parents=True)
+    below.write_bytes(b"newer")
+    assert plot.find_checkpoint(run_dir) == own
+
+
+def test_read_example__not_of_fine_tuning(make_checkpoint):
+    with pytest.raises(ValueError, match=r"it is of fine-tuning, and there are no masks"):
+        plot.read_example(make_checkpoint("classification"))
+
+
 def test_draw_figure__a_panel_for_each_loss_and_each_mask(run_dir):
     curves = read_curves(run_dir)
     example = plot.read_example(plot.find_checkpoint(run_dir))

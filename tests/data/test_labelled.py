@@ -136,3 +136,9 @@ def test_dataset__labels_of_another_manifest_are_refused(folder):
     write_manifest(folder / "eval.tsv", folder, entries)
     with pytest.raises(ValueError, match="5 clips have labels; the manifest has 3"):
         LabelledDataset(AudioReader(read_manifest(folder / "eval.tsv"), FRONT_END), labels)
+
+
+def test_epoch_size__is_what_is_drawn(folder):
+    assert make(folder).epoch_size == 5
+    weighted = make(folder, weights=np.arange(5.0), num_samples=70, replacement=True)
+    assert weighted.epoch_size == 70

@@ -1,5 +1,6 @@
 """What is wrong with clips that can be read."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -90,9 +91,26 @@ def test_examine__damage_inside(write, tmp_path):
         examine(path)
 
 
+def test_examine__fewer_samples_than_the_header_says(write, monkeypatch):
+    path = write("full.wav", SINE)
+
+    @contextlib.contextmanager
+    def open_longer(path):
+        with soundfile.SoundFile(path) as clip:
+            clip._info.frames += 1
+            yield clip
+
+    monkeypatch.setattr(quality, "open_clip", open_longer)
+    with pytest.raises(ClipError, match="is truncated: 8000 of 8001 samples could be decoded"):
+        examine(path)
+
+
 def test_examine__blocks_change_nothing(write, monkeypatch):
-    path = write("long.wav", np.random.default_rng(0).normal(0, 0.2, (20_000, 2)))
+    samples = np.random.default_rng(0).normal(0, 0.2, (20_000, 2))
+    samples[:5_000] = 0
+    path = write("long.wav", samples)
     whole = examine(path)
+    assert whole.silent_share == pytest.approx(6 / 25)  # the seventh tenth is silent in part
     monkeypatch.setattr(quality, "BLOCK", 3000)
     parts = examine(path)
     assert parts.rms == pytest.approx(whole.rms, rel=1e-12)

@@ -42,6 +42,10 @@ def write_nothing(path):
     path.write_bytes(b"")
 
 
+def write_cut_pickle(path):
+    path.write_bytes(pickle.dumps({"model": 1, "cfg": 2}, protocol=2)[:10])
+
+
 def write_pickle(path):
     path.write_bytes(pickle.dumps({"cfg": 1}))
 
@@ -63,6 +67,7 @@ def write_truncated(path):
         (write_wav, "is not a PyTorch checkpoint"),
         (write_truncated, "is not a PyTorch checkpoint"),
         (write_pickle, "is not a (PyTorch|fairseq) checkpoint"),
+        (write_cut_pickle, "is not a PyTorch checkpoint"),
         (lambda path: torch.save([1], path), "no entry 'model'"),
         (lambda path: torch.save({"model": {}}, path), "it has no 'cfg'"),
         (lambda path: torch.save({"model": {}, "cfg": {"model": None}}, path), "it has no 'cfg'"),
