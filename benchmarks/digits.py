@@ -22,18 +22,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from runs import BIN, ROOT, finetune, pretrain, run, say
 from sklearn.datasets import load_digits
-
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
 
 # 64 patches, as many as a digit has pixels. A digit is no other one's mirror image, and fills its
 # image: hence neither flips nor small crops. Mean and deviation are those of all pixels.
@@ -79,10 +75,14 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     data = prepare(out)
-    pretrained = pretrain(data, out / "pretraining")
+    pretrained = pretrain("image_pretrain", data, out / "pretraining", [*SIZE, *PRETRAINING])
     results = {
-        arm: finetune(arm, data, pretrained, out / arm.replace(" ", "_")) for arm in OF_ARM
-    }
+        arm: finetune(
+            "image_finetune", data, pretrained, out / arm.replace(" ", "_"),
+            [*SIZE, *FINETUNING, *options],
+        )
+        for arm, options in OF_ARM.items()
+    }  # fmt: skip
     lines = ["| arm | accuracy |", "|---|---|"]
     lines += [f"| {arm} | {accuracy:.1%} |" for arm, accuracy in results.items()]
     table = "\n".join(lines) + "\n"
@@ -104,66 +104,6 @@ def prepare(out: Path) -> Path:
         command = [BIN / "eat", "manifest", images, "--images", "--layout", "folders"]
         run([*command, "--valid", 0.2, "--out", data], out / "manifest.log")
     return data
-
-
-def pretrain(data: Path, folder: Path) -> Path:
-    """Pre-train on the images that are not held out; return the checkpoint."""
-    if not (folder / "done").is_file():
-        train("image_pretrain", data, folder, PRETRAINING)
-        (folder / "done").touch()
-    return folder / "checkpoints" / "checkpoint_last.pt"
-
-
-def finetune(arm: str, data: Path, pretrained: Path, folder: Path) -> float:
-    """Train a classifier; return its accuracy on the images held out after the last update."""
-    done = folder / "accuracy.json"
-    if not done.is_file():
-        start = f"model.model_path={quote(pretrained)}"
-        train("image_finetune", data, folder, [*FINETUNING, start, *OF_ARM[arm]])
-        log = (folder / "hydra_train.log").read_text(encoding="utf-8")
-        last = re.findall(r"\[eval\]\[INFO\] - (\{.*\})", log)[-1]
-        done.write_text(json.dumps(float(json.loads(last)["eval_accuracy"])), encoding="utf-8")
-    return json.loads(done.read_text(encoding="utf-8"))
-
-
-def train(config: str, data: Path, folder: Path, options: list[str]) -> None:
-    """Run ``fairseq-hydra-train`` in a folder; it goes on from a checkpoint that is there."""
-    command = [
-        BIN / "fairseq-hydra-train", "--config-dir", ROOT / "config", "--config-name", config,
-        f"common.user_dir={quote(ROOT / 'eat_plugin')}", f"task.data={quote(data)}",
-        f"hydra.run.dir={quote(folder)}", "common.tensorboard_logdir=null", "common.cpu=true",
-        "common.fp16=false", "common.log_interval=50", *SIZE, *options,
-    ]  # fmt: skip
-    began = time.monotonic()
-    run(command, folder / "console.txt")
-    say(f"  {folder.name}: {time.monotonic() - began:.0f} s")
-
-
-def run(command: list[object], log: Path) -> None:
-    """Run a command with its output in a file.
-
-    Raises:
-        SystemExit: if it fails; the message names the file.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file:
-        parts = [str(part) for part in command]
-        status = subprocess.run(parts, stdout=file, stderr=file).returncode
-    if status != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
-        raise SystemExit(f"{command[0]} failed, see {log}:\n{tail}")
-
-
-def quote(path: Path) -> str:
-    """Quote a path for hydra's command line."""
-    escaped = str(path).replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def say(line: str) -> None:
-    """Write a line to standard output, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -20,31 +20,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
+from runs import BIN, ROOT, finetune, pretrain, run, say
 
 # Chosen on fold 2 with folds 3 to 5 for training, before any other fold was looked at; so were the
 # learning rate, the weights of the losses and the masks of size=tiny. Pre-training sees windows of
 # 2 s, which is quick; fine-tuning sees the whole clips of 5 s.
 PRETRAINING = [
-    "task.target_length=208", "task.norm_mean=-6.627", "task.norm_std=5.359", "task.crop=random",
-    "optimization.max_update=1200", "lr_scheduler.warmup_updates=120",
+    "size=tiny", "task.target_length=208", "task.norm_mean=-6.627", "task.norm_std=5.359",
+    "task.crop=random", "optimization.max_update=1200", "lr_scheduler.warmup_updates=120",
     "checkpoint.save_interval_updates=600",
 ]  # fmt: skip
 FINETUNING = [
-    "benchmark=esc50", "dataset.batch_size=16", "dataset.num_workers=1",
+    "size=tiny", "benchmark=esc50", "dataset.batch_size=16", "dataset.num_workers=1",
     "optimization.max_update=200", "lr_scheduler.warmup_updates=20", "optimization.lr=[0.001]",
     "model.drop_path_rate=0", "model.mask_ratio=0.2", "dataset.validate_interval=1000",
-    "checkpoint.save_interval=1000", "common.log_interval=50",
+    "checkpoint.save_interval=1000",
 ]  # fmt: skip
 PROBE = [
     "model.linear_probe=true", "model.prediction_mode=MEAN_POOLING", "model.specaug=false",
@@ -77,11 +72,14 @@ def main() -> int:
     began, results = time.monotonic(), {}
     for fold in args.folds:
         data = prepare(args.esc.resolve(), fold, out)
-        pretrained = pretrain(data, out / f"fold{fold}" / "pretraining")
+        pretrained = pretrain("pretrain", data, out / f"fold{fold}" / "pretraining", PRETRAINING)
         results[fold] = {
-            arm: finetune(arm, data, pretrained, out / f"fold{fold}" / arm.replace(" ", "_"))
+            arm: finetune(
+                "finetune", data, pretrained, out / f"fold{fold}" / arm.replace(" ", "_"),
+                [*FINETUNING, *OF_ARM[arm]],
+            )
             for arm in ARMS
-        }
+        }  # fmt: skip
         say(f"fold {fold}: " + ", ".join(f"{arm} {results[fold][arm]:.1%}" for arm in ARMS))
     table = write_table(results)
     (out / "table.md").write_text(table, encoding="utf-8")
@@ -101,56 +99,6 @@ def prepare(esc: Path, fold: int, out: Path) -> Path:
     return data
 
 
-def pretrain(data: Path, folder: Path) -> Path:
-    """Pre-train on the training folds; return the checkpoint."""
-    checkpoint = folder / "checkpoints" / "checkpoint_last.pt"
-    if not (folder / "done").is_file():
-        train("pretrain", data, folder, PRETRAINING)
-        (folder / "done").touch()
-    return checkpoint
-
-
-def finetune(arm: str, data: Path, pretrained: Path, folder: Path) -> float:
-    """Train a classifier; return its accuracy on the held-out fold after the last update."""
-    done = folder / "accuracy.json"
-    if not done.is_file():
-        start = f"model.model_path={quote(pretrained)}"
-        train("finetune", data, folder, [*FINETUNING, start, *OF_ARM[arm]])
-        log = (folder / "hydra_train.log").read_text(encoding="utf-8")
-        last = re.findall(r"\[eval\]\[INFO\] - (\{.*\})", log)[-1]
-        done.write_text(json.dumps(float(json.loads(last)["eval_accuracy"])), encoding="utf-8")
-    return json.loads(done.read_text(encoding="utf-8"))
-
-
-def train(config: str, data: Path, folder: Path, options: list[str]) -> None:
-    """Run ``fairseq-hydra-train`` in a folder; it goes on from a checkpoint that is there."""
-    cpu = ["common.cpu=true", "common.fp16=false"] if not torch.cuda.is_available() else []
-    command = [
-        BIN / "fairseq-hydra-train", "--config-dir", ROOT / "config", "--config-name", config,
-        f"common.user_dir={quote(ROOT / 'eat_plugin')}", f"task.data={quote(data)}",
-        f"hydra.run.dir={quote(folder)}", "common.tensorboard_logdir=null",
-        "size=tiny", *options, *cpu,
-    ]  # fmt: skip
-    began = time.monotonic()
-    run(command, folder / "console.txt")
-    say(f"  {folder.parent.name} {folder.name}: {time.monotonic() - began:.0f} s")
-
-
-def run(command: list[object], log: Path) -> None:
-    """Run a command with its output in a file.
-
-    Raises:
-        SystemExit: if it fails; the message names the file.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file:
-        parts = [str(part) for part in command]
-        status = subprocess.run(parts, stdout=file, stderr=file).returncode
-    if status != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
-        raise SystemExit(f"{command[0]} failed, see {log}:\n{tail}")
-
-
 def write_table(results: dict[int, dict[str, float]]) -> str:
     """Lay accuracies out in Markdown: a row a fold, then mean and standard deviation."""
     lines = ["| fold | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
@@ -161,18 +109,6 @@ def write_table(results: dict[int, dict[str, float]]) -> str:
     cells = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(axis=0), spread))
     lines.append("| mean ± std | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def quote(path: Path) -> str:
-    """Quote a path for hydra's command line."""
-    escaped = str(path).replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def say(line: str) -> None:
-    """Write a line to standard output, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
