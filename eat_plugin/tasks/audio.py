@@ -2,25 +2,71 @@
 
 import logging
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
+from omegaconf import II, MISSING
 from torch import nn
 
 from ..data.archives import check_archives
 from ..data.manifest import Manifest, read_manifest
-from . import statistics
+from . import lengths, statistics
+from .images import ImagesConfig
 from .resume import find_earlier_run
 
 logger = logging.getLogger(__name__)
 
 FEWEST_TOLERATED = 10
 UPDATES_BETWEEN_CHECKS = 100
+
+
+@dataclass
+class AudioConfig(FairseqDataclass):
+    """Options that the tasks share."""
+
+    data: str = field(
+        default=MISSING, metadata={"help": "folder of train.tsv and so on"}
+    )
+    target_length: int = field(
+        default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
+    )
+    norm_mean: Optional[float] = field(
+        default=None, metadata={"help": statistics.HELP.format(what="mean")}
+    )
+    norm_std: Optional[float] = field(
+        default=None, metadata={"help": statistics.HELP.format(what="standard deviation")}
+    )
+    pad_value: str = field(
+        default="zero",
+        metadata={"help": "what short clips are padded with: zero (as published) or silence"},
+    )
+    crop: str = field(
+        default="start",
+        metadata={"help": "part of a training clip longer than the window: start, or random"},
+    )
+    length: str = field(
+        default="pad", metadata={"help": lengths.HELP}
+    )
+    patch_size: int = field(
+        default=II("model.modalities.image.patch_size"),
+        metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
+    )
+    images: Optional[ImagesConfig] = field(
+        default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
+    )
+    rebuild_batches: bool = field(
+        default=True, metadata={"help": "put other clips together in each epoch"}
+    )
+    max_skipped_share: float = field(
+        default=0.01, metadata={"help": "share of an epoch's clips that may be unusable"}
+    )
+    seed: int = II("common.seed")
 
 
 class AudioTask(FairseqTask):

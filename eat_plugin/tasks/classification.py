@@ -10,7 +10,7 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
-from omegaconf import II, MISSING, open_dict
+from omegaconf import open_dict
 from torch import nn
 
 from ..data.images import ImageReader
@@ -19,56 +19,24 @@ from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
 from ..data.manifest import Manifest
 from ..data.readers import AudioReader, ClipReader
 from ..metrics import ClipScores, summarize
-from . import lengths, statistics
-from .audio import AudioTask, logger
-from .images import ImagesConfig, check_kind, check_model, make_front_end
+from . import lengths
+from .audio import AudioConfig, AudioTask, logger
+from .images import check_kind, check_model, make_front_end
 
 TRAIN = "train"
 SCORES = ("_predictions", "_targets")
 
 
 @dataclass
-class ClassificationConfig(FairseqDataclass):
+class ClassificationConfig(AudioConfig):
     """Options of ``eat_classification``."""
 
-    data: str = field(
-        default=MISSING,
-        metadata={"help": "folder of train.tsv, train.lbl and so on, and label_descriptors.csv"},
-    )
     single_label: bool = field(
         default=False, metadata={"help": "each clip has exactly one label"}
-    )
-    target_length: int = field(
-        default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
-    )
-    norm_mean: Optional[float] = field(
-        default=None, metadata={"help": statistics.HELP.format(what="mean")}
-    )
-    norm_std: Optional[float] = field(
-        default=None, metadata={"help": statistics.HELP.format(what="standard deviation")}
-    )
-    pad_value: str = field(
-        default="zero",
-        metadata={"help": "what short clips are padded with: zero (as published) or silence"},
-    )
-    crop: str = field(
-        default="start",
-        metadata={"help": "part of a training clip longer than the window: start, or random"},
-    )
-    length: str = field(
-        default="pad",
-        metadata={"help": lengths.HELP.format(evaluation="the mean score of eval_windows parts")},
     )
     eval_windows: int = field(
         default=3,
         metadata={"help": "length=crop: windows of a longer clip that evaluation averages over"},
-    )
-    patch_size: int = field(
-        default=II("model.modalities.image.patch_size"),
-        metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
-    )
-    images: Optional[ImagesConfig] = field(
-        default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
     )
     roll_gain: bool = field(
         default=False, metadata={"help": "roll training waveforms and change their level"}
@@ -88,13 +56,6 @@ class ClassificationConfig(FairseqDataclass):
         default="label_descriptors.csv", metadata={"help": "file of the classes, in data"}
     )
     labels: str = field(default="lbl", metadata={"help": "ending of the label files"})
-    rebuild_batches: bool = field(
-        default=True, metadata={"help": "put other clips together in each epoch"}
-    )
-    max_skipped_share: float = field(
-        default=0.01, metadata={"help": "share of an epoch's clips that may be unusable"}
-    )
-    seed: int = II("common.seed")
 
 
 @register_task("eat_classification", dataclass=ClassificationConfig)

@@ -33,7 +33,7 @@ HELP = (
     "clips shorter or longer than target_length: pad (padded, as published, or cut as crop says); "
     "mask (each keeps its own length, up to target_length; nothing depends on padding; of a longer "
     "one training takes a random part and evaluation the start); or crop (padded; of a longer one "
-    "training takes a random part, evaluation {evaluation})"
+    "training takes a random part; evaluation of a classifier averages eval_windows parts)"
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
-from omegaconf import II, MISSING
+from omegaconf import II
 from torch import nn
 
 from ..data.dataset import ClipDataset
@@ -15,9 +15,9 @@ from ..data.images import ImageReader
 from ..data.manifest import Manifest
 from ..data.readers import AudioReader, ClipReader
 from ..masking import MaskSpec
-from . import lengths, statistics
-from .audio import AudioTask
-from .images import ImagesConfig, check_kind, check_model, make_front_end
+from . import lengths
+from .audio import AudioConfig, AudioTask
+from .images import check_kind, check_model, make_front_end
 
 
 @dataclass
@@ -40,52 +40,15 @@ class MaskConfig:
 
 
 @dataclass
-class PretrainingConfig(FairseqDataclass):
+class PretrainingConfig(AudioConfig):
     """Options of ``eat_pretraining``."""
 
-    data: str = field(
-        default=MISSING, metadata={"help": "folder of the manifests, train.tsv and so on"}
-    )
-    target_length: int = field(
-        default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
-    )
-    norm_mean: Optional[float] = field(
-        default=None, metadata={"help": statistics.HELP.format(what="mean")}
-    )
-    norm_std: Optional[float] = field(
-        default=None, metadata={"help": statistics.HELP.format(what="standard deviation")}
-    )
-    pad_value: str = field(
-        default="zero",
-        metadata={"help": "what short clips are padded with: zero (as published) or silence"},
-    )
-    crop: str = field(
-        default="start",
-        metadata={"help": "part of a clip longer than the window: start, or random"},
-    )
-    length: str = field(
-        default="pad", metadata={"help": lengths.HELP.format(evaluation="the start")}
-    )
-    patch_size: int = field(
-        default=II("model.modalities.image.patch_size"),
-        metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
-    )
-    images: Optional[ImagesConfig] = field(
-        default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
-    )
     precompute_mask_config: Optional[MaskConfig] = field(
         default=None, metadata={"help": "draw masks in the data workers; {} follows the model"}
     )
     flexible_mask: bool = field(
         default=False, metadata={"help": "keep blocks of 6x4, 5x5 or 8x3 patches"}
     )
-    rebuild_batches: bool = field(
-        default=True, metadata={"help": "put other clips together in each epoch"}
-    )
-    max_skipped_share: float = field(
-        default=0.01, metadata={"help": "share of an epoch's clips that may be unusable"}
-    )
-    seed: int = II("common.seed")
 
 
 @register_task("eat_pretraining", dataclass=PretrainingConfig)
