@@ -1,5 +1,7 @@
 """The task of fine-tuning: what must agree, scores of a whole split, published flags."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
@@ -184,3 +186,12 @@ def test_published__what_is_not_implemented_is_refused(flags, problem):
 def test_published__a_checkpoint_loads_however_its_data_were_stored():
     cfg = MaeImageClassificationConfig(data="/d", audio_mae=True, seed=1, h5_format=True)
     assert translate_classification(cfg, from_checkpoint=True).data == "/d"
+
+
+def test_skipped_share__is_of_the_clips_drawn(make_task):
+    task = make_task()
+    task._check_share(11, SimpleNamespace(epoch_size=2000))  # 20 are tolerated
+    with pytest.raises(RuntimeError, match=r"11 clips of this epoch .* of 1000 in all; at most 10"):
+        task._check_share(11, SimpleNamespace(epoch_size=1000))
+    skipped = [("a.wav", "is empty"), ("b.wav", "is empty"), ("a.wav", "is empty")]
+    assert task._name_skipped({"skipped": skipped}) == 2
