@@ -138,6 +138,15 @@ def test_draw_masks__depends_on_the_generator_alone(strategy):
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_draw_masks__equal_scores_change_no_count(strategy, monkeypatch):
+    spec = MaskSpec((64, 8), 0.8, 0.07, 5, strategy)
+    draw = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: draw(*size, **options).round())
+    masks = draw_masks(spec, 50, torch.Generator().manual_seed(3))
+    assert (masks == 0).sum(dim=1).tolist() == [spec.num_visible] * 50
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
