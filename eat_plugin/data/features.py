@@ -65,27 +65,38 @@ def resample(waveform: Tensor, orig_hz: int, new_hz: int = SAMPLE_RATE) -> Tenso
     together = max(1, CHANNELS // period_out) if dense else 1  # periods in one stride
     stride = together * period_in
     strides = max(1, math.ceil(length / stride))
-    padded = F.pad(waveform, (width, width + strides * stride - length))
+    missing = strides * stride - length
+    whole = F.pad(waveform, (0, missing)) if missing else waveform
     if dense:
-        kernel = _repeated_kernel(period_in, period_out, together).to(padded)
-        rows = padded.reshape(-1, 1, padded.shape[-1])
-        resampled = F.conv1d(rows, kernel[:, None], stride=stride)  # [rows, out, strides]
-        resampled = resampled.transpose(1, 2)
+        place = (whole.device, whole.dtype)
+        kernel = _repeated_kernel(period_in, period_out, together, *place)
+        rows = whole.reshape(-1, 1, 1, strides * stride)
+        # In two dimensions there is a layout in which the outputs come out in their order.
+        resampled = F.conv2d(rows, kernel, stride=(1, stride), padding=(0, width))
+        resampled = resampled.permute(0, 2, 3, 1)  # [rows, 1, strides, out]
     else:
+        padded = F.pad(whole, (width, width))
         resampled = _resample_by_taps(padded, strides, period_in, period_out)
     resampled = resampled.reshape(*waveform.shape[:-1], strides * together * period_out)
     return resampled[..., : -(-length * period_out // period_in)]
 
 
 @lru_cache(maxsize=16)
-def _repeated_kernel(period_in: int, period_out: int, times: int) -> Tensor:
-    """Return the weights of several periods at once, `[times * out, times * in + 2 * width]`."""
+def _repeated_kernel(
+    period_in: int, period_out: int, times: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return the weights of several periods at once.
+
+    Returns:
+        `[times * out, 1, 1, times * in + 2 * width]`, channels last.
+    """
     kernel = resampling_kernel(period_in, period_out)
     end = (times - 1) * period_in
     shifted = [
         F.pad(kernel, (number * period_in, end - number * period_in)) for number in range(times)
     ]
-    return torch.cat(shifted)
+    kernels = torch.cat(shifted)[:, None, None].to(device, dtype)
+    return kernels.contiguous(memory_format=torch.channels_last)
 
 
 @lru_cache(maxsize=16)
@@ -128,17 +139,20 @@ def _sinc_weights(offsets: Tensor, period_in: int, period_out: int) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _tap_weights(period_in: int, period_out: int) -> tuple[Tensor, Tensor]:
+def _tap_weights(
+    period_in: int, period_out: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Return each output's own taps only: where in a padded period, and how heavy.
 
     Returns:
-        `[period_out, 2 * width + 1]` int64 and the same in float32.
+        `[period_out, 2 * width + 1]` int64 and the same in ``dtype``.
     """
     width = _rate_pair(period_in, period_out)[2]
     centres = torch.arange(period_out) * period_in  # in inputs, times period_out: exact
     taps = (centres // period_out)[:, None] + torch.arange(-width, width + 1)
     offsets = (taps * period_out - centres[:, None]).double() / (period_in * period_out)
-    return taps + width, _sinc_weights(offsets, period_in, period_out).float()
+    weights = _sinc_weights(offsets, period_in, period_out).float()
+    return (taps + width).to(device), weights.to(device, dtype)
 
 
 def _resample_by_taps(padded: Tensor, periods: int, period_in: int, period_out: int) -> Tensor:
@@ -153,8 +167,7 @@ def _resample_by_taps(padded: Tensor, periods: int, period_in: int, period_out: 
     Returns:
         `[..., periods, period_out]`.
     """
-    positions, weights = _tap_weights(period_in, period_out)
-    weights = weights.to(padded)
+    positions, weights = _tap_weights(period_in, period_out, padded.device, padded.dtype)
     outputs = [
         (padded[..., positions + period * period_in] * weights).sum(-1) for period in range(periods)
     ]
@@ -169,26 +182,40 @@ def log_mel(waveform: Tensor) -> Tensor:
     triangular filters over its 512-point power spectrum.
 
     Args:
-        waveform: `[n]` float32 at 16 kHz.
+        waveform: `[..., n]` float32 at 16 kHz.
 
     Returns:
-        `[1 + (n - 400) // 160, 128]` float32; `[0, 128]` where n < 400.
+        `[..., 1 + (n - 400) // 160, 128]` float32; `[..., 0, 128]` where n < 400.
     """
     if waveform.shape[-1] < FRAME_LENGTH:
-        return waveform.new_zeros(0, MEL_BINS)
-    frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)  # [frames, 400]
-    frames = frames - frames.mean(dim=-1, keepdim=True)
-    padded = frames.new_zeros(frames.shape[0], FFT_SIZE)
+        return waveform.new_zeros(*waveform.shape[:-1], 0, MEL_BINS)
+    frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)  # [..., frames, 400]
+    shape = frames.shape[:-1]
+    frames = (frames - frames.mean(dim=-1, keepdim=True)).view(-1, FRAME_LENGTH)
+    padded = frames.new_empty(len(frames), FFT_SIZE)
+    padded[:, FRAME_LENGTH:] = 0
     emphasised = padded[:, :FRAME_LENGTH]
     # In this order, each product rounded: see the head of this file.
     torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
     torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
     torch.sub(frames, emphasised, out=emphasised)
-    emphasised *= frame_window().to(frames)
-    spectrum = torch.fft.rfft(padded)  # [frames, 257]
-    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    energies = torch.cat([power[:, bins] @ weights.to(power) for bins, weights in _bands()], dim=1)
-    return energies.clamp_(min=ENERGY_FLOOR).log_()
+    window, bands = _frame_tables(waveform.device, waveform.dtype)
+    emphasised *= window
+    spectrum = torch.view_as_real(torch.fft.rfft(padded))  # [frames, 257, 2]
+    squares = spectrum.square_().flatten(1)
+    energies = squares.new_empty(len(squares), MEL_BINS)
+    for (values, weights), band in zip(bands, energies.split(BAND, dim=1)):
+        torch.mm(squares[:, values], weights, out=band)
+    return energies.clamp_(min=ENERGY_FLOOR).log_().view(*shape, MEL_BINS)
+
+
+@lru_cache(maxsize=8)
+def _frame_tables(
+    device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, list[tuple[slice, Tensor]]]:
+    """Return the window and the bands of filters, in a copy for each place where they are used."""
+    bands = [(values, weights.to(device, dtype)) for values, weights in _bands()]
+    return frame_window().to(device, dtype), bands
 
 
 @lru_cache(maxsize=1)
@@ -196,13 +223,15 @@ def _bands() -> list[tuple[slice, Tensor]]:
     """Part the mel filters into bands of neighbours, each with the few bins that it covers.
 
     Returns:
-        Of each band its bins and the weights `[bins, BAND]` of its filters.
+        Of each band which of the 2 * 257 squares, of real and imaginary parts in turn, it takes,
+        and the weights `[squares, BAND]` of its filters.
     """
     bands = []
     for filters in mel_filters().split(BAND):
         covered = filters.any(dim=0).nonzero().flatten().tolist()
-        bins = slice(covered[0], covered[-1] + 1)
-        bands.append((bins, filters[:, bins].T.contiguous()))
+        first, last = covered[0], covered[-1] + 1
+        weights = filters[:, first:last].T.repeat_interleave(2, dim=0)
+        bands.append((slice(2 * first, 2 * last), weights.contiguous()))
     return bands
 
 
@@ -235,16 +264,16 @@ def fit_length(
     """Cut a spectrogram to a number of frames, or pad it at its end.
 
     Args:
-        spectrogram: `[n, bins]`, log-mel energies.
+        spectrogram: `[..., n, bins]`, log-mel energies.
         target_length: Frames wanted.
         start: First frame to keep.
         value: What to pad with.
 
     Returns:
-        `[target_length, bins]`.
+        `[..., target_length, bins]`.
     """
-    kept = spectrogram[start : start + target_length]
-    return F.pad(kept, (0, 0, 0, target_length - kept.shape[0]), value=value)
+    kept = spectrogram[..., start : start + target_length, :]
+    return F.pad(kept, (0, 0, 0, target_length - kept.shape[-2]), value=value)
 
 
 @dataclass(frozen=True)
@@ -325,23 +354,35 @@ class FrontEnd:
         """
         if waveform.dim() != 1:
             raise ValueError(f"waveform must have one dimension, got {list(waveform.shape)}")
-        waveform = resample(waveform[: self.needed_samples(sample_rate)], sample_rate)
+        return self.batch_energies(waveform, sample_rate)
+
+    def batch_energies(self, waveforms: Tensor, sample_rate: int) -> Tensor:
+        """Compute what `energies` does, of many clips of one length at once.
+
+        Args:
+            waveforms: `[..., n]`.
+            sample_rate: Their rate in Hz.
+
+        Returns:
+            `[..., frames, 128]`, frames up to T.
+        """
+        waveforms = resample(waveforms[..., : self.needed_samples(sample_rate)], sample_rate)
         # Two rows: PyTorch divides one long sum among its threads, and their number would show.
-        mean = torch.stack([waveform, waveform]).mean(dim=-1)[0]
-        return log_mel(waveform - mean)[: self.target_length]
+        mean = waveforms.expand(2, *waveforms.shape).mean(dim=-1, keepdim=True)[0]
+        return log_mel(waveforms - mean)[..., : self.target_length, :]
 
     def finish(self, energies: Tensor) -> Tensor:
         """Cut or pad log-mel energies to T frames, then normalise them.
 
         Args:
-            energies: `[n, 128]`.
+            energies: `[..., n, 128]`.
 
         Returns:
-            `[1, T, 128]`; of a clip that keeps its own length `[1, ceil(n / patch) * patch, 128]`,
-            if this is less.
+            `[..., 1, T, 128]`; of a clip that keeps its own length
+            `[..., 1, ceil(n / patch) * patch, 128]`, if this is less.
         """
         length = self.target_length
         if self.patch:
-            length = min(length, math.ceil(len(energies) / self.patch) * self.patch)
+            length = min(length, math.ceil(energies.shape[-2] / self.patch) * self.patch)
         padded = fit_length(energies, length, value=PAD_VALUES[self.pad_value])
-        return ((padded - self.mean) / (2 * self.std))[None]
+        return (padded - self.mean).div_(2 * self.std).unsqueeze(-3)

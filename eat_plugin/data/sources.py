@@ -11,6 +11,7 @@ In this file:
     read_audio    the samples of a clip, one channel
     read_blocks   the same, one part after another: for clips of any length
     open_clip     a clip, for reading as one likes
+    read_opened   the samples of an open clip, one channel
     ClipError     a clip that cannot be used, and why
 
 Everything a damaged file can do ends in a ClipError; the caller knows the path and adds it.
@@ -35,7 +36,10 @@ from .clip import AudioClip, ClipError
 from .hdf5 import find_dataset, open_dataset
 from .wav import find_wav
 
-__all__ = ["AudioClip", "ClipError", "open_clip", "probe_audio", "read_audio", "read_blocks"]
+__all__ = [
+    "AudioClip", "ClipError", "open_clip", "probe_audio", "read_audio", "read_blocks",
+    "read_opened",
+]  # fmt: skip
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
 LONGEST_CLIP = 1 << 40  # samples; libsndfile gives 2**63 - 1 where it cannot tell
@@ -87,23 +91,42 @@ def read_audio(
             expected, no samples, or samples that are not finite.
         ValueError: ``start`` is negative or ``num_samples`` is not positive.
     """
+    with open_clip(path) as clip:
+        return read_opened(clip, expected_samples, start, num_samples), clip.samplerate
+
+
+def read_opened(
+    clip: AudioClip,
+    expected_samples: int | None = None,
+    start: int = 0,
+    num_samples: int | None = None,
+) -> Tensor:
+    """Read an open clip, or a part of one, and average its channels.
+
+    Args:
+        clip: From ``open_clip``; all else, and what may be raised, is as in ``read_audio``.
+        expected_samples: The length that the clip's header has to give.
+        start: First sample to read.
+        num_samples: Samples to read at most.
+
+    Returns:
+        The waveform `[n]` float32.
+    """
     if start < 0 or (num_samples is not None and num_samples < 1):
         raise ValueError(f"cannot read {num_samples} samples from sample {start}")
-    with open_clip(path) as clip:
-        tolerance = _check_length(clip, expected_samples)
-        wanted = clip.frames - start
-        if num_samples is not None:
-            wanted = min(wanted, num_samples)
-        if wanted < 1:
-            raise ClipError(f"has {clip.frames} samples, none from sample {start} on")
-        if start:
-            clip.seek(start)
-        waveform = _read_mono(clip, wanted)
-        rate = clip.samplerate
+    tolerance = _check_length(clip, expected_samples)
+    wanted = clip.frames - start
+    if num_samples is not None:
+        wanted = min(wanted, num_samples)
+    if wanted < 1:
+        raise ClipError(f"has {clip.frames} samples, none from sample {start} on")
+    if start:
+        clip.seek(start)
+    waveform = _read_mono(clip, wanted)
     if len(waveform) == 0 or len(waveform) < wanted - tolerance:
         raise ClipError(f"is truncated: {len(waveform)} of {wanted} samples could be decoded")
     _check_values(waveform)
-    return torch.from_numpy(waveform), rate
+    return torch.from_numpy(waveform)
 
 
 def read_blocks(

@@ -32,7 +32,7 @@ from .cache import find_cached, read_cached
 from .discovery import in_processes
 from .features import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, FrontEnd
 from .manifest import Manifest, replacing
-from .sources import ClipError, probe_audio, read_audio, read_blocks
+from .sources import ClipError, open_clip, read_blocks, read_opened
 
 FILE = "stats.json"
 BLOCK_SECONDS = 30
@@ -231,9 +231,10 @@ def _measure_part(manifest: Manifest, index: int, position: float) -> Moments:
         most = SAMPLE_SECONDS * FRAMES_A_SECOND
         start = int(position * max(0, cached.frames - most))
         return Moments.of(read_cached(cached, start, most, size).numpy())
-    _, rate = probe_audio(path)
-    wanted = min(size, SAMPLE_SECONDS * rate)
-    waveform, rate = read_audio(path, size, int(position * (size - wanted)), wanted or None)
+    with open_clip(path) as clip:
+        rate = clip.samplerate
+        wanted = min(size, SAMPLE_SECONDS * rate)
+        waveform = read_opened(clip, size, int(position * (size - wanted)), wanted or None)
     front_end = FrontEnd(SAMPLE_SECONDS * FRAMES_A_SECOND, 0.0, 1.0)
     return Moments.of(front_end.energies(waveform, rate).numpy())
 

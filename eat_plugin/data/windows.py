@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .cache import find_cached, open_shard, read_cached
 from .features import FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE, FrontEnd
-from .sources import ClipError, probe_audio, read_audio
+from .sources import ClipError, open_clip, probe_audio, read_opened
 
 FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 READERS = 4  # threads that decode audio and compute spectrograms while a model is at work
@@ -272,13 +272,11 @@ def read_energies(
         if len(energies) == 0:
             raise ClipError(f"has {cached.frames} frames, none from frame {start} on")
         return energies
-    _, sample_rate = probe_audio(path)
-    waveform, sample_rate = read_audio(
-        path,
-        expected_samples,
-        round(start * sample_rate / FRAMES_A_SECOND),
-        front_end.needed_samples(sample_rate),
-    )
+    with open_clip(path) as clip:
+        sample_rate = clip.samplerate
+        first = round(start * sample_rate / FRAMES_A_SECOND)
+        needed = front_end.needed_samples(sample_rate)
+        waveform = read_opened(clip, expected_samples, first, needed)
     if len(waveform) * SAMPLE_RATE <= (FRAME_LENGTH - 1) * sample_rate:
         raise ClipError(
             f"has {len(waveform)} samples at {sample_rate} Hz; one frame takes "

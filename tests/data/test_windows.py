@@ -170,9 +170,9 @@ def recording(tmp_path):
 def test_read_window__is_the_front_end_on_that_part(recording, monkeypatch):
     samples, path = recording
     asked = []
-    read_audio = windows.read_audio
+    read_opened = windows.read_opened
     monkeypatch.setattr(
-        windows, "read_audio", lambda *args: asked.append(args[2:]) or read_audio(*args)
+        windows, "read_opened", lambda *args: asked.append(args[2:]) or read_opened(*args)
     )
     start = round(0.5 * 22_050)
     expected = FRONT_END(torch.from_numpy(samples[start:]), 22_050)
