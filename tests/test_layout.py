@@ -16,12 +16,12 @@ WITHOUT_FAIRSEQ = {
     "data.discovery", "data.readers", "data.image_files", "data.images", "data.clip",
     "data.archives", "data.hdf5", "data.members", "data.shards", "data.lengths",
     "data.quality", "data.statistics", "data.wav", "data.cache",
-    "data.cache_folder", "data.cache_shards",
+    "data.cache_folder", "data.cache_shards", "data.transport",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {
     "masking": set(), "losses": set(), "metrics": set(), "outputs": set(), "modules": set(),
-    "optim": set(),
+    "optim": {"modules"},
     "data": {"masking"},
     "models": {"modules", "masking", "losses", "outputs"},
     "criterions": {"outputs"},

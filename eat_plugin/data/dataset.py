@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ..masking import MaskSpec, draw_masks, join_masks
 from .lengths import ClipLengths, pad_clips, sort_by_length
 from .readers import ClipReader
 from .sources import ClipError
+from .transport import PackedClip, join_clips
 
 MOST_ATTEMPTS = 100
 
@@ -104,9 +104,9 @@ class ClipDataset(FairseqDataset):
 
         Returns:
             ``id``; ``clip``, the index of the clip that was used, ``id`` or another one in place of
-            a damaged clip; ``source`` [C, T, F] float32; ``mask`` [K, L] uint8, 1 = hidden, where
-            masks are drawn; ``noise_seed`` beside it, of a clip of its own length; ``skipped``, a
-            list of ``Skipped``.
+            a damaged clip; ``source``, what the reader gives; ``mask`` [K, L] uint8, 1 = hidden,
+            where masks are drawn; ``noise_seed`` beside it, of a clip of its own length;
+            ``skipped``, a list of ``Skipped``.
 
         Raises:
             RuntimeError: if no clip of the data set could be used.
@@ -147,7 +147,7 @@ class ClipDataset(FairseqDataset):
             skipped.append(Skipped(self.reader.manifest.name(index), str(error)))
             return None
 
-    def _draw(self, source: Tensor, generator: torch.Generator) -> dict[str, Any]:
+    def _draw(self, source: Any, generator: torch.Generator) -> dict[str, Any]:
         """Draw what a clip needs beside its source."""
         if self.masks is None:
             return {}
@@ -189,7 +189,8 @@ class ClipDataset(FairseqDataset):
             are drawn, ``precomputed_mask`` [B*K, L] (row b*K + k), ``num_visible`` and
             ``noise_seed``. Of clips of different length ``padding_mask`` [B, L] rather than
             ``num_visible``; of a reader of several windows their number of each clip,
-            ``num_windows``. Empty for no samples.
+            ``num_windows``; of a reader of samples what ``join_clips`` makes, as ``source``. Empty
+            for no samples.
         """
         if not samples:
             return {}
@@ -220,7 +221,9 @@ class ClipDataset(FairseqDataset):
             "skipped": [clip for sample in samples for clip in sample["skipped"]],
         }
 
-    def _collate_sources(self, sources: list[Tensor]) -> dict[str, Any]:
+    def _collate_sources(self, sources: list[Any]) -> dict[str, Any]:
+        if isinstance(sources[0], PackedClip):
+            return {"source": join_clips(sources)}
         if self.lengths is not None:
             source, padding = pad_clips(sources, self.lengths.patch)
             return {"source": source, **({} if padding is None else {"padding_mask": padding})}

@@ -59,8 +59,8 @@ class LabelledDataset(ClipDataset):
         """As the base class does, with the names that classifiers use.
 
         Returns:
-            ``id`` [B]; ``replaced`` bool [B]; ``skipped``; ``net_input`` with ``imgs``
-            [B, C, T, F], ``label`` [B, classes] and, where the base class has them,
+            ``id`` [B]; ``replaced`` bool [B]; ``skipped``; ``net_input`` with ``imgs`` (the base
+            class's ``source``), ``label`` [B, classes] and, where the base class has them,
             ``padding_mask`` or ``num_windows``.
         """
         batch = super()._collate(samples)

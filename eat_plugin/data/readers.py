@@ -10,7 +10,7 @@ In this file:
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from .features import FrontEnd
 from .image_files import refuse_image
 from .lengths import ClipLengths, measure_lengths
 from .manifest import Manifest
-from .sources import ClipError, probe_audio, read_audio
+from .sources import ClipError, open_clip, read_opened
 from .windows import probe_clip, read_window, spread_windows
 
 CROPS = ("start", "random")
@@ -40,7 +40,7 @@ class ClipReader(Protocol):
     @property
     def num_frames(self) -> int: ...  # noqa: D102
 
-    def __call__(self, index: int, generator: torch.Generator) -> Tensor:
+    def __call__(self, index: int, generator: torch.Generator) -> Any:
         """Read a clip.
 
         Args:
@@ -48,7 +48,8 @@ class ClipReader(Protocol):
             generator: source of all that is random about it.
 
         Returns:
-            `[C, T, F]` float32; `[windows, C, T, F]` of a reader of several windows.
+            `[C, T, F]` float32; `[windows, C, T, F]` of a reader of several windows; or a
+            ``transport.PackedClip``, of which this is computed where the model is.
 
         Raises:
             ClipError: the clip cannot be used.
@@ -121,21 +122,35 @@ class AudioReader:
 
     def _energies(self, index: int, generator: torch.Generator) -> Tensor:
         """Compute the log-mel energies of a clip's window: [n, F], n <= T."""
+        values, sample_rate = self.read(index, generator)
+        return values if sample_rate is None else self.front_end.energies(values, sample_rate)
+
+    def read(self, index: int, generator: torch.Generator) -> tuple[Tensor, int | None]:
+        """Read a clip's window, before the front end.
+
+        Returns:
+            Samples `[n]`, at least those that the window needs, and their rate in Hz; or of a clip
+            in a cache its log-mel energies `[n, F]`, n <= T, and None. float32.
+
+        Raises:
+            ClipError: the clip cannot be used.
+        """
         path, size = self.manifest.path(index), int(self.manifest.sizes[index])
         cached = find_cached(str(path))
         if cached is not None:
-            return self._cached_energies(cached, size, generator)
-        _, sample_rate = probe_audio(path)
-        needed = self.front_end.needed_samples(sample_rate)
-        start, num_samples = 0, None
-        if size > needed:
-            num_samples = needed
-            if self.crop == "random":
-                start = int(torch.randint(size - needed + 1, (), generator=generator))
-        waveform, sample_rate = read_audio(path, size, start, num_samples)
+            return self._cached_energies(cached, size, generator), None
+        with open_clip(path) as clip:
+            sample_rate = clip.samplerate
+            needed = self.front_end.needed_samples(sample_rate)
+            start, num_samples = 0, None
+            if size > needed:
+                num_samples = needed
+                if self.crop == "random":
+                    start = int(torch.randint(size - needed + 1, (), generator=generator))
+            waveform = read_opened(clip, size, start, num_samples)
         if self.roll_gain:
             waveform = roll_and_gain(waveform, generator)
-        return self.front_end.energies(waveform, sample_rate)
+        return waveform, sample_rate
 
     def _cached_energies(
         self, clip: CachedClip, size: int, generator: torch.Generator

@@ -15,8 +15,9 @@ from omegaconf import II, MISSING
 from torch import nn
 
 from ..data.archives import check_archives
+from ..data.features import FrontEnd
 from ..data.manifest import Manifest, read_manifest
-from . import lengths, statistics
+from . import device_front_end, lengths, statistics
 from .images import ImagesConfig
 from .resume import find_earlier_run
 
@@ -57,6 +58,10 @@ class AudioConfig(FairseqDataclass):
         default=II("model.modalities.image.patch_size"),
         metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
     )
+    fbank: device_front_end.FbankConfig = field(
+        default_factory=device_front_end.FbankConfig,
+        metadata={"help": "how spectrograms are computed"},
+    )
     images: Optional[ImagesConfig] = field(
         default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
     )
@@ -76,13 +81,19 @@ class AudioTask(FairseqTask):
     process, counts clips over all processes (``skipped_clips`` in the log, per epoch), and ends a
     run in which too many of an epoch's clips fail.
 
+    Attributes:
+        front_end: makes spectrograms of sound.
+
     Args:
         cfg: has ``data``, the folder of the manifests, and ``max_skipped_share``.
         **kwargs: what fairseq passes on, such as ``from_checkpoint``.
     """
 
+    front_end: FrontEnd
+
     def __init__(self, cfg: FairseqDataclass, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
+        device_front_end.check_options(cfg)
         from_checkpoint = kwargs.get("from_checkpoint", False)
         self.earlier = None if from_checkpoint else find_earlier_run(cfg)
         statistics.settle(cfg, from_checkpoint, self.earlier)
@@ -123,6 +134,7 @@ class AudioTask(FairseqTask):
         ignore_grad: bool = False,
     ) -> Tuple[Any, Any, Dict[str, Any]]:
         """Do forward and backward, and report the batch's skipped clips."""
+        sample = device_front_end.complete(sample, self.front_end, model)
         loss, sample_size, log = super().train_step(
             sample, model, criterion, optimizer, update_num, ignore_grad
         )
@@ -133,6 +145,7 @@ class AudioTask(FairseqTask):
         self, sample: Dict[str, Any], model: nn.Module, criterion: FairseqCriterion
     ) -> Tuple[Any, Any, Dict[str, Any]]:
         """Do forward, and report the batch's skipped clips."""
+        sample = device_front_end.complete(sample, self.front_end, model)
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         log["skipped_clips"] = self._name_skipped(sample)
         return loss, sample_size, log

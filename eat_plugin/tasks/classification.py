@@ -19,7 +19,7 @@ from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
 from ..data.manifest import Manifest
 from ..data.readers import AudioReader, ClipReader
 from ..metrics import ClipScores, summarize
-from . import lengths
+from . import device_front_end, lengths
 from .audio import AudioConfig, AudioTask, logger
 from .images import check_kind, check_model, make_front_end
 
@@ -158,7 +158,8 @@ class EatClassificationTask(AudioTask):
         check_kind(manifest, Path(cfg.data) / f"{split}.tsv", self.images)
         if self.images is not None:
             return ImageReader(manifest, self.images, augment=train)
-        return AudioReader(
+        return device_front_end.make_reader(
+            cfg,
             manifest,
             self.front_end,
             crop=lengths.choose_crop(cfg, train) if train else "start",

@@ -15,7 +15,7 @@ from ..data.images import ImageReader
 from ..data.manifest import Manifest
 from ..data.readers import AudioReader, ClipReader
 from ..masking import MaskSpec
-from . import lengths
+from . import device_front_end, lengths
 from .audio import AudioConfig, AudioTask
 from .images import check_kind, check_model, make_front_end
 
@@ -111,7 +111,7 @@ class EatPretrainingTask(AudioTask):
         if self.images is not None:
             return ImageReader(manifest, self.images, augment=split == "train")
         crop = lengths.choose_crop(cfg, split == "train")
-        return AudioReader(manifest, self.front_end, crop=crop)
+        return device_front_end.make_reader(cfg, manifest, self.front_end, crop=crop)
 
     def _mask_spec(self, cfg: MaskConfig) -> MaskSpec:
         for name, accepted in (

@@ -57,8 +57,9 @@ def test_read_audio__format_is_told_by_content_not_by_name(tmp_path: Path) -> No
         assert read_audio(path)[0].shape == (LENGTH,)
 
 
-def test_read_audio__averages_channels(tmp_path: Path) -> None:
-    samples = make_samples(channels=3)
+@pytest.mark.parametrize("channels", [2, 3, sources.FEW_CHANNELS, sources.FEW_CHANNELS + 1])
+def test_read_audio__averages_channels(tmp_path: Path, channels: int) -> None:
+    samples = make_samples(channels)
     path = write(tmp_path / "clip.wav", samples, 44_100, "FLOAT")
     waveform, rate = read_audio(path)
     assert rate == 44_100
