@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import make_targets
+from ..modules.foreach import in_float32
 from .config import EatConfig
 from .encoder import EatEncoder
 
@@ -46,17 +47,18 @@ class Teacher:
             del copy.modality_encoders
         self.encoder = copy.requires_grad_(False).eval()
         self.module: nn.Module = copy.blocks if cfg.ema_encoder_only else copy
-        self.averages = {name: p.data for name, p in self.module.named_parameters()}
+        self._weights = dict(self.module.named_parameters())
+        self.averages = {name: weight.data for name, weight in self._weights.items()}
 
     def follow(self, weight: Tensor) -> None:
         """Move to the device and precision of one of the student's weights."""
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
         own = weight.dtype if self.cfg.ema_same_dtype else precise
-        parameters = dict(self.module.named_parameters())
         for name, average in self.averages.items():
             self.averages[name] = average.to(weight.device, precise)
-            parameters[name].data = self.averages[name].to(own)
+            self._weights[name].data = self.averages[name].to(own)
 
+    @torch.no_grad()
     def step(self, student: EatEncoder, decay: float) -> None:
         """Average once: teacher = decay * teacher + (1 - decay) * student.
 
@@ -68,22 +70,21 @@ class Teacher:
         if decay >= 1:
             return
         source: nn.Module = student.blocks if self.cfg.ema_encoder_only else student
-        new, old, own = [], [], []
-        weights = dict(self.module.named_parameters())
-        for name, parameter in source.named_parameters():
-            if name in self.averages and parameter.requires_grad:
-                average = self.averages[name]
-                new.append(parameter.detach().to(average.dtype))
-                old.append(average)
-                if weights[name].dtype != average.dtype:
-                    own.append((weights[name].data, average))
-        with torch.no_grad():
-            torch._foreach_mul_(old, decay)
-            torch._foreach_add_(old, new, alpha=1 - decay)
-            for weight, average in own:
-                weight.copy_(average)
-            if self.cfg.log_norms:
-                self.norms = {"model_norm": _total_norm(new), "ema_norm": _total_norm(old)}
+        pairs = [
+            (name, parameter.detach())
+            for name, parameter in source.named_parameters()
+            if name in self.averages and parameter.requires_grad
+        ]
+        new = in_float32([parameter for _, parameter in pairs])
+        old = [self.averages[name] for name, _ in pairs]
+        torch._foreach_lerp_(old, new, 1 - decay)
+        weights = [self._weights[name].data for name, _ in pairs]
+        # In the averages' own precision they are one, but for a deep copy of the model.
+        if any(w.data_ptr() != average.data_ptr() for w, average in zip(weights, old)):
+            torch._foreach_copy_(weights, old)
+        if self.cfg.log_norms:
+            norms = torch.stack(torch._foreach_norm([*new, *old])).view(2, -1).norm(dim=1)
+            self.norms = {"model_norm": norms[0], "ema_norm": norms[1]}
 
     @torch.no_grad()
     def make_targets(
@@ -104,7 +105,7 @@ class Teacher:
         Returns:
             [B, L, D], float32.
         """
-        dtype = next(self.module.parameters()).dtype
+        dtype = next(iter(self._weights.values())).dtype
         patches = student.patch_encoder
         if not self.cfg.ema_encoder_only:
             patches = self.encoder.patch_encoder
@@ -143,7 +144,6 @@ class Teacher:
                     f"the checkpoint's teacher (_ema) {problem} {len(names)} tensors, the first is "
                     f"{min(names)!r}; do model.ema_encoder_only and ema_local_encoder agree?"
                 )
-        weights = dict(self.module.named_parameters())
         for name, average in self.averages.items():
             if average.shape != state[name].shape:
                 raise ValueError(
@@ -151,7 +151,7 @@ class Teacher:
                     f"the model of shape {tuple(average.shape)}"
                 )
             average.copy_(state[name])
-            weights[name].data.copy_(average)
+            self._weights[name].data.copy_(average)
 
 
 def annealed_decay(cfg: EatConfig, num_updates: int) -> float:
@@ -160,7 +160,3 @@ def annealed_decay(cfg: EatConfig, num_updates: int) -> float:
         return cfg.ema_end_decay
     remaining = 1 - num_updates / cfg.ema_anneal_end_step
     return cfg.ema_end_decay - (cfg.ema_end_decay - cfg.ema_decay) * remaining
-
-
-def _total_norm(tensors: list[Tensor]) -> Tensor:
-    return torch.stack(torch._foreach_norm(tensors)).norm()

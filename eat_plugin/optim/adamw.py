@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from itertools import chain
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -10,6 +11,8 @@ from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II
 from torch import Tensor
 from torch.optim.adamw import adamw
+
+from ..modules.foreach import HALF, in_float32
 
 
 @dataclass
@@ -35,8 +38,12 @@ class EatAdamWConfig(FairseqDataclass):
 class MixedPrecisionAdamW(torch.optim.Optimizer):
     """AdamW over parameters of any precision, with float32 arithmetic and state.
 
-    The step is PyTorch's own, fused or multi-tensor where PyTorch offers it. Parameters in half
-    precision are updated through a float32 copy, as fairseq's memory-efficient modes expect.
+    Each parameter in half precision has a float32 master among its state: that is what is updated,
+    so small updates add up, and what a checkpoint keeps. fairseq's memory-efficient modes so are as
+    precise as those in which fairseq copies parameters and gradients itself, tensor by tensor.
+
+    A step is a few operations over all parameters: gradients to float32, PyTorch's own update of
+    each group, fused where PyTorch can, and masters back to parameters.
 
     Args:
         groups: PyTorch parameter groups.
@@ -47,6 +54,8 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
     """
 
     supports_memory_efficient_fp16 = True
+    # fairseq would put back the state that PyTorch has cast, wherever it was; load_state_dict does.
+    disable_mem_eff_fp16_loading_hack = True
 
     def __init__(
         self,
@@ -59,28 +68,62 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(groups, defaults)
 
+    @property
+    def supports_step_with_scale(self) -> bool:
+        """Whether fairseq leaves it to ``step`` to scale gradients, which it does in float32.
+
+        Only in half precision, where gradients would lose by being scaled. (Around fairseq's
+        float32 copies its bf16 mode would never reset the scale.)
+        """
+        return any(p.dtype in HALF for group in self.param_groups for p in group["params"])
+
     @torch.no_grad()
-    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:  # type: ignore[override]
-        """Update all parameters that have a gradient."""
+    def step(  # type: ignore[override]
+        self,
+        closure: Optional[Callable[[], Any]] = None,
+        scale: Union[float, Tensor] = 1.0,
+    ) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss, which is returned.
+            scale: number, or tensor of one number, by which the gradients are too large. Those in
+                half precision stay as they are, others are divided in place.
+        """
         loss = None if closure is None else closure()
+        parameters = [p for p in self._parameters() if p.grad is not None]
+        if not parameters:
+            return loss
+        grads = in_float32([p.grad for p in parameters], like=parameters)  # type: ignore[misc]
+        if torch.is_tensor(scale):
+            torch._foreach_mul_(grads, scale.reciprocal().to(grads[0].device))
+        elif scale != 1:
+            torch._foreach_mul_(grads, 1 / scale)
+        grad_of = dict(zip(parameters, grads))
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
+            having = [p for p in group["params"] if p in grad_of]
+            if having:
+                self._update(having, [grad_of[p] for p in having], group)
+        half = [p for p in parameters if p.dtype in HALF]
+        if half:
+            torch._foreach_copy_(half, [self.state[p]["master"] for p in half])
         return loss
 
-    def _update(self, parameters: List[Tensor], group: Dict[str, Any]) -> None:
-        precise = [p if p.dtype == torch.float64 else p.float() for p in parameters]
-        grads = [p.grad.to(q.dtype) for p, q in zip(parameters, precise)]  # type: ignore[union-attr]
-        states = [self._state_of(p, q) for p, q in zip(parameters, precise)]
+    def _parameters(self) -> Iterator[Tensor]:
+        return chain.from_iterable(group["params"] for group in self.param_groups)
+
+    def _update(self, parameters: List[Tensor], grads: List[Tensor], group: Dict[str, Any]) -> None:
+        states = [self._state_of(p) for p in parameters]
+        fused = _has_fused_step(parameters[0].device.type)
         adamw(
-            precise,
+            [state.get("master", p) for p, state in zip(parameters, states)],
             grads,
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=_has_fused_step(precise[0].device.type),
+            fused=fused,
+            foreach=not fused,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -89,18 +132,49 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-        for parameter, updated in zip(parameters, precise):
-            if parameter.dtype != updated.dtype:
-                parameter.copy_(updated)
 
-    def _state_of(self, parameter: Tensor, precise: Tensor) -> Dict[str, Tensor]:
+    def _state_of(self, parameter: Tensor) -> Dict[str, Tensor]:
         state = self.state[parameter]
+        precise = _precise(parameter.dtype)
         if not state:
-            device = precise.device if precise.is_cuda else None  # where the fused step wants it
-            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-            state["exp_avg"] = torch.zeros_like(precise)
-            state["exp_avg_sq"] = torch.zeros_like(precise)
+            state["step"] = _count(parameter, 0)
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=precise)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=precise)
+        if parameter.dtype in HALF and "master" not in state:
+            state["master"] = parameter.detach().to(precise)
         return state
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        """Load what ``state_dict`` returned, in the precision in which it was saved.
+
+        A parameter in half precision that was saved without a master starts from its own value.
+        """
+        super().load_state_dict(state_dict)
+        # PyTorch has cast moments and masters to the precision of the parameters, and left steps
+        # on the device where they were read.
+        numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        for number, parameter in zip(numbers, self._parameters()):
+            saved = state_dict["state"].get(number)
+            if saved:
+                steps = float(saved["step"])
+                self.state[parameter] = {"step": _count(parameter, steps)}
+                names = ["exp_avg", "exp_avg_sq"]
+                names += ["master"] if parameter.dtype in HALF and "master" in saved else []
+                for name in names:
+                    # A saved tensor may lie otherwise in memory.
+                    value = torch.empty_like(parameter, dtype=_precise(parameter.dtype))
+                    self.state[parameter][name] = value.copy_(saved[name])
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in HALF else dtype
+
+
+def _count(parameter: Tensor, steps: float) -> Tensor:
+    """Return a number of steps where the fused update wants it, on the GPU or on the CPU."""
+    return torch.tensor(
+        steps, dtype=torch.float32, device=parameter.device if parameter.is_cuda else None
+    )
 
 
 @cache
@@ -128,9 +202,9 @@ class EatAdamW(FairseqOptimizer):
     def __init__(self, cfg: EatAdamWConfig, params: Iterable[Tensor]) -> None:
         super().__init__(cfg)
         parameters = list(params)
-        # Under common.fp16 and bf16 these are fairseq's float32 copies of a half precision model,
-        # the only ones that have a gradient from the start. fairseq does not save such copies, and
-        # would go on from rounded weights.
+        # Under common.fp16 and bf16, without their memory-efficient options, these are fairseq's
+        # float32 copies of a half precision model, the only ones that have a gradient from the
+        # start. fairseq does not save such copies, and would go on from rounded weights.
         self._copies = parameters if all(p.grad is not None for p in parameters) else []
         self._optimizer = MixedPrecisionAdamW(
             self._make_groups(parameters), **self.optimizer_config
@@ -180,6 +254,34 @@ class EatAdamW(FairseqOptimizer):
         super().load_state_dict(state_dict, optimizer_overrides)
         for copy, saved in zip(self._copies, state_dict.get("copies", [])):
             copy.data.copy_(saved)
+
+    def clip_grad_norm(
+        self,
+        max_norm: float,
+        aggregate_norm_fn: Optional[Callable[[Tensor], Tensor]] = None,
+    ) -> Tensor:
+        """Clip the norm of all gradients, as ``fairseq.utils.clip_grad_norm_`` does.
+
+        It is a few operations over all gradients; norms are taken in float32, or in float64.
+
+        Args:
+            max_norm: the largest norm that is left alone; 0 for any.
+            aggregate_norm_fn: turns this process's norm into that of all.
+
+        Returns:
+            The norm before clipping, a tensor of one number.
+        """
+        parameters = [p for p in self.params if p.grad is not None]
+        if not parameters:
+            return super().clip_grad_norm(max_norm, aggregate_norm_fn)
+        grads = [p.grad.detach() for p in parameters]
+        norms = torch._foreach_norm(in_float32(grads, like=parameters))
+        norm = torch.stack(norms).norm()
+        if aggregate_norm_fn is not None:
+            norm = aggregate_norm_fn(norm)
+        if max_norm > 0:
+            torch._foreach_mul_(grads, (float(max_norm) / (norm + 1e-6)).clamp_(max=1))
+        return norm
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, times each group's scale."""

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from eat_plugin.bench.counting import count_operations
 from eat_plugin.models.teacher import annealed_decay
 
 
@@ -95,6 +96,42 @@ def test_precision__averages_stay_float32(make_model, batch, same_dtype):
     assert torch.equal(weights.data, model.teacher.averages[name].to(weights.dtype))
     output = model(batch["source"].to(torch.bfloat16), precomputed_mask=batch["precomputed_mask"])
     assert output["losses"]["regression"].isfinite().all()
+
+
+def test_step__leaves_out_what_is_frozen_in_the_meantime(make_model):
+    model = make_model(ema_decay=0.5, ema_end_decay=0.5).train()
+    move(model, 1.0)
+    model.set_num_updates(1)
+    model.blocks[0].requires_grad_(False)
+    before = copy.deepcopy(model.state_dict()["_ema"])
+    move(model.blocks[1], 1.0)
+    model.set_num_updates(2)
+    for name, average in model.state_dict()["_ema"].items():
+        shift = {"blocks.0": 0.0, "blocks.1": 0.75}.get(name[:8], 0.25)
+        if not name.endswith("positions"):
+            assert torch.allclose(average, before[name] + shift, atol=1e-12), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_step__of_a_deep_copy_leaves_the_original_alone(make_model, dtype):
+    model = make_model(ema_decay=0.5, ema_end_decay=0.5).to(dtype).train()
+    model.set_num_updates(1)
+    other, before = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    move(other, 1.0)
+    other.set_num_updates(2)
+    assert all(torch.equal(before["_ema"][k], v) for k, v in model.state_dict()["_ema"].items())
+    weights = dict(other.teacher.module.named_parameters())
+    for name, average in other.teacher.averages.items():
+        assert torch.equal(weights[name], average.to(dtype)), name
+        assert name.endswith("positions") or not torch.equal(average, before["_ema"][name]), name
+
+
+def test_step__takes_as_many_operations_for_more_blocks(make_model):
+    counts = []
+    for depth in (2, 4):
+        model = make_model(depth=depth).to(torch.bfloat16).train()
+        counts.append(count_operations(lambda model=model: model.set_num_updates(1)))
+    assert counts[0] == counts[1] <= 6
 
 
 def test_norms__are_those_of_the_averaged_parameters(make_model, batch):

@@ -8,6 +8,7 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.optim import AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer
 from fairseq.optim.lr_scheduler import LR_SCHEDULER_REGISTRY, build_lr_scheduler
+from fairseq.utils import clip_grad_norm_
 from omegaconf import OmegaConf, open_dict
 
 from eat_plugin.optim.adamw import EatAdamW, EatAdamWConfig
@@ -62,21 +63,85 @@ def test_step__by_hand():
     assert parameter.item() == pytest.approx(1.9 - 0.1, abs=1e-6)
 
 
-def test_step__half_precision_computes_in_float32():
-    half, exact = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
-    exact = [torch.nn.Parameter(p.detach().float()) for p in exact]
+def test_step__small_updates_add_up_in_half_precision():
+    parameter = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    optimizer = EatAdamW(make_config(lr=[1e-3], weight_decay=0.0), [parameter])
+    for _ in range(10):  # each step has length lr, half of what moves a bfloat16 of 1
+        parameter.grad = torch.full_like(parameter, 0.5)
+        optimizer.step()
+    master = optimizer.optimizer.state[parameter]["master"]
+    assert master.item() == pytest.approx(0.99, abs=1e-6)
+    assert parameter.item() == torch.tensor(0.99, dtype=torch.bfloat16).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_step__half_precision_computes_in_float32(dtype):
+    half = make_parameters(dtype)
+    exact = [torch.nn.Parameter(p.detach().float()) for p in half]
     exact[1].optim_overrides = half[1].optim_overrides
     optimizers = [EatAdamW(make_config(), parameters) for parameters in (half, exact)]
-    for parameters in (half, exact):
-        generator = torch.Generator().manual_seed(0)
-        for parameter in parameters:
-            grad = torch.randn(parameter.shape, generator=generator).to(torch.bfloat16)
-            parameter.grad = grad.to(parameter.dtype)
-    for optimizer in optimizers:
-        optimizer.step()
+    for seed in range(4):
+        set_gradients(half, seed)
+        for a, b in zip(half, exact):
+            b.grad = a.grad.float()
+        for optimizer in optimizers:
+            optimizer.step()
     for a, b in zip(half, exact):
-        assert torch.equal(a.float(), b.to(torch.bfloat16).float())
-        assert optimizers[0].optimizer.state[a]["exp_avg"].dtype == torch.float32
+        mine, its = (o.optimizer.state[p] for o, p in zip(optimizers, (a, b)))
+        assert torch.equal(mine.pop("master"), b)
+        assert torch.equal(a, b.to(dtype))
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[key], its[key]) for key in its)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [8.0, torch.tensor(8.0)])
+def test_step__divides_gradients_by_the_scale(dtype, scale):
+    scaled, plain = make_parameters(dtype), make_parameters(dtype)
+    optimizers = [EatAdamW(make_config(), parameters) for parameters in (scaled, plain)]
+    for seed in range(2):
+        set_gradients(scaled, seed)
+        set_gradients(plain, seed)
+        for parameter in scaled:
+            parameter.grad *= 8
+        optimizers[0].optimizer.step(scale=scale)
+        optimizers[1].optimizer.step()
+    for a, b in zip(scaled, plain):
+        assert torch.equal(a, b)
+        moments = [o.optimizer.state[p]["exp_avg"] for o, p in zip(optimizers, (a, b))]
+        assert torch.equal(*moments)
+
+
+def test_step__a_scale_does_not_let_half_precision_gradients_vanish():
+    parameter = torch.nn.Parameter(torch.ones(1, dtype=torch.float16))
+    optimizer = EatAdamW(make_config(), [parameter])
+    assert optimizer.supports_step_with_scale
+    parameter.grad = torch.tensor([2.0**-10], dtype=torch.float16)
+    optimizer.step(scale=2.0**20)  # the smallest float16 is 2 ** -24
+    assert optimizer.optimizer.state[parameter]["exp_avg"].item() == pytest.approx(0.1 * 2.0**-30)
+
+
+def test_step__goes_by_the_memory_layout_of_parameters():
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        weight, grad = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
+        parameter = torch.nn.Parameter(weight.bfloat16().to(memory_format=layout))
+        optimizer = EatAdamW(make_config(), [parameter])
+        for _ in range(2):
+            parameter.grad = grad.bfloat16()
+            optimizer.step()
+            optimizer.load_state_dict(
+                {
+                    **optimizer.state_dict(),
+                    "state": {
+                        number: {key: value.contiguous() for key, value in state.items()}
+                        for number, state in optimizer.state_dict()["state"].items()
+                    },
+                }
+            )
+        results.append(parameter)
+    assert torch.equal(*results)
 
 
 def test_step__skips_parameters_without_gradient():
@@ -95,8 +160,9 @@ def test_lr__scales_apply_to_whatever_is_set():
     assert [group["lr"] for group in optimizer.param_groups] == [0.4, 0.2]
 
 
-def test_state__round_trips_bit_for_bit():
-    first, second = make_parameters(), make_parameters()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_state__round_trips_bit_for_bit(dtype):
+    first, second = make_parameters(dtype), make_parameters(dtype)
     one, two = EatAdamW(make_config(), first), EatAdamW(make_config(), second)
     for seed in range(2):
         set_gradients(first, seed)
@@ -107,7 +173,83 @@ def test_state__round_trips_bit_for_bit():
     for parameters, optimizer in ((first, one), (second, two)):
         set_gradients(parameters, 9)
         optimizer.step()
+    for a, b in zip(first, second):
+        assert torch.equal(a, b)
+        states = one.optimizer.state[a], two.optimizer.state[b]
+        assert states[0].keys() == states[1].keys()
+        for key, value in states[0].items():
+            assert value.dtype == states[1][key].dtype == torch.float32
+            assert torch.equal(value, states[1][key])
+            assert value.data_ptr() != states[1][key].data_ptr()
+
+
+def test_state__without_masters_starts_them_from_the_parameters():
+    first, second = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
+    one, two = EatAdamW(make_config(), first), EatAdamW(make_config(), second)
+    set_gradients(first, 0)
+    one.step()
+    state = copy.deepcopy(one.state_dict())
+    for saved in state["state"].values():
+        del saved["master"]
+    two.load_state_dict(state)
+    for a, b in zip(first, second):
+        b.data.copy_(a.data)
+        b.grad = torch.zeros_like(b)
+    two.optimizer.param_groups[0]["lr"] = two.optimizer.param_groups[1]["lr"] = 0.0
+    two.step()
     assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert all(torch.equal(two.optimizer.state[p]["master"], p.float()) for p in second)
+
+
+@pytest.mark.parametrize("max_norm", [0, 0.5, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_clip_grad_norm__is_that_of_fairseq(dtype, max_norm):
+    ours, theirs = make_parameters(dtype), make_parameters(dtype)
+    set_gradients(ours, 0)
+    set_gradients(theirs, 0)
+    norms = []
+
+    def aggregate(norm):
+        norms.append(norm)
+        return norm * 2
+
+    optimizer = EatAdamW(make_config(), ours)
+    norm = optimizer.clip_grad_norm(max_norm, aggregate)
+    expected = clip_grad_norm_(theirs, max_norm, aggregate)
+    assert (norm.shape, norm.dtype) == ((), torch.float32)
+    torch.testing.assert_close(norm, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(norms[0], norms[1], rtol=1e-6, atol=0)
+    for a, b in zip(ours, theirs):
+        assert a.grad.dtype == dtype
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
+    clipped = torch.cat([p.grad.flatten() for p in ours]).float().norm().item()
+    assert clipped == pytest.approx(0.25 if max_norm == 0.5 else norm.item() / 2, rel=1e-2)
+
+
+def test_clip_grad_norm__by_hand():
+    parameters = make_parameters()
+    optimizer = EatAdamW(make_config(), parameters)
+    assert optimizer.clip_grad_norm(1.0).item() == 0  # no gradients
+    parameters[1].grad = torch.tensor([2.0, 3.0, 6.0])
+    assert optimizer.clip_grad_norm(3.5).item() == 7
+    assert parameters[1].grad.tolist() == pytest.approx([1.0, 1.5, 3.0])
+
+
+def test_clip_grad_norm__float64_stays_float64():
+    parameters = make_parameters(torch.float64)
+    set_gradients(parameters, 0)
+    grads = torch.cat([p.grad.flatten() for p in parameters])
+    norm = EatAdamW(make_config(), parameters).clip_grad_norm(0.5)
+    torch.testing.assert_close(norm, grads.norm(), rtol=1e-12, atol=0)
+    clipped = torch.cat([p.grad.flatten() for p in parameters])
+    torch.testing.assert_close(clipped, grads * 0.5 / (norm + 1e-6), rtol=1e-12, atol=0)
+
+
+def test_clip_grad_norm__of_large_float16_gradients_is_finite():
+    parameter = torch.nn.Parameter(torch.zeros(100, dtype=torch.float16))
+    parameter.grad = torch.full_like(parameter, 6e4)
+    norm = EatAdamW(make_config(), [parameter]).clip_grad_norm(0)
+    assert norm.item() == pytest.approx(6e5, rel=1e-3)  # the largest float16 is 65504
 
 
 SCHEDULERS = {
@@ -160,16 +302,20 @@ PRECISIONS = {
 }
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_precision__every_mode_of_fairseq_moves_the_parameters(precision):
-    wrapper, dtype, flags = PRECISIONS[precision]
+def wrap(precision, parameters, **options):
+    wrapper, _, flags = PRECISIONS[precision]
     cfg = OmegaConf.structured(FairseqConfig())
     with open_dict(cfg):
-        cfg.optimizer = OmegaConf.merge(make_config(), {"_name": "eat_adamw"})
+        cfg.optimizer = OmegaConf.merge(make_config(**options), {"_name": "eat_adamw"})
         cfg.common.update({"fp16_no_flatten_grads": True, **flags})
-    parameters = make_parameters(dtype)
+    return wrapper.build_optimizer(cfg, parameters)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision__every_mode_of_fairseq_moves_the_parameters(precision):
+    parameters = make_parameters(PRECISIONS[precision][1])
     before = [p.detach().clone() for p in parameters]
-    optimizer = wrapper.build_optimizer(cfg, parameters)
+    optimizer = wrap(precision, parameters)
     for _ in range(2):
         optimizer.zero_grad()
         loss = sum((p.float() ** 2).sum() for p in parameters)
@@ -185,3 +331,74 @@ def test_precision__every_mode_of_fairseq_moves_the_parameters(precision):
     optimizer.load_state_dict(state)
     moments = [s["exp_avg"].dtype for s in optimizer.optimizer.state.values()]
     assert moments == [torch.float32, torch.float32]
+
+
+def run_updates(optimizer, parameters, clip_norm, seeds):
+    """Take the steps of fairseq's trainer; return the norms."""
+    norms = []
+    for seed in seeds:
+        optimizer.zero_grad()
+        generator = torch.Generator().manual_seed(seed)
+        directions = [torch.randn(p.shape, generator=generator).to(p.dtype) for p in parameters]
+        loss = sum((p * d).float().sum() for p, d in zip(parameters, directions))
+        optimizer.backward(loss)
+        optimizer.multiply_grads(1 / 48)
+        norms.append(float(optimizer.clip_grad_norm(clip_norm)))
+        optimizer.step()
+    return norms
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.03])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precision__masters_are_the_copies_that_fairseq_would_make(precision, clip_norm):
+    results = []
+    for mode in (precision, f"memory_efficient_{precision}"):
+        parameters = make_parameters(PRECISIONS[mode][1])
+        optimizer = wrap(mode, parameters, lr=[1e-3])
+        norms = run_updates(optimizer, parameters, clip_norm, range(20))
+        assert clip_norm < min(norms)
+        kept = [state.get("master", p) for p, state in optimizer.optimizer.state.items()]
+        results.append((norms, kept, [p.detach() for p in parameters]))
+    (norms, copies, first), (other_norms, masters, second) = results
+    assert norms == pytest.approx(other_norms, rel=1e-6)
+    start = make_parameters(PRECISIONS[precision][1])
+    for copied, master, a, b, before in zip(copies, masters, first, second, start):
+        torch.testing.assert_close(copied.detach(), master, rtol=0, atol=1e-6)
+        assert (master - before.float()).abs().mean() > 0.001
+        assert torch.equal(b, master.to(b.dtype))
+        # Where a master lies between two numbers, either may be the nearer one.
+        torch.testing.assert_close(a, b, rtol=torch.finfo(a.dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "memory_efficient_bf16"])
+def test_precision__resumes_bit_for_bit(precision):
+    straight, resumed = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
+    one = wrap(precision, straight, lr=[1e-3])
+    run_updates(one, straight, 0.03, range(5))
+    for a, b in zip(straight, resumed):
+        b.data.copy_(a.data)
+    two = wrap(precision, resumed, lr=[1e-3])
+    saved = copy.deepcopy(one.state_dict())
+    two.load_state_dict(saved)
+    for given, state in zip(saved["state"].values(), two.optimizer.state.values()):
+        # fairseq would put in what was read, which lies in the memory of the CPU.
+        assert all(given[key] is not value for key, value in state.items())
+    for optimizer, parameters in ((one, straight), (two, resumed)):
+        run_updates(optimizer, parameters, 0.03, range(5, 10))
+    assert all(torch.equal(a, b) for a, b in zip(straight, resumed))
+    states = [optimizer.optimizer.state.values() for optimizer in (one, two)]
+    for a, b in zip(*states):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_precision__layers_learn_at_their_own_rate_in_half_precision():
+    parameters = make_parameters(torch.bfloat16)
+    before = [p.detach().float() for p in parameters]
+    optimizer = wrap("memory_efficient_bf16", parameters, weight_decay=0.0)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # each step has length lr times lr_scale
+    moved = [optimizer.optimizer.state[p]["master"] - b for p, b in zip(parameters, before)]
+    torch.testing.assert_close(moved[0], torch.full((3, 4), -0.1))
+    torch.testing.assert_close(moved[1], torch.full((3,), -0.05))

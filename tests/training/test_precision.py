@@ -2,15 +2,26 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
+import eat_plugin  # noqa: F401, registers the names
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIES = ["common.memory_efficient_fp16=false", "common.memory_efficient_bf16=false"]
+# Options, and the optimizer that fairseq wraps ours in.
 MODES = {
-    "fp16": ["common.fp16=true", "common.fp16_init_scale=1"],
-    "memory_efficient_fp16": [
-        "common.fp16=true", "common.memory_efficient_fp16=true", "common.fp16_init_scale=1",
-    ],
-    "amp": ["common.amp=true"],
+    "fp16": (["common.fp16=true", "common.fp16_init_scale=1"], "MemoryEfficientFP16Optimizer"),
+    "fp16_copies": (
+        ["common.fp16=true", "common.fp16_init_scale=1", *COPIES], "FP16Optimizer",
+    ),
+    "bf16": (["common.bf16=true"], "MemoryEfficientFP16Optimizer"),
+    "bf16_copies": (["common.bf16=true", *COPIES], "FP16Optimizer"),
+    "amp": (["common.amp=true"], "AMPOptimizer"),
 }  # fmt: skip
 
 
@@ -18,10 +29,47 @@ MODES = {
     "mode", ["fp16", *(pytest.param(mode, marks=pytest.mark.slow) for mode in list(MODES)[1:])]
 )
 def test_precision__trains(trainer, mode):
-    output = trainer.succeed(
-        *MODES[mode], "optimization.max_update=8", "lr_scheduler.warmup_updates=1"
-    )
+    options, optimizer = MODES[mode]
+    output = trainer.succeed(*options, "optimization.max_update=8", "lr_scheduler.warmup_updates=1")
     found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
     losses = [float(json.loads(line)["loss_regression"]) for line in found]
     assert len(losses) == 8
     assert losses[-1] < losses[0]
+    assert trainer.checkpoint()["optimizer_history"][-1]["optimizer_name"] == optimizer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_precision__both_ways_to_keep_float32_weights_train_alike(trainer, precision):
+    ends = {}
+    for mode in (precision, f"{precision}_copies"):
+        options = [*MODES[mode][0], "optimization.max_update=8", "lr_scheduler.warmup_updates=1"]
+        output = trainer.succeed(*options, name=mode)
+        (*_, last) = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
+        ends[mode] = json.loads(last)
+    first, second = ends.values()
+    for name in ("loss", "gnorm"):
+        assert float(first[name]) == pytest.approx(float(second[name]), rel=2e-3)
+
+
+# The precision that an override asks for is what it gets: fairseq looks at either of the
+# memory-efficient options before it looks at amp.
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "image_pretrain", "image_finetune"])
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], (True, False)),
+        (["common.fp16=false", "common.bf16=true"], (False, True)),
+        (["common.cpu=true", "common.fp16=false"], (False, False)),
+        (["common.fp16=false", "common.amp=true"], (False, False)),
+        (["common.memory_efficient_fp16=false"], (False, False)),
+    ],
+)
+def test_config__memory_efficiency_follows_the_precision(name, overrides, expected):
+    GlobalHydra.instance().clear()
+    hydra_init(name)
+    with initialize_config_dir(config_dir=str(ROOT / "config"), version_base="1.1"):
+        cfg = compose(name, overrides)
+    add_defaults(cfg)
+    common = cfg.common
+    assert (common.memory_efficient_fp16, common.memory_efficient_bf16) == expected

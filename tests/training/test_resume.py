@@ -39,9 +39,12 @@ def test_resume__after_kill_9_and_with_workers_equals_one_go(trainer, assert_sam
     assert not (start["model"]["_ema"][name] == end["model"]["_ema"][name]).all()
 
 
-@pytest.mark.parametrize("precision", ["common.bf16=true", "common.memory_efficient_bf16=true"])
-def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, precision):
-    options = ["optimization.max_update=8", "common.bf16=true", precision]
+@pytest.mark.parametrize("efficient", ["true", "false"])
+def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, efficient):
+    options = [
+        "optimization.max_update=8", "common.bf16=true",
+        f"common.memory_efficient_bf16={efficient}",
+    ]  # fmt: skip
     trainer.succeed(*options, name="straight")
     checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_2_4.pt"
     trainer.succeed(*options, f"checkpoint.restore_file={checkpoint}", name="resumed")
