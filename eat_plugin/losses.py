@@ -6,6 +6,8 @@ configuration, and set that weight in YAML.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,20 +20,35 @@ def regression_loss(
 
     Args:
         prediction: [N, D].
-        target: [N, D].
+        target: [N, D], without gradient.
         beta: where smooth L1 turns from quadratic to linear; 0 for the squared error.
         scale: constant factor; 1 / sqrt(D) if None.
 
     Returns:
         [N, D], unreduced.
     """
-    prediction = _at_least_float32(prediction)
-    target = target.to(prediction.dtype)
+    factor = prediction.size(-1) ** -0.5 if scale is None else scale
+    target = target.to(torch.promote_types(prediction.dtype, torch.float32))
     if beta > 0:
-        loss = F.smooth_l1_loss(prediction, target, reduction="none", beta=beta)
-    else:
-        loss = F.mse_loss(prediction, target, reduction="none")
-    return loss * (prediction.size(-1) ** -0.5 if scale is None else scale)
+        prediction = prediction.to(target.dtype)
+        return F.smooth_l1_loss(prediction, target, reduction="none", beta=beta) * factor
+    return _SquaredError.apply(prediction, target, factor)
+
+
+class _SquaredError(torch.autograd.Function):
+    """(prediction - target)^2 * factor; backward keeps the difference rather than both of them."""
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, factor: float) -> Tensor:
+        error = prediction - target
+        ctx.save_for_backward(error)
+        ctx.factor, ctx.dtype = factor, prediction.dtype
+        return error.square().mul_(factor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (error,) = ctx.saved_tensors
+        return (error * gradient).mul_(2 * ctx.factor).to(ctx.dtype), None, None
 
 
 def dino_loss(

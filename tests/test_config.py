@@ -41,6 +41,8 @@ def without(model):
     model = json.loads(json.dumps(model))
     for field in ("_name", "max_update"):
         model.pop(field)
+    for field in ("recompute", "compile"):
+        model.pop(field, None)
     for field in ("mel_by_time", "image_size"):
         model["modalities"]["image"].pop(field, None)
     return model

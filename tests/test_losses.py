@@ -30,6 +30,25 @@ def test_regression_loss__computes_in_float32():
     assert loss[0, 0].item() == pytest.approx(90000 / math.sqrt(2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_regression_loss__gradient(dtype):
+    torch.manual_seed(0)
+    prediction = torch.randn(5, 4).to(dtype).requires_grad_()
+    target = torch.randn(5, 4, dtype=torch.promote_types(dtype, torch.float32))
+    weights = torch.rand(5, 4, dtype=target.dtype)
+    (regression_loss(prediction, target, scale=0.3) * weights).sum().backward()
+    expected = 2 * 0.3 * weights * (prediction.detach().to(target.dtype) - target)
+    assert prediction.grad.dtype == dtype
+    torch.testing.assert_close(prediction.grad, expected.to(dtype))
+
+
+def test_regression_loss__leaves_its_arguments_alone():
+    prediction, target = torch.ones(2, 4, requires_grad=True), torch.zeros(2, 4)
+    regression_loss(prediction, target).sum().backward()
+    assert torch.equal(prediction, torch.ones(2, 4))
+    assert not target.any()
+
+
 def test_dino_loss__by_hand():
     logits = torch.tensor([[0.0, math.log(3.0) * 0.1]])  # / 0.1 -> probabilities 1/4, 3/4
     target = torch.tensor([[0.5 + math.log(2.0) * 0.05, 0.25]])

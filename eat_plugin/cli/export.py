@@ -60,8 +60,11 @@ CLASSIFIER_OPTIONS = (
 )  # fmt: skip
 # Our options of fine-tuning that say how training goes -> what they are by publication.
 TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
-    "task": {"crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01},
-    "model": {"layer_decay_embeddings": False},
+    "task": {
+        "crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01,
+        "fbank": {"device": "cpu"},
+    },
+    "model": {"layer_decay_embeddings": False, "recompute": "none", "compile": False},
     "optimizer": {"apply_weight_decay_scale": False},
 }
 LOG_KEYS = {
@@ -284,6 +287,8 @@ def _translate_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Give a pre-trained model its published options."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
     values["supported_modality"] = values.get("supported_modality") or MODALITY
+    for name in ("recompute", "compile"):  # they change nothing that the model computes
+        values.pop(name, None)
     values["modalities"]["image"].pop("image_size", None)  # None: the model takes spectrograms
     if values["modalities"]["image"].pop("mel_by_time", False):
         raise ValueError("model.modalities.image.mel_by_time=true has no published name")

@@ -19,6 +19,7 @@ from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 from ..modules.padding import column_padding, mean_patches, own_columns
 from ..outputs import ClassificationOutput
 from .classifier_config import (
+    COMPUTATION,
     REGULARISATION,
     EatClassifierConfig,
     Objective,
@@ -106,7 +107,9 @@ class EatClassifier(BaseFairseqModel):
             names = {field.name for field in fields(EatConfig)} - {"norm_eps"}
             options = {name: _plain(getattr(cfg, name)) for name in names}
             task = None
-        changes: dict[str, Any] = {name: getattr(cfg, name) for name in REGULARISATION}
+        changes: dict[str, Any] = {
+            name: getattr(cfg, name) for name in REGULARISATION + COMPUTATION
+        }
         if cfg.norm_eps is not None:
             changes["norm_eps"] = cfg.norm_eps
         image: dict[str, Any] = {"target_length": cfg.target_length}

@@ -82,6 +82,7 @@ REGULARISATION = (
     "encoder_dropout", "post_mlp_drop", "attention_dropout", "activation_dropout",
     "dropout_input", "layerdrop",
 )  # fmt: skip
+COMPUTATION = ("recompute", "compile")
 
 
 class Objective(NamedTuple):

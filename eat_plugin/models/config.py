@@ -12,6 +12,8 @@ from typing import Any, List, Optional, Tuple
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
+from ..modules.recompute import CHOICES as RECOMPUTE
+
 MEL_BINS = 128
 
 
@@ -161,8 +163,14 @@ class EatConfig(FairseqDataclass):
         default_factory=ModalitiesConfig, metadata={"help": "kinds of input"}
     )
     shared_decoder: Optional[DecoderConfig] = option(None, "a second decoder (only null)")
-    min_target_var: float = option(0.1, "stop where target_var is below this; 0 never stops")
-    min_pred_var: float = option(0.01, "stop where pred_var is below this; 0 never stops")
+    min_target_var: float = option(
+        0.1,
+        "stop where target_var is below this; 0 never stops. Looked at every 100th update, after "
+        "the first 5000",
+    )
+    min_pred_var: float = option(
+        0.01, "stop where pred_var is below this; 0 never stops. Looked at when target_var is"
+    )
     supported_modality: Optional[Modality] = option(None, "kind of input (IMAGE)")
     mae_init: bool = option(False, "Xavier initialisation of linear layers, not N(0, 0.02)")
     seed: int = option(II("common.seed"), "seed of the run")
@@ -176,6 +184,17 @@ class EatConfig(FairseqDataclass):
     center_exp: float = option(0.9, "decay of DINO's centre")
     softmax_temperature_student: float = option(0.1, "DINO's temperature of the student")
     softmax_temperature_teacher: float = option(0.05, "DINO's temperature of the teacher")
+    recompute: str = option(
+        "none",
+        "what training computes again in backward rather than keeps in memory: none; gelu (GELU, "
+        "and the decoder's norms); blocks (all but the input of each block and decoder layer). "
+        "Losses and gradients stay the same",
+    )
+    compile: bool = option(
+        False,
+        "compile the blocks and the decoder for training, and the teacher's blocks; where PyTorch "
+        "cannot, it says so and training goes on without",
+    )
 
 
 # Published options without an implementation here: field -> the only value that is accepted.
@@ -226,6 +245,10 @@ def validate_config(cfg: EatConfig) -> None:
             "modalities.image.decoder.projection_layers", image.decoder.projection_layers, 1
         )
     _require_only("shared_decoder", cfg.shared_decoder, None)
+    if cfg.recompute not in RECOMPUTE:
+        raise ValueError(
+            f"model.recompute is {cfg.recompute!r}; choose one of {', '.join(RECOMPUTE)}"
+        )
     _validate_sizes(cfg)
     if not cfg.skip_ema:
         _validate_training(cfg)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UPDATES_BEFORE_VARIANCE_CHECK = 5000
+UPDATES_BETWEEN_VARIANCE_CHECKS = 100  # reading a value makes a GPU wait for the host
 
 
 @register_model("data2vec_multi", dataclass=EatConfig)
@@ -70,6 +71,8 @@ class EatModel(EatEncoder):
                 nn.init.zeros_(projection.bias)
         set_param_groups(self, cfg.decoder_group)
         self.teacher = Teacher(self, cfg)
+        if cfg.compile:
+            self.teacher.encoder.compile_evaluation()
 
     @classmethod
     def build_model(cls, cfg: EatConfig, task: Any = None) -> EatModel:
@@ -316,19 +319,21 @@ class EatModel(EatEncoder):
             predicted = predict_hidden(patches, x[:, extra:], split, grid, noise_seed)
             result["pred_var"] = channel_deviation(predicted)
             if self.cfg.d2v_loss > 0:
-                losses["regression"] = self._regression(predicted, expected) * self.cfg.d2v_loss
+                losses["regression"] = self._regression(predicted, expected, self.cfg.d2v_loss)
                 items["regression"] = float(num_hidden)
             if self.recon_proj is not None:
                 values = normalize_patches(patchify(source, patches.cfg.patch_size))
                 values = values.flatten(0, 1).index_select(0, split.hidden_sources)
-                recon = self._regression(self.recon_proj(predicted), values)
-                losses["recon"] = recon * self.cfg.recon_loss
+                recon = self.recon_proj(predicted)
+                losses["recon"] = self._regression(recon, values, self.cfg.recon_loss)
                 items["recon"] = float(num_hidden)
         self._check_variance(result)
         return result
 
-    def _regression(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return regression_loss(prediction, target, self.cfg.loss_beta, self.cfg.loss_scale)
+    def _regression(self, prediction: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
+        scale = self.cfg.loss_scale
+        scale = prediction.size(-1) ** -0.5 if scale is None else scale
+        return regression_loss(prediction, target, self.cfg.loss_beta, scale * weight)
 
     def _utterance(self, cls: Tensor, target: Tensor, split: PatchSplit) -> Tensor:
         """Loss of CLS outputs [B*K, D] against clip targets [B, D], by regression or by DINO.
@@ -350,14 +355,15 @@ class EatModel(EatEncoder):
             share,
         )
         if self.training:
-            mean = torch.cat([target.sum(dim=0), target.new_tensor([float(target.size(0))])])
+            mean = torch.cat([target.sum(dim=0), target.new_full((1,), target.size(0))])
             mean = sum_over_processes(mean)
             mean = (mean[:-1] / mean[-1]).to(self.center.dtype)
             self.center.lerp_(mean.unsqueeze(0), 1 - self.cfg.center_exp)
         return loss
 
     def _check_variance(self, result: PretrainingOutput) -> None:
-        if self.num_updates <= UPDATES_BEFORE_VARIANCE_CHECK:
+        since = self.num_updates - UPDATES_BEFORE_VARIANCE_CHECK
+        if since <= 0 or since % UPDATES_BETWEEN_VARIANCE_CHECKS:
             return
         for name, least in (
             ("target_var", self.cfg.min_target_var), ("pred_var", self.cfg.min_pred_var)

@@ -76,6 +76,8 @@ class PatchEncoder(nn.Module):
                 image.decoder.decoder_kernel,
                 image.decoder.decoder_groups,
                 image.decoder.decoder_residual,
+                cfg.recompute,
+                cfg.compile,
             )
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
@@ -200,6 +202,12 @@ class EatEncoder(BaseFairseqModel):
         size = patches.image_size
         return None if size is None else (patches.cfg.in_chans, *size)
 
+    def compile_evaluation(self) -> None:
+        """Let the blocks be compiled in evaluation too: for a teacher, which never trains."""
+        for block in self.blocks:
+            assert isinstance(block, TransformerBlock)
+            block.compiled_in_evaluation = True
+
     def time_major(self, source: Tensor) -> Tensor:
         """Return a source as [B, C, T, F], whatever ``mel_by_time`` says of it."""
         return source.transpose(2, 3) if self.patch_encoder.cfg.mel_by_time else source
@@ -298,6 +306,8 @@ def _make_block(cfg: EatConfig, drop_path: float) -> TransformerBlock:
         activation_dropout=cfg.activation_dropout,
         mlp_dropout=cfg.post_mlp_drop,
         drop_path=drop_path,
+        recompute=cfg.recompute,
+        compiled=cfg.compile,
     )
 
 

@@ -49,7 +49,8 @@ def predict_hidden(
         table = patches.fixed_positional_encoder(num_patches)[0]
         positions = table[split.hidden_rows % num_patches].to(canvas.dtype)
         canvas.index_add_(0, split.hidden_rows, positions)
-    canvas = canvas.index_copy(0, split.visible_rows, visible).view(rows, num_patches, -1)
+    canvas.index_put_((split.visible_rows,), visible)  # index_copy would keep them for backward
+    canvas = canvas.view(rows, num_patches, -1)
     if cfg.add_positions_all:
         canvas = patches.add_positions(canvas)
     padding = None if split.ragged is None else split.ragged.padding

@@ -22,11 +22,12 @@ def channel_deviation(values: Tensor) -> Tensor:
     Returns:
         Scalar; near 0 where all items are alike, which tells of a collapse.
     """
-    values = values.float()
-    if not (dist.is_available() and dist.is_initialized()):
-        return (values.var(dim=0) + 1e-6).sqrt().mean()
-    count = values.new_tensor([float(values.size(0))])
-    sums = sum_over_processes(torch.cat([values.sum(0), values.square().sum(0), count]))
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    # Read twice and never copied, not even to float32: this runs in every update.
+    total = values.sum(dim=0, dtype=dtype)
+    squares = torch.linalg.vector_norm(values, dim=0, dtype=dtype).square()
+    count = total.new_full((1,), values.size(0))  # filled where it lies: nothing waits for it
+    sums = sum_over_processes(torch.cat([total, squares, count]))
     total, squares = sums[:-1].chunk(2)
     n = sums[-1]
     variance = (squares - total.square() / n).clamp_min(0) / (n - 1)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .compiled import Compiled
+from .recompute import recompute, recomputes
 
 
 class Attention(nn.Module):
@@ -48,17 +53,33 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between; dropout after each."""
+    """Two linear layers with a GELU between; dropout after each.
 
-    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0) -> None:
+    Args:
+        dim: width D.
+        hidden_dim: width between the layers.
+        dropout: dropout rate.
+        recompute_gelu: keep the first layer's output for backward, and not the second one's input.
+    """
+
+    def __init__(
+        self, dim: int, hidden_dim: int, dropout: float = 0.0, recompute_gelu: bool = False
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop = nn.Dropout(dropout)
+        self.recompute_gelu = recompute_gelu
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, S, D] to [N, S, D]."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        hidden = self.fc1(x)
+        if self.recompute_gelu and recomputes(self):
+            return self.drop(recompute(self._project, hidden, is_random=self.drop.p > 0))
+        return self.drop(self._project(hidden))
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.fc2(self.drop(F.gelu(hidden)))
 
 
 class DropPath(nn.Module):
@@ -74,10 +95,21 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [N, S, D] with some of its N sequences zeroed, in training only."""
+        return scale_sequences(x, self.draw(x))
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Draw what each sequence is multiplied with, float32 or 64 [N, 1, 1]; None for 1."""
         if not self.training or self.rate == 0:
-            return x
-        keep = torch.empty(x.size(0), 1, 1, dtype=x.dtype, device=x.device)
-        return x * keep.bernoulli_(1 - self.rate) / (1 - self.rate)
+            return None
+        # A factor in half precision would change the mean.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        keep = torch.empty(x.size(0), 1, 1, dtype=dtype, device=x.device)
+        return keep.bernoulli_(1 - self.rate) / (1 - self.rate)
+
+
+def scale_sequences(x: Tensor, factors: Tensor | None) -> Tensor:
+    """Multiply each sequence of x [N, S, D] with its factor, of [N, 1, 1]; None for 1."""
+    return x if factors is None else (x * factors).to(x.dtype)
 
 
 class TransformerBlock(nn.Module):
@@ -99,6 +131,11 @@ class TransformerBlock(nn.Module):
         activation_dropout: rate inside the MLP.
         mlp_dropout: rate after the MLP.
         drop_path: stochastic depth rate of both branches.
+        recompute: what backward computes again, one of ``recompute.CHOICES``.
+        compiled: compile it, for training.
+
+    Attributes:
+        compiled_in_evaluation: compile it for evaluation too, as is good for a teacher.
     """
 
     def __init__(
@@ -115,6 +152,8 @@ class TransformerBlock(nn.Module):
         activation_dropout: float = 0.0,
         mlp_dropout: float = 0.0,
         drop_path: float = 0.0,
+        recompute: str = "none",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
@@ -123,8 +162,12 @@ class TransformerBlock(nn.Module):
         self.attn = Attention(dim, num_heads, attention_dropout, dropout)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), activation_dropout)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), activation_dropout, recompute == "gelu")
         self.mlp_drop = nn.Dropout(mlp_dropout)
+        self.recompute = recompute
+        self.is_random = max(dropout, attention_dropout, activation_dropout, mlp_dropout) > 0
+        self.compiled = compiled
+        self.compiled_in_evaluation = False
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Transform a batch of sequences.
@@ -136,13 +179,35 @@ class TransformerBlock(nn.Module):
         Returns:
             The block's output and its target output, both [N, S, D].
         """
-        if self.pre_norm:
-            x = x + self.drop_path(self.attn(self.norm1(x), padding_mask))
-            target = self.mlp(self.norm2(x))
-            x = x + self.drop_path(self.mlp_drop(target))
-        else:
-            x = x + self.drop_path(self.attn(x, padding_mask))
-            residual = self.norm1(x)
-            target = self.mlp(residual)
-            x = self.norm2(residual + self.drop_path(self.mlp_drop(target)))
-        return x, x if self.end_of_block_target else target
+        # What drop path draws comes from outside: its rate is another one in each block, and the
+        # compiled code is the same for all.
+        args = (self, x, padding_mask, self.drop_path.draw(x), self.drop_path.draw(x))
+        transform: Callable[..., tuple[Tensor, Tensor]] = transform_sequences
+        if self.compiled if self.training else self.compiled_in_evaluation:
+            transform = COMPILED.choose(*args)
+        if self.recompute == "blocks" and recomputes(self):
+            return recompute(transform, *args, is_random=self.is_random)
+        return transform(*args)
+
+
+def transform_sequences(
+    block: TransformerBlock,
+    x: Tensor,
+    padding_mask: Tensor | None,
+    attention_factors: Tensor | None,
+    mlp_factors: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Do what a block does, given what its branches' sequences are multiplied with."""
+    if block.pre_norm:
+        x = x + scale_sequences(block.attn(block.norm1(x), padding_mask), attention_factors)
+        target = block.mlp(block.norm2(x))
+        x = x + scale_sequences(block.mlp_drop(target), mlp_factors)
+    else:
+        x = x + scale_sequences(block.attn(x, padding_mask), attention_factors)
+        residual = block.norm1(x)
+        target = block.mlp(residual)
+        x = block.norm2(residual + scale_sequences(block.mlp_drop(target), mlp_factors))
+    return x, x if block.end_of_block_target else target
+
+
+COMPILED = Compiled(transform_sequences, "transformer blocks")

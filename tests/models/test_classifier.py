@@ -388,3 +388,26 @@ def test_scratch__has_the_size_of_the_options(make_classifier):
     model = make_classifier(depth=1, embed_dim=16, average_top_k_layers=1)
     assert len(model.model.blocks) == 1
     assert model.head.in_features == 16
+
+
+@pytest.mark.parametrize("recompute", ["gelu", "blocks"])
+def test_recompute__same_gradients_bit_for_bit(make_classifier, recompute):
+    results = []
+    for kind in ("none", recompute):
+        model = make_classifier(recompute=kind, drop_path_rate=0.5, encoder_dropout=0.1).train()
+        assert {block.recompute for block in model.model.blocks} == {kind}
+        torch.manual_seed(1)
+        logits = model(torch.randn(4, 1, 128, 128, dtype=torch.float64))
+        logits.sum().backward()
+        results.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_computation__is_chosen_anew_in_fine_tuning(make_classifier, make_checkpoint):
+    path = make_checkpoint("pretraining", model_compile=True, model_recompute="gelu")
+    model = make_classifier(model_path=str(path))
+    assert {(block.compiled, block.recompute) for block in model.model.blocks} == {(False, "none")}
+    model = make_classifier(model_path=str(path), compile=True, recompute="blocks")
+    assert {(block.compiled, block.recompute) for block in model.model.blocks} == {(True, "blocks")}
+    with pytest.raises(ValueError, match=r"model.recompute is 'all'; choose one of none"):
+        make_classifier(recompute="all")

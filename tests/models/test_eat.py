@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eat_plugin.losses import normalize_patches
 from eat_plugin.models.eat import channel_deviation
+from eat_plugin.modules.compiled import Compiled
 from eat_plugin.modules.patches import patchify
 
 
@@ -366,17 +368,117 @@ def test_skip_ema__is_an_encoder_that_cannot_train(make_model, batch):
 
 def test_variance_check__stops_a_collapsed_run(make_model, batch):
     model = make_model(min_target_var=10.0).train()
-    model.set_num_updates(5000)
-    model(**batch)
-    model.set_num_updates(5001)
+    for update in (5000, 5001, 5099):  # it is looked at every 100th update, after 5000
+        model.set_num_updates(update)
+        model(**batch)
+    model.set_num_updates(5100)
     with pytest.raises(RuntimeError, match=r"target_var fell below model.min_target_var=10.0"):
         model(**batch)
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations for which a GPU and the host wait for each other."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "unique_dim", "item")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_tensor = name == "repeat_interleave" and func._overloadname == "Tensor"
+        if name in self.NAMES or by_tensor:
+            self.found.append(str(func))
+        if name in ("index", "index_put_", "index_put", "_index_put_impl_"):
+            self.found += [str(func) for i in args[1] if i is not None and i.dtype == torch.bool]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_target_var": 0.1, "min_pred_var": 0.01, "utterance_level": True, "recon_loss": 1.0},
+        {"loss_beta": 0.1, "recompute": "gelu", "end_drop_path_rate": 0.2},
+        {"recompute": "blocks", "modalities__image__decoder__add_positions_masked": True},
+    ],
+)
+def test_forward__a_gpu_and_the_host_do_not_wait_for_each_other(make_model, batch, changes):
+    model = make_model(**changes).train()
+    model.set_num_updates(5001)
+    batch["source"] = batch["source"].requires_grad_()  # or autograd asks what has a gradient
+    with Waits() as waits:
+        total(model(**batch, num_visible=12, noise_seed=1)).backward()
+    assert waits.found == []
+    with Waits() as waits:
+        model(**batch)  # counts the visible patches
+    assert waits.found
+
+
+@pytest.mark.parametrize("recompute", ["gelu", "blocks"])
+@pytest.mark.parametrize("double", [True, False])
+def test_recompute__same_losses_and_gradients_bit_for_bit(make_model, batch, recompute, double):
+    random = {"encoder_dropout": 0.1, "end_drop_path_rate": 0.5, "activation_dropout": 0.1}
+    results = []
+    for kind in ("none", recompute):
+        model = make_model(recompute=kind, **random).train()
+        if not double:
+            model, batch["source"] = model.float(), batch["source"].float()
+        torch.manual_seed(1)
+        loss = total(model(**batch))
+        loss.backward()
+        results.append([loss, *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_recompute__refuses_what_it_does_not_know(make_model):
+    with pytest.raises(
+        ValueError, match=r"model.recompute is 'all'; choose one of none, gelu, blocks"
+    ):
+        make_model(recompute="all")
+
+
+def test_compile__blocks_decoder_and_teacher(make_model, batch, monkeypatch):
+    chosen = []
+
+    def choose(self, *args):
+        chosen.append((self.what, args[0].training))
+        return self.function
+
+    monkeypatch.setattr(Compiled, "choose", choose)
+    model, plain = make_model(compile=True).train(), make_model().train()
+    loss = total(model(**batch, noise_seed=1))
+    layers = len(model.patch_encoder.decoder.blocks)
+    assert sorted(chosen) == sorted(
+        [("transformer blocks", True)] * 2
+        + [("transformer blocks", False)] * 2  # the teacher's
+        + [("decoder's layers", True)] * layers
+    )
+    assert torch.equal(loss, total(plain(**batch, noise_seed=1)))
+    assert list(model.state_dict()) == list(plain.state_dict())
+    copied = copy.deepcopy(model)
+    assert torch.equal(total(copied(**batch, noise_seed=1)), loss)
+    chosen.clear()
+    model.eval().extract_features(batch["source"])
+    assert chosen == []
+    model(**batch)
+    assert chosen == [("transformer blocks", False)] * 2
 
 
 def test_channel_deviation__by_hand():
     values = torch.tensor([[0.0, 5.0], [2.0, 5.0]])  # variances 2 and 0
     expected = (math.sqrt(2 + 1e-6) + math.sqrt(1e-6)) / 2
     assert channel_deviation(values).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_channel_deviation__is_that_of_the_variance(dtype):
+    torch.manual_seed(0)
+    values = (torch.randn(500, 6) * torch.arange(1.0, 7) + 2).to(dtype)
+    result = channel_deviation(values)
+    assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    expected = (values.double().var(dim=0) + 1e-6).sqrt().mean()
+    assert result.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_amp__runs_in_mixed_precision(make_model, batch):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from eat_plugin.modules.decoders import ConvDecoder
 
 
-def plain_decoder(decoder, tokens, grid):
+def plain_decoder(decoder, tokens, grid, residual):
     n, length, dim = tokens.shape
     x = tokens.transpose(1, 2).reshape(n, dim, *grid)
     for layer in decoder.blocks:
@@ -16,7 +16,7 @@ def plain_decoder(decoder, tokens, grid):
         y = y[:, :, : grid[0], : grid[1]]
         y = F.layer_norm(y.transpose(1, 3), y.shape[1:2], eps=1e-5).transpose(1, 3)
         y = F.gelu(y)
-        x = y + x if decoder.residual and x.shape == y.shape else y
+        x = y + x if residual and x.shape == y.shape else y
     return decoder.proj(x.reshape(n, -1, length).transpose(1, 2))
 
 
@@ -27,7 +27,7 @@ def test_conv_decoder__equals_the_plain_form(kernel, hidden_dim, residual):
     decoder = ConvDecoder(8, hidden_dim, 3, kernel, 4, residual).double()
     tokens = torch.randn(2, 15, 8, dtype=torch.float64)
     rows = torch.tensor([0, 7, 29, 14])
-    expected = plain_decoder(decoder, tokens, (5, 3)).flatten(0, 1)[rows]
+    expected = plain_decoder(decoder, tokens, (5, 3), residual).flatten(0, 1)[rows]
     assert torch.allclose(decoder(tokens, (5, 3), rows), expected, atol=1e-12)
 
 

@@ -69,6 +69,16 @@ def test_drop_path__drops_whole_sequences_in_training_only():
     assert torch.equal(module.eval()(x), x)
 
 
+def test_drop_path__keeps_the_mean_in_half_precision():
+    torch.manual_seed(0)
+    x = torch.arange(1.0, 101).view(-1, 1, 1).bfloat16()
+    y = DropPath(0.05)(x)
+    kept = y != 0
+    assert 80 < kept.sum() < 100
+    expected = (x.float() / 0.95).bfloat16()  # 1 / 0.95 in bfloat16 is 0.2 % more
+    assert torch.equal(y[kept], expected[kept])
+
+
 def test_mlp__is_linear_gelu_linear():
     block, x = TransformerBlock(8, 2), torch.randn(1, 2, 8)
     assert torch.equal(block.mlp(x), block.mlp.fc2(F.gelu(block.mlp.fc1(x))))

@@ -1,0 +1,245 @@
+"""Compilation: one for all blocks, no trace in the modules, and a way on where it fails."""
+
+import copy
+import logging
+import pickle
+
+import pytest
+import torch
+
+from eat_plugin.modules import compiled, decoders, transformer
+from eat_plugin.modules.compiled import Compiled
+from eat_plugin.modules.decoders import ConvDecoder
+from eat_plugin.modules.transformer import TransformerBlock
+
+GRID = (4, 2)
+
+
+class Backend:
+    """Compiles nothing, and counts how often it is asked to."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.count = 0
+
+    def __call__(self, graph, inputs):
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+        return graph.forward
+
+
+@pytest.fixture
+def set_backend(monkeypatch):
+    """Set the compiler, and forget what others have compiled."""
+
+    def set_it(backend):
+        monkeypatch.setattr(compiled, "BACKEND", backend)
+        return backend
+
+    def forget():
+        torch._dynamo.reset()
+        for function in (transformer.COMPILED, decoders.COMPILED):
+            function.reset()
+
+    monkeypatch.setattr(Compiled, "warned", False)
+    forget()
+    yield set_it
+    forget()
+
+
+def make_blocks(number, **options):
+    """Blocks with weights of their own, and drop path that rises from 0.1."""
+    torch.manual_seed(0)
+    blocks = [
+        TransformerBlock(8, 2, drop_path=0.1 + 0.4 * i / number, **options) for i in range(number)
+    ]
+    return torch.nn.ModuleList(blocks)
+
+
+def run_blocks(blocks, size=3):
+    torch.manual_seed(1)
+    x = first = torch.randn(size, 5, 8, requires_grad=torch.is_grad_enabled())
+    targets = 0
+    for block in blocks:
+        x, target = block(x)
+        targets = targets + target.sum()
+    return first, x.square().sum() + targets
+
+
+def gradients(run, module):
+    x, loss = run(module)
+    loss.backward()
+    return [loss, x.grad, *(p.grad for p in module.parameters())]
+
+
+def run_decoder(decoder):
+    torch.manual_seed(1)
+    x = torch.randn(2, 8, 8, requires_grad=True)
+    return x, decoder(x, GRID, torch.tensor([0, 9])).square().sum()
+
+
+def assert_close(first, second, tolerance=1e-5):
+    for a, b in zip(first, second):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_blocks__one_compilation_serves_all(set_backend, caplog):
+    backend = set_backend(Backend())
+    blocks, plain = make_blocks(12, compiled=True), make_blocks(12)
+    assert_close(gradients(run_blocks, blocks), gradients(run_blocks, plain))
+    assert backend.count == 1
+    run_blocks(blocks)
+    assert backend.count == 1
+    run_blocks(blocks, size=2)  # another shape: static ones
+    assert backend.count == 2
+    assert warnings(caplog) == []
+
+
+def test_blocks__evaluation_is_compiled_for_a_teacher_alone(set_backend):
+    backend = set_backend(Backend())
+    blocks = make_blocks(3, compiled=True).eval()
+    with torch.no_grad():
+        _, expected = run_blocks(blocks)
+        assert backend.count == 0
+        for block in blocks:
+            block.compiled_in_evaluation = True
+        _, loss = run_blocks(blocks)
+    assert backend.count == 1
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
+def test_decoder__one_compilation_serves_all_layers(set_backend, recompute):
+    backend = set_backend(Backend())
+    results = []
+    for is_compiled in (True, False):
+        torch.manual_seed(0)
+        decoder = ConvDecoder(8, 8, 4, 3, 4, recompute=recompute, compiled=is_compiled)
+        results.append(gradients(run_decoder, decoder))
+    assert_close(*results)
+    assert backend.count == 1
+
+
+@pytest.mark.parametrize("recompute", ["gelu", "blocks"])
+def test_blocks__are_compiled_where_they_compute_again(set_backend, recompute):
+    backend = set_backend(Backend())
+    blocks = make_blocks(3, compiled=True, recompute=recompute)
+    assert_close(gradients(run_blocks, blocks), gradients(run_blocks, make_blocks(3)))
+    assert backend.count == 1
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no C++ compiler"), ImportError("no Triton"), OSError("no space left")]
+)
+def test_failure__goes_on_without_and_says_so_once(set_backend, caplog, error):
+    backend = set_backend(Backend(error))
+    blocks = make_blocks(4, compiled=True)
+    plain = gradients(run_blocks, make_blocks(4))
+    for _ in range(2):
+        blocks.zero_grad()
+        assert all(torch.equal(a, b) for a, b in zip(gradients(run_blocks, blocks), plain))
+    decoder = ConvDecoder(8, 8, 2, 3, 4, compiled=True)
+    gradients(run_decoder, decoder)
+    assert backend.count == 2  # once for the blocks, once for the decoder
+    (message,) = warnings(caplog)
+    assert message == (
+        "model.compile: the transformer blocks run without being compiled, slower and with the "
+        f"same result: {type(error).__name__}: {error}"
+    )
+
+
+def test_failure__of_backward_is_found_in_time(set_backend, caplog):
+    def fail_in_backward(graph, inputs):
+        from functorch.compile import make_boxed_func
+        from torch._dynamo.backends.common import aot_autograd
+
+        def refuse(graph, inputs):
+            raise RuntimeError("backward cannot be compiled")
+
+        forward = aot_autograd(
+            fw_compiler=lambda graph, _: make_boxed_func(graph.forward), bw_compiler=refuse
+        )
+        return forward(graph, inputs)
+
+    set_backend(fail_in_backward)
+    results = [gradients(run_blocks, make_blocks(2, compiled=flag)) for flag in (True, False)]
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert "backward cannot be compiled" in warnings(caplog)[0]
+
+
+def test_failure__an_old_pytorch(set_backend, caplog, monkeypatch):
+    backend = set_backend(Backend())
+    monkeypatch.setattr(compiled, "OLDEST_TORCH", (99, 0))
+    gradients(run_blocks, make_blocks(2, compiled=True))
+    assert backend.count == 0
+    assert "it takes PyTorch 99.0 or later" in warnings(caplog)[0]
+
+
+def test_shapes__beyond_a_number_are_not_compiled(set_backend, caplog, monkeypatch):
+    backend = set_backend(Backend())
+    monkeypatch.setattr(compiled, "MOST_KINDS", 2)
+    blocks = make_blocks(2, compiled=True)
+    for size in (1, 2, 3, 4, 2):
+        run_blocks(blocks, size)
+    assert backend.count == 2
+    (message,) = warnings(caplog)
+    assert "more than 2 shapes of input" in message
+
+
+def test_shapes__pytorch_s_own_limit_is_not_met(set_backend, monkeypatch):
+    backend = set_backend(Backend())
+    blocks = make_blocks(1, compiled=True)
+    for size in range(1, 13):  # it is 8
+        run_blocks(blocks, size)
+    assert backend.count == 12
+
+
+def test_trial__leaves_no_trace(set_backend):
+    set_backend(Backend())
+    blocks = make_blocks(1, compiled=True, dropout=0.5)
+    state = torch.get_rng_state()
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    torch.set_rng_state(state)
+    transformer.COMPILED.choose(blocks[0], x, None, None, None)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert x.grad is None
+    assert all(p.grad is None for p in blocks.parameters())
+
+
+def test_modules__stay_what_they_are(set_backend):
+    set_backend(Backend())
+    block, plain = make_blocks(1, compiled=True), make_blocks(1)
+    run_blocks(block)
+    assert list(block.state_dict()) == list(plain.state_dict())
+    assert [name for name, _ in block.named_modules()] == [n for n, _ in plain.named_modules()]
+    for copied in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
+        assert torch.equal(run_blocks(copied)[1], run_blocks(block)[1])
+        assert copied[0].compiled
+
+
+def test_tracing__sees_the_plain_function(set_backend):
+    backend = set_backend(Backend())
+    block = TransformerBlock(8, 2, compiled=True)
+    x = torch.randn(2, 5, 8)
+    exported = torch.export.export(block, (x,), strict=False).module()
+    assert backend.count == 0
+    assert_close(exported(x), block(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
+def test_inductor__computes_the_same(set_backend, caplog, recompute):
+    options = {"recompute": recompute, "compiled": True}
+    results = [gradients(run_blocks, make_blocks(2, **o)) for o in (options, {})]
+    assert_close(*results)
+    results = []
+    for option in (options, {}):
+        torch.manual_seed(0)
+        results.append(gradients(run_decoder, ConvDecoder(8, 8, 2, 3, 4, **option)))
+    assert_close(*results)
+    assert warnings(caplog) == []
