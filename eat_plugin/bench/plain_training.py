@@ -6,18 +6,23 @@ fairseq's own modules average the teacher, clip gradients and step.
 
 In this file:
     compute_losses    the losses of a batch
+    transform         a block
     PlainUpdate       whole updates: losses, gradients, clipping, Adam, teacher
+    make_adam         fairseq's optimizer
+    descend           gradients, clipping, and a step of any optimizer of fairseq
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from fairseq.modules import EMAModule, EMAModuleConfig
-from fairseq.optim.adam import Adam
-from fairseq.utils import clip_grad_norm_
+from fairseq.optim import FairseqOptimizer, FP16Optimizer
+from fairseq.optim.adam import FairseqAdam
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -113,12 +118,17 @@ def decode(decoder: Any, x: Tensor) -> Tensor:
 class PlainUpdate:
     """Updates a copy of a model, the plain way.
 
+    In half precision the optimizer keeps float32 copies of the parameters, as fairseq's fp16 and
+    bf16 modes do.
+
     Args:
         model: the model; it stays as it is.
         lr: learning rate.
         decay: of the teacher.
         clip_norm: bound of the gradients' norm; None for no bound.
         eps: of Adam.
+        device: of the copy; None for the model's.
+        dtype: of the copy; None for the model's.
     """
 
     def __init__(
@@ -128,17 +138,19 @@ class PlainUpdate:
         decay: float,
         clip_norm: float | None,
         eps: float = 1e-8,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.model = copy.deepcopy(model).train()
+        self.model = copy.deepcopy(model)
+        self.model.teacher = None
+        self.model.to(device=device, dtype=dtype).train()
         average = nn.ModuleDict(
             {"modality_encoders": self.model.modality_encoders, "blocks": self.model.blocks}
         )
         precise = next(average.parameters()).dtype == torch.float64
         self.average = EMAModule(average, EMAModuleConfig(ema_decay=decay, ema_fp32=not precise))
         self.source = average
-        self.optimizer = Adam(
-            self.model.parameters(), lr=lr, betas=(0.9, 0.95), eps=eps, weight_decay=0.05
-        )
+        self.optimizer = make_adam(self.model, lr, eps)
         self.clip_norm = clip_norm
         self.updates = 0
 
@@ -152,14 +164,53 @@ class PlainUpdate:
 
     def step(self, source: Tensor, mask: Tensor) -> float:
         """Do one update; return the loss, over the number of hidden patches."""
+        weight = next(self.model.parameters())
+        source, mask = source.to(weight), mask.to(weight.device)
         if self.updates:
             self.average.step(self.source)
         losses, size = compute_losses(self.model, self.teacher, source, mask)
         loss = torch.stack([value.sum() for value in losses.values()]).sum() / size
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.clip_norm is not None:
-            clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
         self.updates += 1
-        return float(loss.detach())
+        return descend(self.optimizer, loss, self.clip_norm)
+
+
+def make_adam(model: nn.Module, lr: float, eps: float = 1e-8) -> FairseqOptimizer:
+    """Make fairseq's Adam for a model, in half precision over float32 copies of its parameters.
+
+    Args:
+        model: some of its parameters may have a scale of the learning rate, see
+            ``models.param_groups``.
+        lr: learning rate.
+        eps: floor of Adam's denominator.
+    """
+    options = {
+        "adam_betas": [0.9, 0.95], "adam_eps": eps, "weight_decay": 0.05, "lr": [lr],
+        "use_old_adam": True, "fp16_adam_stats": False,
+    }  # fmt: skip
+    # A window for a scale of the loss has to be named; bfloat16 has none.
+    cfg = OmegaConf.create({"optimizer": options, "common": {"bf16": True, "fp16_scale_window": 1}})
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if parameters[0].dtype != torch.bfloat16:
+        return FairseqAdam(cfg.optimizer, _group(parameters, lr))
+    copies = FP16Optimizer.build_fp32_params(None, parameters, flatten=False)
+    adam = FairseqAdam(cfg.optimizer, _group(copies, lr))
+    return FP16Optimizer(cfg, parameters, adam, copies)
+
+
+def _group(parameters: Iterable[Any], lr: float) -> list[dict[str, Any]]:
+    """Put parameters of the same learning rate together."""
+    groups: dict[float, list[Any]] = {}
+    for parameter in parameters:
+        overrides = getattr(parameter, "optim_overrides", {}).get("optimizer", {})
+        groups.setdefault(overrides.get("lr_scale", 1.0), []).append(parameter)
+    return [{"params": group, "lr": lr * scale} for scale, group in groups.items()]
+
+
+def descend(optimizer: FairseqOptimizer, loss: Tensor, clip_norm: float | None) -> float:
+    """Take a step down the gradient of a loss, as fairseq's trainer does; return the loss."""
+    optimizer.zero_grad()
+    optimizer.backward(loss)
+    if clip_norm is not None:
+        optimizer.clip_grad_norm(clip_norm)
+    optimizer.step()
+    return float(loss.detach())

@@ -4,106 +4,173 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
+import logging
 import os
 import platform
 import tempfile
+import warnings
 from pathlib import Path
+from typing import Any
 
+import fairseq
 import torch
 
-from eat_plugin.bench import front_end, training
-from eat_plugin.bench.timing import Comparison, compare
+from eat_plugin.bench.cases import CPU, CUDA, ROWS, Row
+from eat_plugin.bench.goals import GOALS
+from eat_plugin.bench.table import format_table
+from eat_plugin.bench.timing import Comparison, Place, compare
 from eat_plugin.cli import progress, say
 
-CASES = {**front_end.CASES, **training.CASES}
 NAME = "bench"
 HELP = "time this package beside plain forms of the same computations"
+
+
+def _names(device: str) -> list[str]:
+    return [name for name, row in ROWS.items() if device in row.devices]
+
+
 EXAMPLE = f"""
 examples:
   eat bench
   eat bench log_mel load_flac --rounds 200
+  eat bench --device cuda
   eat bench --json > bench.json
 
 Each computation runs in two forms, in turn, in one process: ours, and a plain one that reads as its
 definition (eat_plugin/bench/plain*.py). Times are medians, ratios are medians of the ratios of the
-rounds: what else the machine does falls on both. The results of both are compared.
+rounds: what else the machine does falls on both. The results of both are compared: what is shown is
+the largest difference, over the largest value. The model of all but the tiny cases is base; it
+computes in float32 on the CPU and in bfloat16 on a GPU.
 
-cases: {", ".join(CASES)}
+cases on the CPU:
+  {", ".join(_names(CPU))}
+cases on a GPU (--device cuda):
+  {", ".join(_names(CUDA))}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = EXAMPLE
-    parser.add_argument("cases", metavar="CASE", nargs="*", help="what to time (default: all)")
+    parser.add_argument(
+        "cases", metavar="CASE", nargs="*", help="what to measure (default: all of the device)"
+    )
+    parser.add_argument(
+        "--device", choices=(CPU, CUDA), default=CPU, help="where (default: %(default)s)"
+    )
     parser.add_argument(
         "--rounds",
         metavar="N",
         type=int,
         default=50,
-        help="calls of each form, fewer of updates (default: %(default)s)",
+        help="calls of each form; on the CPU fewer of what takes long (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",
         metavar="N",
         type=int,
-        default=1,
-        help="threads of PyTorch; a data worker has one (default: %(default)s)",
+        help="threads of PyTorch (default: 1 for what a data worker does, all cores for models)",
     )
+    parser.add_argument("--compile", action="store_true", help="compile models of ours")
     parser.add_argument("--json", action="store_true", help="write JSON, with the machine named")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time the cases and print a table.
+    """Measure the cases and print a table.
 
     Returns:
         0.
 
     Raises:
-        ValueError: An option makes no sense, or there is no such case.
+        ValueError: An option makes no sense, there is no such case, or no such device.
     """
-    for name in args.cases:
-        if name not in CASES:
-            raise ValueError(f"there is no case {name!r}; choose from {', '.join(CASES)}")
-    for option in ("rounds", "threads"):
-        if getattr(args, option) < 1:
-            raise ValueError(f"--{option} must be at least 1, got {getattr(args, option)}")
+    _check(args)
+    for name in ("fairseq.trainer", "eat_plugin.tasks"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
+    names = args.cases or _names(args.device)
     try:
-        measured = [
-            measure(name, args.rounds) for name in progress(args.cases or list(CASES), "timing", "")
-        ]
+        measured = {name: measure(name, args) for name in progress(names, "measuring", "")}
     finally:
         torch.set_num_threads(before)
-    machine = describe_machine(args.threads)
+    if args.device == CPU and not args.cases:
+        measured = {name: measured.get(name) or _leave_out(name) for name in ROWS}
+    machine = describe_machine(args)
+    comparisons = list(measured.values())
     if args.json:
-        results = [dataclasses.asdict(comparison) for comparison in measured]
+        results = [_as_dictionary(comparison) for comparison in comparisons]
         say(json.dumps({"machine": machine, "rounds": args.rounds, "results": results}, indent=2))
         return 0
     say(", ".join(f"{key} {value}" for key, value in machine.items()))
-    say(f"\n{'plain ms':>9} {'ours ms':>9} {'ratio':>6} {'difference':>10}")
-    for comparison in measured:
-        say(format_row(comparison))
+    say("")
+    for line in format_table(comparisons):
+        say(line)
     return 0
 
 
-def measure(name: str, rounds: int) -> Comparison:
-    """Prepare a case and time it."""
-    with tempfile.TemporaryDirectory() as folder:
-        return compare(name, CASES[name](Path(folder)), rounds)
+def _check(args: argparse.Namespace) -> None:
+    for name in args.cases:
+        if name not in ROWS:
+            raise ValueError(f"there is no case {name!r}; choose from {', '.join(ROWS)}")
+        if args.device not in ROWS[name].devices:
+            raise ValueError(f"the case {name!r} runs on {ROWS[name].devices[0]} only")
+    for option in ("rounds", "threads"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise ValueError(f"--{option} must be at least 1, got {value}")
+    if args.device == CUDA and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but PyTorch finds no GPU; choose cpu")
 
 
-def describe_machine(threads: int) -> dict[str, str]:
+def measure(name: str, args: argparse.Namespace) -> Comparison:
+    """Prepare a case and measure it."""
+    row = ROWS[name]
+    torch.set_num_threads(args.threads or _threads_of(row))
+    device = torch.device(args.device)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"fairseq\.")
+        place = Place(Path(folder), device, args.compile)
+        comparison = compare(name, row.prepare(place), args.rounds, device)
+    if args.device == CUDA:
+        gc.collect()  # fairseq's trainer is part of a cycle
+        torch.cuda.empty_cache()
+    return comparison
+
+
+def _threads_of(row: Row) -> int:
+    return (os.cpu_count() or 1) if row.has_model else 1
+
+
+def _leave_out(name: str) -> Comparison:
+    return Comparison(name, ROWS[name].what)
+
+
+def _as_dictionary(comparison: Comparison) -> dict[str, Any]:
+    goals = [
+        {**goal._asdict(), "reached": goal.is_reached(comparison)}
+        for goal in GOALS.get(comparison.name, ())
+    ]
+    return {**dataclasses.asdict(comparison), "goals": goals}
+
+
+def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     """Say what the figures were measured on."""
-    return {
+    cores = str(os.cpu_count())
+    machine = {
         "processor": _processor(),
-        "cores": str(os.cpu_count()),
+        "cores": cores,
+        "threads": str(args.threads or f"1 (models: {cores})"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "threads": str(threads),
+        "fairseq": fairseq.__version__,
     }
+    if args.device == CUDA:
+        machine["GPU"] = torch.cuda.get_device_name()
+        machine["CUDA"] = str(torch.version.cuda)
+    machine["compile"] = "yes" if args.compile else "no"
+    return machine
 
 
 def _processor() -> str:
@@ -113,12 +180,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def format_row(comparison: Comparison) -> str:
-    """Write a comparison as a line of the table."""
-    difference = "random" if comparison.difference is None else f"{comparison.difference:.1e}"
-    return (
-        f"{comparison.plain_ms:9.3f} {comparison.ours_ms:9.3f} {comparison.ratio:6.2f} "
-        f"{difference:>10}  {comparison.what}"
-    )

@@ -1,12 +1,14 @@
-"""`eat bench`: both forms give the same, and the times are those of the calls."""
+"""`eat bench`: both forms give the same, and what was measured is told."""
 
 import json
 
 import pytest
 import torch
 
-from eat_plugin.bench import plain, timing
+from eat_plugin.bench import cases, plain, timing
+from eat_plugin.bench.cases import ROWS
 from eat_plugin.bench.front_end import CASES
+from eat_plugin.cli import bench as command
 from eat_plugin.cli import main
 from eat_plugin.masking import MaskSpec, draw_masks
 
@@ -36,58 +38,114 @@ def test_plain_masks__hide_as_many_as_ours():
     assert hidden.tolist() == draw_masks(spec, 50).sum(dim=1).tolist()
 
 
-def test_compare__takes_medians_of_calls_in_turn(monkeypatch):
-    calls, clock = [], [0.0]
-    seconds = {"plain": iter([9, 4, 6, 2]), "ours": iter([9, 1, 3, 2])}
-
-    def form(name):
-        def call():
-            calls.append(name)
-            clock[0] += next(seconds[name])
-            return torch.tensor([1.0, 2.0 + len(calls)])
-
-        return call
-
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    case = timing.Case("what", form("plain"), form("ours"), clips=6, most_rounds=3)
-    got = timing.compare("x", case, rounds=9)
-    assert calls == ["plain", "ours"] * 4  # the first round does not count
-    assert (got.plain_ms, got.ours_ms, got.ratio) == (4000, 2000, 2)
-    assert (got.difference, got.clips_a_second) == (1, 3)
-    assert (got.name, got.what) == ("x", "what")
-
-
 def test_bench__table_and_json(capsys):
     assert main(["bench", "masks", "log_mel", "--rounds", "1"]) == 0
     machine, _, heading, masks, log_mel = capsys.readouterr().out.splitlines()
     assert machine.startswith("processor ")
-    assert heading.split() == ["plain", "ms", "ours", "ms", "ratio", "difference"]
-    assert masks.split()[3:5] == ["random", "16"]
-    assert float(log_mel.split()[3]) < 1e-5
+    assert "threads 1 (models: " in machine
+    columns = ["plain", "ours", "unit", "ratio", "at", "least", "aim", "clips/s", "difference"]
+    assert heading.split() == [*columns, "what"]
+    assert masks.split()[4:6] == ["6x", "8x"]
+    assert masks.split()[7:9] == ["-", "masks:"]
+    assert 0 < float(log_mel.split()[7]) < 1e-5
     assert main(["bench", "masks", "--rounds", "2", "--json"]) == 0
     got = json.loads(capsys.readouterr().out)
     assert got["machine"]["torch"] == torch.__version__
     (result,) = got["results"]
-    assert result["name"] == "masks"
-    assert result["difference"] is None
-    assert result["ratio"] > 0
+    assert (result["name"], result["unit"], result["difference"]) == ("masks", "ms", None)
+    assert result["plain"] > 0
+    assert result["plain_mib"] is result["mfu"] is None
+    (goal,) = result["goals"]
+    assert goal["at_least"] == 6
+    assert goal["reached"] == (result["ratio"] >= 6)
+
+
+def test_bench__tells_what_only_a_gpu_can_measure(capsys, monkeypatch):
+    rows = {name: ROWS[name] for name in ("masks", "train_base_12")}
+    for module in (command, cases):
+        monkeypatch.setattr(module, "ROWS", rows)
+    assert main(["bench", "--rounds", "1"]) == 0
+    *_, masks, train = capsys.readouterr().out.splitlines()
+    assert "not measured" in train
+    assert "not measured" not in masks
+    assert train.endswith("train_base_12: train base: 12 x 16 clones of 10 s, bfloat16")
+    assert main(["bench", "--rounds", "1", "--json"]) == 0
+    train = json.loads(capsys.readouterr().out)["results"][1]
+    assert train["name"] == "train_base_12"
+    assert {train[name] for name in ("plain", "ours", "ratio", "clips_a_second", "mfu")} == {None}
+    assert [goal["reached"] for goal in train["goals"]] == [None, None]
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The number of threads that each case found, by its name."""
+    seen = {}
+
+    def look(name):
+        def prepare(place):
+            seen[name] = torch.get_num_threads()
+            return timing.Count(name, "things", 2, 1)
+
+        return prepare
+
+    rows = {
+        "worker": cases.Row(look("worker"), has_model=False), "model": cases.Row(look("model")),
+    }  # fmt: skip
+    monkeypatch.setattr(command, "ROWS", rows)
+    monkeypatch.setattr(command.os, "cpu_count", lambda: 3)
+    return seen
+
+
+def test_bench__models_take_all_cores(threads, capsys):
+    before = torch.get_num_threads()
+    assert main(["bench"]) == 0
+    assert threads == {"worker": 1, "model": 3}
+    assert main(["bench", "--threads", "2"]) == 0
+    assert threads == {"worker": 2, "model": 2}
+    assert torch.get_num_threads() == before
+
+
+def test_bench__options_reach_the_case(capsys, monkeypatch):
+    places = []
+
+    def prepare(place):
+        places.append(place)
+        return timing.Count("it", "things", 2, 1)
+
+    monkeypatch.setattr(command, "ROWS", {"it": cases.Row(prepare)})
+    assert main(["bench", "--compile"]) == 0
+    (place,) = places
+    assert place.options == {"compile": True}
+    assert (place.device.type, place.dtype) == ("cpu", torch.float32)
+    on_gpu = timing.Place(place.folder, torch.device("cuda"))
+    assert (on_gpu.precision, on_gpu.options) == ("bfloat16", {})
+
+
+def test_bench__help_names_the_cases_of_each_device(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    text = capsys.readouterr().out.replace(",", " ").split("cases on the CPU:")[1]
+    on_cpu, on_gpu = (part.split() for part in text.split("cases on a GPU (--device cuda):"))
+    assert "log_mel" in on_cpu
+    assert "train_base_12" not in on_cpu
+    assert "train_base_12" in on_gpu
+    assert "log_mel" not in on_gpu
+    assert {*on_cpu, *on_gpu} == set(ROWS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--device", "cuda"], "--device is cuda, but PyTorch finds no GPU; choose cpu"),
+        (["masks", "--device", "cuda"], "the case 'masks' runs on cpu only"),
+        (["train_base_12"], "the case 'train_base_12' runs on cuda only"),
         (["nothing"], "there is no case 'nothing'; choose from resample,"),
         (["masks", "--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["masks", "--threads", "0"], "--threads must be at least 1"),
     ],
 )
-def test_bench__mistakes_in_one_line(capsys, arguments, message):
+def test_bench__mistakes_in_one_line(capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith(f"eat bench: error: {message}")
-
-
-def test_bench__leaves_the_number_of_threads(capsys):
-    before = torch.get_num_threads()
-    main(["bench", "masks", "--rounds", "1", "--threads", str(before + 1)])
-    assert torch.get_num_threads() == before

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from eat_plugin.bench.plain_training import PlainUpdate, compute_losses
-from eat_plugin.bench.training import Update, make_model
+from eat_plugin.bench import training
+from eat_plugin.bench.plain_training import PlainUpdate, compute_losses, descend, make_adam
+from eat_plugin.bench.timing import Place
+from eat_plugin.bench.training import Update, make_model, make_optimizer, start_without_noise
 from eat_plugin.masking import MaskSpec, draw_masks
 
 SMALL = {
@@ -50,3 +52,58 @@ def test_plain_losses__are_the_models():
     assert result["losses"].keys() == expected.keys()
     for name, loss in expected.items():
         torch.testing.assert_close(result["losses"][name], loss, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [make_adam, make_optimizer])
+def test_descend__clips_and_steps(make):
+    model = torch.nn.Linear(3, 1, bias=False)
+    optimizer = make(model, 0.5)
+    before = model.weight.clone()
+    loss = 100 * model(torch.ones(1, 3)).sum()
+    assert descend(optimizer, loss, 2.0) == float(loss.detach())
+    assert model.weight.grad.norm() == pytest.approx(2.0, rel=1e-5)
+    assert (before - model.weight).tolist()[0] == pytest.approx([0.5] * 3, abs=0.05)
+
+
+def test_first_step__alone_is_without_noise():
+    model = make_model(SMALL, 128)
+    seen = []
+
+    def step():
+        seen.append(model.patch_encoder.cfg.mask_noise_std)
+        return 0.0
+
+    call = start_without_noise(model, step)
+    for _ in range(3):
+        call()
+    assert seen == [0, 0.01, 0.01]
+
+
+@pytest.fixture
+def small_sizes(monkeypatch):
+    """Small models for the cases; the options that they were made with."""
+    made = []
+
+    def make(options, frames):
+        made.append(options)
+        return make_model(options, frames)
+
+    monkeypatch.setitem(training.SIZES, "base", SMALL)
+    monkeypatch.setattr(training, "FRAMES", 64)
+    monkeypatch.setattr(training, "make_model", make)
+    return made
+
+
+def test_case__compares_first_losses(small_sizes, tmp_path):
+    case = training.CASES["update_base"](Place(tmp_path, torch.device("cpu")))
+    assert case.what == "update base: 1 x 3 clones of 10 s, float32"
+    assert case.ours() == pytest.approx(case.plain(), rel=1e-6)
+    assert case.ours() != pytest.approx(case.ours(), rel=1e-3)
+
+
+def test_case__compiles_ours_alone(small_sizes, tmp_path):
+    case = training.CASES["update_base"](Place(tmp_path, torch.device("cpu"), compile=True))
+    case.plain.prepare()
+    assert small_sizes == [SMALL]
+    case.ours.prepare()
+    assert small_sizes == [SMALL, {**SMALL, "compile": True}]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from statistics import mean
 
 import pytest
 
@@ -9,23 +10,46 @@ FACTOR = 1.5  # by which the regression loss of one patch falls
 # Targets have variance 1 in each of 192 channels: predicting 0 costs 192 / sqrt(192) a patch.
 BEST_GUESS = 192**0.5
 LEAST_TARGET_VAR = 0.5
+LOSSES = ("loss", "loss_regression", "loss_cls", "loss_recon")
 
 
-@pytest.mark.slow
-def test_esc10__tiny_learns_without_collapse(trainer, shared):
+def pretrain_tiny(trainer, shared, *overrides, name="run"):
+    """Train on ESC-10 in float32, or as the overrides say; return what was logged, line by line."""
     from eat_plugin.cli import main
 
     data = trainer.folder / "esc10"
     assert main(["manifest", str(shared / "data" / "esc10" / "audio"), "--out", str(data)]) == 0
-    output = trainer.succeed(
-        "common.cpu=true", "common.fp16=false", f"task.data={data}", "optimization.max_update=400",
-        config=("pretrain", "size=tiny"),
+    process = trainer.start(
+        "common.cpu=true", "common.fp16=false", f"task.data={data}", *overrides,
+        config=("pretrain", "size=tiny"), name=name,
     )  # fmt: skip
+    output, _ = process.communicate(timeout=1800)  # minutes, but for a machine that is busy
+    assert process.returncode == 0, output[-5000:]
     found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
-    lines = [json.loads(line) for line in found]
+    return [json.loads(line) for line in found]
+
+
+@pytest.mark.slow
+def test_esc10__tiny_learns_without_collapse(trainer, shared):
+    lines = pretrain_tiny(trainer, shared, "optimization.max_update=400")
     assert int(lines[-1]["num_updates"]) == 400
     first, last = (float(lines[i]["loss_regression"]) for i in (0, -1))
     assert first / last > FACTOR, (first, last)
     assert last < 0.85 * BEST_GUESS
     assert min(float(line["target_var"]) for line in lines) > LEAST_TARGET_VAR
     assert lines[-1]["skipped_clips"] == "0"
+
+
+@pytest.mark.slow
+def test_esc10__bfloat16_ends_where_float32_does(trainer, shared):
+    """The mean of the last 20 of 200 updates, of the loss and of each of its terms."""
+    options = ["optimization.max_update=200", "common.log_interval=1", "checkpoint.no_save=true"]
+    precise = pretrain_tiny(trainer, shared, *options, name="float32")
+    rounded = pretrain_tiny(trainer, shared, *options, "common.bf16=true", name="bfloat16")
+    assert [int(line["num_updates"]) for line in rounded] == list(range(1, 201))
+    assert len(precise) == len(rounded)
+    for name in LOSSES:
+        expected, found = ([float(line[name]) for line in lines] for lines in (precise, rounded))
+        assert found[0] != expected[0], name  # else it was not trained in another precision
+        assert mean(found[-20:]) == pytest.approx(mean(expected[-20:]), rel=0.02), name
+        assert mean(expected[-20:]) < 0.95 * expected[0], name

@@ -1,0 +1,165 @@
+"""The cases of `eat bench` that train through fairseq's trainer, as `fairseq-hydra-train` does.
+
+In this file:
+    load_config       config/pretrain.yaml, as fairseq completes it
+    TrainerUpdate     whole updates of one batch, from host memory to the trainer's log
+    make_batch        such a batch
+    training          makes a case
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+import soundfile
+import torch
+from fairseq import tasks
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
+from fairseq.trainer import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from ..data.manifest import write_manifest
+from ..models.eat import EatModel
+from .flops import update_flops
+from .front_end import write_clip
+from .plain_training import PlainUpdate
+from .timing import Case, Form, Place
+from .training import start_without_noise
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+def load_config(size: str, overrides: Sequence[str]) -> DictConfig:
+    """Read config/pretrain.yaml with a size, and complete it as fairseq does.
+
+    Args:
+        size: tiny, base or large.
+        overrides: as on a command line, ``common.bf16=true``.
+
+    Raises:
+        ValueError: if the configurations are not there.
+    """
+    if not CONFIG.is_dir():
+        raise ValueError(
+            f"there is no folder {CONFIG}, which this case reads; run it from a checkout"
+        )
+    given: Any = OmegaConf.load(CONFIG / "pretrain.yaml")
+    for name in ("defaults", "hydra"):
+        del given[name]
+    cfg: Any = OmegaConf.structured(FairseqConfig())
+    OmegaConf.set_struct(cfg, False)
+    cfg = OmegaConf.merge(
+        cfg, given, OmegaConf.load(CONFIG / "size" / f"{size}.yaml"),
+        OmegaConf.from_dotlist(list(overrides)),
+    )  # fmt: skip
+    add_defaults(cfg)
+    settled: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return OmegaConf.create(settled)
+
+
+class TrainerUpdate:
+    """Updates a model with the same batch again and again, through fairseq's trainer.
+
+    Args:
+        cfg: of the run.
+        task: of ``cfg.task``, with a data set `train`.
+        batch: what a data worker would hand over.
+    """
+
+    def __init__(self, cfg: DictConfig, task: FairseqTask, batch: dict[str, Any]) -> None:
+        self.model = build_model(cfg, task)
+        self.trainer = Trainer(cfg, task, self.model, task.build_criterion(cfg.criterion))
+        # In each update it would reset the peak of memory, which is to be measured.
+        self.trainer.cuda_env = None
+        self.trainer.begin_epoch(1)
+        self.batch = batch
+
+    def step(self) -> float:
+        """Do one update; return the loss, over the number of hidden patches."""
+        self.trainer.train_step([self.batch])
+        return float(metrics.get_meter("train", "loss").val)  # what it returns is rounded
+
+
+def build_model(cfg: DictConfig, task: FairseqTask) -> EatModel:
+    """Build the model of a run; its weights are always the same."""
+    torch.manual_seed(cfg.common.seed)
+    return task.build_model(cfg.model)
+
+
+def make_batch(cfg: DictConfig, task: FairseqTask, folder: Path) -> dict[str, Any]:
+    """Make a batch of a run as its data workers do: one clip again and again, the masks differ."""
+    clip = write_clip(folder, "wav")
+    write_manifest(folder / "train.tsv", folder, [(clip.name, soundfile.info(clip).frames)])
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    samples = []
+    for epoch in range(1, cfg.dataset.batch_size + 1):
+        dataset.set_epoch(epoch)
+        samples.append(dataset[0])
+    return dataset.collater(samples)
+
+
+def training(
+    size: str, clips: int, overrides: Sequence[str] = (), rounds: int = 1000
+) -> Callable[[Place], Case]:
+    """Return the case of whole updates through fairseq's trainer.
+
+    Args:
+        size: of the model, as in config/size.
+        clips: of an update.
+        overrides: of the configuration.
+        rounds: updates at most.
+    """
+
+    def prepare(place: Place) -> Case:
+        cfg = load_config(size, [*run_options(place, clips), *overrides])
+        task = tasks.setup_task(cfg.task)
+        batch = make_batch(cfg, task, place.folder)
+        source, mask = (batch["net_input"][name] for name in ("source", "precomputed_mask"))
+
+        def make_plain() -> Callable[[], float]:
+            model, optimization = build_model(cfg, task), cfg.optimization
+            plain = PlainUpdate(
+                model, optimization.lr[0], cfg.model.ema_decay, optimization.clip_norm,
+                device=place.device, dtype=place.dtype,
+            )  # fmt: skip
+            return start_without_noise(plain.model, lambda: plain.step(source, mask))
+
+        def make_ours() -> Callable[[], float]:
+            ours = TrainerUpdate(cfg, task, batch)
+            return start_without_noise(ours.model, ours.step)
+
+        patch = cfg.model.modalities.image.patch_size
+        grid = (source.size(2) // patch, source.size(3) // patch)
+        return Case(
+            describe(size, clips, cfg.model.clone_batch, cfg.task.target_length, place.precision),
+            Form(make_plain),
+            Form(make_ours),
+            clips=clips,
+            most_rounds=rounds,
+            flops=None if place.dtype == torch.float32 else clips * update_flops(cfg.model, grid),
+        )
+
+    return prepare
+
+
+def describe(size: str, clips: int, clones: int, frames: int, precision: str) -> str:
+    """Say in a few words what a case is."""
+    return f"train {size}: {clips} x {clones} clones of {frames / 100:.0f} s, {precision}"
+
+
+def run_options(place: Place, clips: int) -> list[str]:
+    """Return options of a run on one device, in the precision of a place."""
+    half = str(place.dtype == torch.bfloat16).lower()
+    return [
+        f"common.cpu={place.device.type == 'cpu'}", "common.fp16=false", f"common.bf16={half}",
+        f"common.memory_efficient_bf16={half}", "distributed_training.distributed_world_size=1",
+        f"checkpoint.save_dir={place.folder}", f"task.data={place.folder}", "task.crop=start",
+        "task.norm_mean=-2.1", "task.norm_std=3.9", f"dataset.batch_size={clips}",
+        "model.recon_loss=0", f"model.compile={str(place.compile).lower()}",
+    ]  # fmt: skip

@@ -1,0 +1,152 @@
+"""What is measured of two forms, and whether it is what was hoped for."""
+
+import pytest
+import torch
+
+from eat_plugin.bench import gpus, timing
+from eat_plugin.bench.goals import GOALS, Goal
+from eat_plugin.bench.table import format_table
+from eat_plugin.bench.timing import Case, Comparison, Count, Form, compare
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+class Forms:
+    """Two forms that take given times on a clock of their own."""
+
+    def __init__(self, monkeypatch, plain, ours):
+        self.calls, self.clock = [], 0.0
+        self.plain, self.ours = self.make("plain", plain), self.make("ours", ours)
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.clock)
+
+    def make(self, name, seconds):
+        seconds = iter(seconds)
+
+        def call():
+            self.calls.append(name)
+            self.clock += next(seconds)
+            return torch.tensor([4.0, -2.0 - len(self.calls)])
+
+        return call
+
+
+def test_compare__takes_medians_of_calls_in_turn(monkeypatch):
+    forms = Forms(monkeypatch, [9, 4, 6, 2], [9, 1, 3, 2])
+    case = Case("what", forms.plain, forms.ours, clips=6, most_rounds=3, flops=8.0)
+    got = compare("x", case, 9, CPU)
+    assert forms.calls == ["plain", "ours"] * 4  # the first round does not count
+    assert (got.plain, got.ours, got.unit, got.ratio) == (4000, 2000, "ms", 2)
+    assert (got.difference, got.clips_a_second) == (1 / 4, 3)
+    assert (got.name, got.what) == ("x", "what")
+    assert (got.plain_mib, got.ours_mib, got.mfu) == (None, None, None)
+
+
+def test_compare__counts_the_first_call_of_what_takes_long(monkeypatch):
+    forms = Forms(monkeypatch, [4, 6], [1, 3])
+    got = compare("x", Case("what", forms.plain, forms.ours, is_long=True), 2, CPU)
+    assert forms.calls == ["plain", "ours"] * 2
+    assert (got.plain, got.ours, got.ratio) == (5000, 2000, 3)
+    assert got.difference == 1 / 4
+
+
+def test_compare__makes_forms_before_their_time_is_taken(monkeypatch):
+    forms = Forms(monkeypatch, [4], [1])
+
+    def make(form):
+        def make_form():
+            forms.clock += 100
+            return form
+
+        return Form(make_form)
+
+    case = Case("what", make(forms.plain), make(forms.ours), same=False, is_long=True)
+    got = compare("x", case, 1, CPU)
+    assert (got.plain, got.ours, got.difference) == (4000, 1000, None)
+
+
+def test_compare__waits_for_a_gpu_and_takes_its_memory(monkeypatch):
+    log, memory = [], {"now": 3 * 2**20, "peak": 0}
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "init", lambda: None)
+    monkeypatch.setattr(cuda, "synchronize", lambda device: log.append("wait"))
+    monkeypatch.setattr(cuda, "memory_allocated", lambda device: memory["now"])
+    monkeypatch.setattr(cuda, "max_memory_allocated", lambda device: memory["peak"])
+    monkeypatch.setattr(cuda, "reset_peak_memory_stats", lambda device: memory.update(peak=0))
+    monkeypatch.setattr(cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+    forms = Forms(monkeypatch, [1] * 6, [0.5] * 6)
+
+    def make(form, mib):
+        def make_form():
+            memory["now"] += mib * 2**20
+
+            def call():
+                log.append("call")
+                memory["peak"] = max(memory["peak"], memory["now"] + 2**20)
+                return form()
+
+            return call
+
+        return Form(make_form)
+
+    case = Case("what", make(forms.plain, 10), make(forms.ours, 5), most_rounds=1, flops=989e12 / 5)
+    got = compare("x", case, 2, CUDA)
+    assert (got.plain_mib, got.ours_mib) == (11, 6)
+    assert got.mfu == pytest.approx(2 / 5)
+    assert log == ["call"] * 2 * timing.WARM_UPS + ["wait", "call", "wait"] * 4
+
+
+def test_compare__takes_counts_as_they_are():
+    got = compare("x", Count("what", "MiB", 6, 4), 9, CPU)
+    assert got == Comparison("x", "what", "MiB", 6, 4, 1.5)
+
+
+def test_peak__is_that_of_the_device(monkeypatch):
+    peaks = {
+        "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12,
+        "NVIDIA A100-SXM4-80GB": 312e12, "Another": None,
+    }  # fmt: skip
+    for name, peak in peaks.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert gpus.peak_of(CUDA) == peak
+    assert gpus.peak_of(CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("goal", "figure", "reached"),
+    [
+        (Goal("ratio", 2, 3), {"ratio": 2.0}, True),
+        (Goal("ratio", 2, 3), {"ratio": 1.9}, False),
+        (Goal("ours", 50, 15), {"ours": 50}, True),
+        (Goal("ours", 50, 15), {"ours": 51}, False),
+        (Goal("clips_a_second", 280, 355), {"clips_a_second": 281}, True),
+        (Goal("ratio", 2, 3), {}, None),
+    ],
+)
+def test_goal__is_reached_on_its_own_side(goal, figure, reached):
+    assert goal.is_reached(Comparison("x", "what", **figure)) is reached
+
+
+def test_table__leaves_out_what_no_row_has():
+    rows = [
+        Comparison("masks", "some masks", "ms", 8.0, 1.0, 8.0, clips_a_second=1000.0),
+        Comparison("train_base_12", "an update"),
+        Comparison("x", "memory", "MiB", 1024.4, 512.0, 2.0008),
+    ]
+    assert [line.split() for line in format_table(rows)] == [
+        ["plain", "ours", "unit", "ratio", "at", "least", "aim", "clips/s", "what"],
+        ["8.000", "1.000", "ms", "8.00", "6x", "8x", "1000", "masks:", "some", "masks"],
+        [
+            "not", "measured", "-", "ms", "-", "280/s,", "2x", "355/s,", "3x", "-",
+            "train_base_12:", "an", "update",
+        ],
+        ["1024", "512", "MiB", "2.00", "-", "-", "-", "x:", "memory"],
+    ]  # fmt: skip
+    gpu = format_table([Comparison("x", "y", plain_mib=70.4, ours_mib=30.0, mfu=0.482)])
+    assert gpu[0].split() == ["plain", "unit", "MFU", "plain", "MiB", "MiB", "what"]
+    assert gpu[1].split() == ["not", "measured", "ms", "48%", "70", "30", "x:", "y"]
+
+
+def test_goals__are_of_cases_that_exist():
+    from eat_plugin.bench.cases import ROWS
+
+    assert set(GOALS) <= set(ROWS)

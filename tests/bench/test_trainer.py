@@ -1,0 +1,95 @@
+"""Whole updates through fairseq's trainer, beside the plain form of them."""
+
+import pytest
+import torch
+
+from eat_plugin.bench import trainer
+from eat_plugin.bench.timing import Place, compare
+
+SMALL = [
+    "task.target_length=64", "model.depth=2", "model.embed_dim=64", "model.num_heads=1",
+    "model.average_top_k_layers=2", "model.clone_batch=3",
+    "model.modalities.image.decoder.decoder_dim=64",
+]  # fmt: skip
+CPU = torch.device("cpu")
+
+
+class HalfPlace(Place):
+    dtype = torch.bfloat16
+
+
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_training__first_losses_agree(size, tmp_path):
+    case = trainer.training(size, 2, SMALL, rounds=3)(Place(tmp_path, CPU))
+    assert case.what == f"train {size}: 2 x 3 clones of 1 s, float32"
+    assert (case.clips, case.most_rounds, case.flops) == (2, 3, None)
+    got = compare("x", case, 1, CPU)
+    assert case.ours.first > 1
+    assert got.difference < 1e-6
+
+
+def test_training__takes_half_precision(tmp_path):
+    place = HalfPlace(tmp_path, CPU)
+    case = trainer.training("base", 2, SMALL)(place)
+    got = compare("x", case, 1, CPU)
+    assert case.flops == 2 * trainer.update_flops(
+        trainer.load_config("base", [*trainer.run_options(place, 2), *SMALL]).model, (4, 8)
+    )
+    assert 0 < got.difference < 1e-2
+
+
+@pytest.fixture
+def update(tmp_path):
+    def make(kind=Place, *overrides):
+        place = kind(tmp_path, CPU)
+        options = [*trainer.run_options(place, 2), *SMALL, *overrides]
+        cfg = trainer.load_config("base", options)
+        task = trainer.tasks.setup_task(cfg.task)
+        return trainer.TrainerUpdate(cfg, task, trainer.make_batch(cfg, task, tmp_path))
+
+    return make
+
+
+def test_trainer__trains(update):
+    ours = update(Place, "lr_scheduler.warmup_updates=1", "optimization.lr=[0.005]")
+    losses = [ours.step() for _ in range(10)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert ours.trainer.get_num_updates() == 10
+    assert ours.model.num_updates == 9  # announced at the start of the last
+    assert ours.trainer.cfg.optimizer._name == "eat_adamw"
+
+
+def test_trainer__is_in_the_precision_of_its_place(update):
+    ours = update(HalfPlace)
+    assert {p.dtype for p in ours.model.parameters()} == {torch.bfloat16}
+    assert type(ours.trainer.optimizer).__name__ == "MemoryEfficientFP16Optimizer"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_trainer__compiles_where_asked_to(tmp_path, compiled):
+    options = trainer.run_options(Place(tmp_path, CPU, compile=compiled), 2)
+    assert trainer.load_config("base", options).model.compile == compiled
+
+
+def test_batch__is_what_a_data_worker_makes(update):
+    batch = update().batch["net_input"]
+    assert batch["source"].shape == (2, 1, 64, 128)
+    masks = batch["precomputed_mask"]
+    assert masks.shape == (6, 32)
+    assert len({tuple(mask.tolist()) for mask in masks}) > 3
+    assert set((masks == 0).sum(dim=1).tolist()) == {batch["num_visible"]}
+    assert batch["noise_seed"] is not None
+
+
+def test_config__is_that_of_the_command_line(tmp_path):
+    cfg = trainer.load_config("base", ["task.data=/data"])
+    assert (cfg.model.depth, cfg.model.clone_batch, cfg.optimization.lr) == (12, 16, [0.0005])
+    assert (cfg.criterion._name, cfg.optimizer.adam_betas) == ("eat_pretraining", [0.9, 0.95])
+    assert cfg.optimization.clip_norm == 4
+    assert cfg.model.modalities.image.embed_dim == 768
+
+
+def test_config__says_where_it_looked(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "CONFIG", tmp_path / "config")
+    with pytest.raises(ValueError, match=r"there is no folder .*config, which this case reads"):
+        trainer.load_config("base", [])

@@ -1,0 +1,84 @@
+"""Updates on a GPU: no wait for it, the CPU's losses, flash attention, compiled or not.
+
+The same code runs on the CPU, as far as that has what is asked of it.
+"""
+
+import contextlib
+
+import pytest
+import torch
+
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+DEVICES = ["cpu", CUDA]
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@contextlib.contextmanager
+def no_waiting(device):
+    """Raise where the host waits for a GPU."""
+    if device == "cpu":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_no_waiting__notices_one():
+    value = torch.ones((), device="cuda")
+    with pytest.raises(RuntimeError, match="synchroniz"), no_waiting("cuda"):
+        value.item()
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("device", DEVICES)
+def test_update__does_not_wait_for_the_gpu(make_step, device, dtype):
+    step = make_step(device, dtype)
+    losses = [step()]  # states are made, libraries are loaded
+    with no_waiting(device):
+        losses += [step() for _ in range(3)]
+    losses = [float(loss) for loss in losses]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_losses__are_those_of_the_cpu(make_step, full_precision, device):
+    expected = make_step("cpu", torch.float32, noise=False)
+    found = make_step(device, torch.float32, noise=False)
+    assert float(found()) == pytest.approx(float(expected()), rel=1e-4)
+    # Adam's first step goes by the signs of gradients, of which some are nothing but rounding.
+    assert float(found()) == pytest.approx(float(expected()), rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("device", DEVICES)
+def test_losses__in_half_precision_are_near_those_of_float32(make_step, device, dtype):
+    expected = make_step("cpu", torch.float32, noise=False)()
+    found = make_step(device, dtype, noise=False)()
+    assert float(found) == pytest.approx(float(expected), rel=0.01)
+
+
+@pytest.mark.gpu
+def test_attention__is_flash_attention(make_step):
+    attention = pytest.importorskip("torch.nn.attention")
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("flash attention takes a GPU of compute capability 8.0")
+    step = make_step("cuda", torch.bfloat16)
+    # Any other kind of attention is an error in here.
+    with attention.sdpa_kernel(attention.SDPBackend.FLASH_ATTENTION):
+        loss = step()
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), CUDA])
+def test_compiled__equals_eager_within_rounding(make_step, device, caplog):
+    eager = make_step(device, torch.bfloat16, noise=False)
+    compiled = make_step(device, torch.bfloat16, noise=False, compile=True)
+    losses = [(float(eager()), float(compiled())) for _ in range(3)]
+    for expected, found in losses:
+        assert found == pytest.approx(expected, rel=0.01)
+    assert "goes on without being compiled" not in caplog.text
