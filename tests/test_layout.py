@@ -16,7 +16,8 @@ WITHOUT_FAIRSEQ = {
     "data.discovery", "data.readers", "data.image_files", "data.images", "data.clip",
     "data.archives", "data.hdf5", "data.members", "data.shards", "data.lengths",
     "data.quality", "data.statistics", "data.wav", "data.cache",
-    "data.cache_folder", "data.cache_shards", "data.transport",
+    "data.cache_folder", "data.cache_shards", "data.transport", "data.memory",
+    "data.resampling",
 }  # fmt: skip
 # Part -> the parts that it may import.
 MAY_IMPORT = {

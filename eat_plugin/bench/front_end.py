@@ -18,6 +18,7 @@ from ..data import features, sources
 from ..data.dataset import ClipDataset
 from ..data.manifest import read_manifest, write_manifest
 from ..data.readers import AudioReader
+from ..data.resampling import resample
 from ..masking import MaskSpec, draw_masks
 from . import plain
 from .timing import Case
@@ -26,6 +27,7 @@ SECONDS = 10  # of every clip
 FRAMES = 1024  # the window that goes with it
 GRID, MASKS = (64, 8), 16  # patches of that window, and masks of a clip
 AUDIOSET = (-4.268, 4.569)  # mean and standard deviation
+BURST = 10  # clips in a row, as a data worker reads them
 
 
 def make_noise(rate: int) -> Tensor:
@@ -44,7 +46,8 @@ def resampling(rate: int) -> Callable[[Path], Case]:
         return Case(
             f"resample {SECONDS} s from {rate / 1000:g} to 16 kHz",
             lambda: plain.resample(clip, rate),
-            lambda: features.resample(clip, rate),
+            lambda: resample(clip, rate),
+            burst=BURST,
         )
 
     return prepare
@@ -57,6 +60,7 @@ def log_mel(folder: Path) -> Case:
         f"log-mel energies of {SECONDS} s",
         lambda: plain.log_mel(clip),
         lambda: features.log_mel(clip),
+        burst=BURST,
     )
 
 
@@ -69,6 +73,7 @@ def masks(folder: Path) -> Case:
         lambda: plain.draw_masks(GRID, MASKS, *options),
         lambda: draw_masks(spec, MASKS),
         same=False,
+        burst=BURST,
     )
 
 
@@ -79,6 +84,7 @@ def read_wav(folder: Path) -> Case:
         f"read {SECONDS} s of 16-bit wav at 32 kHz",
         lambda: plain.read_audio(str(path))[0],
         lambda: sources.read_audio(path)[0],
+        burst=BURST,
     )
 
 
@@ -105,6 +111,7 @@ def loading(ending: str) -> Callable[[Path], Case]:
             f"load {SECONDS} s of {ending} at 32 kHz: read, resample, log-mel, {MASKS} masks",
             load_plainly,
             lambda: dataset[0]["source"],
+            burst=BURST,
         )
 
     return prepare

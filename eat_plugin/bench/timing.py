@@ -65,7 +65,9 @@ class Case:
         ours: computes it as this package does.
         same: both return a tensor or a number, and the two are to be compared.
         clips: clips that one call takes, for a rate.
-        most_rounds: calls of each form at most, on the CPU.
+        most_rounds: times taken of each form at most, on the CPU.
+        burst: calls in a row of which the mean time is taken, for what a process does again and
+            again: its caches hold what it needs.
         is_long: a call takes a minute or so on the CPU: the first one counts there.
         flops: floating point operations that one call needs, where a share of the device's peak is
             asked for.
@@ -77,6 +79,7 @@ class Case:
     same: bool = True
     clips: int = 1
     most_rounds: int = 1000
+    burst: int = 1
     is_long: bool = False
     flops: float | None = None
 
@@ -171,7 +174,7 @@ def compare(name: str, case: Measurable, rounds: int, device: torch.device) -> C
     Args:
         name: of the case.
         case: what to run, or what was counted.
-        rounds: calls of each form, at least 1.
+        rounds: times taken of each form, at least 1.
         device: where it runs.
     """
     if isinstance(case, Count):
@@ -180,7 +183,7 @@ def compare(name: str, case: Measurable, rounds: int, device: torch.device) -> C
     forms = [_as_form(case.plain), _as_form(case.ours)]
     memory = [_warm_up(form, device, case.is_long) for form in forms]
     rounds = min(rounds, case.most_rounds) if device.type == "cpu" else rounds
-    times = [[_time(form, device) for form in forms] for _ in range(rounds)]
+    times = [[_time(form, device, case.burst) for form in forms] for _ in range(rounds)]
     plain, ours = (statistics.median(column) for column in zip(*times))
     peak = peak_of(device)
     return Comparison(
@@ -215,12 +218,13 @@ def _warm_up(form: Form, device: torch.device, is_long: bool) -> float | None:
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
-def _time(function: Callable[[], Any], device: torch.device) -> float:
+def _time(function: Callable[[], Any], device: torch.device, calls: int) -> float:
     _wait(device)
     began = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     _wait(device)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / calls
 
 
 def _wait(device: torch.device) -> None:

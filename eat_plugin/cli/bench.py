@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=50,
-        help="calls of each form; on the CPU fewer of what takes long (default: %(default)s)",
+        help="times taken of each form; on the CPU fewer of what takes long (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",

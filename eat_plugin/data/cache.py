@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import features
+from . import features, resampling
 from .clip import ClipError
 from .features import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS
 from .manifest import Manifest
@@ -215,8 +215,8 @@ def front_end_settings() -> dict[str, Any]:
         "high_hz": features.HIGH_HZ,
         "preemphasis": features.PREEMPHASIS,
         "energy_floor": features.ENERGY_FLOOR,
-        "resampler_zero_crossings": features.ZERO_CROSSINGS,
-        "resampler_rolloff": features.ROLLOFF,
+        "resampler_zero_crossings": resampling.ZERO_CROSSINGS,
+        "resampler_rolloff": resampling.ROLLOFF,
     }
 
 

@@ -1,7 +1,6 @@
 """The front end: a waveform at any rate becomes a normalised log-mel spectrogram.
 
 In this file:
-    resample      windowed-sinc change of sampling rate
     log_mel       Kaldi-style log-mel energies of a 16 kHz waveform
     fit_length    cut or pad a spectrogram to a fixed number of frames
     FrontEnd      all of these in order, as a model's input needs them
@@ -16,9 +15,15 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .memory import keep_freed_memory
+from .resampling import rate_pair, resample
+
+keep_freed_memory()
 
 SAMPLE_RATE = 16_000  # Hz, of every waveform that log_mel sees
 FRAME_LENGTH = 400  # samples: 25 ms
@@ -32,146 +37,6 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence 
 # What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
 # above silence, and a standard deviation above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
-
-ZERO_CROSSINGS = 6  # of the sinc, on either side of its centre
-ROLLOFF = 0.99  # cut-off, as a fraction of the lower of the two Nyquist frequencies
-CHANNELS = 16  # outputs of a convolution that processors compute at once
-DENSE_KERNEL_LIMIT = 1 << 22  # weights (16 MiB); rate pairs that need more are resampled tap by tap
-
-
-def resample(waveform: Tensor, orig_hz: int, new_hz: int = SAMPLE_RATE) -> Tensor:
-    """Change the sampling rate by band-limited interpolation.
-
-    Every output sample is a sum of the inputs around it, weighted by a sinc under a Hann window
-    (6 zero crossings, roll-off 0.99). The signal counts as 0 outside of its ends. The pattern of
-    weights repeats after ``new_hz / gcd`` outputs, so one strided convolution serves them all.
-
-    Args:
-        waveform: `[..., n]` float32.
-        orig_hz: Rate of ``waveform`` in Hz.
-        new_hz: Rate of the result in Hz.
-
-    Returns:
-        `[..., ceil(n * new_hz / orig_hz)]`; ``waveform`` itself where the rates are equal.
-
-    Raises:
-        ValueError: A rate is not positive.
-    """
-    period_in, period_out, width = _rate_pair(orig_hz, new_hz)
-    if period_in == period_out:
-        return waveform
-    length = waveform.shape[-1]
-    dense = period_out * (period_in + 2 * width) <= DENSE_KERNEL_LIMIT
-    together = max(1, CHANNELS // period_out) if dense else 1  # periods in one stride
-    stride = together * period_in
-    strides = max(1, math.ceil(length / stride))
-    missing = strides * stride - length
-    whole = F.pad(waveform, (0, missing)) if missing else waveform
-    if dense:
-        place = (whole.device, whole.dtype)
-        kernel = _repeated_kernel(period_in, period_out, together, *place)
-        rows = whole.reshape(-1, 1, 1, strides * stride)
-        # In two dimensions there is a layout in which the outputs come out in their order.
-        resampled = F.conv2d(rows, kernel, stride=(1, stride), padding=(0, width))
-        resampled = resampled.permute(0, 2, 3, 1)  # [rows, 1, strides, out]
-    else:
-        padded = F.pad(whole, (width, width))
-        resampled = _resample_by_taps(padded, strides, period_in, period_out)
-    resampled = resampled.reshape(*waveform.shape[:-1], strides * together * period_out)
-    return resampled[..., : -(-length * period_out // period_in)]
-
-
-@lru_cache(maxsize=16)
-def _repeated_kernel(
-    period_in: int, period_out: int, times: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Return the weights of several periods at once.
-
-    Returns:
-        `[times * out, 1, 1, times * in + 2 * width]`, channels last.
-    """
-    kernel = resampling_kernel(period_in, period_out)
-    end = (times - 1) * period_in
-    shifted = [
-        F.pad(kernel, (number * period_in, end - number * period_in)) for number in range(times)
-    ]
-    kernels = torch.cat(shifted)[:, None, None].to(device, dtype)
-    return kernels.contiguous(memory_format=torch.channels_last)
-
-
-@lru_cache(maxsize=16)
-def resampling_kernel(orig_hz: int, new_hz: int) -> Tensor:
-    """Compute the resampling weights of one period, for a pair of rates.
-
-    Args:
-        orig_hz: Rate before, in Hz.
-        new_hz: Rate after, in Hz.
-
-    Returns:
-        `[new, orig + 2 * width]` float32, where ``new`` and ``orig`` are the rates over their
-        greatest common divisor: row i holds the weights of output i of a period, column
-        ``width`` stands for the period's first input sample.
-    """
-    period_in, period_out, width = _rate_pair(orig_hz, new_hz)
-    inputs = torch.arange(-width, period_in + width, dtype=torch.float32) / period_in
-    centres = torch.arange(period_out, dtype=torch.float32) / period_out
-    return _sinc_weights(inputs - centres[:, None], period_in, period_out)
-
-
-def _rate_pair(orig_hz: int, new_hz: int) -> tuple[int, int, int]:
-    """Return the period in input and in output samples, and the sinc's half-width in inputs."""
-    if orig_hz < 1 or new_hz < 1:
-        raise ValueError(f"sampling rates must be positive, got {orig_hz} Hz and {new_hz} Hz")
-    divisor = math.gcd(orig_hz, new_hz)
-    period_in, period_out = orig_hz // divisor, new_hz // divisor
-    cutoff = ROLLOFF * min(period_in, period_out)  # zero crossings a period
-    return period_in, period_out, math.ceil(ZERO_CROSSINGS * period_in / cutoff)
-
-
-def _sinc_weights(offsets: Tensor, period_in: int, period_out: int) -> Tensor:
-    """Evaluate the windowed sinc at ``offsets``, in periods."""
-    cutoff = ROLLOFF * min(period_in, period_out)
-    phase = (offsets * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = torch.cos(phase * math.pi / ZERO_CROSSINGS / 2) ** 2  # Hann, 0 at its ends
-    angle = phase * math.pi
-    sinc = torch.where(angle == 0, 1.0, angle.sin() / angle)  # torch.sinc rounds otherwise
-    return sinc * (window * (cutoff / period_in))
-
-
-@lru_cache(maxsize=4)
-def _tap_weights(
-    period_in: int, period_out: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return each output's own taps only: where in a padded period, and how heavy.
-
-    Returns:
-        `[period_out, 2 * width + 1]` int64 and the same in ``dtype``.
-    """
-    width = _rate_pair(period_in, period_out)[2]
-    centres = torch.arange(period_out) * period_in  # in inputs, times period_out: exact
-    taps = (centres // period_out)[:, None] + torch.arange(-width, width + 1)
-    offsets = (taps * period_out - centres[:, None]).double() / (period_in * period_out)
-    weights = _sinc_weights(offsets, period_in, period_out).float()
-    return (taps + width).to(device), weights.to(device, dtype)
-
-
-def _resample_by_taps(padded: Tensor, periods: int, period_in: int, period_out: int) -> Tensor:
-    """Resample between rates with hardly a common divisor (22,254 Hz, say), period by period.
-
-    Args:
-        padded: `[..., periods * period_in + 2 * width]`.
-        periods: Number of periods.
-        period_in: Input samples a period.
-        period_out: Output samples a period.
-
-    Returns:
-        `[..., periods, period_out]`.
-    """
-    positions, weights = _tap_weights(period_in, period_out, padded.device, padded.dtype)
-    outputs = [
-        (padded[..., positions + period * period_in] * weights).sum(-1) for period in range(periods)
-    ]
-    return torch.stack(outputs, dim=-2)
 
 
 def log_mel(waveform: Tensor) -> Tensor:
@@ -201,12 +66,21 @@ def log_mel(waveform: Tensor) -> Tensor:
     torch.sub(frames, emphasised, out=emphasised)
     window, bands = _frame_tables(waveform.device, waveform.dtype)
     emphasised *= window
-    spectrum = torch.view_as_real(torch.fft.rfft(padded))  # [frames, 257, 2]
-    squares = spectrum.square_().flatten(1)
-    energies = squares.new_empty(len(squares), MEL_BINS)
-    for (values, weights), band in zip(bands, energies.split(BAND, dim=1)):
-        torch.mm(squares[:, values], weights, out=band)
+    power = _power(torch.fft.rfft(padded))  # [frames, 257]
+    energies = power.new_empty(len(power), MEL_BINS)
+    for (bins, weights), band in zip(bands, energies.split(BAND, dim=1)):
+        torch.mm(power[:, bins], weights, out=band)
     return energies.clamp_(min=ENERGY_FLOOR).log_().view(*shape, MEL_BINS)
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    """Square the magnitudes of a complex spectrum."""
+    if spectrum.is_cpu:  # where NumPy takes half as long with values that are not neighbours
+        values = spectrum.numpy()
+        power = np.square(values.real)
+        power += np.square(values.imag)
+        return torch.from_numpy(power)
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 @lru_cache(maxsize=8)
@@ -214,7 +88,7 @@ def _frame_tables(
     device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, list[tuple[slice, Tensor]]]:
     """Return the window and the bands of filters, in a copy for each place where they are used."""
-    bands = [(values, weights.to(device, dtype)) for values, weights in _bands()]
+    bands = [(bins, weights.to(device, dtype)) for bins, weights in _bands()]
     return frame_window().to(device, dtype), bands
 
 
@@ -223,15 +97,13 @@ def _bands() -> list[tuple[slice, Tensor]]:
     """Part the mel filters into bands of neighbours, each with the few bins that it covers.
 
     Returns:
-        Of each band which of the 2 * 257 squares, of real and imaginary parts in turn, it takes,
-        and the weights `[squares, BAND]` of its filters.
+        Of each band its bins and the weights `[bins, BAND]` of its filters.
     """
     bands = []
     for filters in mel_filters().split(BAND):
         covered = filters.any(dim=0).nonzero().flatten().tolist()
-        first, last = covered[0], covered[-1] + 1
-        weights = filters[:, first:last].T.repeat_interleave(2, dim=0)
-        bands.append((slice(2 * first, 2 * last), weights.contiguous()))
+        bins = slice(covered[0], covered[-1] + 1)
+        bands.append((bins, filters[:, bins].T.contiguous()))
     return bands
 
 
@@ -327,7 +199,7 @@ class FrontEnd:
         Returns:
             A number of samples at ``sample_rate``, the resampler's margin included.
         """
-        period_in, period_out, width = _rate_pair(sample_rate, SAMPLE_RATE)
+        period_in, period_out, width = rate_pair(sample_rate, SAMPLE_RATE)
         last = FRAME_LENGTH + (self.target_length - 1) * FRAME_SHIFT - 1  # at 16 kHz
         return last * period_in // period_out + width + 1
 

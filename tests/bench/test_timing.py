@@ -41,6 +41,13 @@ def test_compare__takes_medians_of_calls_in_turn(monkeypatch):
     assert (got.plain_mib, got.ours_mib, got.mfu) == (None, None, None)
 
 
+def test_compare__takes_the_mean_of_a_burst(monkeypatch):
+    forms = Forms(monkeypatch, [9, 5, 1, 6], [9, 1, 2, 3])
+    got = compare("x", Case("what", forms.plain, forms.ours, burst=3), 1, CPU)
+    assert forms.calls == ["plain", "ours", *["plain"] * 3, *["ours"] * 3]
+    assert (got.plain, got.ours, got.ratio) == (4000, 2000, 2)
+
+
 def test_compare__counts_the_first_call_of_what_takes_long(monkeypatch):
     forms = Forms(monkeypatch, [4, 6], [1, 3])
     got = compare("x", Case("what", forms.plain, forms.ours, is_long=True), 2, CPU)

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from eat_plugin.data import cache, cache_folder, features
+from eat_plugin.data import cache, cache_folder, features, resampling
 from eat_plugin.data.cache import (
     CachedClip,
     SettingsError,
@@ -311,7 +311,8 @@ def test_settings__another_front_end_is_refused_by_name(copied, name):
     ],
 )  # fmt: skip
 def test_settings__are_those_of_the_front_end(monkeypatch, constant, name):
-    monkeypatch.setattr(features, constant, 12345)
+    module = features if hasattr(features, constant) else resampling
+    monkeypatch.setattr(module, constant, 12345)
     assert front_end_settings()[name] == 12345
 
 
