@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .gpus import PEAKS
 from .operations import Operation
 
 GPUS_A_NODE = 8
@@ -50,8 +51,8 @@ class Device:
         return sum(max(op.flops / self.flops, op.bytes / self.bandwidth) for op in operations)
 
 
-H200 = Device("H200", 989e12, 4.8e12)
-DEVICES = (Device("A100", 312e12, 2.0e12), Device("H100", 989e12, 3.35e12), H200)
+H200 = Device("H200", PEAKS["H200"], 4.8e12)
+DEVICES = (Device("A100", PEAKS["A100"], 2.0e12), Device("H100", PEAKS["H100"], 3.35e12), H200)
 
 
 def all_reduce_seconds(size: float, gpus: int, bandwidth: float) -> float:
