@@ -11,6 +11,8 @@ import os
 import platform
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +89,9 @@ def run(args: argparse.Namespace) -> int:
         ValueError: An option makes no sense, there is no such case, or no such device.
     """
     _check(args)
-    for name in ("fairseq.trainer", "eat_plugin.tasks"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    before = torch.get_num_threads()
     names = args.cases or _names(args.device)
-    try:
+    with _quiet_logs(), _same_threads():
         measured = {name: measure(name, args) for name in progress(names, "measuring", "")}
-    finally:
-        torch.set_num_threads(before)
     if args.device == CPU and not args.cases:
         measured = {name: measured.get(name) or _leave_out(name) for name in ROWS}
     machine = describe_machine(args)
@@ -108,6 +105,28 @@ def run(args: argparse.Namespace) -> int:
     for line in format_table(comparisons):
         say(line)
     return 0
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("fairseq.trainer", "eat_plugin.tasks")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(args: argparse.Namespace) -> None:

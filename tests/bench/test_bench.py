@@ -1,6 +1,7 @@
 """`eat bench`: both forms give the same, and what was measured is told."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -103,6 +104,13 @@ def test_bench__models_take_all_cores(threads, capsys):
     assert main(["bench", "--threads", "2"]) == 0
     assert threads == {"worker": 2, "model": 2}
     assert torch.get_num_threads() == before
+
+
+def test_bench__leaves_logs_and_threads_as_they_were(capsys):
+    logger, threads = logging.getLogger("eat_plugin.tasks"), torch.get_num_threads()
+    before = logger.level
+    assert main(["bench", "masks", "--rounds", "1", "--threads", str(threads + 1)]) == 0
+    assert (logger.level, torch.get_num_threads()) == (before, threads)
 
 
 def test_bench__options_reach_the_case(capsys, monkeypatch):
