@@ -80,13 +80,14 @@ def transform(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Take x [N, S, D] through a post-norm block; return its output and its target output."""
     attention = block.attn
     batch, length, width = x.shape
-    qkv = attention.qkv(x).reshape(batch, length, 3, attention.num_heads, -1)
+    qkv = multiply(attention.qkv, x).reshape(batch, length, 3, attention.num_heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     weights = (q * (width // attention.num_heads) ** -0.5) @ k.transpose(-2, -1)  # [N, heads, S, S]
     weights = weights.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
-    x = x + attention.proj((weights @ v).transpose(1, 2).reshape(batch, length, width))
+    heads = (weights @ v).transpose(1, 2).reshape(batch, length, width)
+    x = x + multiply(attention.proj, heads)
     residual = block.norm1(x)
-    target = block.mlp(residual)
+    target = multiply(block.mlp.fc2, F.gelu(multiply(block.mlp.fc1, residual)))
     return block.norm2(residual + target), target
 
 
@@ -112,7 +113,12 @@ def decode(decoder: Any, x: Tensor) -> Tensor:
         y = layer[0](x).transpose(1, -1)
         y = F.gelu(F.layer_norm(y, y.shape[-1:], eps=1e-5).transpose(1, -1))
         x = y + x if y.shape == x.shape else y
-    return decoder.proj(x.flatten(2).transpose(1, 2))
+    return multiply(decoder.proj, x.flatten(2).transpose(1, 2))
+
+
+def multiply(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Take x [..., in] through a linear layer, as PyTorch's own layers do."""
+    return F.linear(x, layer.weight, layer.bias)
 
 
 class PlainUpdate:

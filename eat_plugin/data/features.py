@@ -70,7 +70,7 @@ def log_mel(waveform: Tensor) -> Tensor:
     energies = power.new_empty(len(power), MEL_BINS)
     for (bins, weights), band in zip(bands, energies.split(BAND, dim=1)):
         torch.mm(power[:, bins], weights, out=band)
-    return energies.clamp_(min=ENERGY_FLOOR).log_().view(*shape, MEL_BINS)
+    return _log_(energies.clamp_(min=ENERGY_FLOOR)).view(*shape, MEL_BINS)
 
 
 def _power(spectrum: Tensor) -> Tensor:
@@ -81,6 +81,14 @@ def _power(spectrum: Tensor) -> Tensor:
         power += np.square(values.imag)
         return torch.from_numpy(power)
     return spectrum.real.square() + spectrum.imag.square()
+
+
+def _log_(values: Tensor) -> Tensor:
+    """Replace values by their logarithms."""
+    if values.is_cpu:  # here too NumPy is the faster one
+        np.log(values.numpy(), out=values.numpy())
+        return values
+    return values.log_()
 
 
 @lru_cache(maxsize=8)
@@ -142,7 +150,7 @@ def fit_length(
         value: What to pad with.
 
     Returns:
-        `[..., target_length, bins]`.
+        `[..., target_length, bins]`, a tensor of its own.
     """
     kept = spectrogram[..., start : start + target_length, :]
     return F.pad(kept, (0, 0, 0, target_length - kept.shape[-2]), value=value)
@@ -257,4 +265,4 @@ class FrontEnd:
         if self.patch:
             length = min(length, math.ceil(energies.shape[-2] / self.patch) * self.patch)
         padded = fit_length(energies, length, value=PAD_VALUES[self.pad_value])
-        return (padded - self.mean).div_(2 * self.std).unsqueeze(-3)
+        return padded.sub_(self.mean).div_(2 * self.std).unsqueeze(-3)

@@ -5,7 +5,8 @@ names of parameters, copies and pickles are what they are without. One compiled 
 modules of the same shape, of the student as of the teacher.
 
 In this file:
-    Compiled    such a function
+    Compiled     such a function
+    is_traced    whether somebody compiles or exports
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Compiled:
 
     def choose(self, *args: Any) -> Callable[..., Any]:
         """Return the compiled function if it serves such arguments, and the plain one if not."""
-        if self._is_broken or _is_traced():
+        if self._is_broken or is_traced():
             return self.function
         kind = _kind_of(args)
         if kind not in self._kinds:
@@ -118,7 +119,7 @@ class Compiled:
 _is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", lambda: False)
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
     """Whether somebody compiles or exports the code that asks."""
     return torch.jit.is_tracing() or _is_compiling()
 

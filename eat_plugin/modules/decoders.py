@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .compiled import Compiled
+from .linear import Linear
 from .recompute import recompute, recomputes
 
 
@@ -103,7 +104,7 @@ class ConvDecoder(nn.Module):
             self.blocks.append(
                 ConvLayer(width, hidden_dim, kernel_size, groups, adds, recompute, compiled)
             )
-        self.proj = nn.Linear(hidden_dim if num_layers else dim, dim)
+        self.proj = Linear(hidden_dim if num_layers else dim, dim)
 
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], rows: Tensor, padding: Tensor | None = None
