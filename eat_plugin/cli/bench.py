@@ -24,6 +24,7 @@ from eat_plugin.bench.goals import GOALS
 from eat_plugin.bench.table import format_table
 from eat_plugin.bench.timing import Comparison, Place, compare
 from eat_plugin.cli import progress, say
+from eat_plugin.modules import decoders, transformer
 
 NAME = "bench"
 HELP = "time this package beside plain forms of the same computations"
@@ -188,8 +189,14 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     if args.device == CUDA:
         machine["GPU"] = torch.cuda.get_device_name()
         machine["CUDA"] = str(torch.version.cuda)
-    machine["compile"] = "yes" if args.compile else "no"
+    machine["compile"] = _tell_compilation() if args.compile else "no"
     return machine
+
+
+def _tell_compilation() -> str:
+    used = [function.what for function in (transformer.COMPILED, decoders.COMPILED)
+            if function.is_in_use]  # fmt: skip
+    return f"yes: {' and '.join(used)}" if used else "asked for, but not in use"
 
 
 def _processor() -> str:

@@ -157,7 +157,10 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
     if cfg.get("optimizer", {}).get("_name") == "eat_adamw":
         cfg.update(_translate_optimizer(cfg))
     if "common" in cfg:
-        cfg["common"]["user_dir"] = "EAT"
+        # The published optimizer keeps no float32 weights itself.
+        cfg["common"].update(
+            user_dir="EAT", memory_efficient_fp16=False, memory_efficient_bf16=False
+        )
     history = state.get("optimizer_history") or [{}]
     exported = {
         "args": None,

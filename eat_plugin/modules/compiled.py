@@ -12,7 +12,9 @@ In this file:
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable
 
 import torch
@@ -26,10 +28,21 @@ MOST_KINDS = 16  # of arguments; each costs a compilation
 # Of PyTorch's own versions of a compiled function: more than there are kinds, so that its limit,
 # beyond which it stops to compile without a word of ours, is never met.
 MOST_VERSIONS = 64
+
+
+def _triton_errors() -> tuple[type[BaseException], ...]:
+    """Return the base class of Triton's own errors, where there is a Triton."""
+    try:
+        from triton.errors import TritonError
+    except ImportError:
+        return ()
+    return (TritonError,)
+
+
 # What a compiler may end in. It is a program of its own, with more of them that it calls.
-FAILURES = (
+FAILURES: tuple[type[BaseException], ...] = (
     RuntimeError, OSError, ImportError, LookupError, ValueError, TypeError, AttributeError,
-    AssertionError, SyntaxError,
+    AssertionError, SyntaxError, subprocess.SubprocessError, *_triton_errors(),
 )  # fmt: skip
 
 
@@ -57,6 +70,11 @@ class Compiled:
         self._kinds: set[tuple[Any, ...]] = set()
         self._is_broken = False
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether compiled code runs: something was compiled, and nothing failed."""
+        return bool(self._kinds) and not self._is_broken
+
     def choose(self, *args: Any) -> Callable[..., Any]:
         """Return the compiled function if it serves such arguments, and the plain one if not."""
         if self._is_broken or is_traced():
@@ -66,8 +84,8 @@ class Compiled:
             if len(self._kinds) >= MOST_KINDS:
                 self._warn(f"more than {MOST_KINDS} shapes of input; each takes a compilation")
                 return self.function
-            self._kinds.add(kind)
             self._try_out(args)
+            self._kinds.add(kind)
         return self.function if self._is_broken else self._run
 
     def _run(self, *args: Any) -> Any:
@@ -86,17 +104,17 @@ class Compiled:
         try:
             if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
                 raise RuntimeError(f"it takes PyTorch {'.'.join(map(str, OLDEST_TORCH))} or later")
-            # The compiler takes hundreds of locks, and this tells of each where a log shows all.
-            logging.getLogger("filelock").setLevel(logging.WARNING)
             with ExitStack() as stack:
+                stack.enter_context(_quiet_locks())
                 stack.enter_context(torch.random.fork_rng(devices=on_gpu))
                 stack.enter_context(_compiler_settings())
                 if self._compiled is None:
                     self._compiled = torch.compile(self.function, dynamic=False, backend=BACKEND)
                 _rehearse(self._compiled, args)
-        except torch.cuda.OutOfMemoryError:
-            raise
         except FAILURES as error:
+            cause: BaseException = getattr(error, "inner_exception", error)
+            if isinstance(cause, torch.cuda.OutOfMemoryError):
+                raise cause from error  # fairseq goes on with the next batch, and so does this
             self._give_up(error)
 
     def _give_up(self, error: BaseException) -> None:
@@ -159,6 +177,18 @@ def _rehearse(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         modules = [value for value in args if isinstance(value, nn.Module)]
         sources = [p for module in modules for p in module.parameters() if p.requires_grad]
     torch.autograd.grad(outputs, sources, [torch.zeros_like(value) for value in outputs])
+
+
+@contextmanager
+def _quiet_locks() -> Iterator[None]:
+    """Keep a log that shows all from being told of each of the compiler's hundreds of locks."""
+    locks = logging.getLogger("filelock")
+    level = locks.level
+    locks.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        locks.setLevel(level)
 
 
 def _compiler_settings() -> Any:

@@ -96,7 +96,7 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
             return loss
         grads = in_float32([p.grad for p in parameters], like=parameters)  # type: ignore[misc]
         if torch.is_tensor(scale):
-            torch._foreach_mul_(grads, scale.reciprocal().to(grads[0].device))
+            torch._foreach_mul_(grads, scale.reciprocal().to(grads[0]))
         elif scale != 1:
             torch._foreach_mul_(grads, 1 / scale)
         grad_of = dict(zip(parameters, grads))

@@ -17,7 +17,7 @@ from torch import nn
 from ..data.archives import check_archives
 from ..data.features import FrontEnd
 from ..data.manifest import Manifest, read_manifest
-from . import device_front_end, lengths, statistics
+from . import device_front_end, lengths, precision, statistics
 from .images import ImagesConfig
 from .resume import find_earlier_run
 
@@ -96,6 +96,8 @@ class AudioTask(FairseqTask):
         device_front_end.check_options(cfg)
         from_checkpoint = kwargs.get("from_checkpoint", False)
         self.earlier = None if from_checkpoint else find_earlier_run(cfg)
+        if not from_checkpoint:
+            precision.check(cfg, self.earlier)
         statistics.settle(cfg, from_checkpoint, self.earlier)
         self._compared = False
         self._named: Set[str] = set()

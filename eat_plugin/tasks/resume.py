@@ -21,11 +21,13 @@ class EarlierRun(NamedTuple):
         path: the checkpoint.
         options: the task's options.
         state: the task's state, such as the classes by name.
+        optimizer: name of the class that took the steps; empty where its state will not be used.
     """
 
     path: str
     options: Dict[str, Any]
     state: Dict[str, Any]
+    optimizer: str = ""
 
 
 def find_earlier_run(cfg: Any) -> Optional[EarlierRun]:
@@ -50,7 +52,13 @@ def find_earlier_run(cfg: Any) -> Optional[EarlierRun]:
     try:
         # mmap: the weights, which nobody looks at here, stay on disk.
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return EarlierRun(path, dict(saved["cfg"]["task"]), dict(saved.get("task_state") or {}))
+        history = saved.get("optimizer_history") or [{}]
+        return EarlierRun(
+            path,
+            dict(saved["cfg"]["task"]),
+            dict(saved.get("task_state") or {}),
+            "" if options.get("reset_optimizer") else str(history[-1].get("optimizer_name", "")),
+        )
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError,
             EOFError, pickle.UnpicklingError):  # fmt: skip
         return None

@@ -57,6 +57,12 @@ def test_read_audio__format_is_told_by_content_not_by_name(tmp_path: Path) -> No
         assert read_audio(path)[0].shape == (LENGTH,)
 
 
+@pytest.mark.parametrize("channels", range(1, 11))
+def test_average_channels__is_the_mean_bit_for_bit(channels: int) -> None:
+    block = np.random.default_rng(0).standard_normal((999, channels)).astype(np.float32)
+    assert np.array_equal(sources._average_channels(block), block.mean(axis=1))
+
+
 @pytest.mark.parametrize("channels", [2, 3, sources.FEW_CHANNELS, sources.FEW_CHANNELS + 1])
 def test_read_audio__averages_channels(tmp_path: Path, channels: int) -> None:
     samples = make_samples(channels)

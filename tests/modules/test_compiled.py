@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import subprocess
 
 import pytest
 import torch
@@ -134,8 +135,12 @@ def test_blocks__are_compiled_where_they_compute_again(set_backend, recompute):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("no C++ compiler"), ImportError("no Triton"), OSError("no space left")]
-)
+    "error",
+    [
+        RuntimeError("no C++ compiler"), ImportError("no Triton"), OSError("no space left"),
+        subprocess.SubprocessError("gcc failed"),
+    ],
+)  # fmt: skip
 def test_failure__goes_on_without_and_says_so_once(set_backend, caplog, error):
     backend = set_backend(Backend(error))
     blocks = make_blocks(4, compiled=True)
@@ -153,13 +158,28 @@ def test_failure__goes_on_without_and_says_so_once(set_backend, caplog, error):
     )
 
 
-def test_failure__of_backward_is_found_in_time(set_backend, caplog):
+def test_failure__no_memory_is_for_the_trainer_to_handle(set_backend, caplog):
+    error = torch.cuda.OutOfMemoryError("no memory")
+    backend = set_backend(Backend(error))
+    blocks = make_blocks(2, compiled=True)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="no memory"):
+        gradients(run_blocks, blocks)
+    assert not transformer.COMPILED.is_in_use
+    backend.error = None
+    torch._dynamo.reset()
+    gradients(run_blocks, blocks)  # with the next batch it goes on, compiled
+    assert transformer.COMPILED.is_in_use
+    assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, subprocess.SubprocessError])
+def test_failure__of_backward_is_found_in_time(set_backend, caplog, error):
     def fail_in_backward(graph, inputs):
         from functorch.compile import make_boxed_func
         from torch._dynamo.backends.common import aot_autograd
 
         def refuse(graph, inputs):
-            raise RuntimeError("backward cannot be compiled")
+            raise error("backward cannot be compiled")
 
         forward = aot_autograd(
             fw_compiler=lambda graph, _: make_boxed_func(graph.forward), bw_compiler=refuse

@@ -95,7 +95,7 @@ def test_step__half_precision_computes_in_float32(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("scale", [8.0, torch.tensor(8.0)])
+@pytest.mark.parametrize("scale", [8.0, torch.tensor(8.0), torch.tensor(8.0, dtype=torch.float64)])
 def test_step__divides_gradients_by_the_scale(dtype, scale):
     scaled, plain = make_parameters(dtype), make_parameters(dtype)
     optimizers = [EatAdamW(make_config(), parameters) for parameters in (scaled, plain)]

@@ -1,0 +1,48 @@
+"""Whether fairseq's half precision mode suits the optimizer, and the run that goes on.
+
+In its memory-efficient modes fairseq leaves float32 weights to the optimizer.
+"""
+
+import logging
+from typing import Any, Optional
+
+from omegaconf import DictConfig
+
+from .resume import EarlierRun
+
+logger = logging.getLogger(__name__)
+
+WITH_MASTERS = "eat_adamw"  # keeps float32 weights itself
+# The name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
+WRAPPERS = {"FP16Optimizer": False, "MemoryEfficientFP16Optimizer": True}
+
+
+def check(cfg: Any, earlier: Optional[EarlierRun]) -> None:
+    """Refuse a mode in which an earlier run cannot go on; warn of one in which weights suffer.
+
+    Args:
+        cfg: the task's options, in fairseq's whole configuration or by themselves.
+        earlier: the run that goes on; None if it begins anew.
+
+    Raises:
+        ValueError: if the run began in the other mode.
+    """
+    root: Any = cfg._get_parent() if isinstance(cfg, DictConfig) else None
+    common = root.get("common") if isinstance(root, DictConfig) else None
+    if common is None or not (common.get("fp16") or common.get("bf16")):
+        return
+    efficient = bool(common.get("memory_efficient_fp16") or common.get("memory_efficient_bf16"))
+    if earlier is not None and WRAPPERS.get(earlier.optimizer, efficient) != efficient:
+        there = str(not efficient).lower()
+        raise ValueError(
+            f"{earlier.path} was written with other keepers of the float32 weights; to go on from "
+            f"it, set common.memory_efficient_fp16={there} (or bf16), as it was begun"
+        )
+    name = (root.get("optimizer") or {}).get("_name")
+    if efficient and name != WITH_MASTERS:
+        logger.warning(
+            "optimizer %s keeps no float32 weights, and common.memory_efficient_fp16 (or bf16) is "
+            "true: small updates are lost; set common.memory_efficient_fp16=false "
+            "common.memory_efficient_bf16=false",
+            name,
+        )

@@ -1,0 +1,46 @@
+"""fairseq's half precision modes: with which optimizer, and after which run."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from eat_plugin.tasks.precision import check
+from eat_plugin.tasks.resume import EarlierRun
+
+COPIES, MASTERS = "FP16Optimizer", "MemoryEfficientFP16Optimizer"
+
+
+def make(optimizer="eat_adamw", **common):
+    return OmegaConf.create(
+        {"common": common, "optimizer": {"_name": optimizer}, "task": {"data": "x"}}
+    ).task
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("begun", [COPIES, MASTERS, "EatAdamW", ""])
+@pytest.mark.parametrize("efficient", [False, True])
+def test_check__a_run_goes_on_in_its_own_mode(precision, begun, efficient, caplog):
+    cfg = make(**{precision: True, f"memory_efficient_{precision}": efficient})
+    earlier = EarlierRun("last.pt", {}, {}, begun)
+    if begun == (COPIES if efficient else MASTERS):
+        expected = f"last.pt was written .*common.memory_efficient_fp16={str(not efficient).lower()}"
+        with pytest.raises(ValueError, match=expected):
+            check(cfg, earlier)
+    else:
+        check(cfg, earlier)
+    assert not caplog.text
+
+
+def test_check__float32_has_no_modes(caplog):
+    earlier = EarlierRun("last.pt", {}, {}, COPIES)
+    check(make("adam", memory_efficient_fp16=True), earlier)
+    check(make(), None)
+    check(OmegaConf.create({"data": "x"}), earlier)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "composite"])
+def test_check__warns_of_optimizers_without_float32_weights(optimizer, caplog):
+    check(make(optimizer, fp16=True, memory_efficient_fp16=False), None)
+    assert not caplog.text
+    check(make(optimizer, fp16=True, memory_efficient_fp16=True), None)
+    assert f"optimizer {optimizer} keeps no float32 weights" in caplog.text
