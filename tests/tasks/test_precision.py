@@ -22,8 +22,8 @@ def test_check__a_run_goes_on_in_its_own_mode(precision, begun, efficient, caplo
     cfg = make(**{precision: True, f"memory_efficient_{precision}": efficient})
     earlier = EarlierRun("last.pt", {}, {}, begun)
     if begun == (COPIES if efficient else MASTERS):
-        expected = f"last.pt was written .*common.memory_efficient_fp16={str(not efficient).lower()}"
-        with pytest.raises(ValueError, match=expected):
+        advice = f"common.memory_efficient_fp16={str(not efficient).lower()}"
+        with pytest.raises(ValueError, match=f"last.pt was written .*{advice}"):
             check(cfg, earlier)
     else:
         check(cfg, earlier)

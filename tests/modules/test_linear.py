@@ -1,0 +1,80 @@
+"""Linear layers: PyTorch's results, whichever library computes them."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from eat_plugin.modules import linear
+from eat_plugin.modules.linear import Linear, prefers_onednn
+
+
+@pytest.fixture
+def convolutions(monkeypatch):
+    """Let oneDNN be preferred, even for small products; count the convolutions."""
+    calls = []
+    convolve = F.conv2d
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(linear, "LEAST_PRODUCTS", 100)
+    monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or convolve(*args))
+    return calls
+
+
+def compute(layer, x, function):
+    x = x.detach().requires_grad_()
+    y = function(layer, x)
+    gradients = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+    return [y, *gradients]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5, 8), (7, 8), (2, 3, 4, 8), (40, 8)])
+def test_linear__equals_pytorchs_by_convolution(convolutions, shape, bias):
+    layer = Linear(8, 12, bias=bias)
+    x = torch.randn(shape)
+    for given in (x, x.transpose(0, -2).contiguous().transpose(0, -2)):
+        got = compute(layer, given, lambda layer, x: layer(x))
+        expected = compute(layer, given, lambda layer, x: F.linear(x, layer.weight, layer.bias))
+        for a, b in zip(got, expected):
+            torch.testing.assert_close(a, b)
+            assert a.is_contiguous()
+    assert len(convolutions) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1, 8), torch.float32), ((40, 8), torch.float64), ((40, 8), torch.bfloat16)],
+)
+def test_linear__leaves_small_products_and_other_precisions_alone(convolutions, shape, dtype):
+    layer, x = Linear(8, 12).to(dtype), torch.randn(shape, dtype=dtype)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert not convolutions
+
+
+def test_linear__is_what_it_was_for_who_traces_it(convolutions):
+    layer, x = Linear(8, 12), torch.randn(40, 8)
+    torch.jit.trace(layer, (x,), check_trace=False)
+    assert not convolutions
+    assert set(layer.state_dict()) == {"weight", "bias"}
+    assert isinstance(layer, torch.nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "capability", "expected"),
+    [
+        ("AuthenticAMD", "AVX512", True), ("AuthenticAMD", "AVX2", False),
+        ("GenuineIntel", "AVX512", False), (None, "AVX512", False),
+    ],
+)  # fmt: skip
+def test_prefers_onednn__where_mkl_has_no_avx512(
+    monkeypatch, tmp_path, vendor, capability, expected
+):
+    cpuinfo = tmp_path / "cpuinfo"
+    if vendor:
+        cpuinfo.write_text(f"processor : 0\nvendor_id : {vendor}\n")
+    monkeypatch.setattr(linear, "Path", lambda _: cpuinfo)
+    for library in (torch.backends.mkl, torch.backends.mkldnn):
+        monkeypatch.setattr(library, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    prefers_onednn.cache_clear()
+    assert prefers_onednn() is expected
+    prefers_onednn.cache_clear()
