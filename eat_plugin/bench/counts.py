@@ -10,6 +10,7 @@ from typing import Callable
 import torch
 
 from .counting import count_update
+from .gpus import hide_gpus
 from .memory import count_activations, count_plain_activations
 from .timing import Count, Place
 from .training import FRAMES, SIZES, draw_batch_masks, make_clips, make_model
@@ -17,7 +18,8 @@ from .training import FRAMES, SIZES, draw_batch_masks, make_clips, make_model
 
 def operations(place: Place) -> Count:
     """Count the operations of an update beside its forward and backward pass."""
-    counts = count_update(make_model(SIZES["base"], FRAMES), torch.bfloat16)
+    with hide_gpus():
+        counts = count_update(make_model(SIZES["base"], FRAMES), torch.bfloat16)
     return Count(
         "optimizer, teacher, gradient norm and casts of an update, base, bfloat16",
         "operations",

@@ -93,6 +93,8 @@ def extracting(
 
         def make_ours() -> Callable[[], Tensor]:
             model = place_model(place.options)
+            if place.compile:
+                model.compile_evaluation()
             return torch.no_grad()(lambda: model.extract_features(source)["x"])
 
         return Case(

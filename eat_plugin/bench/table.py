@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable
 
-from .goals import GOALS
+from .goals import goals_of
 from .timing import Comparison
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED, FAILED = "not measured", "failed"
 # What stands behind a goal, by its figure.
 MARKS = {"ratio": "x", "clips_a_second": "/s", "ours": ""}
 
@@ -24,12 +24,14 @@ def format_table(comparisons: Sequence[Comparison]) -> list[str]:
             cells = [heading, *(cell or "-" for cell in written)]
             width = max(map(len, cells))
             columns.append([cell.rjust(width) for cell in cells])
-    columns.append(["what", *(f"{row.name}: {row.what}" for row in comparisons)])
+    columns.append(["what", *(f"{row.name}: {row.problem or row.what}" for row in comparisons)])
     return ["  ".join(cells) for cells in zip(*columns)]
 
 
 def _write_plain(comparison: Comparison) -> str:
-    return NOT_MEASURED if comparison.plain is None else _round(comparison.plain)
+    if comparison.plain is None:
+        return NOT_MEASURED if comparison.problem is None else FAILED
+    return _round(comparison.plain)
 
 
 def _round(value: float) -> str:
@@ -46,7 +48,7 @@ def _figure(name: str, form: str) -> Cell:
 
 def _goal(bound: str) -> Cell:
     def write(comparison: Comparison) -> str | None:
-        goals = GOALS.get(comparison.name, ())
+        goals = goals_of(comparison)
         return ", ".join(f"{getattr(g, bound):g}{MARKS[g.figure]}" for g in goals) or None
 
     return write

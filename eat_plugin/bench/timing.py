@@ -118,6 +118,9 @@ class Comparison:
         plain_mib: GPU memory that the plain form takes, models and optimizer included, in MiB.
         ours_mib: the same of ours.
         mfu: share of the GPU's peak that ours reaches, of the operations that the model needs.
+        rounds: times that were taken of each form.
+        device: ``cpu``, or the name of the GPU.
+        problem: why it could not be measured.
     """
 
     name: str
@@ -131,6 +134,9 @@ class Comparison:
     plain_mib: float | None = None
     ours_mib: float | None = None
     mfu: float | None = None
+    rounds: int | None = None
+    device: str = ""
+    problem: str | None = None
 
 
 Measurable = Union[Case, Count]
@@ -179,7 +185,9 @@ def compare(name: str, case: Measurable, rounds: int, device: torch.device) -> C
     """
     if isinstance(case, Count):
         ratio = case.plain / case.ours
-        return Comparison(name, case.what, case.unit, case.plain, case.ours, ratio)
+        return Comparison(
+            name, case.what, case.unit, case.plain, case.ours, ratio, device=name_device(device)
+        )
     forms = [_as_form(case.plain), _as_form(case.ours)]
     memory = [_warm_up(form, device, case.is_long) for form in forms]
     rounds = min(rounds, case.most_rounds) if device.type == "cpu" else rounds
@@ -197,7 +205,14 @@ def compare(name: str, case: Measurable, rounds: int, device: torch.device) -> C
         plain_mib=memory[0],
         ours_mib=memory[1],
         mfu=None if case.flops is None or peak is None else case.flops / ours / peak,
+        rounds=rounds,
+        device=name_device(device),
     )
+
+
+def name_device(device: torch.device) -> str:
+    """Return ``cpu``, or the name of a GPU."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def _as_form(function: Callable[[], Any]) -> Form:

@@ -21,6 +21,7 @@ from fairseq.dataclass.initialize import add_defaults
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from fairseq.trainer import Trainer
+from fairseq.utils import apply_to_sample
 from omegaconf import DictConfig, OmegaConf
 
 from ..data.manifest import write_manifest
@@ -81,7 +82,10 @@ class TrainerUpdate:
 
     def step(self) -> float:
         """Do one update; return the loss, over the number of hidden patches."""
-        self.trainer.train_step([self.batch])
+        before = self.trainer.get_num_updates()
+        self.trainer.train_step([self.batch], raise_oom=True)
+        if self.trainer.get_num_updates() == before:
+            raise RuntimeError("fairseq's trainer left out the update; its log says why")
         return float(metrics.get_meter("train", "loss").val)  # what it returns is rounded
 
 
@@ -120,6 +124,8 @@ def training(
         cfg = load_config(size, [*run_options(place, clips), *overrides])
         task = tasks.setup_task(cfg.task)
         batch = make_batch(cfg, task, place.folder)
+        if place.device.type == "cuda":  # as fairseq's loader hands it over
+            batch = apply_to_sample(lambda tensor: tensor.pin_memory(), batch)
         source, mask = (batch["net_input"][name] for name in ("source", "precomputed_mask"))
 
         def make_plain() -> Callable[[], float]:

@@ -12,7 +12,7 @@ import platform
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ import fairseq
 import torch
 
 from eat_plugin.bench.cases import CPU, CUDA, ROWS, Row
-from eat_plugin.bench.goals import GOALS
+from eat_plugin.bench.goals import goals_of
+from eat_plugin.bench.gpus import hide_gpus
 from eat_plugin.bench.table import format_table
 from eat_plugin.bench.timing import Comparison, Place, compare
 from eat_plugin.cli import progress, say
 from eat_plugin.modules import decoders, transformer
 
 NAME = "bench"
+MODEL_THREADS = torch.get_num_threads()  # what PyTorch finds: containers and OMP_NUM_THREADS too
 HELP = "time this package beside plain forms of the same computations"
 
 
@@ -74,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         type=int,
-        help="threads of PyTorch (default: 1 for what a data worker does, all cores for models)",
+        help="threads of PyTorch (default: 1 for what a data worker does, its own for models)",
     )
     parser.add_argument("--compile", action="store_true", help="compile models of ours")
     parser.add_argument("--json", action="store_true", help="write JSON, with the machine named")
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure the cases and print a table.
 
     Returns:
-        0.
+        0; 1 if a case could not be measured.
 
     Raises:
         ValueError: An option makes no sense, there is no such case, or no such device.
@@ -97,15 +99,16 @@ def run(args: argparse.Namespace) -> int:
         measured = {name: measured.get(name) or _leave_out(name) for name in ROWS}
     machine = describe_machine(args)
     comparisons = list(measured.values())
+    failed = int(any(comparison.problem for comparison in comparisons))
     if args.json:
         results = [_as_dictionary(comparison) for comparison in comparisons]
         say(json.dumps({"machine": machine, "rounds": args.rounds, "results": results}, indent=2))
-        return 0
+        return failed
     say(", ".join(f"{key} {value}" for key, value in machine.items()))
     say("")
     for line in format_table(comparisons):
         say(line)
-    return 0
+    return failed
 
 
 @contextmanager
@@ -149,10 +152,18 @@ def measure(name: str, args: argparse.Namespace) -> Comparison:
     row = ROWS[name]
     torch.set_num_threads(args.threads or _threads_of(row))
     device = torch.device(args.device)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"fairseq\.")
+        if args.device == CPU:
+            stack.enter_context(hide_gpus())
         place = Place(Path(folder), device, args.compile)
-        comparison = compare(name, row.prepare(place), args.rounds, device)
+        try:
+            comparison = compare(name, row.prepare(place), args.rounds, device)
+        except (ValueError, OSError, RuntimeError) as error:  # no memory, no encoder of mp3
+            reason = str(error).partition("\n")[0]
+            comparison = Comparison(name, row.what, problem=f"failed: {reason}")
     if args.device == CUDA:
         gc.collect()  # fairseq's trainer is part of a cycle
         torch.cuda.empty_cache()
@@ -160,7 +171,7 @@ def measure(name: str, args: argparse.Namespace) -> Comparison:
 
 
 def _threads_of(row: Row) -> int:
-    return (os.cpu_count() or 1) if row.has_model else 1
+    return MODEL_THREADS if row.has_model else 1
 
 
 def _leave_out(name: str) -> Comparison:
@@ -170,7 +181,7 @@ def _leave_out(name: str) -> Comparison:
 def _as_dictionary(comparison: Comparison) -> dict[str, Any]:
     goals = [
         {**goal._asdict(), "reached": goal.is_reached(comparison)}
-        for goal in GOALS.get(comparison.name, ())
+        for goal in goals_of(comparison)
     ]
     return {**dataclasses.asdict(comparison), "goals": goals}
 
@@ -181,7 +192,7 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     machine = {
         "processor": _processor(),
         "cores": cores,
-        "threads": str(args.threads or f"1 (models: {cores})"),
+        "threads": str(args.threads or f"1 (models: {MODEL_THREADS})"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fairseq": fairseq.__version__,

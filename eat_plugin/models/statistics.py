@@ -20,18 +20,19 @@ def channel_deviation(values: Tensor) -> Tensor:
         values: [N, D].
 
     Returns:
-        Scalar; near 0 where all items are alike, which tells of a collapse.
+        Scalar; near 0 where all items are alike, which tells of a collapse. In float32 it is off by
+        about 1/3000 of a channel's mean at most.
     """
-    # Read twice and never copied: this runs in every update. The sums are float64, since the
-    # variance is a small difference of them where all items are alike.
-    total = values.sum(dim=0, dtype=torch.float64)
-    squares = torch.linalg.vector_norm(values, dim=0, dtype=torch.float64).square()
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    # Read twice and never copied, not even to float32: this runs in every update.
+    total = values.sum(dim=0, dtype=dtype)
+    squares = torch.linalg.vector_norm(values, dim=0, dtype=dtype).square()
     count = total.new_full((1,), values.size(0))  # filled where it lies: nothing waits for it
     sums = sum_over_processes(torch.cat([total, squares, count]))
     total, squares = sums[:-1].chunk(2)
     n = sums[-1]
     variance = (squares - total.square() / n).clamp_min(0) / (n - 1)
-    return (variance + 1e-6).sqrt().mean().to(torch.promote_types(values.dtype, torch.float32))
+    return (variance + 1e-6).sqrt().mean()
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def threads(monkeypatch):
         "worker": cases.Row(look("worker"), has_model=False), "model": cases.Row(look("model")),
     }  # fmt: skip
     monkeypatch.setattr(command, "ROWS", rows)
-    monkeypatch.setattr(command.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(command, "MODEL_THREADS", 3)
     return seen
 
 
@@ -139,6 +139,22 @@ def test_bench__help_names_the_cases_of_each_device(capsys):
     assert "train_base_12" in on_gpu
     assert "log_mel" not in on_gpu
     assert {*on_cpu, *on_gpu} == set(ROWS)
+
+
+def test_bench__a_case_that_fails_leaves_the_others(capsys, monkeypatch):
+    def fail(place):
+        raise torch.cuda.OutOfMemoryError("no memory left\nmore about it")
+
+    monkeypatch.setitem(ROWS, "read_wav", cases.Row(fail, what="read"))
+    names = ["read_wav", "masks"]
+    assert main(["bench", *names, "--rounds", "1", "--json"]) == 1
+    failed, measured = json.loads(capsys.readouterr().out)["results"]
+    assert (failed["problem"], failed["ratio"]) == ("failed: no memory left", None)
+    assert (measured["problem"], measured["rounds"], measured["device"]) == (None, 1, "cpu")
+    assert main(["bench", *names, "--rounds", "1"]) == 1
+    *_, failed, measured = capsys.readouterr().out.splitlines()
+    assert failed.split()[0] == "failed"
+    assert failed.endswith("read_wav: failed: no memory left")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eat_plugin.bench import gpus, timing
-from eat_plugin.bench.goals import GOALS, Goal
+from eat_plugin.bench.goals import GOALS, Goal, goals_of
 from eat_plugin.bench.table import format_table
 from eat_plugin.bench.timing import Case, Comparison, Count, Form, compare
 
@@ -104,7 +104,7 @@ def test_compare__waits_for_a_gpu_and_takes_its_memory(monkeypatch):
 
 def test_compare__takes_counts_as_they_are():
     got = compare("x", Count("what", "MiB", 6, 4), 9, CPU)
-    assert got == Comparison("x", "what", "MiB", 6, 4, 1.5)
+    assert got == Comparison("x", "what", "MiB", 6, 4, 1.5, device="cpu")
 
 
 def test_peak__is_that_of_the_device(monkeypatch):
@@ -131,6 +131,25 @@ def test_peak__is_that_of_the_device(monkeypatch):
 )
 def test_goal__is_reached_on_its_own_side(goal, figure, reached):
     assert goal.is_reached(Comparison("x", "what", **figure)) is reached
+
+
+def test_goals__are_those_of_the_device():
+    def figures(name, device):
+        return [goal.figure for goal in goals_of(Comparison(name, "what", device=device))]
+
+    assert figures("update_base", "cpu") == ["ratio"]
+    assert figures("update_base", "NVIDIA H200") == []
+    assert figures("train_base_48", "NVIDIA H200") == ["clips_a_second", "ratio"]
+    assert figures("train_base_48", "NVIDIA H100 80GB HBM3") == []
+    assert figures("train_base_48", "") == ["clips_a_second", "ratio"]  # not measured
+    assert figures("operations", "cpu") == figures("operations", "NVIDIA H100") == ["ours"]
+
+
+def test_hide_gpus__hides_them_from_fairseq_for_a_while(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with gpus.hide_gpus():
+        assert not torch.cuda.is_available()
+    assert torch.cuda.is_available()
 
 
 def test_table__leaves_out_what_no_row_has():

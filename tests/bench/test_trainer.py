@@ -59,6 +59,18 @@ def test_trainer__trains(update):
     assert ours.trainer.cfg.optimizer._name == "eat_adamw"
 
 
+def test_trainer__an_update_without_memory_is_none(update, monkeypatch):
+    ours = update()
+    ours.step()
+
+    def fail(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(type(ours.model), "_pretrain", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ours.step()
+
+
 def test_trainer__is_in_the_precision_of_its_place(update):
     ours = update(HalfPlace)
     assert {p.dtype for p in ours.model.parameters()} == {torch.bfloat16}

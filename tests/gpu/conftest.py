@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from fairseq.optim import MemoryEfficientFP16Optimizer
+from omegaconf import OmegaConf
 
 from eat_plugin.bench.training import draw_batch_masks, make_clips, make_model, make_optimizer
 from eat_plugin.criterions.pretraining import PretrainingCriterion
@@ -38,6 +40,9 @@ class Step:
             model.patch_encoder.cfg.mask_noise_std = 0.0
         self.model = model.to(device, dtype).train()
         self.optimizer = make_optimizer(self.model, 1e-3)
+        if dtype == torch.bfloat16:  # as in a run; in float16 fairseq's scaler waits for the GPU
+            cfg = OmegaConf.create({"common": {"bf16": True, "fp16_scale_window": 1}})
+            self.optimizer = MemoryEfficientFP16Optimizer(cfg, None, self.optimizer)
         self.criterion = PretrainingCriterion(None)
         mask, num_visible = draw_batch_masks(model, CLIPS)
         self.sample = {

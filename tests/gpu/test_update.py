@@ -38,8 +38,9 @@ def test_no_waiting__notices_one():
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("device", DEVICES)
-def test_update__does_not_wait_for_the_gpu(make_step, device, dtype):
-    step = make_step(device, dtype)
+@pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
+def test_update__does_not_wait_for_the_gpu(make_step, device, dtype, recompute):
+    step = make_step(device, dtype, recompute=recompute)
     losses = [step()]  # states are made, libraries are loaded
     with no_waiting(device):
         losses += [step() for _ in range(3)]
