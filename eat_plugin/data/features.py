@@ -246,10 +246,12 @@ class FrontEnd:
         Returns:
             `[..., frames, 128]`, frames up to T.
         """
-        waveforms = resample(waveforms[..., : self.needed_samples(sample_rate)], sample_rate)
+        given = waveforms[..., : self.needed_samples(sample_rate)]
+        resampled = resample(given, sample_rate)
         # Two rows: PyTorch divides one long sum among its threads, and their number would show.
-        mean = waveforms.expand(2, *waveforms.shape).mean(dim=-1, keepdim=True)[0]
-        return log_mel(waveforms - mean)[..., : self.target_length, :]
+        mean = resampled.expand(2, *resampled.shape).mean(dim=-1, keepdim=True)[0]
+        centred = resampled - mean if resampled is given else resampled.sub_(mean)
+        return log_mel(centred)[..., : self.target_length, :]
 
     def finish(self, energies: Tensor) -> Tensor:
         """Cut or pad log-mel energies to T frames, then normalise them.
