@@ -69,6 +69,14 @@ def test_fit_length__pads_with_zeros() -> None:
     assert fit_length(rows[:0], 1).tolist() == [[0] * 3]
 
 
+@pytest.mark.parametrize("frames", [2, 4, 6])
+def test_finish__leaves_the_energies_as_they_are(frames: int) -> None:
+    energies = noise(4 * 128).view(4, 128)
+    before = energies.clone()
+    FrontEnd(frames, -4.0, 2.0).finish(energies)
+    assert torch.equal(energies, before)
+
+
 def test_front_end__golden(golden: Path) -> None:
     with np.load(golden / "features.npz") as numbers:
         got = FrontEnd(128, -4.268, 4.569)(from_pcm16(numbers["pcm16_22050"]), 22_050)

@@ -1,9 +1,11 @@
 """fairseq's half precision modes: with which optimizer, and after which run."""
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.precision import check
+from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 from eat_plugin.tasks.resume import EarlierRun
 
 COPIES, MASTERS = "FP16Optimizer", "MemoryEfficientFP16Optimizer"
@@ -28,6 +30,30 @@ def test_check__a_run_goes_on_in_its_own_mode(precision, begun, efficient, caplo
     else:
         check(cfg, earlier)
     assert not caplog.text
+
+
+def test_task__refuses_to_go_on_in_the_other_mode(tmp_path):
+    history = [{"optimizer_name": COPIES}]
+    saved = {"cfg": {"task": {"norm_mean": -5.0, "norm_std": 3.0}}, "optimizer_history": history}
+    torch.save(saved, tmp_path / "checkpoint_last.pt")
+    checkpoint = {"save_dir": str(tmp_path), "restore_file": "checkpoint_last.pt"}
+
+    def begin(**options):
+        cfg = OmegaConf.create(
+            {
+                "common": {"fp16": True, "memory_efficient_fp16": True, "seed": 1},
+                "optimizer": {"_name": "eat_adamw"},
+                "checkpoint": {**checkpoint, **options},
+                "task": OmegaConf.structured(
+                    PretrainingConfig(data=str(tmp_path), patch_size=16, seed=1)
+                ),
+            }
+        )
+        return EatPretrainingTask(cfg.task)
+
+    with pytest.raises(ValueError, match=r"checkpoint_last\.pt was written"):
+        begin()
+    begin(reset_optimizer=True)  # nothing of its state is used
 
 
 def test_check__float32_has_no_modes(caplog):
