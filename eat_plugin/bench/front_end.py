@@ -27,7 +27,7 @@ SECONDS = 10  # of every clip
 FRAMES = 1024  # the window that goes with it
 GRID, MASKS = (64, 8), 16  # patches of that window, and masks of a clip
 AUDIOSET = (-4.268, 4.569)  # mean and standard deviation
-BURST = 10  # clips in a row, as a data worker reads them
+BURST = 50  # clips in a row: a data worker reads thousands, and its caches hold what it needs
 
 
 def make_noise(rate: int) -> Tensor:

@@ -42,7 +42,7 @@ class Span(NamedTuple):
 
 def find_span(path: str) -> Span | None:
     """Read ``archive.zip:OFFSET:LENGTH`` or ``archive.tar:OFFSET:LENGTH``; None for other paths."""
-    match = _ENTRY.fullmatch(path)
+    match = _ENTRY.fullmatch(path) if ":" in path else None
     return match and Span(match[1], int(match[2]), int(match[3]))
 
 

@@ -32,6 +32,7 @@ FFT_SIZE = 512  # samples
 MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
 BAND = 16  # mel filters that are computed at once
+CPU_FRAMES = 512  # frames that are computed at once: what they take fits into a core's cache
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence finite
 # What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
@@ -55,6 +56,12 @@ def log_mel(waveform: Tensor) -> Tensor:
     if waveform.shape[-1] < FRAME_LENGTH:
         return waveform.new_zeros(*waveform.shape[:-1], 0, MEL_BINS)
     frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)  # [..., frames, 400]
+    some = CPU_FRAMES if waveform.is_cpu else frames.shape[-2]
+    return torch.cat([_energies(part) for part in frames.split(some, dim=-2)], dim=-2)
+
+
+def _energies(frames: Tensor) -> Tensor:
+    """Compute the log-mel energies of frames: `[..., 400]` to `[..., 128]`."""
     shape = frames.shape[:-1]
     frames = (frames - frames.mean(dim=-1, keepdim=True)).view(-1, FRAME_LENGTH)
     padded = frames.new_empty(len(frames), FFT_SIZE)
@@ -64,7 +71,7 @@ def log_mel(waveform: Tensor) -> Tensor:
     torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
     torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
     torch.sub(frames, emphasised, out=emphasised)
-    window, bands = _frame_tables(waveform.device, waveform.dtype)
+    window, bands = _frame_tables(frames.device, frames.dtype)
     emphasised *= window
     power = _power(torch.fft.rfft(padded))  # [frames, 257]
     energies = power.new_empty(len(power), MEL_BINS)
