@@ -6,6 +6,7 @@ A case is a function that prepares its input, in a folder for files, and returns
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -27,7 +28,8 @@ SECONDS = 10  # of every clip
 FRAMES = 1024  # the window that goes with it
 GRID, MASKS = (64, 8), 16  # patches of that window, and masks of a clip
 AUDIOSET = (-4.268, 4.569)  # mean and standard deviation
-BURST = 50  # clips in a row: a data worker reads thousands, and its caches hold what it needs
+# A data worker takes one clip after another, and its caches hold what it needs for them.
+in_a_row = partial(Case, burst=50)
 
 
 def make_noise(rate: int) -> Tensor:
@@ -43,11 +45,10 @@ def resampling(rate: int) -> Callable[[Path], Case]:
 
     def prepare(folder: Path) -> Case:
         clip = make_noise(rate)
-        return Case(
+        return in_a_row(
             f"resample {SECONDS} s from {rate / 1000:g} to 16 kHz",
             lambda: plain.resample(clip, rate),
             lambda: resample(clip, rate),
-            burst=BURST,
         )
 
     return prepare
@@ -56,11 +57,10 @@ def resampling(rate: int) -> Callable[[Path], Case]:
 def log_mel(folder: Path) -> Case:
     """Log-mel energies."""
     clip = make_noise(features.SAMPLE_RATE)
-    return Case(
+    return in_a_row(
         f"log-mel energies of {SECONDS} s",
         lambda: plain.log_mel(clip),
         lambda: features.log_mel(clip),
-        burst=BURST,
     )
 
 
@@ -68,23 +68,21 @@ def masks(folder: Path) -> Case:
     """Masks of one clip."""
     spec = MaskSpec(GRID)
     options = (spec.mask_prob, spec.mask_prob_adjust, spec.mask_length)
-    return Case(
+    return in_a_row(
         f"{MASKS} masks on {GRID[0]} x {GRID[1]} patches",
         lambda: plain.draw_masks(GRID, MASKS, *options),
         lambda: draw_masks(spec, MASKS),
         same=False,
-        burst=BURST,
     )
 
 
 def read_wav(folder: Path) -> Case:
     """Read a file."""
     path = write_clip(folder, "wav")
-    return Case(
+    return in_a_row(
         f"read {SECONDS} s of 16-bit wav at 32 kHz",
         lambda: plain.read_audio(str(path))[0],
         lambda: sources.read_audio(path)[0],
-        burst=BURST,
     )
 
 
@@ -107,11 +105,10 @@ def loading(ending: str) -> Callable[[Path], Case]:
             plain.draw_masks(GRID, MASKS, *options)
             return spectrogram
 
-        return Case(
+        return in_a_row(
             f"load {SECONDS} s of {ending} at 32 kHz: read, resample, log-mel, {MASKS} masks",
             load_plainly,
             lambda: dataset[0]["source"],
-            burst=BURST,
         )
 
     return prepare

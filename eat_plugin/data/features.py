@@ -2,7 +2,6 @@
 
 In this file:
     log_mel       Kaldi-style log-mel energies of a 16 kHz waveform
-    fit_length    cut or pad a spectrogram to a fixed number of frames
     FrontEnd      all of these in order, as a model's input needs them
 
 Tables are computed once and cached. They and the order of operations are those of published EAT
@@ -18,7 +17,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .memory import keep_freed_memory
 from .resampling import rate_pair, resample
@@ -145,24 +143,6 @@ def mel_filters() -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
-def fit_length(
-    spectrogram: Tensor, target_length: int, start: int = 0, value: float = 0.0
-) -> Tensor:
-    """Cut a spectrogram to a number of frames, or pad it at its end.
-
-    Args:
-        spectrogram: `[..., n, bins]`, log-mel energies.
-        target_length: Frames wanted.
-        start: First frame to keep.
-        value: What to pad with.
-
-    Returns:
-        `[..., target_length, bins]`, a tensor of its own.
-    """
-    kept = spectrogram[..., start : start + target_length, :]
-    return F.pad(kept, (0, 0, 0, target_length - kept.shape[-2]), value=value)
-
-
 @dataclass(frozen=True)
 class FrontEnd:
     """Turn a waveform into a model's input: the first ``target_length`` frames, normalised.
@@ -273,5 +253,9 @@ class FrontEnd:
         length = self.target_length
         if self.patch:
             length = min(length, math.ceil(energies.shape[-2] / self.patch) * self.patch)
-        padded = fit_length(energies, length, value=PAD_VALUES[self.pad_value])
-        return padded.sub_(self.mean).div_(2 * self.std).unsqueeze(-3)
+        kept = energies[..., :length, :]
+        count = kept.shape[-2]
+        finished = energies.new_empty(*kept.shape[:-2], length, MEL_BINS)
+        torch.sub(kept, self.mean, out=finished[..., :count, :])
+        finished[..., count:, :].fill_(PAD_VALUES[self.pad_value]).sub_(self.mean)
+        return finished.div_(2 * self.std).unsqueeze(-3)

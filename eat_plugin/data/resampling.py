@@ -72,14 +72,12 @@ def _resample_by_convolution(
         period_out: Output samples a period.
 
     Returns:
-        `[rows, 1, strides, together * period_out]`.
+        `[rows, strides, together * period_out]`.
     """
     width = rate_pair(period_in, period_out)[2]
     kernel = _repeated_kernel(period_in, period_out, together, whole.device, whole.dtype)
-    rows = whole.reshape(-1, 1, 1, whole.shape[-1])
-    # In two dimensions there is a layout in which the outputs come out in their order.
-    stride = (1, together * period_in)
-    return F.conv2d(rows, kernel, stride=stride, padding=(0, width)).permute(0, 2, 3, 1)
+    rows = whole.reshape(-1, 1, whole.shape[-1])
+    return F.conv1d(rows, kernel, stride=together * period_in, padding=width).transpose(1, 2)
 
 
 @lru_cache(maxsize=16)
@@ -89,15 +87,14 @@ def _repeated_kernel(
     """Return the weights of several periods at once.
 
     Returns:
-        `[times * out, 1, 1, times * in + 2 * width]`, channels last.
+        `[times * out, 1, times * in + 2 * width]`.
     """
     kernel = resampling_kernel(period_in, period_out)
     end = (times - 1) * period_in
     shifted = [
         F.pad(kernel, (number * period_in, end - number * period_in)) for number in range(times)
     ]
-    kernels = torch.cat(shifted)[:, None, None].to(device, dtype)
-    return kernels.contiguous(memory_format=torch.channels_last)
+    return torch.cat(shifted)[:, None].to(device, dtype)
 
 
 def _resample_by_bands(padded: Tensor, periods: int, period_in: int, period_out: int) -> Tensor:

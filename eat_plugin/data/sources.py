@@ -44,7 +44,7 @@ __all__ = [
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
 LONGEST_CLIP = 1 << 40  # samples; libsndfile gives 2**63 - 1 where it cannot tell
 LOUDEST_SAMPLE = 1e10  # full scale is 1; squares of a spectrum of this still fit into float32
-INTEGERS = "PCM_"  # subtypes whose samples are finite, and full scale at most
+BOUNDED = ("PCM_", "MPEG_")  # subtypes that cannot spell a sample that is not finite, nor near that
 FEW_CHANNELS = 7  # of more, NumPy adds in another order
 BLOCK = 1 << 20  # values a read: no allocation rests on what a header claims
 MP3_TOLERANCE = 2 * 1152  # samples, two frames: an mp3's length is its decoder's estimate
@@ -127,7 +127,7 @@ def read_opened(
     waveform = _read_mono(clip, wanted)
     if len(waveform) == 0 or len(waveform) < wanted - tolerance:
         raise ClipError(f"is truncated: {len(waveform)} of {wanted} samples could be decoded")
-    if not clip.subtype.startswith(INTEGERS):
+    if not clip.subtype.startswith(BOUNDED):
         _check_values(waveform)
     return torch.from_numpy(waveform)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eat_plugin.data import features
-from eat_plugin.data.features import FrontEnd, fit_length, log_mel
+from eat_plugin.data.features import FrontEnd, log_mel
 from eat_plugin.data.resampling import resample
 from eat_plugin.data.sources import read_audio
 
@@ -57,16 +57,14 @@ def test_log_mel__ignores_a_constant_offset() -> None:
     torch.testing.assert_close(log_mel(waveform + 0.25), log_mel(waveform), atol=1e-2, rtol=0)
 
 
-def test_fit_length__cuts_from_start() -> None:
-    rows = torch.arange(5.0)[:, None].expand(5, 2)
-    assert fit_length(rows, 3, start=1)[:, 0].tolist() == [1, 2, 3]
-
-
-def test_fit_length__pads_with_zeros() -> None:
-    rows = torch.ones(2, 3)
-    assert fit_length(rows, 4).tolist() == [[1] * 3, [1] * 3, [0] * 3, [0] * 3]
-    assert fit_length(rows, 2, start=1).tolist() == [[1] * 3, [0] * 3]
-    assert fit_length(rows[:0], 1).tolist() == [[0] * 3]
+@pytest.mark.parametrize("frames", [0, 1, 2, 3])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_finish__cuts_or_pads_then_normalises(frames: int, batch: tuple[int, ...]) -> None:
+    energies = torch.arange(1.0, frames + 1)[:, None].expand(*batch, frames, 128)
+    expected = [1.25, 1.5, 1.5][:frames][:2] + [1.0] * max(0, 2 - frames)
+    got = FrontEnd(2, -4.0, 2.0).finish(energies)
+    assert got.shape == (*batch, 1, 2, 128)
+    assert (got == torch.tensor(expected)[:, None]).all()
 
 
 @pytest.mark.parametrize("frames", [2, 4, 6])
@@ -126,7 +124,7 @@ def test_front_end__needed_samples_suffice(rate: int) -> None:
     torch.testing.assert_close(enough[first], whole[first], atol=1e-6, rtol=0)
     got = front_end(clip[:needed], rate)
     torch.testing.assert_close(front_end(clip, rate), got, atol=1e-5, rtol=0)
-    expected = (fit_length(log_mel(whole), 20) + 4.268) / 9.138
+    expected = (log_mel(whole)[:20] + 4.268) / 9.138
     torch.testing.assert_close(got[0], expected, atol=2e-4, rtol=0)
     assert needed <= rate * (first.stop / 16_000 + 0.01)
 
