@@ -8,7 +8,7 @@ In this file:
     average_precision, roc_auc   one figure a class
     d_prime, accuracy            one figure
     confusion_matrix             which class is taken for which
-    summarize                    the figures that benchmarks quote, as plain floats
+    summarize, metric_names      the figures that benchmarks quote, as plain floats
     RankedScores                 scores sorted once, to be evaluated under many weights
     bootstrap_interval           how far a figure may be off, given the number of clips
     ClipScores                   collects results of many batches, each clip once
@@ -21,6 +21,8 @@ from statistics import NormalDist
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
+
+METRICS = ("accuracy", "mAP", "mAUC", "d_prime")  # the first one of single labels alone
 
 
 def average_precision(
@@ -130,6 +132,11 @@ def confusion_matrix(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return counts.reshape(num_classes, num_classes)
 
 
+def metric_names(single_label: bool) -> tuple[str, ...]:
+    """Return the names of what `summarize` computes, in the order in which they are shown."""
+    return METRICS if single_label else METRICS[1:]
+
+
 def summarize(
     scores: np.ndarray,
     targets: np.ndarray,
@@ -154,14 +161,12 @@ def summarize(
     """
     ranked = RankedScores(scores, targets)
     mean_auc = ranked.mean_roc_auc(weights)
-    summary = {
+    return {
+        **({"accuracy": ranked.accuracy(weights)} if single_label else {}),
         "mAP": ranked.mean_average_precision(weights),
         "mAUC": mean_auc,
         "d_prime": d_prime(mean_auc),
     }
-    if single_label:
-        summary["accuracy"] = ranked.accuracy(weights)
-    return summary
 
 
 class RankedScores:

@@ -14,6 +14,7 @@ from eat_plugin.metrics import (
     bootstrap_interval,
     confusion_matrix,
     d_prime,
+    metric_names,
     roc_auc,
     summarize,
 )
@@ -184,11 +185,17 @@ def test_accuracy__refuses_a_clip_without_exactly_one_class(metric, labels, numb
 
 def test_summarize__means_over_classes_that_occur():
     summary = summarize(SCORES, TARGETS, single_label=True)
-    assert list(summary) == ["mAP", "mAUC", "d_prime", "accuracy"]
     assert summary == pytest.approx(
         {"mAP": (5 / 6 + 1 / 2) / 2, "mAUC": 0.5, "d_prime": 0.0, "accuracy": 1 / 3}
     )
     assert all(type(value) is float for value in summary.values())
+
+
+@pytest.mark.parametrize("single_label", [True, False])
+def test_summarize__gives_what_is_named(single_label):
+    names = ["accuracy", "mAP", "mAUC", "d_prime"][not single_label :]
+    assert list(metric_names(single_label)) == names
+    assert list(summarize(SCORES, TARGETS, single_label)) == names
 
 
 def test_summarize__d_prime_is_that_of_the_mean_area():

@@ -23,7 +23,13 @@ from eat_plugin.data.sources import ClipError
 from eat_plugin.data.tables import write_csv
 from eat_plugin.data.windows import Job, Windowing
 from eat_plugin.inference import Loaded
-from eat_plugin.metrics import RankedScores, bootstrap_interval, confusion_matrix, summarize
+from eat_plugin.metrics import (
+    METRICS,
+    RankedScores,
+    bootstrap_interval,
+    confusion_matrix,
+    summarize,
+)
 
 NAME = "evaluate"
 HELP = "measure how well a fine-tuned model labels the clips of a split"
@@ -195,8 +201,7 @@ def _measure(
     # A cache gives the figures of its data, and their checksum.
     names = sorted(clip_name(manifest.name(int(clip))) for clip in scored.clips)
     return {
-        **{name: _finite(summary.get(name, math.nan)) for name in ("accuracy", "mAP", "mAUC")},
-        "d_prime": _finite(summary["d_prime"]),
+        **{name: _finite(summary.get(name, math.nan)) for name in METRICS},
         "interval": {
             "metric": main,
             "level": LEVEL,
@@ -222,7 +227,7 @@ def _show(figures: dict[str, Any], as_json: bool) -> None:
         say(json.dumps(figures))
         return
     interval = figures["interval"]
-    for name in ("accuracy", "mAP", "mAUC", "d_prime"):
+    for name in METRICS:
         if figures[name] is None:
             continue
         line = f"{name:<12} {figures[name]:.4f}"

@@ -18,7 +18,7 @@ from ..data.labelled import LabelledDataset
 from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
 from ..data.manifest import Manifest
 from ..data.readers import AudioReader, ClipReader
-from ..metrics import ClipScores, summarize
+from ..metrics import ClipScores, metric_names, summarize
 from . import device_front_end, lengths
 from .audio import AudioConfig, AudioTask, logger
 from .images import check_kind, check_model, make_front_end
@@ -224,8 +224,7 @@ class EatClassificationTask(AudioTask):
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
             return
-        names = ("mAP", "mAUC", "d_prime", *(("accuracy",) if self.cfg.single_label else ()))
-        for name in names:
+        for name in metric_names(self.cfg.single_label):
             metrics.log_derived(name, partial(self._metric, self._scores, name))
 
     def _metric(self, scores: ClipScores, name: str, meters: Any) -> float:

@@ -23,7 +23,6 @@ UNIMPLEMENTED = {
     "local_cache_path": None,
     "dataset_type": "imagefolder",
     "subsample": 1.0,
-    "h5_format": False,
     "audio_mae": True,
     "is_finetuning": False,
 }
@@ -59,7 +58,7 @@ class MaeImagePretrainingConfig(FairseqDataclass):
     seed: int = II("common.seed")
     dataset_type: str = option("imagefolder", "layout of images (only imagefolder)")
     audio_mae: bool = option(False, "the input is audio (only true)")
-    h5_format: bool = option(False, "clips are in HDF5 files (only false)")
+    h5_format: bool = option(False, "clips are in HDF5 files; the entries of a manifest say so")
     downsr_16hz: bool = option(False, "resample to 16 kHz; ours always does")
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
     flexible_mask: bool = option(False, "keep blocks of 6x4, 5x5 or 8x3 patches")

@@ -172,7 +172,7 @@ def test_published__flags_are_translated(flags, expected):
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        ({"h5_format": True}, "task.h5_format is True; .* in fine-tuning, .* is False"),
+        ({"subsample": 0.5}, "task.subsample is 0.5; .* in fine-tuning, .* is 1.0"),
         ({"audio_mae": False}, "task.audio_mae is False"),
         ({"key": "source"}, "task.key is 'source'"),
     ],
@@ -184,7 +184,7 @@ def test_published__what_is_not_implemented_is_refused(flags, problem):
 
 
 def test_published__a_checkpoint_loads_however_its_data_were_stored():
-    cfg = MaeImageClassificationConfig(data="/d", audio_mae=True, seed=1, h5_format=True)
+    cfg = MaeImageClassificationConfig(data="/d", audio_mae=True, seed=1, subsample=0.5)
     assert translate_classification(cfg, from_checkpoint=True).data == "/d"
 
 

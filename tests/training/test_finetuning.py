@@ -182,7 +182,7 @@ def test_published_yaml__fine_tunes_unchanged(trainer, labelled, shared):
         "task": {
             "_name": "mae_image_classification", "data": "/data", "downsr_16hz": True,
             "audio_mae": True, "target_length": 256, "roll_aug": True, "noise": False,
-            "h5_format": False, "weights_file": "/weights.csv", "num_samples": 200000,
+            "h5_format": True, "weights_file": "/weights.csv", "num_samples": 200000,
             "AS2M_finetune": False, "spcv1_finetune": False, "spcv2_eval": False,
             "esc50_eval": False,
         },
