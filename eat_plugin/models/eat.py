@@ -97,7 +97,8 @@ class EatModel(EatEncoder):
 
         Update 0 has none. However often update i is announced (gradient accumulation, a repeated
         batch), its step is taken once. A checkpoint of N updates holds N - 1 steps; after loading
-        one, the N-th is taken when training goes on.
+        one, the N-th is taken when training goes on. (In float16, one that is written after an
+        update that overflowed holds N; the N-th is then taken twice.)
 
         Args:
             num_updates: number of optimizer steps taken so far, i.

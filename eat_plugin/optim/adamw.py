@@ -214,8 +214,10 @@ class EatAdamW(FairseqOptimizer):
     def _make_groups(self, params: Iterable[Tensor]) -> List[Dict[str, Any]]:
         groups: Dict[Tuple[float, float], Dict[str, Any]] = {}
         for parameter in params:
-            overrides = (getattr(parameter, "optim_overrides", None) or {}).get("optimizer", {})
-            lr_scale = float(overrides.get("lr_scale", 1.0))
+            options = getattr(parameter, "optim_overrides", None) or {}
+            overrides = options.get("optimizer", {})
+            # fairseq's composite optimizer, which leaves this name, has scaled the rate already.
+            lr_scale = 1.0 if "group_name" in options else float(overrides.get("lr_scale", 1.0))
             decay_scale = 1.0
             if self.cfg.apply_weight_decay_scale:
                 decay_scale = float(overrides.get("weight_decay_scale", 1.0))
@@ -250,7 +252,18 @@ class EatAdamW(FairseqOptimizer):
     def load_state_dict(
         self, state_dict: Dict[str, Any], optimizer_overrides: Optional[Dict[str, Any]] = None
     ) -> None:
-        """Load what ``state_dict`` returned; options of PyTorch's groups may be overridden."""
+        """Load what ``state_dict`` returned; options of PyTorch's groups may be overridden.
+
+        Raises:
+            ValueError: another optimizer wrote the state.
+        """
+        groups = state_dict.get("param_groups", [{}])
+        if not all("lr_scale" in group for group in groups):
+            raise ValueError(
+                "the checkpoint holds the state of another optimizer than eat_adamw; set "
+                "checkpoint.reset_optimizer=true to begin with a new one, or optimizer=... to go "
+                "on with the one it was begun with"
+            )
         super().load_state_dict(state_dict, optimizer_overrides)
         for copy, saved in zip(self._copies, state_dict.get("copies", [])):
             copy.data.copy_(saved)

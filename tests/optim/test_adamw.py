@@ -7,6 +7,7 @@ import pytest
 import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.optim import AMPOptimizer, FP16Optimizer, MemoryEfficientFP16Optimizer
+from fairseq.optim.composite import FairseqCompositeOptimizer
 from fairseq.optim.lr_scheduler import LR_SCHEDULER_REGISTRY, build_lr_scheduler
 from fairseq.utils import clip_grad_norm_
 from omegaconf import OmegaConf, open_dict
@@ -158,6 +159,34 @@ def test_lr__scales_apply_to_whatever_is_set():
     optimizer.set_lr(0.4)
     assert optimizer.get_lr() == 0.4
     assert [group["lr"] for group in optimizer.param_groups] == [0.4, 0.2]
+
+
+def test_lr__is_scaled_once_within_the_composite_optimizer():
+    parameters = make_parameters()
+    schedule = {"_name": "fixed", "warmup_updates": 0, "force_anneal": None, "lr_shrink": 0.1}
+    group = {
+        "lr_float": 0.1,
+        "optimizer": {**make_config(), "_name": "eat_adamw"},
+        "lr_scheduler": {**schedule, "lr": [0.1]},
+    }
+    cfg = OmegaConf.create({"groups": {"default": group}, "dynamic_groups": True})
+    optimizer = FairseqCompositeOptimizer(cfg, parameters)
+    optimizer.lr_scheduler.step_begin_epoch(1)
+    rates = {g["params"][0]: g["lr"] for g in optimizer.param_groups}
+    assert [rates[p] for p in parameters] == pytest.approx([0.1, 0.05])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"default": {"state": {}, "param_groups": []}},  # of fairseq's composite
+        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).state_dict(),
+    ],
+)
+def test_state__of_another_optimizer_is_refused(state):
+    optimizer = EatAdamW(make_config(), make_parameters())
+    with pytest.raises(ValueError, match=r"another optimizer .* checkpoint.reset_optimizer=true"):
+        optimizer.load_state_dict(state)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
