@@ -47,7 +47,7 @@ def make_checkpoint(tmp_path_factory, golden):
         options = {"task": {"_name": f"eat_{kind}"}, "model": {**micro, "_name": models[kind]}}
         options["task"].update(data="/nowhere", target_length=128)
         if kind == "classification":
-            options["model"].update(num_classes=3, drop_path_rate=0.1)
+            options["model"].update(model_path=None, num_classes=3, drop_path_rate=0.1)
         for name, value in changes.items():
             part, _, option = name.partition("_")
             options[part][option] = value

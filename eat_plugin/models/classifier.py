@@ -100,10 +100,16 @@ class EatClassifier(BaseFairseqModel):
         if cfg.pretrained_model_args:
             args = _plain(cfg.pretrained_model_args)
             options, task = args["model"], args.get("task")
+        elif OmegaConf.is_missing(cfg, "model_path"):
+            raise ValueError(
+                "model.model_path is not set; give a checkpoint, or null to train from random "
+                "weights"
+            )
         elif cfg.model_path:
             pretrained = read_encoder(cfg.model_path)
             options, task = pretrained.model, pretrained.task
         else:
+            logger.info("the encoder starts from random weights")
             names = {field.name for field in fields(EatConfig)} - {"norm_eps"}
             options = {name: _plain(getattr(cfg, name)) for name in names}
             task = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, List, NamedTuple, Optional
 
-from omegaconf import II
+from omegaconf import II, MISSING
 
 from .config import EatConfig, option
 
@@ -28,7 +28,7 @@ class EatClassifierConfig(EatConfig):
     """Options of fine-tuning; those of ``EatConfig`` serve where there is no checkpoint."""
 
     model_path: Optional[str] = option(
-        None, "checkpoint whose encoder is fine-tuned; null starts from scratch"
+        MISSING, "checkpoint whose encoder is fine-tuned; null starts from random weights"
     )
     no_pretrained_weights: bool = option(False, "take the checkpoint's options, not its weights")
     num_classes: Optional[int] = option(None, "classes; null takes the number that the data has")

@@ -54,6 +54,7 @@ def make_classifier():
         torch.manual_seed(0)
         options = {
             "num_classes": 3, "single_label": False, "target_length": 128, "drop_path_rate": 0,
+            "model_path": None,
         }  # fmt: skip
         schema = OmegaConf.structured(EatClassifierConfig())
         model = EatClassifier(OmegaConf.merge(schema, MICRO, options, changes))

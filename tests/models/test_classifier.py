@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from eat_plugin.models.classifier import pool
-from eat_plugin.models.classifier_config import PredictionMode
+from eat_plugin.models.classifier import EatClassifier, pool
+from eat_plugin.models.classifier_config import EatClassifierConfig, PredictionMode
 from eat_plugin.models.published import MaeImageClassificationConfig, MaeImageClassificationModel
 from eat_plugin.modules.padding import column_padding
 
@@ -27,6 +27,13 @@ def test_forward__without_labels_gives_logits(make_classifier, clips):
     assert logits.shape == (4, 3)
     features = model.model.encode(clips)[0][:, 0]
     torch.testing.assert_close(logits, model.head(model.fc_norm(features)))
+
+
+def test_use_fc_norm__may_be_left_out(make_classifier, clips):
+    model = make_classifier(use_fc_norm=False).eval()
+    assert model.fc_norm is None
+    features = model.model.encode(clips)[0][:, 0]
+    torch.testing.assert_close(model(clips), model.head(features))
 
 
 def test_forward__bce_is_summed_over_classes_and_divided_by_positives(make_classifier, clips):
@@ -90,12 +97,16 @@ def test_forward__mixup_mixes_clips_and_targets_alike(make_classifier, clips, mo
     from eat_plugin.models import classifier
 
     def mix(source, targets, **options):
-        assert options["mixup"] == 0.8
-        assert options["mode"] == "pair"
-        return source.flip(0), targets.flip(0), options["lengths"]
+        assert options == {
+            "mixup": 0.8, "cutmix": 0.4, "prob": 0.6, "switch_prob": 0.3, "mode": "pair",
+            "lengths": None,
+        }  # fmt: skip
+        return source.flip(0), targets.flip(0), None
 
     monkeypatch.setattr(classifier, "mix_batch", mix)
-    model = make_classifier(mixup=0.8, mixup_mode="pair")
+    model = make_classifier(
+        mixup=0.8, cutmix=0.4, mixup_prob=0.6, mixup_switch_prob=0.3, mixup_mode="pair"
+    )
     expected = model.eval()(clips, LABELS)["losses"]["main"].flip(0)
     torch.testing.assert_close(model.train()(clips, LABELS)["losses"]["main"], expected)
 
@@ -108,9 +119,10 @@ def test_forward__specaug_masks_at_most_the_ratio_of_each_axis(make_classifier, 
         classifier, "mask_spectrogram", lambda x, *widths: asked.append(widths) or x
     )
     make_classifier(specaug=True, mask_ratio=0.25).train()(clips, LABELS)
-    make_classifier(specaug=True, mask_ratio=0.0).train()(clips, LABELS)
+    make_classifier(specaug=True, freqm=7.0).train()(clips, LABELS)  # timem is beyond the window
+    make_classifier(specaug=True, freqm=130.0, timem=90.0).train()(clips, LABELS)
     make_classifier(specaug=True, mask_ratio=0.25).eval()(clips, LABELS)
-    assert asked == [(32, 32), (128, 25)]
+    assert asked == [(32, 32), (128, 7), (90, 128)]
 
 
 @pytest.mark.parametrize(("ratio", "widths"), [(0.25, [32, 8]), (0.0, [70, 32])])
@@ -339,6 +351,23 @@ def test_model_path__encoder_of_a_checkpoint_at_another_length(make_classifier, 
     assert model.model.cfg.modalities.image.target_length == 64
     assert not [name for name in model.state_dict() if "decoder" in name or "_ema" in name]
     assert model.pretrained_model_args["task"]["norm_mean"] == -4.0
+
+
+def test_model_path__has_to_be_given():
+    cfg = OmegaConf.structured(EatClassifierConfig())
+    options = {"num_classes": 3, "single_label": False, "target_length": 128, "model_path": "???"}
+    with pytest.raises(ValueError, match=r"model.model_path is not set; .* or null"):
+        EatClassifier(OmegaConf.merge(cfg, options))
+
+
+@pytest.mark.parametrize(("norm_eps", "expected"), [(None, 1e-4), (1e-3, 1e-3)])
+def test_model_path__norms_have_the_epsilon_of_the_checkpoint_or_another(
+    make_classifier, make_checkpoint, norm_eps, expected
+):
+    path = make_checkpoint("pretraining", model_norm_eps=1e-4)
+    model = make_classifier(model_path=str(path), norm_eps=norm_eps)
+    norms = [m for m in model.model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {expected}
 
 
 def test_model_path__of_a_fine_tuned_checkpoint(make_classifier, tmp_path, pretrained):
