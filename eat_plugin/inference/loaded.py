@@ -1,59 +1,31 @@
-"""Checkpoints put to use in Python: features and predictions, without fairseq's command line.
-
-    from eat_plugin.inference import load_checkpoint
-
-    loaded = load_checkpoint("checkpoint_best.pt", device="cuda")  # ours or published
-    spectrogram = loaded.spectrogram("dog.wav")                    # [1, T, F], as in training
-    loaded.predict(spectrogram[None])                              # [1, classes], probabilities
-    loaded.labels.names                                            # what the classes are
-    loaded.features(spectrogram[None], "frame", layer=-2)          # [1, T/p, D]
-    x, times = loaded.extract("an_hour.wav", "grid")               # [columns, F/p, D], seconds
+"""A model that is ready for use: predictions, features, long recordings.
 
 In this file:
-    load_checkpoint    a file -> Loaded
-    choose_device      "cuda:1" -> a device that is there
-    Loaded             model, front end and labels, and what they can do
-    ClipFeatures       the features of a recording
+    Loaded          model, labels and inputs, and what they can do
+    ClipFeatures    the features of a recording
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
-from fairseq.checkpoint_utils import load_model_ensemble_and_task
-from fairseq.models import MODEL_REGISTRY
-from fairseq.tasks import TASK_REGISTRY
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from .data.features import FrontEnd
-from .data.image_files import probe_image
-from .data.images import ImageFrontEnd
-from .data.labels import LabelSet
-from .data.sources import ClipError
-from .data.windows import (
-    FRAMES_A_SECOND,
-    ClipLayout,
-    Job,
-    Window,
-    Windowing,
-    column_times,
-    probe_clip,
-    read_ahead,
-    read_batches,
-    read_window,
-    spread_windows,
-)
-from .models.classifier import EatClassifier
-from .models.encoder import EatEncoder
-from .models.interop import read_checkpoint
+from ..data.features import FrontEnd
+from ..data.images import ImageFrontEnd
+from ..data.labels import LabelSet
+from ..data.sources import ClipError
+from ..data.windows import ClipLayout, Job, Window, Windowing, spread_windows
+from ..models.classifier import EatClassifier
+from ..models.encoder import EatEncoder
+from .inputs import Inputs, errors_naming
 
 GRANULARITIES = ("utterance", "frame", "all", "grid")
 ALONG_TIME = ("frame", "grid")  # their windows are joined to one axis
@@ -73,95 +45,6 @@ class ClipFeatures(NamedTuple):
     times: np.ndarray | None
 
 
-def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Loaded:
-    """Load a checkpoint of EAT: pre-trained or fine-tuned, of this or of the published code.
-
-    Neither the data nor the pre-trained checkpoint that it was made from need to be there. Nothing
-    that is in the file is executed.
-
-    Args:
-        path: the file.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is no checkpoint of EAT, or its weights do not fit its configuration, or
-            there is no such device.
-    """
-    device = choose_device(device)
-    return load_state(path, read_checkpoint(path), device)
-
-
-def load_state(
-    path: str | os.PathLike[str], state: dict[str, Any], device: torch.device
-) -> Loaded:
-    """Do what ``load_checkpoint`` does, with what ``read_checkpoint`` has read."""
-    path = os.fspath(path)
-    _check_kind(path, state["cfg"])
-    # Without the history the teacher takes no step; and nobody needs the optimizer's state.
-    content: dict[str, Any] = {"model": state["model"], "task_state": state.get("task_state") or {}}
-    labels = None
-    try:
-        cfg = content["cfg"] = OmegaConf.create(state["cfg"])
-        (model,), _, task = load_model_ensemble_and_task([path], state=content)
-        if isinstance(model, EatClassifier):
-            names = task.state.state_dict.get("label_names", ())
-            labels = LabelSet(task.label_set.ids, tuple(names))
-    except (RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
-        reason = " ".join(str(error).split("\n")[:2])
-        raise ValueError(f"{path} does not hold what its configuration says: {reason}") from error
-    except (ValueError, OmegaConfBaseException) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: {reason}") from error
-    return Loaded(
-        path=path,
-        model=model.to(device).eval(),
-        encoder=model if labels is None else model.model,
-        front_end=task.front_end,
-        images=task.images,
-        labels=labels,
-        single_label=labels is not None and model.objective.single_label,
-        cfg=cfg,
-    )
-
-
-def _check_kind(path: str, cfg: dict[str, Any]) -> None:
-    """Refuse what is no model of EAT before fairseq builds it."""
-    task = cfg.get("task")
-    for kind, section, registry in (
-        ("model", cfg["model"], MODEL_REGISTRY), ("task", task, TASK_REGISTRY)
-    ):  # fmt: skip
-        name = section.get("_name") if isinstance(section, dict) else None
-        owner = getattr(registry.get(name), "__module__", "")
-        if owner.partition(".")[0] != __name__.partition(".")[0]:
-            raise ValueError(
-                f"{path} holds a {kind} {name!r}; expected a checkpoint of EAT, pre-trained or "
-                "fine-tuned"
-            )
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """Return a device that this machine has.
-
-    Args:
-        name: ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        ValueError: if there is no such device.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"the device is {str(name)!r}; choose cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ValueError(f"the device is {str(name)!r}, but PyTorch finds {count} CUDA GPUs")
-    return device
-
-
 @dataclass(frozen=True)
 class Loaded:
     """A model ready for use, with all that belongs to it.
@@ -172,6 +55,7 @@ class Loaded:
         encoder: the model itself, or the classifier's encoder.
         front_end: makes the model's input of sound, as it was made in training.
         images: makes it of images; None for a model of sound.
+        inputs: what it takes, sound or images.
         labels: the classes in the order of a classifier's outputs; None for a pre-trained model.
         single_label: each clip has exactly one of them.
         cfg: fairseq's whole configuration.
@@ -182,6 +66,7 @@ class Loaded:
     encoder: EatEncoder
     front_end: FrontEnd
     images: ImageFrontEnd | None
+    inputs: Inputs
     labels: LabelSet | None
     single_label: bool
     cfg: DictConfig
@@ -205,12 +90,7 @@ class Loaded:
         Raises:
             ValueError: if the clip cannot be used, or the model takes images.
         """
-        if self.images is not None:
-            raise ValueError(f"{self.path} is a model of images; read them with image()")
-        try:
-            return read_window(path, self.front_end)
-        except ClipError as error:
-            raise ValueError(f"{path}: {error}") from error
+        return self.inputs.spectrogram(path)
 
     def image(self, path: str | os.PathLike[str]) -> Tensor:
         """Read the middle of an image [C, H, W], as validation does in training.
@@ -218,12 +98,7 @@ class Loaded:
         Raises:
             ValueError: if the image cannot be used, or the model takes sound.
         """
-        if self.images is None:
-            raise ValueError(f"{self.path} is a model of sound; read clips with spectrogram()")
-        try:
-            return self.images(path)
-        except ClipError as error:
-            raise ValueError(f"{path}: {error}") from error
+        return self.inputs.image(path)
 
     def probe(self, path: str | os.PathLike[str]) -> tuple[int, int]:
         """Read a file's header: samples and rate of sound, pixels and 0 of an image.
@@ -231,9 +106,7 @@ class Loaded:
         Raises:
             ClipError: if it makes no sense.
         """
-        if self.images is None:
-            return probe_clip(path)
-        return probe_image(path, self.images.max_pixels)
+        return self.inputs.probe(path)
 
     def require_labels(self) -> LabelSet:
         """Return the labels; raise ValueError if the model is no classifier."""
@@ -327,47 +200,18 @@ class Loaded:
             ValueError: if a length is not positive, or the model's table of positions is shorter,
                 or the model takes images, which are seen whole.
         """
-        patches = self.encoder.patch_encoder
-        if self.images is not None:
-            if window is not None or hop is not None:
-                raise ValueError(f"{self.path} is a model of images, which have no windows")
-            rows = self.images.size[0]
-            return Windowing(rows, rows, patches.cfg.patch_size)
-        chosen = Windowing.from_seconds(
-            window, hop, patches.cfg.patch_size, self.front_end.target_length
-        )
-        longest = patches.cfg.max_length * patches.cfg.patch_size
-        if patches.fixed_positional_encoder is not None and chosen.frames > longest:
-            raise ValueError(
-                f"the window is {chosen.seconds} s; this model's table of positions ends at "
-                f"{longest / FRAMES_A_SECOND} s"
-            )
-        return chosen
+        return self.inputs.windowing(window, hop)
 
     def plan(self, windowing: Windowing, num_samples: int, sample_rate: int) -> list[Window]:
         """Lay windows over a recording, as ``Windowing.plan`` does; an image is one window."""
-        if self.images is not None:
-            return [Window(0, 0, windowing.frames // windowing.patch)]
-        return windowing.plan(num_samples, sample_rate)
+        return self.inputs.plan(windowing, num_samples, sample_rate)
 
-    def plan_scores(
-        self, windowing: Windowing, num_samples: int, sample_rate: int
-    ) -> list[Window]:
+    def plan_scores(self, windowing: Windowing, num_samples: int, sample_rate: int) -> list[Window]:
         """Choose the windows whose mean score is that of a whole recording, as in validation."""
         if not self.eval_windows:
             return self.plan(windowing, num_samples, sample_rate)[:1]
         starts = spread_windows(num_samples, sample_rate, windowing.frames, self.eval_windows)
         return [Window(start, 0, windowing.frames // windowing.patch) for start in starts]
-
-    def _read_batches(
-        self, jobs: Iterable[Job], windowing: Windowing, batch_size: int
-    ) -> Iterator[list[tuple[Job, Tensor | ClipError]]]:
-        """Read what the windows hold, ahead of what is asked for."""
-        images = self.images
-        if images is not None:
-            return read_ahead(jobs, lambda job: images(job.path, job.expected_samples), batch_size)
-        front_end = replace(self.front_end, target_length=windowing.frames)
-        return read_batches(jobs, front_end, batch_size)
 
     def map_windows(
         self,
@@ -389,7 +233,7 @@ class Loaded:
             Each window in order, with its row of the results, float32, or what is wrong with the
             recording.
         """
-        for batch in self._read_batches(jobs, windowing, batch_size):
+        for batch in self.inputs.batches(jobs, windowing, batch_size):
             spectrograms = [found for _, found in batch if isinstance(found, Tensor)]
             rows: Iterator[np.ndarray] = iter(())
             if spectrograms:
@@ -427,7 +271,7 @@ class Loaded:
         self.check_features(granularity, layer)
         windowing = self.windowing(window, hop)
         x = None
-        try:
+        with errors_naming(path):
             windows = self.plan(windowing, *self.probe(path))
             layout = ClipLayout(windows, granularity in ALONG_TIME, layer == "all")
             jobs = (Job(0, number, path, w.start) for number, w in enumerate(windows))
@@ -438,18 +282,12 @@ class Loaded:
                 if x is None:
                     x = np.empty(layout.shape(row.shape), dtype=np.float32)
                 layout.put(x, job.number, row)
-        except ClipError as error:
-            raise ValueError(f"{path}: {error}") from error
         assert x is not None
-        times = None
-        if granularity in ALONG_TIME and self.images is None:
-            times = column_times(windowing, windows)
+        times = self.inputs.times(windowing, windows) if granularity in ALONG_TIME else None
         return ClipFeatures(x, times)
 
 
-def _map_alike(
-    function: Callable[[Tensor], Tensor], sources: list[Tensor]
-) -> list[np.ndarray]:
+def _map_alike(function: Callable[[Tensor], Tensor], sources: list[Tensor]) -> list[np.ndarray]:
     """Apply a function to a batch; to each length by itself where clips keep their own."""
     alike: dict[torch.Size, list[int]] = {}
     for number, source in enumerate(sources):

@@ -1,0 +1,113 @@
+"""Loading checkpoints, ours and published ones."""
+
+import pytest
+import torch
+
+from eat_plugin.data.features import FrontEnd
+from eat_plugin.inference import choose_device, load_checkpoint
+from eat_plugin.models.interop import read_checkpoint
+
+
+def test_load__a_pretrained_model(pretrained):
+    assert pretrained.encoder is pretrained.model
+    assert pretrained.front_end == FrontEnd(128, -5.0, 4.569)
+    assert pretrained.labels is None
+    assert not pretrained.single_label
+    assert not pretrained.model.training
+    assert pretrained.cfg.task._name == "eat_pretraining"
+
+
+def test_load__a_classifier_stands_alone(classifier):
+    assert classifier.encoder is classifier.model.model
+    assert classifier.labels.ids == ("dog", "rain", "clock")
+    assert classifier.labels.names == ("A dog", "The rain", "A clock")
+    assert not classifier.single_label
+
+
+def test_load__pads_as_training_did(make_checkpoint):
+    loaded = load_checkpoint(make_checkpoint("pretraining", task_pad_value="silence"))
+    assert loaded.front_end == FrontEnd(128, -4.268, 4.569, "silence")
+
+
+def test_load__takes_the_weights_of_the_file(make_checkpoint):
+    path = make_checkpoint("pretraining")
+    loaded = load_checkpoint(path)
+    state = read_checkpoint(path)["model"]
+    teacher = loaded.model.state_dict()["_ema"]  # no step of the teacher is taken
+    assert all(torch.equal(teacher[name], value) for name, value in state.pop("_ema").items())
+    assert all(torch.equal(loaded.model.state_dict()[name], v) for name, v in state.items())
+
+
+def test_load__published_checkpoint_gives_the_published_logits(shared, tmp_path):
+    golden = torch.load(shared / "golden" / "finetune_tiny.pt", weights_only=True)["audioset"]
+    state = read_checkpoint(shared / "golden" / "ckpt_finetune_tiny.pt")
+    torch.save({**state, "model": golden["state_dict"]}, tmp_path / "published.pt")
+    loaded = load_checkpoint(tmp_path / "published.pt")
+    source = golden["net_input"]["imgs"]
+    with torch.no_grad():
+        assert (loaded.model(source) - golden["eval_logits"]).abs().max() < 1e-5
+    probabilities = golden["eval_result"]["_predictions"]
+    assert (loaded.predict(source) - probabilities).abs().max() < 1e-5
+    assert (loaded.features(source, "all") - golden["eval_features_all"]).abs().max() < 1e-5
+    assert loaded.labels.ids[7] == loaded.labels.names[7] == "/m/007"
+    assert loaded.front_end == FrontEnd(256, -4.268, 4.569)
+
+
+def test_load__published_pretrained_checkpoint(shared):
+    loaded = load_checkpoint(shared / "golden" / "ckpt_pretrain_tiny.pt")
+    assert loaded.labels is None
+    assert loaded.front_end.target_length == 256
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("cfg/model/_name", "wav2vec2", "holds a model 'wav2vec2'; expected a checkpoint of EAT"),
+        ("cfg/task/_name", "translation", "holds a task 'translation'; expected a checkpoint of"),
+        ("cfg/task", None, "holds a task None; expected a checkpoint of EAT"),
+        ("cfg/task/_name", "eat_pretraining", "does not hold what .* says: .*label_set"),
+        ("model/head.bias", torch.zeros(5), "does not hold what .* says: .*mismatch for head.bias"),
+        ("model/unknown", torch.zeros(5), 'does not hold what .* says: .*"unknown"'),
+        ("task_state", {}, "/nowhere/label_descriptors.csv: cannot be read"),
+        ("task_state/label_names", ["A dog"], "1 names for 3 classes"),
+        ("cfg/model/loss", "mse", "model.loss is 'mse'; choose one of bce, ce"),
+        ("cfg/model/layer_decay", "small", "Value 'small' .*could not be converted to Float"),
+    ],
+)
+def test_load__what_does_not_fit_is_named(make_checkpoint, tmp_path, place, value, message):
+    state = read_checkpoint(make_checkpoint("classification"))
+    *folders, name = place.split("/")
+    part = state
+    for folder in folders:
+        part = part[folder]
+    part[name] = value
+    torch.save(state, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match=f"bad.pt.*{message}"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:x", "meta", "cpu:0:0"])
+def test_choose_device__unknown(name):
+    with pytest.raises(ValueError, match=f"the device is '{name}'; choose cpu, cuda or cuda:N"):
+        choose_device(name)
+
+
+def test_choose_device__more_than_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match="'cuda:2', but PyTorch finds 2 CUDA GPUs"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="'cuda', but PyTorch finds 0 CUDA GPUs"):
+        choose_device("cuda")
+
+
+@pytest.mark.gpu
+def test_load__on_a_gpu(make_checkpoint, source):
+    path = make_checkpoint("classification")
+    loaded, reference = load_checkpoint(path, "cuda"), load_checkpoint(path)
+    assert loaded.device.type == "cuda"
+    torch.testing.assert_close(
+        loaded.predict(source).cpu(), reference.predict(source), atol=1e-4, rtol=1e-4
+    )
