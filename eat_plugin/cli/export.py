@@ -16,6 +16,7 @@ import argparse
 import copy
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin.cli import say
-from eat_plugin.data.features import MEL_BINS
+from eat_plugin.data.features import MEL_BINS, FrontEnd
 from eat_plugin.data.manifest import replacing
 from eat_plugin.inference import Loaded, load_state
 from eat_plugin.models.classifier import EatClassifier
-from eat_plugin.models.interop import read_checkpoint
+from eat_plugin.models.interop import fold_normalisation, read_checkpoint
 
 NAME = "export"
 HELP = "rewrite a checkpoint with the names of the published code"
@@ -38,15 +39,17 @@ example: eat export --checkpoint checkpoint_best.pt --out published.pt --format 
 
 The file has the published keys and the published configuration, and computes the same: features,
 and the logits of a fine-tuned model. It is meant for loading and fine-tuning elsewhere: the state
-of the optimizer is left out, so training cannot be resumed from it. What the published
-configuration cannot say and changes what the model computes is an error; options that only said
-how training went are left out and named.
+of the optimizer is left out, so training cannot be resumed from it. Statistics of your own data,
+which the published code does not know, go into the weights of the patch embedding, and the
+published ones serve. What else the published configuration cannot say and changes what the model
+computes is an error; options that only said how training went are left out and named.
 """
 PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
 PRETRAINED, CLASSIFIER = "data2vec_multi", "mae_image_classification"
 MODALITY = "IMAGE"
 FLAGS = ("esc50_eval", "spcv2_eval")
 CPU = torch.device("cpu")
+ROUNDING = 1e-3  # by which features may change where statistics go into the weights
 
 # The published options of the classifier; ours has more.
 CLASSIFIER_OPTIONS = (
@@ -100,7 +103,14 @@ def run(args: argparse.Namespace) -> int:
     state = read_checkpoint(args.checkpoint)
     loaded = load_state(args.checkpoint, state, CPU)
     exported, left_out = export_published(state, loaded)
-    check_same(loaded, load_state(args.checkpoint, exported, CPU))
+    reloaded = load_state(args.checkpoint, exported, CPU)
+    check_same(loaded, reloaded)
+    if reloaded.front_end != loaded.front_end:
+        sys.stderr.write(
+            f"eat export: task.norm_mean={loaded.front_end.mean} with task.norm_std="
+            f"{loaded.front_end.std} went into the patch embedding; now inputs have to be "
+            f"normalised by {reloaded.front_end.mean} and {reloaded.front_end.std}\n"
+        )
     if left_out:
         sys.stderr.write(
             f"eat export: left out, without a published name: {', '.join(left_out)}\n"
@@ -143,10 +153,10 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
     if mixes and model.get("label_smoothing") and model.get("smooth_mixed"):
         left_out.append("model.smooth_mixed=True")
     if isinstance(loaded.model, EatClassifier):
-        task = _translate_task(CLASSIFICATION, cfg["task"], loaded)
+        task, front_end = _translate_task(CLASSIFICATION, cfg["task"], loaded)
         cfg["model"] = _translate_classifier(cfg["model"], task["data"], loaded.model)
     else:
-        task = _translate_task(PRETRAINING, cfg["task"], loaded)
+        task, front_end = _translate_task(PRETRAINING, cfg["task"], loaded)
         cfg["model"] = _translate_encoder(cfg["model"])
     cfg["task"] = task
     if cfg.get("criterion", {}).get("_name") != "model":
@@ -165,7 +175,11 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
     exported = {
         "args": None,
         "cfg": cfg,
-        "model": state["model"],
+        "model": fold_normalisation(
+            state["model"],
+            (loaded.front_end.mean, loaded.front_end.std),
+            (front_end.mean, front_end.std),
+        ),
         "criterion": None,
         "optimizer_history": [
             {
@@ -182,8 +196,15 @@ def export_published(state: Mapping[str, Any], loaded: Loaded) -> tuple[dict[str
     return exported, left_out
 
 
-def _translate_task(name: str, options: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
-    """Find the published options under which a task makes the same input."""
+def _translate_task(
+    name: str, options: Mapping[str, Any], loaded: Loaded
+) -> tuple[dict[str, Any], FrontEnd]:
+    """Find the published options under which a task makes the same input.
+
+    Returns:
+        Those options, and the front end under them. Where none have the same mean and standard
+        deviation, it is the one of AudioSet.
+    """
     if loaded.front_end.patch:
         raise ValueError("task.length=mask has no published name; there is only pad")
     if loaded.front_end.pad_value != "zero":
@@ -191,23 +212,16 @@ def _translate_task(name: str, options: Mapping[str, Any], loaded: Loaded) -> di
             f"task.pad_value={loaded.front_end.pad_value} has no published name; there is only zero"
         )
     given = _published_task(name, options)
-    known = []
+    found = {}
     for flags in _combinations(given):
-        front_end = setup_task(OmegaConf.create({**given, **flags}), from_checkpoint=True).front_end
-        if front_end != loaded.front_end:
-            known.append((front_end.mean, front_end.std))
-            continue
         if name == CLASSIFICATION and any(flags.values()) and not loaded.single_label:
-            raise ValueError(
-                f"task.single_label=false with task.norm_mean={front_end.mean} has no published "
-                "name: these statistics go with one label a clip"
-            )
-        return {**given, **flags}
-    mean, std = loaded.front_end.mean, loaded.front_end.std
-    pairs = ", ".join(f"{pair[0]} and {pair[1]}" for pair in dict.fromkeys(known))
-    raise ValueError(
-        f"task.norm_mean={mean} with task.norm_std={std} has no published name; there are {pairs}"
-    )
+            continue  # by publication those statistics go with one label a clip
+        values = {**given, **flags}
+        front_end = setup_task(OmegaConf.create(values), from_checkpoint=True).front_end
+        if front_end == loaded.front_end:
+            return values, front_end
+        found[any(flags.values())] = values, front_end
+    return found[False]
 
 
 def _combinations(options: Mapping[str, Any]) -> list[dict[str, bool]]:
@@ -321,12 +335,21 @@ def check_same(first: Loaded, second: Loaded) -> None:
         ValueError: They do not.
     """
     image = first.encoder.patch_encoder.cfg
-    sides = (image.target_length, MEL_BINS) if image.in_chans == 1 else (image.input_size,) * 2
-    source = torch.randn(2, image.in_chans, *sides, generator=torch.Generator().manual_seed(0))
-    same = torch.equal(first.features(source, "all"), second.features(source, "all"))
+    shape = 2, image.in_chans, image.target_length, MEL_BINS
+    source = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    own, other = first.front_end, second.front_end
+    energies = source * (2 * own.std) + own.mean
+    renormalised = source if own == other else (energies - other.mean) / (2 * other.std)
+    tolerance = 0.0 if own == other else ROUNDING
+
+    def agree(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
+        return torch.allclose(mine, theirs, rtol=tolerance, atol=tolerance)
+
+    same = agree(first.features(source, "all"), second.features(renormalised, "all"))
     if first.labels is not None and second.labels is not None:
-        same = same and torch.equal(first.predict(source), second.predict(source))
-    for name in ("front_end", "labels", "single_label"):
+        same = same and agree(first.predict(source), second.predict(renormalised))
+    same = same and replace(other, mean=own.mean, std=own.std) == own
+    for name in ("labels", "single_label"):
         same = same and getattr(first, name) == getattr(second, name)
     if not same:
         raise ValueError(f"{first.path} would compute something else when exported; not written")

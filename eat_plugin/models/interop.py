@@ -2,7 +2,8 @@
 
 Contents: ``read_checkpoint`` (a file -> a dictionary, without running what is in it),
 ``read_encoder`` (a checkpoint -> ``PretrainedEncoder``), ``encoder_config`` (its options ->
-``EatConfig``) and ``load_encoder`` (its weights -> an ``EatEncoder``).
+``EatConfig``), ``load_encoder`` (its weights -> an ``EatEncoder``) and ``fold_normalisation`` (the
+statistics of its input -> its weights).
 """
 
 from __future__ import annotations
@@ -169,3 +170,36 @@ def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
                 f"says {tuple(value.shape)}"
             )
         value.copy_(found)
+
+
+def fold_normalisation(
+    weights: Mapping[str, Any], own: tuple[float, float], other: tuple[float, float]
+) -> dict[str, Any]:
+    """Change a model to take inputs that are normalised by other statistics.
+
+    An input x is seen as (x - mean) / (2 std). With own statistics m, s and others m', s' this is
+    s'/s times what the others make of it, plus (m' - m) / (2 s), and the patch embedding is affine:
+    the change goes into its weights and bias.
+
+    Args:
+        weights: of a classifier, or of a pre-trained model with its teacher's averages (``_ema``).
+        own: mean and standard deviation that the model was trained with.
+        other: those that its inputs will be normalised by.
+
+    Returns:
+        The weights, changed; those of the patch embedding in float32. Where both pairs are equal,
+        as they were.
+    """
+    changed = dict(weights)
+    if own == other:
+        return changed
+    if isinstance(changed.get("_ema"), Mapping):
+        changed["_ema"] = fold_normalisation(changed["_ema"], own, other)
+    (mean, std), (other_mean, other_std) = own, other
+    for name in [n for n in changed if "local_encoder." in n and n.endswith("proj.weight")]:
+        kernel = changed[name].double()  # [D, channels, p, p]
+        bias = name.removesuffix("weight") + "bias"
+        shift = kernel.sum(dim=(1, 2, 3)) * ((other_mean - mean) / (2 * std))
+        changed[bias] = (changed[bias].double() + shift).float()
+        changed[name] = (kernel * (other_std / std)).float()
+    return changed

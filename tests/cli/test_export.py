@@ -1,6 +1,8 @@
 """`eat export`, from the command line on."""
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
@@ -154,17 +156,44 @@ def test_export__statistics_and_objective_by_published_flags(
 
 
 @pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("pretraining", {**statistics((-5.0, 4.0)), "model_ema_encoder_only": False}),
+        ("pretraining", {**statistics((-5.0, 4.0)), "model_ema_encoder_only": True}),
+        ("classification", statistics((-5.0, 6.0))),
+        ("classification", statistics(ESC50)),  # by publication only with one label a clip
+    ],
+)
+def test_export__other_statistics_go_into_the_patch_embedding(
+    run, make_checkpoint, capsys, tmp_path, kind, options
+):
+    path = make_checkpoint(kind, **options)
+    code, out = run(path)
+    assert code == 0
+    assert "now inputs have to be normalised by -4.268 and 4.569" in capsys.readouterr().err
+    clip = tmp_path / "short.wav"  # padded, too
+    soundfile.write(clip, np.random.default_rng(0).uniform(-0.1, 0.1, 12_000), 16_000)
+    first, second = load_checkpoint(path), load_checkpoint(out)
+    assert not flags_of(read_checkpoint(out)["cfg"]["task"])
+    sources = [loaded.spectrogram(clip)[None] for loaded in (first, second)]
+    assert not torch.allclose(*sources, atol=0.1)
+    features = [loaded.features(x, "all") for loaded, x in zip((first, second), sources)]
+    torch.testing.assert_close(*features, atol=1e-4, rtol=0)
+    if kind == "classification":
+        predictions = [loaded.predict(x) for loaded, x in zip((first, second), sources)]
+        torch.testing.assert_close(*predictions, atol=1e-4, rtol=0)
+        return
+    averages = [read_checkpoint(file)["model"]["_ema"] for file in (path, out)]
+    name = "modality_encoders.IMAGE.local_encoder.proj.weight"
+    if options["model_ema_encoder_only"]:
+        assert name not in averages[0]
+    else:
+        torch.testing.assert_close(averages[1][name], averages[0][name] * (4.569 / 4.0))
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            statistics((-5.0, 4.0)),
-            "task.norm_mean=-5.0 with task.norm_std=4.0 has no published name; there are "
-            "-4.268 and 4.569, -6.627 and 5.359, -6.846 and 5.565",
-        ),
-        (
-            statistics(ESC50),
-            "task.single_label=false with task.norm_mean=-6.627 has no published name",
-        ),
         (
             {"task_single_label": True},
             "model.loss=bce with task.single_label=True, model.mixup=0.0 and model.cutmix=0.0 has "
