@@ -3,12 +3,16 @@
 In this file:
     draw_average_precision    bars, for clips of several labels
     draw_confusion            a matrix, for clips of one label
-    new_figure                an empty picture, in the style of this package
+    styled_figure             an empty picture, drawn in the style of this package
+    new_figure                the same, with axes
+    escape                    a name, as a picture is to show it
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +57,7 @@ def draw_average_precision(names: tuple[str, ...], precisions: np.ndarray, title
     if num_known > MOST_BARS:
         axes.axhline(half - 0.5, color="grey", linewidth=0.8)
     axes.axvline(mean, color=MEAN_COLOUR, linewidth=1.2, label=f"mean {mean:.3f}")
-    axes.set_yticks(rows, [_plain(names[index]) for index in order])
+    axes.set_yticks(rows, [escape(names[index]) for index in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel("average precision")
@@ -78,7 +82,7 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     if len(names) <= MOST_NAMES:
-        shown = [_plain(name) for name in names]
+        shown = [escape(name) for name in names]
         axes.set_xticks(range(len(names)), shown, rotation=90)
         axes.set_yticks(range(len(names)), shown)
     if len(names) <= MOST_COUNTS:
@@ -95,9 +99,37 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
     return figure
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1
-) -> tuple[Figure, Any]:
+@contextmanager
+def styled_figure(
+    width: float, height: float, style: dict[Any, Any] | None = None
+) -> Iterator[Figure]:
+    """Make an empty picture, to be drawn on in the style of this package.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        style: what is to be another than in ``STYLE``.
+
+    Yields:
+        The picture.
+
+    Raises:
+        ValueError: if matplotlib is not installed.
+    """
+    # Importing fairseq leaves the root logger at DEBUG, where matplotlib reports every font.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(
+            "drawing needs matplotlib: pip install matplotlib, or this package's extra 'plot'"
+        ) from error
+    with rc_context({**STYLE, **(style or {})}):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     """Make an empty picture.
 
     Args:
@@ -112,19 +144,10 @@ def new_figure(
     Raises:
         ValueError: if matplotlib is not installed.
     """
-    # Importing fairseq leaves the root logger at DEBUG, where matplotlib reports every font.
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            "drawing needs matplotlib: pip install matplotlib, or this package's extra 'plot'"
-        ) from error
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+    with styled_figure(width, height) as figure:
         return figure, figure.subplots(rows, columns)
 
 
-def _plain(name: str) -> str:
+def escape(name: str) -> str:
+    """Return a name as matplotlib takes it literally."""
     return name.replace("$", r"\$")  # otherwise taken for a formula

@@ -15,7 +15,7 @@ from pathlib import Path
 import soundfile
 
 from eat_plugin.cli import progress, say
-from eat_plugin.data.manifest import replacing
+from eat_plugin.data.files import replacing
 from eat_plugin.data.synthesis import KINDS, synthesise_clip
 
 NAME = "demo"

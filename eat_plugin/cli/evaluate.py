@@ -17,9 +17,11 @@ import numpy as np
 from eat_plugin.cli import charts, inputs, progress, say
 from eat_plugin.data.archives import check_archives
 from eat_plugin.data.cache import clip_name
-from eat_plugin.data.labels import ClipLabels, LabelSet, read_label_set, read_labels
-from eat_plugin.data.manifest import Manifest, read_manifest, replacing
-from eat_plugin.data.sources import ClipError
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.files import replacing
+from eat_plugin.data.label_set import LabelSet, read_label_set
+from eat_plugin.data.labels import ClipLabels, read_labels
+from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
 from eat_plugin.data.windows import Job, Windowing
 from eat_plugin.inference import Loaded

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 from eat_plugin.cli import say
 from eat_plugin.data.features import MEL_BINS, FrontEnd
-from eat_plugin.data.manifest import replacing
+from eat_plugin.data.files import replacing
 from eat_plugin.inference import Loaded, load_state
 from eat_plugin.models.classifier import EatClassifier
 from eat_plugin.models.interop import fold_normalisation, read_checkpoint

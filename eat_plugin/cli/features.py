@@ -9,7 +9,7 @@ from pathlib import Path
 from eat_plugin.cli import inputs, progress, say
 from eat_plugin.cli.inputs import Failures, Recording
 from eat_plugin.cli.stores import Store, open_store
-from eat_plugin.data.sources import ClipError
+from eat_plugin.data.clip import ClipError
 from eat_plugin.data.windows import ClipLayout, Windowing, column_times
 from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded
 
@@ -42,7 +42,7 @@ several windows gives a row for each: [windows, ...]. Shorter files are padded a
 A model of images takes images, whole: of H x W pixels, frame is [H/p, D], the mean over each row of
 patches, grid [H/p, W/p, D], without times.
 
-Files that cannot be used are named at the end; the exit code is then 1.
+Files that cannot be used are named at the end; the exit code is then 1 (2 if none can).
 """
 
 

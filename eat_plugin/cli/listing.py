@@ -22,17 +22,17 @@ import numpy as np
 
 from eat_plugin.cli import say
 from eat_plugin.data.archives import Fingerprint, find_containers, write_archives
+from eat_plugin.data.files import replacing
+from eat_plugin.data.label_set import LabelSet, write_label_set
 from eat_plugin.data.labels import (
     ClipLabels,
-    LabelSet,
     clip_weights,
     count_labels,
-    write_label_set,
     write_labels,
     write_weights,
 )
 from eat_plugin.data.layouts import TRAIN, Arrangement
-from eat_plugin.data.manifest import encode_name, replacing, write_manifest
+from eat_plugin.data.manifest import encode_name, write_manifest
 from eat_plugin.data.members import readable
 from eat_plugin.data.tables import TableError, write_csv
 

@@ -10,7 +10,6 @@ numbers -> picture), and the four names that every subcommand has.
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,11 @@ import numpy as np
 import torch
 
 from eat_plugin.cli import say
+from eat_plugin.cli.charts import styled_figure
 from eat_plugin.cli.runlog import VARIANCES, Curves, read_curves
+from eat_plugin.data.clip import ClipError
 from eat_plugin.data.features import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.sources import ClipError
 from eat_plugin.data.windows import read_energies
 from eat_plugin.masking import MaskSpec, draw_masks
 from eat_plugin.models.interop import NO_CHECKPOINT
@@ -41,6 +41,7 @@ EXAMPLE = "example: eat plot --run runs/quickstart --out losses.png"
 NUM_MASKS = 4
 FREQUENCY_TICKS = (250, 500, 1000, 2000, 4000)  # Hz
 LINE_COLOUR, SECOND_COLOUR, HIDDEN_COLOUR = "#3b5b92", "#c8553d", "#dcdfe4"
+STYLE = {"axes.titlesize": 10, "ytick.labelsize": 8, "legend.fontsize": 8}
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the picture and name it."""
-    # Importing fairseq leaves the root logger at DEBUG, where matplotlib reports every font.
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     curves = read_curves(args.run_dir)
     checkpoint = find_checkpoint(args.run_dir)
     figure = draw_figure(curves, read_example(checkpoint), args.run_dir.resolve().name)
@@ -190,24 +189,7 @@ def draw_figure(curves: Curves, example: Example, title: str) -> Figure:
     Raises:
         ValueError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            "drawing needs matplotlib: pip install matplotlib, or this package's extra 'plot'"
-        ) from error
-    style: dict[Any, Any] = {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.labelsize": 9,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.fontsize": 8,
-    }
-    with rc_context(style):
-        figure = Figure(figsize=(13, 7.2), layout="constrained")
+    with styled_figure(13, 7.2, STYLE) as figure:
         last = max(updates[-1] for updates, _ in curves.values())
         figure.suptitle(f"{title}: {last:,} updates", fontsize=13, fontweight="bold")
         halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15), hspace=0.04)

@@ -12,9 +12,10 @@ import numpy as np
 
 from eat_plugin.cli import inputs, progress, say
 from eat_plugin.cli.inputs import Failures, Recording
-from eat_plugin.data.labels import LabelSet
-from eat_plugin.data.sources import ClipError
-from eat_plugin.data.windows import FRAMES_A_SECOND, Job, Window, Windowing
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.features import FRAMES_A_SECOND
+from eat_plugin.data.label_set import LabelSet
+from eat_plugin.data.windows import Job, Window, Windowing
 from eat_plugin.inference import Loaded
 
 NAME = "predict"
@@ -30,14 +31,14 @@ a model trained with cross-entropy they sum to 1 over all labels). --json writes
 line each:
   {"file": "dog.wav", "predictions": [{"label": "dog", "name": "Dog", "score": 0.93}, ...]}
 
-Of a file longer than the window of training only the beginning counts, as in training; a model
+Of a file longer than the window of training only the beginning counts, as in validation; a model
 trained with task.length=crop sees several windows of it, whose probabilities are averaged. With
 --window or --hop it is cut into windows, and lines begin with file, start and end in seconds; in
 JSON: {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}.
 
 A model of images takes images: files, folders, or a manifest of them; they have no windows.
 
-Files that cannot be used are named at the end; the exit code is then 1.
+Files that cannot be used are named at the end; the exit code is then 1 (2 if none can).
 """
 
 

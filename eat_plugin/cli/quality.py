@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eat_plugin.cli import progress, say
-from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, new_figure
+from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
 from eat_plugin.cli.listing import Clip
-from eat_plugin.data.manifest import replacing
+from eat_plugin.data.files import replacing
 from eat_plugin.data.quality import (
     CLIPPED_SHARE,
     PROBLEMS,
@@ -183,7 +183,7 @@ def draw(clips: list[tuple[Clip, Examination]]) -> Figure:
     axes[1, 0].set(title="rate", xlabel="kHz", ylabel="clips")
     if classes:
         common = classes.most_common(MOST_CLASSES)
-        names = [label.replace("$", r"\$") for label, _ in common]
+        names = [escape(label) for label, _ in common]
         axes[1, 1].bar(range(len(common)), [count for _, count in common], color=BAR_COLOUR)
         axes[1, 1].set_xticks(range(len(common)), names, rotation=90)
         more = f", the {MOST_CLASSES} largest" if len(classes) > MOST_CLASSES else ""

@@ -18,7 +18,8 @@ HELP = "measure the mean and standard deviation of a data set's log-mel values"
 EPILOG = f"""
 Every clip of DATA/SPLIT.tsv is decoded from its start to its end; no padding is counted. The result
 is written to DATA/{FILE}. Training on DATA takes it from there where task.norm_mean and
-task.norm_std are null, as in the configurations for your own data.
+task.norm_std are null, as in the configurations for your own data. Clips that cannot be used are
+named; the exit code is then 1.
 
   eat manifest /my/audio --out /my/data
   eat stats /my/data

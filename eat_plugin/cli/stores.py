@@ -22,7 +22,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from eat_plugin.data.archives import find_span
-from eat_plugin.data.manifest import replacing
+from eat_plugin.data.files import drafted, name_draft, replacing
 
 HDF5 = (".h5", ".hdf5")
 TIMES = ".times"
@@ -73,17 +73,6 @@ def open_store(out: Path) -> AbstractContextManager[Store]:
     return _open_folder(out)
 
 
-@contextmanager
-def _drafted(path: Path) -> Iterator[Path]:
-    """Name a file that takes the place of ``path`` at the end, if all goes well."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 class _Folder(Store):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -100,7 +89,7 @@ class _Folder(Store):
     def begin(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self._folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        draft = name_draft(path)
         array = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
         self._open = (key, draft, array)
         return array
@@ -197,7 +186,7 @@ def _open_hdf5(out: Path) -> AbstractContextManager[Store]:
 
     @contextmanager
     def opened() -> Iterator[Store]:
-        with _drafted(out) as draft, h5py.File(draft, "w") as file:
+        with drafted(out) as draft, h5py.File(draft, "w") as file:
             yield _Hdf5(file)
 
     return opened()

@@ -7,6 +7,7 @@ relative to the manifest's root; with ``<TAB>sha256`` where that was asked for.
 
 In this file:
     Span, find_span    a range of bytes in an archive, and the entry that names one
+    check_span         does the archive hold it?
     find_containers    the archives and HDF5 files that entries are in
     Fingerprint        size, time and, maybe, checksum of a file
     take_fingerprint   of a file
@@ -23,10 +24,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from .clip import ClipError
+from .files import replacing
 from .hdf5 import is_hdf5, name_files, require_h5py
-from .manifest import ManifestError, encode_name, replacing
+from .manifest import ManifestError, encode_name
 
-ZIP, TAR = ENDINGS = ("zip", "tar")
+TAR = "tar"
+ENDINGS = ("zip", TAR)
 BLOCK = 1 << 20  # bytes read at a time for a checksum
 AGAIN = "run eat manifest again"
 _ENTRY = re.compile(rf"(.+\.(?:{'|'.join(ENDINGS)})):([0-9]{{1,18}}):([0-9]{{1,18}})", re.I | re.S)
@@ -42,8 +46,20 @@ class Span(NamedTuple):
 
 def find_span(path: str) -> Span | None:
     """Read ``archive.zip:OFFSET:LENGTH`` or ``archive.tar:OFFSET:LENGTH``; None for other paths."""
-    match = _ENTRY.fullmatch(path) if ":" in path else None
+    match = _ENTRY.fullmatch(path)
     return match and Span(match[1], int(match[2]), int(match[3]))
+
+
+def check_span(span: Span, size: int) -> None:
+    """Raise ClipError if an archive of ``size`` bytes does not hold a part, or nothing is in it."""
+    end = span.start + span.length
+    if end > size:
+        raise ClipError(
+            f"is outside of its archive, bytes {span.start} to {end} of {size}: the archive is "
+            "truncated, or another than the one that was indexed"
+        )
+    if span.length == 0:
+        raise ClipError("is empty: 0 bytes")
 
 
 def find_containers(root: Path, names: Iterable[str]) -> list[str]:

@@ -31,7 +31,6 @@ In this file:
     front_end_settings         what energies depend on
     check_settings             compares them with those in a file
     ShardRecord, read_record   what a record says
-    count_frames               of a number of samples
 
 A process opens each shard once, maps it into memory and keeps it, but for the least recently used
 of many. Maps are never written to and have no position: after a fork, both processes use them.
@@ -53,7 +52,7 @@ from torch import Tensor
 
 from . import features, resampling
 from .clip import ClipError
-from .features import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS
+from .features import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, count_frames
 from .manifest import Manifest
 
 FORMAT = 1  # of shards, records and entries
@@ -100,11 +99,6 @@ def clip_name(entry: str) -> str:
     """Return what a clip is called: of a cached one, the entry that it had before."""
     clip = find_cached(entry)
     return entry if clip is None else clip.name
-
-
-def count_frames(samples: int) -> int:
-    """Return the number of frames of a clip, given its samples at 16 kHz."""
-    return max(0, 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT)
 
 
 def read_cached(

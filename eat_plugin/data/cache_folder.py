@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .archives import check_archives, find_span
-from .cache import check_settings, count_frames, find_cached, front_end_settings
+from .archives import check_archives
+from .cache import check_settings, find_cached, front_end_settings
 from .cache_shards import Outcome, SplitShards
+from .features import count_frames
+from .files import replacing
 from .image_files import is_image
-from .labels import count_labels, read_label_set
-from .manifest import encode_name, read_manifest, replacing, write_manifest
+from .label_set import read_label_set
+from .labels import count_labels, split_line
+from .manifest import encode_name, read_manifest, write_manifest
 from .tables import read_lines, write_csv
 
 HEAD = "cache.json"
@@ -123,7 +126,7 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
     name = manifest.name(0)
     if find_cached(name) is not None:
         raise ValueError(f"{path}:2: {name!r} is in a cache already")
-    if is_image(name) and find_span(name) is None:
+    if is_image(name):
         raise ValueError(f"{path}:2: {name!r} is an image; eat cache is for sound")
     for ending in (LABELS, WEIGHTS):
         beside = data / f"{split}{ending}"
@@ -211,7 +214,7 @@ def _copy_lines(
 
 def _rename(line: str, outcome: Outcome) -> bytes:
     """Give a line of labels the cache's entry where it has the clip's; other names stay."""
-    name = line.split("\t")[0] if "\t" in line else " ".join(line.rsplit(maxsplit=1)[:-1])
+    name, _ = split_line(line)
     if name != outcome.name or outcome.entry is None:
         return line.encode()
     return encode_name(outcome.entry) + line[len(name) :].encode()

@@ -31,26 +31,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .archives import take_fingerprint
 from .cache import (
     AGAIN,
     ENERGY,
     SettingsError,
     ShardRecord,
-    count_frames,
     front_end_settings,
     read_record,
     record_path,
     shard_path,
 )
 from .clip import ClipError
-from .features import SAMPLE_RATE
-from .manifest import Manifest, replacing
+from .features import SAMPLE_RATE, count_frames
+from .files import replacing
+from .manifest import Manifest
 from .sources import read_blocks
 from .statistics import BLOCK_SECONDS, block_energies
 
 SHARDS = 64  # of a split, where the next two allow it: work for many processes
 LEAST_SAMPLES, MOST_SAMPLES = 1 << 22, 1 << 29  # of a shard; the latter give 0.9 GB at 16 kHz
-READ_SIZE = 1 << 20  # bytes, for a checksum
 
 
 class Finished(NamedTuple):
@@ -318,19 +318,15 @@ def find_damage(shard: str) -> str | None:
     Returns:
         What is wrong; None if it is as it was written.
     """
-    digest, size = hashlib.sha256(), 0
     try:
         record = read_record(shard)
-        with open(shard, "rb") as file:
-            while block := file.read(READ_SIZE):
-                digest.update(block)
-                size += len(block)
+        found = take_fingerprint(shard, checksum=True)
     except ClipError as error:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if size != record.size:
-        return f"has {size} bytes instead of {record.size}; {AGAIN}"
-    if digest.hexdigest() != record.sha256:
+    if found.size != record.size:
+        return f"has {found.size} bytes instead of {record.size}; {AGAIN}"
+    if found.sha256 != record.sha256:
         return f"has another SHA-256 than when it was written; remove it and {AGAIN}"
     return None

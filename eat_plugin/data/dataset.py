@@ -18,9 +18,9 @@ from fairseq.data import FairseqDataset
 from torch.utils.data import get_worker_info
 
 from ..masking import MaskSpec, draw_masks, join_masks
+from .clip import ClipError
 from .lengths import ClipLengths, pad_clips, sort_by_length
 from .readers import ClipReader
-from .sources import ClipError
 from .transport import PackedClip, join_clips
 
 MOST_ATTEMPTS = 100

@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from .clip import ClipError
 from .manifest import check_name
 from .members import Contents, list_members
-from .sources import ClipError, probe_audio
+from .sources import probe_audio
 
 CHUNK = 64  # files that a worker process probes at a time
 

@@ -1,6 +1,7 @@
 """The front end: a waveform at any rate becomes a normalised log-mel spectrogram.
 
 In this file:
+    count_frames  of a number of samples
     log_mel       Kaldi-style log-mel energies of a 16 kHz waveform
     FrontEnd      all of these in order, as a model's input needs them
 
@@ -13,19 +14,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import keep_freed_memory
 from .resampling import rate_pair, resample
-
-keep_freed_memory()
 
 SAMPLE_RATE = 16_000  # Hz, of every waveform that log_mel sees
 FRAME_LENGTH = 400  # samples: 25 ms
 FRAME_SHIFT = 160  # samples: 10 ms
+FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 FFT_SIZE = 512  # samples
 MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
@@ -36,6 +36,14 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence 
 # What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
 # above silence, and a standard deviation above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
+
+Count = TypeVar("Count", int, np.ndarray)
+
+
+def count_frames(samples: Count) -> Count:
+    """Return the number of frames of a clip, or of each of many, given its samples at 16 kHz."""
+    frames = 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT
+    return frames * (frames > 0)
 
 
 def log_mel(waveform: Tensor) -> Tensor:

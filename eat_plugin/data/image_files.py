@@ -2,7 +2,7 @@
 
 In this file:
     is_image       does an entry of a manifest say by its name that it is one?
-    check_name     refuses what cannot be one, by its name
+    require_image  refuses what cannot be one, by its name
     refuse_image   refuses what is one, by its name
     load_pillow    the library, or what to install
     probe_image    pixels of an image, from its header alone
@@ -20,7 +20,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -29,8 +28,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .archives import Span, find_span
+from .archives import check_span, find_span
 from .clip import ClipError
+from .files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +52,7 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower().lstrip(".") in ENDINGS
 
 
-def check_name(name: str) -> None:
+def require_image(name: str) -> None:
     """Raise ClipError if an entry's name cannot be an image's; that of part of an archive can."""
     if not is_image(name) and find_span(name) is None:
         raise ClipError(
@@ -112,7 +112,7 @@ def probe_entry(path: str | os.PathLike[str], decode: bool = False) -> tuple[int
         path: As ``probe_image`` takes it.
         decode: Decode the image, too: damage further inside shows only then.
     """
-    check_name(os.fspath(path))
+    require_image(os.fspath(path))
     size = probe_image(path)
     if decode:
         read_image(path)
@@ -180,38 +180,15 @@ def _open_image(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image
 def _open_bytes(path: str) -> BinaryIO:
     """Open a file, or what an archive holds of one."""
     span = None if os.path.lexists(path) else find_span(path)
-    subject = "" if span is None else "the archive "
-    try:
-        path = path if span is None else span.archive
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no wait on a pipe
-    except OSError as error:
-        raise ClipError(f"{subject}cannot be opened: {error.strerror}") from error
-    except ValueError as error:  # a name with a null byte, or that the file system cannot spell
-        raise ClipError(f"{subject}cannot be opened: {error}") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
-        os.close(descriptor)
-        empty = stat.S_ISREG(status.st_mode)
-        raise ClipError(f"{subject}{'is empty: 0 bytes' if empty else 'is not a regular file'}")
-    file = os.fdopen(descriptor, "rb")
     if span is None:
-        return file
-    with file:
-        return io.BytesIO(_read_span(file, span))
-
-
-def _read_span(file: BinaryIO, span: Span) -> bytes:
-    size, end = os.fstat(file.fileno()).st_size, span.start + span.length
-    if end > size:
-        raise ClipError(
-            f"is outside of its archive, bytes {span.start} to {end} of {size}: the archive is "
-            "truncated, or another than the one that was indexed"
-        )
-    try:
-        file.seek(span.start)
-        return file.read(span.length)
-    except OSError as error:
-        raise ClipError(f"the archive cannot be read: {error.strerror}") from error
+        return os.fdopen(open_regular(path), "rb")
+    with os.fdopen(open_regular(span.archive, "the archive "), "rb") as file:
+        check_span(span, os.fstat(file.fileno()).st_size)
+        try:
+            file.seek(span.start)
+            return io.BytesIO(file.read(span.length))
+        except OSError as error:
+            raise ClipError(f"the archive cannot be read: {error.strerror}") from error
 
 
 def _check_header(image: Any, max_pixels: int) -> None:

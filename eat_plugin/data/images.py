@@ -24,9 +24,9 @@ from .image_files import (
     MODES,
     MOST_PIXELS,
     PILLOWS_LIMIT,
-    check_name,
     load_pillow,
     read_image,
+    require_image,
 )
 from .manifest import Manifest
 
@@ -224,7 +224,7 @@ class ImageReader:
 
     def __call__(self, index: int, generator: torch.Generator) -> Tensor:
         """Read an image: `[C, H, W]` float32; see ``ClipReader``."""
-        check_name(self.manifest.name(index))
+        require_image(self.manifest.name(index))
         return self.front_end(
             self.manifest.path(index),
             int(self.manifest.sizes[index]),

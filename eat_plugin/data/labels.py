@@ -3,9 +3,10 @@
 Beside a manifest ``{split}.tsv`` stands ``{split}.lbl``, a line ``name<TAB>label,label`` for each
 of its clips in the same order; and ``train.weights.csv``, a number for each clip of ``train.tsv``.
 
-In this file (the classes themselves are in ``label_set``, and can be imported from here, too):
+In this file (the classes themselves are in ``label_set``):
     ClipLabels                      the labels of millions of clips
     read_labels, write_labels       from and to ``{split}.lbl``
+    split_line                      name and labels in a line of that file
     count_labels                    how many clips of a ``{split}.lbl`` each class has
     clip_weights                    how often balanced sampling is to draw each clip
     read_weights, write_weights     from and to ``train.weights.csv``
@@ -23,14 +24,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .label_set import LabelSet, check_label, read_label_set, write_label_set
-from .manifest import Manifest, encode_name, replacing
+from .files import replacing
+from .label_set import LabelSet, check_label
+from .manifest import Manifest, encode_name
 from .tables import TableError, read_lines
 
-__all__ = [
-    "ClipLabels", "LabelSet", "clip_weights", "count_labels", "read_label_set", "read_labels",
-    "read_weights", "write_label_set", "write_labels", "write_weights",
-]  # fmt: skip
 WEIGHT_SCALE = 1000.0  # keeps the weights of frequent classes readable; drawing is free of scale
 WEIGHT_SMOOTHING = 0.01  # clips; a class without clips has a finite weight
 
@@ -104,23 +102,22 @@ class ClipLabels:
             raise IndexError(f"clip {index} of the labels of {len(self)} clips")
         return self._classes[self._offsets[index] : self._offsets[index + 1]]
 
-    def multi_hot(self, index: int | np.ndarray) -> np.ndarray:
+    def multi_hot(self, clips: np.ndarray) -> np.ndarray:
         """Return 1 for each class that a clip has, 0 for the others.
 
         Args:
-            index: A clip, or some of them, `[n]`.
+            clips: Some of the clips, `[n]`.
 
         Returns:
-            `[C]` float32, or `[n, C]` for several clips.
+            `[n, C]` float32.
 
         Raises:
             IndexError: There is no such clip.
         """
-        clips = np.atleast_1d(index)
         rows = np.zeros((len(clips), self.num_classes), dtype=np.float32)
         for row, clip in zip(rows, clips):
             row[self.classes(clip)] = 1.0
-        return rows if np.ndim(index) else rows[0]
+        return rows
 
     def counts(self) -> np.ndarray:
         """Return how many clips each class has, `[C]` int64."""
@@ -224,16 +221,22 @@ def _parse_labels(
 ) -> Iterator[tuple[int, str, list[int]]]:
     """Yield of each line its number, the clip's name, and the clip's classes, each once."""
     for number, line in read_lines(path):
-        # Names and labels may hold spaces where a tab parts them.
-        fields = line.split("\t") if "\t" in line else line.rsplit(maxsplit=1)
-        if len(fields) < 2 or not fields[-1].strip():
+        name, joined = split_line(line)
+        if not joined.strip():
             raise TableError(f"{path}:{number}: a clip without label in {line!r}")
-        labels = [label.strip() for label in fields[-1].split(",")]
+        labels = [label.strip() for label in joined.split(",")]
         try:
             found = [label_set.index(label) for label in dict.fromkeys(labels)]
         except ValueError as error:
             raise TableError(f"{path}:{number}: {error}") from error
-        yield number, fields[0], found
+        yield number, name, found
+
+
+def split_line(line: str) -> tuple[str, str]:
+    """Part a line of a label file into name and labels; what is not there is empty."""
+    # Names and labels may hold spaces where a tab parts them.
+    name, *others = line.split("\t") if "\t" in line else line.rsplit(maxsplit=1) or [""]
+    return name, others[-1] if others else ""
 
 
 def _is_called(name: str, clip: str) -> bool:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .features import FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE, FrontEnd
+from .clip import ClipError
+from .features import SAMPLE_RATE, FrontEnd, count_frames
 from .manifest import Manifest
-from .sources import ClipError
 from .windows import probe_clip
 
 PROBES = 16  # clips whose headers are read
@@ -55,7 +55,7 @@ def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
         except ClipError:
             continue  # named when it is its turn
     samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
-    frames = np.maximum(1, 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT)
+    frames = np.maximum(1, count_frames(samples))
     whole = -(-frames // front_end.patch) * front_end.patch
     return ClipLengths(np.minimum(whole, front_end.target_length), front_end.patch)
 

@@ -10,7 +10,6 @@ In this file:
     write_manifest   to a file
     encode_name      what of a path can stand in a manifest
     check_name       what of it can be the name of a clip
-    replacing        a file written whole or not at all
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from __future__ import annotations
 import codecs
 import os
 from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+
+from .files import replacing
 
 MOST_DIGITS = 18  # of a number of samples: it has to fit into 64 bits
 
@@ -228,23 +227,3 @@ def check_name(name: str) -> bytes:
     if _leaves_root(encoded):
         raise ValueError(f"a manifest cannot hold a path that leaves its root: {name!r}")
     return encoded
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of ``path`` at the end, if all goes well.
-
-    Args:
-        path: The file to write or to replace.
-
-    Yields:
-        The new file, open for bytes; it is removed where an exception ends the writing.
-    """
-    final = Path(path)
-    draft = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-        os.replace(draft, final)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -20,22 +20,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .clip import AudioClip, ClipError
 from .discovery import in_processes
-from .sources import (
-    BLOCK,
-    LOUDEST_SAMPLE,
-    MP3_TOLERANCE,
-    AudioClip,
-    ClipError,
-    open_clip,
-)
+from .features import FRAME_LENGTH, SAMPLE_RATE
+from .sources import BLOCK, check_count, check_values, open_clip
 
-SILENT, CLIPPED, SHORT, COPY = PROBLEMS = ("silent", "clipped", "short", "duplicate")
+PROBLEMS = ("silent", "clipped", "short", "duplicate")
 SILENCE_DBFS = -60.0  # a clip, or a tenth of a second, whose peak is below this is silent
 FULL_SCALE = 0.999  # of 1; 16-bit audio reaches 0.99997
 CLIPPED_SHARE = 1e-3  # of a clip's samples at full scale, above which it counts as clipped
 SEGMENT = 10  # parts of a second that are silent or not
-SHORTEST = 0.025  # seconds: one frame
+SHORTEST = FRAME_LENGTH / SAMPLE_RATE  # seconds: one frame
 CHUNK = 8  # clips that a worker process examines at a time
 
 
@@ -105,7 +100,7 @@ def _measure(clip: AudioClip) -> Examination:
     samples = clipped = silent = segments = 0
     peak = squares = 0.0
     for block in _read_blocks(clip, segment):  # [n, channels]
-        _check_values(block)
+        check_values(clip, block)
         levels = np.abs(block)
         starts = np.arange(0, len(block), segment)
         loudest = np.maximum.reduceat(levels.max(axis=1), starts)
@@ -116,9 +111,7 @@ def _measure(clip: AudioClip) -> Examination:
         peak = max(peak, float(loudest.max()))
         squares += float(np.square(block, dtype=np.float64).sum())
         digest.update(np.rint(np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
-    tolerance = MP3_TOLERANCE if "MPEG" in clip.subtype else 0
-    if samples == 0 or samples < clip.frames - tolerance:
-        raise ClipError(f"is truncated: {samples} of {clip.frames} samples could be decoded")
+    check_count(clip, samples, clip.frames)
     values = samples * clip.channels
     return Examination(
         samples=samples,
@@ -141,14 +134,6 @@ def _read_blocks(clip: AudioClip, segment: int) -> Iterator[np.ndarray]:
             yield block
         if len(block) < length:
             return
-
-
-def _check_values(block: np.ndarray) -> None:
-    loudest = float(np.abs(block).max())
-    if not math.isfinite(loudest):
-        raise ClipError("has samples that are not finite numbers")
-    if loudest > LOUDEST_SAMPLE:
-        raise ClipError(f"has samples of up to {loudest:.1e}, where full scale is 1")
 
 
 def examine_all(paths: list[str], workers: int) -> Iterator[Examination | str]:

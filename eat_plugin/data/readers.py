@@ -17,11 +17,12 @@ from torch import Tensor
 
 from .augment import add_noise, roll_and_gain
 from .cache import CachedClip, check_start, find_cached, read_cached, refuse_roll_gain
+from .clip import ClipError
 from .features import FrontEnd
 from .image_files import refuse_image
 from .lengths import ClipLengths, measure_lengths
 from .manifest import Manifest
-from .sources import ClipError, open_clip, read_opened
+from .sources import open_clip, read_opened
 from .windows import probe_clip, read_window, spread_windows
 
 CROPS = ("start", "random")

@@ -12,7 +12,8 @@ In this file:
     read_blocks   the same, one part after another: for clips of any length
     open_clip     a clip, for reading as one likes
     read_opened   the samples of an open clip, one channel
-    ClipError     a clip that cannot be used, and why
+    check_count   were as many samples decoded as its header says?
+    check_values  are they finite, and not beyond measure?
 
 Everything a damaged file can do ends in a ClipError; the caller knows the path and adds it.
 """
@@ -22,7 +23,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -31,20 +31,16 @@ import soundfile
 import torch
 from torch import Tensor
 
-from .archives import Span, find_span
+from .archives import Span, check_span, find_span
 from .clip import AudioClip, ClipError
+from .files import open_regular
 from .hdf5 import find_dataset, open_dataset
 from .wav import find_wav
-
-__all__ = [
-    "AudioClip", "ClipError", "open_clip", "probe_audio", "read_audio", "read_blocks",
-    "read_opened",
-]  # fmt: skip
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
 LONGEST_CLIP = 1 << 40  # samples; libsndfile gives 2**63 - 1 where it cannot tell
 LOUDEST_SAMPLE = 1e10  # full scale is 1; squares of a spectrum of this still fit into float32
-BOUNDED = ("PCM_", "MPEG_")  # subtypes that cannot spell a sample that is not finite, nor near that
+INTEGERS = "PCM_"  # subtypes whose samples are finite, and full scale at most
 FEW_CHANNELS = 7  # of more, NumPy adds in another order
 BLOCK = 1 << 20  # values a read: no allocation rests on what a header claims
 MP3_TOLERANCE = 2 * 1152  # samples, two frames: an mp3's length is its decoder's estimate
@@ -116,7 +112,7 @@ def read_opened(
     """
     if start < 0 or (num_samples is not None and num_samples < 1):
         raise ValueError(f"cannot read {num_samples} samples from sample {start}")
-    tolerance = _check_length(clip, expected_samples)
+    _check_length(clip, expected_samples)
     wanted = clip.frames - start
     if num_samples is not None:
         wanted = min(wanted, num_samples)
@@ -125,10 +121,8 @@ def read_opened(
     if start:
         clip.seek(start)
     waveform = _read_mono(clip, wanted)
-    if len(waveform) == 0 or len(waveform) < wanted - tolerance:
-        raise ClipError(f"is truncated: {len(waveform)} of {wanted} samples could be decoded")
-    if not clip.subtype.startswith(BOUNDED):
-        _check_values(waveform)
+    check_count(clip, len(waveform), wanted)
+    check_values(clip, waveform)
     return torch.from_numpy(waveform)
 
 
@@ -149,25 +143,52 @@ def read_blocks(
         ClipError: As ``read_audio`` of the whole clip.
     """
     with open_clip(path) as clip:
-        tolerance = _check_length(clip, expected_samples)
+        _check_length(clip, expected_samples)
         found, total, rate = 0, clip.frames, clip.samplerate
         while found < total:
             waveform = _read_mono(clip, min(seconds * rate, total - found))
             if len(waveform) == 0:
                 break
-            _check_values(waveform)
+            check_values(clip, waveform)
             yield torch.from_numpy(waveform), rate
             found += len(waveform)
-        if found == 0 or found < total - tolerance:
-            raise ClipError(f"is truncated: {found} of {total} samples could be decoded")
+        check_count(clip, found, total)
 
 
-def _check_length(clip: AudioClip, expected_samples: int | None) -> int:
-    """Compare a clip's length with what is expected; return by how much decoding may differ."""
-    tolerance = MP3_TOLERANCE if "MPEG" in clip.subtype else 0
-    if expected_samples is not None and abs(clip.frames - expected_samples) > tolerance:
+def _check_length(clip: AudioClip, expected_samples: int | None) -> None:
+    if expected_samples is not None and abs(clip.frames - expected_samples) > _tolerance(clip):
         raise ClipError(f"has {clip.frames} samples, but {expected_samples} were expected")
-    return tolerance
+
+
+def _tolerance(clip: AudioClip) -> int:
+    """Return by how many samples a clip's length may be off."""
+    return MP3_TOLERANCE if "MPEG" in clip.subtype else 0
+
+
+def check_count(clip: AudioClip, found: int, wanted: int) -> None:
+    """Raise ClipError if fewer samples of an open clip could be decoded than its header promises.
+
+    Args:
+        clip: The clip.
+        found: Samples that were decoded.
+        wanted: Samples that there ought to be.
+    """
+    if found == 0 or found < wanted - _tolerance(clip):
+        raise ClipError(f"is truncated: {found} of {wanted} samples could be decoded")
+
+
+def check_values(clip: AudioClip, samples: np.ndarray) -> None:
+    """Raise ClipError if samples of an open clip, float32 of any shape, can be no audio."""
+    if clip.subtype.startswith(INTEGERS):
+        return
+    flat = torch.from_numpy(samples).flatten()
+    if float(flat.dot(flat)) < LOUDEST_SAMPLE**2:  # one pass; false where it is NaN
+        return
+    loudest = np.maximum(samples.max(), -samples.min())
+    if not np.isfinite(loudest):
+        raise ClipError("has samples that are not finite numbers")
+    if loudest > LOUDEST_SAMPLE:
+        raise ClipError(f"has samples of up to {loudest:.1e}, where full scale is 1")
 
 
 @contextmanager
@@ -202,12 +223,11 @@ def _open_source(path: str) -> AbstractContextManager[AudioClip]:
 def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
     """Open an audio file, or the part of an archive that is one."""
     # By descriptor: libsndfile would guess at a format from the file's name, soundfile likewise.
-    descriptor = _open_descriptor(path, "" if span is None else "the archive ")
+    descriptor = open_regular(path, "" if span is None else "the archive ")
     try:
-        status = os.fstat(descriptor)
-        _check_file(status, "" if span is None else "the archive ")
-        source = descriptor if span is None else _ByteRange(descriptor, span, status.st_size)
-        first, length = (0, status.st_size) if span is None else (span.start, span.length)
+        size = os.fstat(descriptor).st_size
+        source = descriptor if span is None else _ByteRange(descriptor, span, size)
+        first, length = (0, size) if span is None else (span.start, span.length)
         wav = find_wav(descriptor, first, first + length)
         if wav is not None:
             yield wav
@@ -226,15 +246,6 @@ def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
         os.close(descriptor)
 
 
-def _open_descriptor(path: str, subject: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no wait on a pipe
-    except OSError as error:
-        raise ClipError(f"{subject}cannot be opened: {error.strerror}") from error
-    except ValueError as error:  # a name with a null byte, or that the file system cannot spell
-        raise ClipError(f"{subject}cannot be opened: {error}") from error
-
-
 class _ByteRange:
     """A part of an open file, for soundfile to read as if it were a file.
 
@@ -242,13 +253,7 @@ class _ByteRange:
     """
 
     def __init__(self, descriptor: int, span: Span, size: int) -> None:
-        if span.start + span.length > size:
-            raise ClipError(
-                f"is outside of its archive, bytes {span.start} to {span.start + span.length} of "
-                f"{size}: the archive is truncated, or another than the one that was indexed"
-            )
-        if span.length == 0:
-            raise ClipError("is empty: 0 bytes")
+        check_span(span, size)
         self.error: OSError | None = None
         self._file = io.FileIO(descriptor, closefd=False)
         self._start, self._length = span.start, span.length
@@ -275,15 +280,6 @@ class _ByteRange:
             return 0
         self._position += count
         return count
-
-
-def _check_file(status: os.stat_result, subject: str) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise ClipError(f"{subject}is a directory, not a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise ClipError(f"{subject}is not a regular file")
-    if status.st_size == 0:
-        raise ClipError(f"{subject}is empty: 0 bytes")
 
 
 def _check_header(clip: AudioClip) -> None:
@@ -332,14 +328,3 @@ def _average_channels(block: np.ndarray) -> np.ndarray:
         total += channel
     total /= block.shape[1]
     return total
-
-
-def _check_values(waveform: np.ndarray) -> None:
-    samples = torch.from_numpy(waveform)
-    if float(samples.dot(samples)) < LOUDEST_SAMPLE**2:  # one pass; false where it is NaN
-        return
-    loudest = np.maximum(waveform.max(), -waveform.min())
-    if not np.isfinite(loudest):
-        raise ClipError("has samples that are not finite numbers")
-    if loudest > LOUDEST_SAMPLE:
-        raise ClipError(f"has samples of up to {loudest:.1e}, where full scale is 1")

@@ -29,16 +29,17 @@ import torch
 from torch import Tensor
 
 from .cache import find_cached, read_cached
+from .clip import ClipError
 from .discovery import in_processes
-from .features import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, FrontEnd
-from .manifest import Manifest, replacing
-from .sources import ClipError, open_clip, read_blocks, read_opened
+from .features import FRAME_LENGTH, FRAMES_A_SECOND, MEL_BINS, SAMPLE_RATE, FrontEnd
+from .files import replacing
+from .manifest import Manifest
+from .sources import open_clip, read_blocks, read_opened
 
 FILE = "stats.json"
 BLOCK_SECONDS = 30
 LEAD_SECONDS = 1  # before a block, far more than the resampler looks back; its frames are dropped
 CHUNK = 8  # clips that a worker process measures at a time
-FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 SAMPLE_SECONDS = 10  # of each clip that measure_some looks at
 
 

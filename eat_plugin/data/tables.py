@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .manifest import replacing
+from .files import replacing
 
 MOST_COLUMNS_SHOWN = 12
 

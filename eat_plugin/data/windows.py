@@ -30,10 +30,17 @@ import numpy as np
 from torch import Tensor
 
 from .cache import find_cached, open_shard, read_cached
-from .features import FRAME_LENGTH, FRAME_SHIFT, SAMPLE_RATE, FrontEnd
-from .sources import ClipError, open_clip, probe_audio, read_opened
+from .clip import ClipError
+from .features import (
+    FRAME_LENGTH,
+    FRAME_SHIFT,
+    FRAMES_A_SECOND,
+    SAMPLE_RATE,
+    FrontEnd,
+    count_frames,
+)
+from .sources import open_clip, probe_audio, read_opened
 
-FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 READERS = 4  # threads that decode audio and compute spectrograms while a model is at work
 LEAST_HALVES = 2 * math.ceil(FRAME_LENGTH / FRAME_SHIFT)  # half frames; less gives no frame
 
@@ -148,8 +155,7 @@ def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -
     Returns:
         First frames of the windows, ascending, each once.
     """
-    at_model_rate = math.ceil(num_samples * SAMPLE_RATE / sample_rate)
-    room = 1 + (at_model_rate - FRAME_LENGTH) // FRAME_SHIFT - frames
+    room = count_frames(math.ceil(num_samples * SAMPLE_RATE / sample_rate)) - frames
     if room <= 0:
         return [0]
     if most == 1:
@@ -277,12 +283,13 @@ def read_energies(
         first = round(start * sample_rate / FRAMES_A_SECOND)
         needed = front_end.needed_samples(sample_rate)
         waveform = read_opened(clip, expected_samples, first, needed)
-    if len(waveform) * SAMPLE_RATE <= (FRAME_LENGTH - 1) * sample_rate:
+    energies = front_end.energies(waveform, sample_rate)
+    if len(energies) == 0:
         raise ClipError(
             f"has {len(waveform)} samples at {sample_rate} Hz; one frame takes "
             f"{1000 * FRAME_LENGTH // SAMPLE_RATE} ms"
         )
-    return front_end.energies(waveform, sample_rate)
+    return energies
 
 
 class Job(NamedTuple):

@@ -20,12 +20,11 @@ from typing import Union
 import numpy as np
 from torch import Tensor
 
-from ..data.features import FrontEnd
+from ..data.clip import ClipError
+from ..data.features import FRAMES_A_SECOND, FrontEnd
 from ..data.image_files import probe_image
 from ..data.images import ImageFrontEnd
-from ..data.sources import ClipError
 from ..data.windows import (
-    FRAMES_A_SECOND,
     Job,
     Window,
     Windowing,

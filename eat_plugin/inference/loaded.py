@@ -18,10 +18,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ..data.clip import ClipError
 from ..data.features import FrontEnd
 from ..data.images import ImageFrontEnd
-from ..data.labels import LabelSet
-from ..data.sources import ClipError
+from ..data.label_set import LabelSet
 from ..data.windows import ClipLayout, Job, Window, Windowing, spread_windows
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder

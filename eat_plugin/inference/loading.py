@@ -18,7 +18,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..data.labels import LabelSet
+from ..data.label_set import LabelSet
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder
 from ..models.interop import read_checkpoint

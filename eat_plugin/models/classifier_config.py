@@ -10,7 +10,8 @@ from typing import Any, List, NamedTuple, Optional
 
 from omegaconf import II, MISSING
 
-from .config import EatConfig, option
+from ..options import option
+from .config import EatConfig
 
 LOSSES = ("bce", "ce")
 
@@ -67,7 +68,7 @@ class EatClassifierConfig(EatConfig):
     freqm: float = option(25.0, "largest mask in mel bins, where mask_ratio is 0")
     timem: float = option(200.0, "largest mask in frames, where mask_ratio is 0")
     norm_eps: Optional[float] = option(  # type: ignore[assignment]
-        None, "epsilon of the LayerNorms; null for the encoder's"
+        None, "epsilon of the encoder's LayerNorms; null for the checkpoint's"
     )
     encoder_dropout: float = option(0.0, "dropout rate after the attention projection")
     post_mlp_drop: float = option(0.0, "dropout rate after the MLP")

@@ -13,6 +13,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
 from ..modules.recompute import CHOICES as RECOMPUTE
+from ..options import option
 
 MEL_BINS = 128
 
@@ -23,11 +24,6 @@ class Modality(Enum):
     AUDIO = 1
     IMAGE = 2
     TEXT = 3
-
-
-def option(default: Any, help_text: str) -> Any:
-    """Declare a field of a configuration with its help text."""
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass
@@ -57,7 +53,7 @@ class ImageConfig:
     start_drop_path_rate: float = option(0.0, "drop path of the prenet's first block (unused)")
     end_drop_path_rate: float = option(0.0, "drop path of the prenet's last block (unused)")
     num_extra_tokens: int = option(0, "learned tokens before the patches; the last one is CLS")
-    init_extra_token_zero: bool = option(True, "start CLS at 0 rather than at N(0, 1)")
+    init_extra_token_zero: bool = option(True, "start the first of them at 0, not N(0, 1)")
     mask_noise_std: float = option(0.01, "standard deviation of the noise at hidden patches")
     mask_prob_min: Optional[float] = option(None, "lower end of a random mask_prob (only null)")
     mask_prob: float = option(0.7, "share of patches that is hidden")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fairseq.models import register_model
 from omegaconf import II
 
+from ..options import option
 from .classifier import EatClassifier
 from .classifier_config import EatClassifierConfig, Objective
-from .config import option
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Optimizer ``eat_adamw``: PyTorch's AdamW with fairseq's parameter options and precisions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
@@ -13,24 +13,22 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from ..modules.foreach import HALF, in_float32
+from ..options import option
 
 
 @dataclass
 class EatAdamWConfig(FairseqDataclass):
     """Options of ``eat_adamw``."""
 
-    adam_betas: List[float] = field(
-        default_factory=lambda: [0.9, 0.95],
-        metadata={"help": "decay of the running means of gradients and of their squares"},
+    adam_betas: List[float] = option(
+        [0.9, 0.95], "decay of the running means of gradients and of their squares"
     )
-    adam_eps: float = field(default=1e-8, metadata={"help": "added to the root of the latter"})
-    weight_decay: float = field(default=0.05, metadata={"help": "decoupled weight decay"})
-    apply_weight_decay_scale: bool = field(
-        default=False,
-        metadata={
-            "help": "honour the parameters' weight decay scale, which frees biases and norms from "
-            "decay; the published runs decayed them too"
-        },
+    adam_eps: float = option(1e-8, "added to the root of the latter")
+    weight_decay: float = option(0.05, "decoupled weight decay")
+    apply_weight_decay_scale: bool = option(
+        False,
+        "honour the parameters' weight decay scale, which frees biases and norms from decay; the "
+        "published runs decayed them too",
     )
     lr: List[float] = II("optimization.lr")
 

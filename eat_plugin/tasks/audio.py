@@ -16,13 +16,17 @@ from torch import nn
 
 from ..data.archives import check_archives
 from ..data.features import FrontEnd
+from ..data.images import ImageFrontEnd, ImageReader
 from ..data.manifest import Manifest, read_manifest
-from . import device_front_end, lengths, precision, statistics
-from .images import ImagesConfig
-from .resume import find_earlier_run
+from ..data.readers import ClipReader
+from ..options import option
+from . import device_front_end, lengths, precision, settings, statistics
+from .images import ImagesConfig, check_kind, check_model, make_image_front_end
+from .resume import EarlierRun, find_earlier_run
 
 logger = logging.getLogger(__name__)
 
+TRAIN = "train"
 FEWEST_TOLERATED = 10
 UPDATES_BETWEEN_CHECKS = 100
 
@@ -31,78 +35,83 @@ UPDATES_BETWEEN_CHECKS = 100
 class AudioConfig(FairseqDataclass):
     """Options that the tasks share."""
 
-    data: str = field(
-        default=MISSING, metadata={"help": "folder of train.tsv and so on"}
+    data: str = option(MISSING, "folder of train.tsv and so on")
+    target_length: int = option(1024, "window of a clip, in frames of 10 ms")
+    norm_mean: Optional[float] = option(None, statistics.HELP.format(what="mean"))
+    norm_std: Optional[float] = option(None, statistics.HELP.format(what="standard deviation"))
+    pad_value: str = option(
+        "zero", "what short clips are padded with: zero (as published) or silence"
     )
-    target_length: int = field(
-        default=1024, metadata={"help": "window of a clip, in frames of 10 ms"}
-    )
-    norm_mean: Optional[float] = field(
-        default=None, metadata={"help": statistics.HELP.format(what="mean")}
-    )
-    norm_std: Optional[float] = field(
-        default=None, metadata={"help": statistics.HELP.format(what="standard deviation")}
-    )
-    pad_value: str = field(
-        default="zero",
-        metadata={"help": "what short clips are padded with: zero (as published) or silence"},
-    )
-    crop: str = field(
-        default="start",
-        metadata={"help": "part of a training clip longer than the window: start, or random"},
-    )
-    length: str = field(
-        default="pad", metadata={"help": lengths.HELP}
-    )
-    patch_size: int = field(
-        default=II("model.modalities.image.patch_size"),
-        metadata={"help": "length=mask: frames of the model's patches, of which clips are made up"},
+    crop: str = option("start", "part of a training clip longer than the window: start, or random")
+    length: str = option("pad", lengths.HELP)
+    patch_size: int = option(
+        II("model.modalities.image.patch_size"),
+        "length=mask: frames of the model's patches, of which clips are made up",
     )
     fbank: device_front_end.FbankConfig = field(
         default_factory=device_front_end.FbankConfig,
         metadata={"help": "how spectrograms are computed"},
     )
-    images: Optional[ImagesConfig] = field(
-        default=None, metadata={"help": "the data are images, and how they are cropped and so on"}
+    images: Optional[ImagesConfig] = option(
+        None, "the data are images, and how they are cropped and so on"
     )
-    rebuild_batches: bool = field(
-        default=True, metadata={"help": "put other clips together in each epoch"}
-    )
-    max_skipped_share: float = field(
-        default=0.01, metadata={"help": "share of an epoch's clips that may be unusable"}
-    )
+    rebuild_batches: bool = option(True, "put other clips together in each epoch")
+    max_skipped_share: float = option(0.01, "share of an epoch's clips that may be unusable")
     seed: int = II("common.seed")
 
 
 class AudioTask(FairseqTask):
-    """A task whose clips may be damaged.
+    """A task on sound or images, whose clips may be damaged.
 
     Data sets replace such a clip and name it in the batch. This class logs each name once a
     process, counts clips over all processes (``skipped_clips`` in the log, per epoch), and ends a
     run in which too many of an epoch's clips fail.
 
     Attributes:
+        earlier: what the run that goes on has to keep; None if it begins anew.
         front_end: makes spectrograms of sound.
+        images: makes the model's input of images; None where the data are sound.
 
     Args:
-        cfg: has ``data``, the folder of the manifests, and ``max_skipped_share``.
-        **kwargs: what fairseq passes on, such as ``from_checkpoint``.
+        cfg: the options.
+        from_checkpoint: the task is set up for a checkpoint, not for a run.
+        given: what fairseq handed over, in its whole configuration, where ``cfg`` was translated
+            from it; None where it is ``cfg`` itself.
+        **kwargs: what else fairseq passes on.
+
+    Raises:
+        ValueError: if an option cannot work, naming it, its value and the choices.
     """
 
-    front_end: FrontEnd
-
-    def __init__(self, cfg: FairseqDataclass, **kwargs: Any) -> None:
+    def __init__(
+        self, cfg: AudioConfig, from_checkpoint: bool = False, given: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(cfg, **kwargs)
         device_front_end.check_options(cfg)
-        from_checkpoint = kwargs.get("from_checkpoint", False)
-        self.earlier = None if from_checkpoint else find_earlier_run(cfg)
+        self.earlier: Optional[EarlierRun] = None
         if not from_checkpoint:
-            precision.check(cfg, self.earlier)
+            given = cfg if given is None else given
+            settings.check(given)
+            self.earlier = find_earlier_run(given)
+            precision.check(given, self.earlier)
         statistics.settle(cfg, from_checkpoint, self.earlier)
+        self.front_end: FrontEnd = lengths.make_front_end(cfg)
+        self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
         self._compared = False
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor where processes add up on their GPUs
         self._updates = 0
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
+        """Build the model.
+
+        Raises:
+            ValueError: if it takes other input than the task makes.
+        """
+        model = super().build_model(cfg, from_checkpoint)
+        check_model(model, self.images)
+        lengths.check_patches(model, self.front_end)
+        return model
 
     def read_split(self, split: str) -> Manifest:
         """Read the manifest of a split.
@@ -111,15 +120,38 @@ class AudioTask(FairseqTask):
             ManifestError: if it is missing or broken, or an archive of its clips has changed.
             ValueError: if this is one of several processes that do not know of each other.
         """
-        if split == "train":
+        if split == TRAIN:
             _refuse_lone_processes()
-        manifest = read_manifest(Path(self.cfg.data) / f"{split}.tsv")
+        path = Path(self.cfg.data) / f"{split}.tsv"
+        if not path.is_file():
+            raise ValueError(
+                f"there is no {os.path.abspath(path)}; task.data has to be a folder that eat "
+                "manifest has written, by its absolute path"
+            )
+        manifest = read_manifest(path)
         check_archives(Path(self.cfg.data) / f"{split}.archives", manifest.root)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
-        if split == "train" and not self._compared:
+        if split == TRAIN and not self._compared:
             self._compared = True
             statistics.compare(self.cfg, manifest)
         return manifest
+
+    def make_reader(self, manifest: Manifest, split: str, cfg: Any, **options: Any) -> ClipReader:
+        """Make the reader of a split's clips.
+
+        Args:
+            manifest: the clips.
+            split: name of the manifest; images of ``train`` are augmented.
+            cfg: the task's options.
+            **options: how sound is read, as ``device_front_end.make_reader`` has it.
+
+        Raises:
+            ValueError: if the clips are images and the task takes sound, or the reverse.
+        """
+        check_kind(manifest, Path(cfg.data) / f"{split}.tsv", self.images)
+        if self.images is not None:
+            return ImageReader(manifest, self.images, augment=split == TRAIN)
+        return device_front_end.make_reader(cfg, manifest, self.front_end, **options)
 
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         """Start to count anew."""
@@ -171,7 +203,7 @@ class AudioTask(FairseqTask):
         # Every process has the same sum here, so all of them stop at the same update. Reading a
         # sum from a GPU makes it wait, hence not in every update.
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
-            self._check_share(int(self._skipped), self.dataset("train"))
+            self._check_share(int(self._skipped), self.dataset(TRAIN))
 
     def _check_share(self, skipped: int, dataset: Any) -> None:
         drawn = dataset.epoch_size

@@ -1,6 +1,6 @@
 """Task ``eat_classification``: labelled audio, and the metrics of its benchmarks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -13,17 +13,15 @@ from fairseq.tasks import register_task
 from omegaconf import open_dict
 from torch import nn
 
-from ..data.images import ImageReader
+from ..data.label_set import LabelSet, read_label_set
 from ..data.labelled import LabelledDataset
-from ..data.labels import LabelSet, read_label_set, read_labels, read_weights
-from ..data.manifest import Manifest
-from ..data.readers import AudioReader, ClipReader
+from ..data.labels import read_labels, read_weights
+from ..data.readers import AudioReader
 from ..metrics import ClipScores, metric_names, summarize
-from . import device_front_end, lengths
-from .audio import AudioConfig, AudioTask, logger
-from .images import check_kind, check_model, make_front_end
+from ..options import option
+from . import lengths, settings
+from .audio import TRAIN, AudioConfig, AudioTask, logger
 
-TRAIN = "train"
 SCORES = ("_predictions", "_targets")
 
 
@@ -31,31 +29,19 @@ SCORES = ("_predictions", "_targets")
 class ClassificationConfig(AudioConfig):
     """Options of ``eat_classification``."""
 
-    single_label: bool = field(
-        default=False, metadata={"help": "each clip has exactly one label"}
+    single_label: bool = option(False, "each clip has exactly one label")
+    eval_windows: int = option(
+        3, "length=crop: windows of a longer clip that evaluation averages over"
     )
-    eval_windows: int = field(
-        default=3,
-        metadata={"help": "length=crop: windows of a longer clip that evaluation averages over"},
+    roll_gain: bool = option(False, "roll training waveforms and change their level")
+    noise: bool = option(False, "add noise to training spectrograms")
+    weights_file: Optional[str] = option(
+        None, "balanced sampling: a weight of each training clip, one a line"
     )
-    roll_gain: bool = field(
-        default=False, metadata={"help": "roll training waveforms and change their level"}
-    )
-    noise: bool = field(default=False, metadata={"help": "add noise to training spectrograms"})
-    weights_file: Optional[str] = field(
-        default=None,
-        metadata={"help": "balanced sampling: a weight of each training clip, one a line"},
-    )
-    num_samples: int = field(
-        default=200000, metadata={"help": "clips of an epoch of balanced sampling"}
-    )
-    replacement: bool = field(
-        default=False, metadata={"help": "balanced sampling may repeat a clip within an epoch"}
-    )
-    label_descriptors: str = field(
-        default="label_descriptors.csv", metadata={"help": "file of the classes, in data"}
-    )
-    labels: str = field(default="lbl", metadata={"help": "ending of the label files"})
+    num_samples: int = option(200000, "clips of an epoch of balanced sampling")
+    replacement: bool = option(False, "balanced sampling may repeat a clip within an epoch")
+    label_descriptors: str = option("label_descriptors.csv", "file of the classes, in data")
+    labels: str = option("lbl", "ending of the label files")
 
 
 @register_task("eat_classification", dataclass=ClassificationConfig)
@@ -67,16 +53,13 @@ class EatClassificationTask(AudioTask):
 
     Args:
         cfg: the options.
-        **kwargs: what fairseq passes on.
-
-    Raises:
-        ValueError: if an option cannot work.
+        **kwargs: as of ``AudioTask``.
     """
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        self.front_end = lengths.make_front_end(cfg)
-        self.images = make_front_end(cfg)
+        if not kwargs.get("from_checkpoint"):
+            settings.check_metric(kwargs.get("given") or cfg, metric_names(cfg.single_label))
         # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
@@ -141,7 +124,15 @@ class EatClassificationTask(AudioTask):
                     "once for all epochs; set it to true"
                 )
             weights = read_weights(Path(cfg.data) / cfg.weights_file, len(manifest))
-        reader = self._make_reader(manifest, split, cfg)
+        reader = self.make_reader(
+            manifest,
+            split,
+            cfg,
+            crop=lengths.choose_crop(cfg, train) if train else "start",
+            roll_gain=train and cfg.roll_gain,
+            noise=train and cfg.noise,
+            spread=0 if train or cfg.length != "crop" else cfg.eval_windows,
+        )
         self.datasets[split] = LabelledDataset(
             reader,
             labels,
@@ -151,21 +142,6 @@ class EatClassificationTask(AudioTask):
             num_samples=cfg.num_samples,
             replacement=cfg.replacement,
             lengths=reader.measure_lengths() if isinstance(reader, AudioReader) else None,
-        )
-
-    def _make_reader(self, manifest: Manifest, split: str, cfg: Any) -> ClipReader:
-        train = split == TRAIN
-        check_kind(manifest, Path(cfg.data) / f"{split}.tsv", self.images)
-        if self.images is not None:
-            return ImageReader(manifest, self.images, augment=train)
-        return device_front_end.make_reader(
-            cfg,
-            manifest,
-            self.front_end,
-            crop=lengths.choose_crop(cfg, train) if train else "start",
-            roll_gain=train and cfg.roll_gain,
-            noise=train and cfg.noise,
-            spread=0 if train or cfg.length != "crop" else cfg.eval_windows,
         )
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
@@ -185,8 +161,6 @@ class EatClassificationTask(AudioTask):
                 f"{num_classes} classes"
             )
         model = super().build_model(cfg, from_checkpoint)
-        check_model(model, self.images)
-        lengths.check_patches(model, self.front_end)
         with open_dict(cfg):
             cfg.pretrained_model_args = model.pretrained_model_args
         return model

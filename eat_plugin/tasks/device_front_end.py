@@ -10,7 +10,7 @@ loud tone. Several windows of a clip that evaluation averages over (``length=cro
 spectrograms from the workers all the same.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict
 
 from torch import nn
@@ -19,6 +19,7 @@ from ..data.features import FrontEnd
 from ..data.manifest import Manifest
 from ..data.readers import AudioReader, ClipReader
 from ..data.transport import SampleReader, compute_spectrograms
+from ..options import option
 
 DEVICES = ("cpu", "model")
 # Options that need spectrograms in the workers -> the value that does not.
@@ -29,12 +30,9 @@ IN_WORKERS = {"noise": False, "images": None}
 class FbankConfig:
     """How spectrograms are computed."""
 
-    device: str = field(
-        default="cpu",
-        metadata={
-            "help": "where: cpu (in the data workers) or model (where the model is; the workers "
-            "only read)"
-        },
+    device: str = option(
+        "cpu",
+        "where: cpu (in the data workers) or model (where the model is; the workers only read)",
     )
 
 

@@ -1,25 +1,19 @@
 """What the tasks share where their data are images: options, and checks at start."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from omegaconf import ListConfig
 
 from ..data.clip import ClipError
-from ..data.image_files import MOST_PIXELS, check_name, refuse_image
+from ..data.image_files import MOST_PIXELS, refuse_image, require_image
 from ..data.images import ImageFrontEnd
 from ..data.manifest import Manifest
+from ..options import option
 
 # Options of sound that nothing can be made of where data are images -> what they are unless set.
 FOR_SOUND = {"crop": "start", "roll_gain": False, "noise": False, "pad_value": "zero"}
-
-
-def option(default: Any, help_text: str) -> Any:
-    """Declare a field with its help text; a list is copied for each configuration."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass
@@ -41,7 +35,7 @@ class ImagesConfig:
     max_pixels: int = option(MOST_PIXELS, "an image with more pixels is refused")
 
 
-def make_front_end(cfg: Any) -> Optional[ImageFrontEnd]:
+def make_image_front_end(cfg: Any) -> Optional[ImageFrontEnd]:
     """Make the front end of a task whose data are images.
 
     Args:
@@ -76,7 +70,7 @@ def check_kind(manifest: Manifest, path: Path, images: Optional[ImageFrontEnd]) 
     """
     name = manifest.name(0)
     try:
-        (refuse_image if images is None else check_name)(name)
+        (refuse_image if images is None else require_image)(name)
     except ClipError as error:
         hint = "eat manifest --images lists images"
         if images is None:

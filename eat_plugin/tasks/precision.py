@@ -6,9 +6,8 @@ In its memory-efficient modes fairseq leaves float32 weights to the optimizer.
 import logging
 from typing import Any, Optional
 
-from omegaconf import DictConfig
-
 from .resume import EarlierRun
+from .settings import whole_config
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +26,9 @@ def check(cfg: Any, earlier: Optional[EarlierRun]) -> None:
     Raises:
         ValueError: if the run began in the other mode.
     """
-    root: Any = cfg._get_parent() if isinstance(cfg, DictConfig) else None
-    common = root.get("common") if isinstance(root, DictConfig) else None
-    if common is None or not (common.get("fp16") or common.get("bf16")):
+    root = whole_config(cfg)
+    common = None if root is None else root.get("common")
+    if root is None or common is None or not (common.get("fp16") or common.get("bf16")):
         return
     efficient = bool(common.get("memory_efficient_fp16") or common.get("memory_efficient_bf16"))
     if earlier is not None and WRAPPERS.get(earlier.optimizer, efficient) != efficient:

@@ -1,15 +1,16 @@
 """Published tasks under their published names, translated into ours.
 
-This is the only place where the flags of the published code are known.
+This is the only place that says what the flags of the published tasks mean.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II, MISSING
 
+from ..options import option
 from .classification import ClassificationConfig, EatClassificationTask
 from .pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
 from .statistics import AUDIOSET
@@ -33,11 +34,6 @@ FINETUNING_ONLY = {
     "roll_aug": False,
     "AS2M_finetune": False,
 }
-
-
-def option(default: Any, help_text: str) -> Any:
-    """Declare a field with its help text."""
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass
@@ -128,7 +124,8 @@ class MaeImagePretrainingTask(EatPretrainingTask):
     def __init__(
         self, cfg: MaeImagePretrainingConfig, from_checkpoint: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(translate_pretraining(cfg, from_checkpoint), **kwargs)
+        translated = translate_pretraining(cfg, from_checkpoint)
+        super().__init__(translated, from_checkpoint=from_checkpoint, given=cfg, **kwargs)
 
 
 @dataclass
@@ -181,4 +178,5 @@ class MaeImageClassificationTask(EatClassificationTask):
     def __init__(
         self, cfg: MaeImageClassificationConfig, from_checkpoint: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(translate_classification(cfg, from_checkpoint), **kwargs)
+        translated = translate_classification(cfg, from_checkpoint)
+        super().__init__(translated, from_checkpoint=from_checkpoint, given=cfg, **kwargs)

@@ -4,14 +4,18 @@ fairseq restores weights, optimizer and the place in the epoch. It does not comp
 makes of the data now with what it made of them then.
 """
 
+import glob
 import os
 import pickle
+import zipfile
 from typing import Any, Dict, NamedTuple, Optional
 
 import torch
-from omegaconf import DictConfig
+
+from .settings import whole_config
 
 DEFAULT = "checkpoint_last.pt"  # fairseq looks for it in save_dir
+ZIP = b"PK\x03\x04"  # how a zip archive begins
 
 
 class EarlierRun(NamedTuple):
@@ -39,16 +43,20 @@ def find_earlier_run(cfg: Any) -> Optional[EarlierRun]:
     Returns:
         What it tells; None if the run begins anew, or if nothing can be made of the file: fairseq
         will say why when it loads it.
+
+    Raises:
+        ValueError: if the file was not written to its end.
     """
-    root = cfg._get_parent() if isinstance(cfg, DictConfig) else None
-    options = root.get("checkpoint") if isinstance(root, DictConfig) else None
+    root = whole_config(cfg)
+    options = None if root is None else root.get("checkpoint")
     if options is None or not options.get("save_dir") or not options.get("restore_file"):
         return None
     path = options.restore_file
     if path == DEFAULT:
         path = os.path.join(options.save_dir, path)
-    if not os.path.isfile(path) or options.get("finetune_from_model"):
+    if not os.path.isfile(path):
         return None
+    _refuse_half_a_file(path)
     try:
         # mmap: the weights, which nobody looks at here, stay on disk.
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -62,3 +70,29 @@ def find_earlier_run(cfg: Any) -> Optional[EarlierRun]:
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError,
             EOFError, pickle.UnpicklingError):  # fmt: skip
         return None
+
+
+def _refuse_half_a_file(path: str) -> None:
+    """Raise if a checkpoint ends early, as one does whose writing was killed."""
+    if _is_whole(path):
+        return
+    folder = os.path.dirname(path)
+    others = [
+        other for other in glob.glob(os.path.join(glob.escape(folder), "*.pt"))
+        if other != path and _is_whole(other)
+    ]  # fmt: skip
+    advice = "remove it to begin anew"
+    if others:
+        newest = max(others, key=os.path.getmtime)
+        advice = f"copy {newest}, the newest that is whole, over it, or {advice}"
+    raise ValueError(f"the checkpoint {path} is damaged, it ends early; {advice}")
+
+
+def _is_whole(path: str) -> bool:
+    """Whether a file has an end, as far as that can be told: PyTorch's is a zip archive."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(ZIP))
+    except OSError:
+        return True
+    return bool(start) and (start != ZIP or zipfile.is_zipfile(path))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from eat_plugin.models.eat import EatModel
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 3}
 GRID, CLIPS = (8, 8), 2
+PAPER = lru_cache(flops.Paper)  # each builds a model, and many tests ask for the same
 
 
 def small_model(image=None, **options):
@@ -208,7 +210,8 @@ def test_most_nodes__is_the_last_that_is_fast_enough():
     assert most_nodes(0, 1e10, 1) == 1000
 
 
-def test_main__knows_no_rates_of_large(capsys):
+def test_main__knows_no_rates_of_large(capsys, monkeypatch):
+    monkeypatch.setattr(flops, "Paper", PAPER)
     assert flops.main(["--size", "large"]) == 0
     assert "GPU-hours" not in capsys.readouterr().out
     assert flops.main(["--size", "large", "--rates", "100", "--loader", "a b=2.5"]) == 0
@@ -222,7 +225,8 @@ COMMANDS = re.findall(r"^    python -m eat_plugin\.bench\.flops(.*)$", DOCS, re.
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_docs__hold_the_tables_that_a_command_prints(arguments, capsys):
+def test_docs__hold_the_tables_that_a_command_prints(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(flops, "Paper", PAPER)
     assert flops.main(shlex.split(arguments)) == 0
     tables = capsys.readouterr().out.strip().split("\n\n")
     missing = [table for table in tables if table not in DOCS]

@@ -19,7 +19,8 @@ from eat_plugin.cli import main
 from eat_plugin.cli.plot import read_example
 from eat_plugin.data import cache_shards
 from eat_plugin.data.features import FrontEnd
-from eat_plugin.data.labels import read_label_set, read_labels
+from eat_plugin.data.label_set import read_label_set
+from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.readers import AudioReader
 
@@ -464,7 +465,7 @@ def test_predict__the_labels_of_the_data(checkpoint, data, tmp_path, capsys):
     assert tables[0] == tables[1]
 
 
-@pytest.mark.parametrize("form", ["{name}", "{file}", "{stem}", "clip-{number}"])
+@pytest.mark.parametrize("form", ["{name}\t", "{name} ", "{file}\t", "{stem}\t", "clip-{number}\t"])
 def test_labels__that_name_clips_otherwise_still_fit(data, tmp_path, form):
     for split in ("train", "eval"):
         path = data / f"{split}.lbl"
@@ -473,7 +474,7 @@ def test_labels__that_name_clips_otherwise_still_fit(data, tmp_path, form):
             name, label = line.split("\t")
             file = Path(name)
             called = form.format(name=name, file=file.name, stem=file.stem, number=number)
-            lines.append(f"{called}\t{label}\n")
+            lines.append(f"{called}{label}\n")
         path.write_text("".join(lines))
     out = tmp_path / "cache"
     make(data, out)
@@ -487,7 +488,7 @@ def test_labels__that_name_clips_otherwise_still_fit(data, tmp_path, form):
         ]
         clips = np.arange(len(labels[0]))
         np.testing.assert_array_equal(*(each.multi_hot(clips) for each in labels))
-        assert labels[1].names_match == (form != "clip-{number}")
+        assert labels[1].names_match == (form != "clip-{number}\t")
 
 
 def test_plot__shows_a_cached_clip(make_checkpoint, data, tmp_path):

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.data.labels import read_label_set, read_labels
+from eat_plugin.data.label_set import read_label_set
+from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
 

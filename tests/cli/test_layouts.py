@@ -11,7 +11,8 @@ import soundfile
 
 from eat_plugin import cli
 from eat_plugin.cli.layouts import LAYOUTS
-from eat_plugin.data.labels import clip_weights, read_label_set, read_labels, read_weights
+from eat_plugin.data.label_set import read_label_set
+from eat_plugin.data.labels import clip_weights, read_labels, read_weights
 from eat_plugin.data.manifest import read_manifest
 
 

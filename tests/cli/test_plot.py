@@ -87,6 +87,9 @@ def test_draw_figure__a_panel_for_each_loss_and_each_mask(run_dir):
     figure = plot.draw_figure(curves, example, "a run")
     titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
     assert titles[:3] == ["loss", "loss_cls", "target_var"]
+    first = figure.get_axes()[0]
+    assert not first.spines["top"].get_visible()
+    assert first.get_yticklabels()[0].get_size() == 8
     views = [axes for axes in figure.get_axes() if "student's view" in axes.get_title(loc="left")]
     assert len(views) == plot.NUM_MASKS
     # The second image of a view covers exactly what its mask hides: the rest is transparent.

@@ -7,7 +7,9 @@ import pytest
 import soundfile
 
 from eat_plugin.cli import main, quality
+from eat_plugin.cli.listing import Clip
 from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.quality import examine
 
 RATE = 8000
 SINE = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
@@ -80,6 +82,12 @@ def test_check__leaves_out_what_is_asked_for(audio, tmp_path, problems):
     }
     assert len(rows_of(out / "quality.csv")) == 7  # what was left out is described, too
     assert (out / "class_counts.csv").read_text().count("\n") == 3
+
+
+def test_draw__names_of_classes_are_no_formulas(audio):
+    clip = Clip("a/good.wav", "train", ("$a$",), RATE, RATE)
+    axes = quality.draw([(clip, examine(audio / clip.name))]).get_axes()[3]
+    assert [text.get_text() for text in axes.get_xticklabels()] == [r"\$a\$"]
 
 
 def test_check__without_matplotlib_the_rest_is_written(audio, tmp_path, monkeypatch, capsys):

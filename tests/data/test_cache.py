@@ -15,7 +15,6 @@ from eat_plugin.data.cache import (
     CachedClip,
     SettingsError,
     clip_name,
-    count_frames,
     find_cached,
     front_end_settings,
     read_cached,
@@ -23,7 +22,7 @@ from eat_plugin.data.cache import (
 from eat_plugin.data.cache_shards import compute_energies, finish_all
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.dataset import ClipDataset
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.features import FrontEnd, count_frames
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.readers import AudioReader
 from eat_plugin.data.statistics import measure_all, measure_some
@@ -101,9 +100,8 @@ def test_find_cached__reads_entries(path, clip):
 
 
 @pytest.mark.parametrize("samples", [0, 399, 400, 559, 560, 16_000])
-def test_count_frames__agrees_with_the_front_end(samples):
+def test_cached_clip__has_the_fewest_samples_of_its_frames(samples):
     frames = count_frames(samples)
-    assert frames == len(features.log_mel(torch.zeros(samples)))
     least = CachedClip("", 0, frames, "").samples
     assert count_frames(least) == frames
     assert least <= samples

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eat_plugin.data import features
-from eat_plugin.data.features import FrontEnd, log_mel
+from eat_plugin.data.features import FrontEnd, count_frames, log_mel
 from eat_plugin.data.resampling import resample
 from eat_plugin.data.sources import read_audio
 
@@ -46,6 +46,13 @@ def test_log_mel__golden(golden: Path) -> None:
 )
 def test_log_mel__number_of_frames(samples: int, frames: int) -> None:
     assert log_mel(noise(samples)).shape == (frames, 128)
+
+
+def test_count_frames__agrees_with_log_mel() -> None:
+    samples = [0, 1, 239, 240, 399, 400, 559, 560, 16_000]
+    frames = [len(log_mel(torch.zeros(number))) for number in samples]
+    assert [count_frames(number) for number in samples] == frames
+    assert count_frames(np.array(samples)).tolist() == frames
 
 
 def test_log_mel__silence_is_the_floor() -> None:

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from eat_plugin.data import hdf5
+from eat_plugin.data.clip import ClipError
 from eat_plugin.data.hdf5 import find_dataset, list_datasets
-from eat_plugin.data.sources import ClipError, probe_audio, read_audio
+from eat_plugin.data.sources import probe_audio, read_audio
 
 h5py = pytest.importorskip("h5py")
 RATE = 16_000

@@ -13,11 +13,11 @@ from PIL import Image
 
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.image_files import (
-    check_name,
     is_image,
     probe_image,
     read_image,
     refuse_image,
+    require_image,
 )
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -38,7 +38,7 @@ def noise(height=24, width=40, seed=0):
 @pytest.mark.parametrize("name", ["a.png", "B.JPG", "c.jpeg", "d/e.WebP"])
 def test_names__of_images(name):
     assert is_image(name)
-    check_name(name)
+    require_image(name)
     with pytest.raises(ClipError, match="is an image by the ending of its name; .* task.images"):
         refuse_image(name)
 
@@ -48,11 +48,11 @@ def test_names__of_others(name):
     assert not is_image(name)
     refuse_image(name)
     with pytest.raises(ClipError, match="is no image by the ending of its name; .* one of png"):
-        check_name(name)
+        require_image(name)
 
 
 def test_names__part_of_an_archive_may_be_either():
-    check_name("s.tar:512:90")
+    require_image("s.tar:512:90")
     refuse_image("s.tar:512:90")
 
 
@@ -217,7 +217,7 @@ def test_read__what_is_no_image(tmp_path):
         ("text.png", "is not a PNG, JPEG or WebP image"),
         ("gif.png", "is not a PNG, JPEG or WebP image"),
         ("empty.png", "is empty: 0 bytes"),
-        ("folder.png", "is not a regular file"),
+        ("folder.png", "is a directory, not a file"),
         ("none.png", "cannot be opened: No such file"),
         ("null\0.png", "cannot be opened"),
     ):
@@ -238,12 +238,15 @@ def test_read__from_an_archive(tmp_path):
     content = buffer.getvalue()
     with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("a.png", content)
+    (tmp_path / "folder.zip").mkdir()
     start = (tmp_path / "s.zip").read_bytes().index(content)
     path = tmp_path / f"s.zip:{start}:{len(content)}"
     assert probe_image(path) == (960, 0)
     assert pixels_of(path) == np.asarray(noise()).tolist()
     for entry, message in (
         (f"s.zip:{start}:999999", "is outside of its archive"),
+        (f"s.zip:{start}:0", "^is empty: 0 bytes"),
+        ("folder.zip:0:10", "^the archive is a directory, not a file"),
         (f"s.zip:{start + 1}:{len(content)}", "is not a PNG, JPEG or WebP image"),
         ("t.zip:0:10", "the archive cannot be opened"),
     ):

@@ -7,8 +7,9 @@ import torch
 
 from eat_plugin.data.dataset import make_generator
 from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labelled import LabelledDataset
-from eat_plugin.data.labels import LabelSet, read_labels, write_labels
+from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.readers import AudioReader
 

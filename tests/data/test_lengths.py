@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 
 from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labelled import LabelledDataset
-from eat_plugin.data.labels import LabelSet, read_labels, write_labels
+from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.lengths import ClipLengths, measure_lengths, pad_clips, sort_by_length
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.readers import AudioReader
@@ -72,6 +73,11 @@ def test_measure_lengths__go_by_the_clips_own_rate(tmp_path, rate):
     manifest = write_clips(tmp_path, SECONDS, rate)
     (tmp_path / "0.wav").unlink()  # one that cannot be read does not matter
     assert (measure_lengths(manifest, FRONT_END).frames // 16).tolist() == COLUMNS
+
+
+def test_measure_lengths__a_clip_shorter_than_a_frame_takes_a_patch(tmp_path):
+    manifest = write_clips(tmp_path, (0.01, 0.3))
+    assert measure_lengths(manifest, FRONT_END).frames.tolist() == [16, 32]
 
 
 def test_item__masks_are_of_a_clips_own_patches(manifest):

@@ -6,6 +6,7 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import torch
 
 from eat_plugin.data import sources
 from eat_plugin.data.archives import Span
-from eat_plugin.data.sources import ClipError, probe_audio, read_audio
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.sources import probe_audio, read_audio
 
 RATE = 16_000
 LENGTH = 8_000
@@ -250,6 +252,23 @@ def test_read_audio__values_that_would_spread(tmp_path: Path, value: float, prob
     assert read_audio(path, num_samples=5_000)[0].shape == (5_000,)
     with pytest.raises(ClipError, match=problem):
         read_audio(path)
+
+
+def test_check_values__only_of_samples_that_can_be_wrong() -> None:
+    broken = np.array([[0.5, np.nan], [0, 0]], dtype=np.float32)
+    sources.check_values(SimpleNamespace(subtype="PCM_24"), broken)
+    for subtype in ("FLOAT", "MPEG_LAYER_III", "float32"):
+        with pytest.raises(ClipError, match="not finite"):
+            sources.check_values(SimpleNamespace(subtype=subtype), broken)
+
+
+def test_check_count__an_mp3_may_be_two_frames_short() -> None:
+    mp3, wav = (SimpleNamespace(subtype=subtype) for subtype in ("MPEG_LAYER_III", "PCM_16"))
+    sources.check_count(wav, 5_000, 5_000)
+    sources.check_count(mp3, 5_000 - 2_304, 5_000)
+    for clip, found, wanted in ((wav, 4_999, 5_000), (mp3, 2_695, 5_000), (mp3, 0, 100)):
+        with pytest.raises(ClipError, match=f"is truncated: {found} of {wanted} samples could be"):
+            sources.check_count(clip, found, wanted)
 
 
 def test_read_audio__leaves_no_file_open(tmp_path: Path) -> None:

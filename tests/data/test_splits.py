@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from eat_plugin.data.labels import ClipLabels, LabelSet
+from eat_plugin.data.label_set import LabelSet
+from eat_plugin.data.labels import ClipLabels
 from eat_plugin.data.splits import hold_out, hold_out_by_class
 
 CLASSES = LabelSet(tuple("abcd"))

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from eat_plugin.data import sources
-from eat_plugin.data.sources import ClipError, open_clip, read_audio
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.sources import open_clip, read_audio
 from eat_plugin.data.wav import WavClip, find_wav
 
 RATE = 8000

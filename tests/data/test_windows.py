@@ -8,8 +8,8 @@ import soundfile
 import torch
 
 from eat_plugin.data import windows
+from eat_plugin.data.clip import ClipError
 from eat_plugin.data.features import FrontEnd
-from eat_plugin.data.sources import ClipError
 from eat_plugin.data.windows import (
     ClipLayout,
     Job,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eat_plugin.data.clip import ClipError
 from eat_plugin.data.images import ImageFrontEnd
-from eat_plugin.data.sources import ClipError
 from eat_plugin.data.windows import Job
 from eat_plugin.inference.inputs import ImageInputs
 

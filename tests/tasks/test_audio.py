@@ -1,6 +1,7 @@
 """What the tasks on audio do before they begin."""
 
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,3 +25,19 @@ def test_read_split__refuses_an_archive_that_has_changed(tmp_path):
         file.write(b"more")
     with pytest.raises(ManifestError, match=r"train.archives:1: .*x.zip' has \d+ bytes"):
         task.read_split("train")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"image_shape": (3, 224, 224)}, "the data are sound .* the model takes images"),
+        ({"patch": 8}, "task.patch_size is 16, but the model's patches have 8 frames"),
+    ],
+)
+def test_build_model__refuses_one_that_takes_other_input(tmp_path, monkeypatch, model, message):
+    encoder = SimpleNamespace(cfg=SimpleNamespace(patch_size=model.pop("patch", 16)))
+    built = SimpleNamespace(patch_encoder=encoder, **model)
+    monkeypatch.setattr("fairseq.models.build_model", lambda *_: built)
+    options = PretrainingConfig(data=str(tmp_path), seed=1, length="mask", patch_size=16)
+    with pytest.raises(ValueError, match=message):
+        EatPretrainingTask(OmegaConf.structured(options)).build_model(OmegaConf.create({}))

@@ -128,6 +128,18 @@ def test_load_dataset__training_alone_is_shuffled_and_augmented(make_task):
     assert (held_out.reader.roll_gain, held_out.reader.noise) == (False, False)
 
 
+def test_load_dataset__weights_need_other_batches_in_each_epoch(make_task, tmp_path):
+    (tmp_path / "weights.csv").write_text("1\n" * 5)
+    options = {"weights_file": "weights.csv", "num_samples": 3}
+    task = make_task(**options, rebuild_batches=False)
+    with pytest.raises(ValueError, match=r"task.rebuild_batches is false, .* task.weights_file"):
+        task.load_dataset("train")
+    task.load_dataset("eval")  # which has no weights
+    task = make_task(**options)
+    task.load_dataset("train")
+    assert task.dataset("train").epoch_size == 3
+
+
 def test_build_model__takes_the_number_of_classes_from_the_data(make_task, monkeypatch):
     task = make_task()
     built = torch.nn.Module()

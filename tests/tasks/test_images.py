@@ -6,7 +6,7 @@ from PIL import Image
 
 from eat_plugin.data.images import ImageFrontEnd
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
-from eat_plugin.tasks.images import ImagesConfig, check_model, make_front_end
+from eat_plugin.tasks.images import ImagesConfig, check_model, make_image_front_end
 from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
 
 MASKS = {
@@ -37,8 +37,8 @@ def make_task(folder):
 
 def test_images_config__agrees_with_the_front_end():
     cfg = OmegaConf.structured(PretrainingConfig(data="", seed=1, patch_size=16))
-    assert make_front_end(cfg) is None
-    assert make_front_end(OmegaConf.merge(cfg, {"images": {}})) == ImageFrontEnd()
+    assert make_image_front_end(cfg) is None
+    assert make_image_front_end(OmegaConf.merge(cfg, {"images": {}})) == ImageFrontEnd()
     assert ImagesConfig() == ImagesConfig()
     assert ImagesConfig().size is not ImagesConfig().size
 

@@ -41,7 +41,7 @@ def test_task__refuses_to_go_on_in_the_other_mode(tmp_path):
     def begin(**options):
         cfg = OmegaConf.create(
             {
-                "common": {"fp16": True, "memory_efficient_fp16": True, "seed": 1},
+                "common": {"cpu": True, "fp16": True, "memory_efficient_fp16": True, "seed": 1},
                 "optimizer": {"_name": "eat_adamw"},
                 "checkpoint": {**checkpoint, **options},
                 "task": OmegaConf.structured(

@@ -1,6 +1,8 @@
-"""Published flags are translated, and refused where they have no implementation."""
+"""Published flags are translated or refused; runs by published names go on as others do."""
 
 import pytest
+import torch
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.published import (
@@ -41,3 +43,54 @@ def test_translate__names_an_option_without_implementation(name):
 def test_translate__refuses_another_input_name():
     with pytest.raises(ValueError, match="task.key is 'imgs'"):
         translate_pretraining(make(key="imgs"))
+
+
+PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """Set up a task beside a checkpoint of another precision mode and of other classes."""
+    saved = {
+        "cfg": {"task": {}},
+        "task_state": {"labels": {"cat": "0"}},
+        "optimizer_history": [{"optimizer_name": "FP16Optimizer"}],
+    }
+    torch.save(saved, tmp_path / "checkpoint_last.pt")
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\ndog.wav\t16000\n")
+    (tmp_path / "train.lbl").write_text("dog.wav\tdog\n")
+    (tmp_path / "label_descriptors.csv").write_text("0,dog,Dog\n")
+
+    def make(name, efficient=False, **kwargs):
+        schema = OmegaConf.structured(TASK_DATACLASS_REGISTRY[name]())
+        key = {PRETRAINING: "source", CLASSIFICATION: "imgs"}[name]
+        task = {"_name": name, "data": str(tmp_path), "audio_mae": True, "key": key}
+        cfg = {
+            "common": {"cpu": True, "fp16": True, "memory_efficient_fp16": efficient, "seed": 1},
+            "optimizer": {"_name": "composite"},
+            "checkpoint": {"save_dir": str(tmp_path), "restore_file": "checkpoint_last.pt"},
+            "task": OmegaConf.merge(schema, task),
+        }
+        return setup_task(OmegaConf.create(cfg).task, **kwargs)
+
+    return make
+
+
+@pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])
+def test_task__refuses_to_go_on_in_the_other_mode(set_up, name):
+    with pytest.raises(ValueError, match=r"checkpoint_last\.pt was written .*_fp16=false"):
+        set_up(name, efficient=True)
+    assert set_up(name).earlier.optimizer == "FP16Optimizer"
+
+
+def test_task__refuses_to_go_on_with_other_classes(set_up):
+    with pytest.raises(ValueError, match="label_descriptors.csv are not those of the run"):
+        set_up(CLASSIFICATION).load_dataset("train")
+
+
+@pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])
+def test_task__for_a_checkpoint_looks_at_no_earlier_run(set_up, name, caplog):
+    task = set_up(name, efficient=True, from_checkpoint=True)
+    assert task.earlier is None
+    task.load_dataset("train")
+    assert not caplog.text

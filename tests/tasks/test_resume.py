@@ -1,5 +1,7 @@
 """What a run that goes on keeps of the run before."""
 
+import os
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -39,10 +41,27 @@ def test_find__the_checkpoint_that_fairseq_will_load(saved):
 def test_find__nothing_to_go_on_from(saved, tmp_path):
     assert find_earlier_run(whole(tmp_path / "empty").task) is None
     assert find_earlier_run(OmegaConf.create({"norm_mean": None})) is None
-    assert find_earlier_run(whole(saved, finetune_from_model="x.pt").task) is None
-    for content in (b"", b"no checkpoint"):
-        (saved / "checkpoint_last.pt").write_bytes(content)
-        assert find_earlier_run(whole(saved).task) is None
+    (saved / "checkpoint_last.pt").write_bytes(b"no checkpoint")
+    assert find_earlier_run(whole(saved).task) is None
+
+
+def test_find__fairseq_goes_on_whatever_a_run_was_begun_from(saved):
+    assert find_earlier_run(whole(saved, finetune_from_model="x.pt").task) is not None
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_find__half_a_file_is_refused(saved, share):
+    path = saved / "checkpoint_last.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"checkpoint_last.pt is damaged, .*; remove it"):
+        find_earlier_run(whole(saved).task)
+    for time, name in enumerate(["checkpoint_1_10.pt", "checkpoint_1_20.pt"]):
+        (saved / name).write_bytes(content)
+        os.utime(saved / name, (time, time))
+    (saved / "checkpoint_1_30.pt").write_bytes(content[:-10])
+    with pytest.raises(ValueError, match=r"copy .*checkpoint_1_20.pt, the newest that is whole"):
+        find_earlier_run(whole(saved).task)
 
 
 def test_settle__a_run_that_goes_on_keeps_its_statistics(saved):

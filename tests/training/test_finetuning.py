@@ -154,16 +154,19 @@ def test_finetune__balanced_sampling_takes_what_the_weights_say(trainer, labelle
 @pytest.mark.parametrize(
     ("file", "text", "problem"),
     [
-        ("train.lbl", "00.wav\tcat\n", "12 clips"),
-        ("eval.lbl", None, "eval.lbl"),
-        ("label_descriptors.csv", "0,dog,dog\n1,rain,rain\n", "'clock'"),
+        ("train.lbl", "00.wav\tdog\n", "{path} has the labels of 1 clips, but .*train.tsv has 12"),
+        ("train.lbl", "00.wav\tcat\n", "{path}:1: unknown label 'cat'; 3 are known"),
+        ("eval.lbl", None, "{path}: cannot be read: No such file"),
+        ("label_descriptors.csv", "0,dog,A dog\n1,rain,Rain\n", ".*lbl:3: unknown label 'clock'"),
     ],
 )
 def test_finetune__data_that_does_not_agree_is_named(trainer, labelled, file, text, problem):
-    (labelled / file).write_text(text) if text else (labelled / file).unlink()
+    path = labelled / file
+    path.write_text(text) if text else path.unlink()
     status, output = trainer.run(config=("finetune", *SCRATCH))
     assert status != 0
-    assert problem in output.splitlines()[-1] or problem in output, output[-2000:]
+    error = rf"^eat_plugin\S+Error: {problem.format(path=re.escape(str(path)))}"
+    assert re.search(error, output, re.MULTILINE), output[-2000:]
 
 
 def test_finetune__another_number_of_classes_is_refused(trainer, labelled):

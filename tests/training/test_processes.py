@@ -20,9 +20,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_two_processes__equal_one_that_accumulates_two_batches(trainer, assert_same):
-    # Three batches an epoch: the second update of each epoch has a batch for one process only.
-    trainer.succeed(UPDATES, "optimization.update_freq=[2]", "dataset.batch_size=3", name="one")
+def run_two(trainer, *options, name):
+    """Train in two processes, to the end."""
     port = free_port()
     processes = [
         trainer.start(
@@ -31,16 +30,34 @@ def test_two_processes__equal_one_that_accumulates_two_batches(trainer, assert_s
             f"distributed_training.distributed_init_method=tcp://127.0.0.1:{port}",
             "distributed_training.distributed_no_spawn=true",
             "distributed_training.distributed_backend=gloo",
-            "distributed_training.ddp_backend=legacy_ddp",
-            name="two",
+            "distributed_training.ddp_backend=legacy_ddp", *options,
+            name=name,
         )
         for rank in range(2)
     ]  # fmt: skip
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs[0][-3000:]
+    return outputs
+
+
+def test_two_processes__equal_one_that_accumulates_two_batches(trainer, assert_same):
+    # Three batches an epoch: the second update of each epoch has a batch for one process only.
+    trainer.succeed(UPDATES, "optimization.update_freq=[2]", "dataset.batch_size=3", name="one")
+    run_two(trainer, name="two")
     one, two = trainer.checkpoint("one"), trainer.checkpoint("two")
     assert two["optimizer_history"][-1]["num_updates"] == 5
     assert_same(one["model"], two["model"], tolerance=1e-5)
+
+
+def test_two_processes__go_on_to_the_end_of_one_go(trainer, assert_same):
+    run_two(trainer, "checkpoint.save_interval_updates=3", name="straight")
+    checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_2_3.pt"
+    outputs = run_two(trainer, f"checkpoint.restore_file={checkpoint}", name="resumed")
+    assert f"Loaded checkpoint {checkpoint} (epoch" in outputs[0], outputs[0][-4000:]
+    straight, resumed = trainer.checkpoint("straight"), trainer.checkpoint("resumed")
+    assert resumed["optimizer_history"][-1]["num_updates"] == 5
+    for part in ("model", "last_optimizer_state"):
+        assert_same(straight[part], resumed[part])
 
 
 def test_launcher__processes_that_would_train_alone_are_refused(trainer, monkeypatch):
