@@ -46,7 +46,8 @@ def make_classifier(options: dict[str, Any], frames: int) -> EatClassifier:
     given["modalities"]["image"].update(num_alibi_heads=heads, model_depth=depth, embed_dim=width)
     given.update(
         max_update=1, seed=1, target_length=frames, num_classes=ESC_CLASSES, single_label=True,
-        loss="ce", label_smoothing=0.1, drop_path_rate=0.0, specaug=False, layer_decay=0.65,
+        model_path=None, loss="ce", label_smoothing=0.1, drop_path_rate=0.0, specaug=False,
+        layer_decay=0.65,
     )  # fmt: skip
     cfg: Any = OmegaConf.merge(OmegaConf.structured(EatClassifierConfig), given)
     torch.manual_seed(0)

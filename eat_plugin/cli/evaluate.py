@@ -25,13 +25,8 @@ from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
 from eat_plugin.data.windows import Job, Windowing
 from eat_plugin.inference import Loaded
-from eat_plugin.metrics import (
-    METRICS,
-    RankedScores,
-    bootstrap_interval,
-    confusion_matrix,
-    summarize,
-)
+from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
+from eat_plugin.ranking import RankedScores
 
 NAME = "evaluate"
 HELP = "measure how well a fine-tuned model labels the clips of a split"
@@ -116,10 +111,11 @@ def run(args: argparse.Namespace) -> int:
     failures: inputs.Failures = {}
     scored = _score(loaded, args.batch_size, manifest, labels, failures)
     code = inputs.conclude(NAME, failures, len(manifest))
-    figures = _measure(args, loaded, manifest, scored)
+    ranked = RankedScores(scored.scores, scored.targets)
+    figures = _measure(args, loaded, manifest, scored.clips, ranked)
     _show(figures, args.json)
     if args.out is not None:
-        _write(args.out, loaded, label_set, scored, figures, failures)
+        _write(args.out, loaded, label_set, ranked, figures, failures)
     return code
 
 
@@ -188,20 +184,22 @@ def _lay_windows(loaded: Loaded, windowing: Windowing, manifest: Manifest) -> It
 
 
 def _measure(
-    args: argparse.Namespace, loaded: Loaded, manifest: Manifest, scored: Scored
+    args: argparse.Namespace,
+    loaded: Loaded,
+    manifest: Manifest,
+    clips: np.ndarray,
+    ranked: RankedScores,
 ) -> dict[str, Any]:
     """Compute the figures; None stands for what is not defined."""
     single = loaded.single_label
-    summary = summarize(scored.scores, scored.targets, single)
+    summary = summarize(ranked, single)
     main = "accuracy" if single else "mAP"
     interval = (math.nan, math.nan)
     if args.resamples:
         metric = RankedScores.accuracy if single else RankedScores.mean_average_precision
-        interval = bootstrap_interval(
-            scored.scores, scored.targets, metric, args.resamples, level=LEVEL
-        )
+        interval = bootstrap_interval(ranked, metric, args.resamples, level=LEVEL)
     # A cache gives the figures of its data, and their checksum.
-    names = sorted(clip_name(manifest.name(int(clip))) for clip in scored.clips)
+    names = sorted(clip_name(manifest.name(int(clip))) for clip in clips)
     return {
         **{name: _finite(summary.get(name, math.nan)) for name in METRICS},
         "interval": {
@@ -210,9 +208,9 @@ def _measure(
             "low": _finite(interval[0]),
             "high": _finite(interval[1]),
         },
-        "n_clips": len(scored.clips),
-        "n_missing": len(manifest) - len(scored.clips),
-        "n_classes": scored.scores.shape[1],
+        "n_clips": len(clips),
+        "n_missing": len(manifest) - len(clips),
+        "n_classes": ranked.scores.shape[1],
         "clips_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
         "split": args.split,
         "data": str(args.data),
@@ -244,7 +242,7 @@ def _write(
     out: Path,
     loaded: Loaded,
     label_set: LabelSet,
-    scored: Scored,
+    ranked: RankedScores,
     figures: dict[str, Any],
     failures: inputs.Failures,
 ) -> None:
@@ -254,18 +252,17 @@ def _write(
         file.write(f"{json.dumps(figures, indent=2)}\n".encode())
     with replacing(out / "missing.tsv") as file:
         file.writelines(f"{name}\t{reason}\n".encode() for name, reason in failures.items())
-    ranked = RankedScores(scored.scores, scored.targets)
     precisions = ranked.average_precision()
     columns: dict[str, Any] = {
         "label": label_set.ids,
         "name": label_set.names,
-        "clips": scored.targets.sum(axis=0).astype(int).tolist(),
+        "clips": ranked.targets.sum(axis=0).astype(int).tolist(),
         "AP": precisions.tolist(),
         "AUC": ranked.roc_auc().tolist(),
     }
     counts = None
     if loaded.single_label:
-        counts = confusion_matrix(scored.scores, scored.targets)
+        counts = confusion_matrix(ranked)
         hits = counts.diagonal()
         with np.errstate(invalid="ignore"):
             columns["recall"] = (hits / counts.sum(axis=1)).tolist()

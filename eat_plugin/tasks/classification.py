@@ -13,12 +13,14 @@ from fairseq.tasks import register_task
 from omegaconf import open_dict
 from torch import nn
 
+from ..clip_scores import ClipScores
 from ..data.label_set import LabelSet, read_label_set
 from ..data.labelled import LabelledDataset
 from ..data.labels import read_labels, read_weights
 from ..data.readers import AudioReader
-from ..metrics import ClipScores, metric_names, summarize
+from ..metrics import metric_names, summarize
 from ..options import option
+from ..ranking import RankedScores
 from . import lengths, settings
 from .audio import TRAIN, AudioConfig, AudioTask, logger
 
@@ -206,7 +208,7 @@ class EatClassificationTask(AudioTask):
         summarized, number, summary = self._summary
         if summarized is not scores or number != len(scores):
             _, predictions, targets = scores.arrays()
-            summary = summarize(predictions, targets, self.cfg.single_label)
+            summary = summarize(RankedScores(predictions, targets), self.cfg.single_label)
             self._summary = (scores, len(scores), summary)
         return summary[name]
 

@@ -12,7 +12,8 @@ from fairseq.tasks import setup_task
 
 from eat_plugin.cli import charts, main
 from eat_plugin.inference import load_checkpoint
-from eat_plugin.metrics import average_precision, roc_auc, summarize
+from eat_plugin.metrics import summarize
+from eat_plugin.ranking import RankedScores
 
 TARGETS = np.eye(3)[np.arange(11) % 3]
 
@@ -51,7 +52,7 @@ def test_evaluate__one_label_a_clip(single, labelled, tmp_path, capsys):
     assert output.count("\n") == 1
     figures = json.loads(output)
     scores = scores_of(single, labelled)
-    expected = summarize(scores, TARGETS, single_label=True)
+    expected = summarize(RankedScores(scores, TARGETS), single_label=True)
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     right = (scores.argmax(1) == np.arange(11) % 3).sum()
     assert figures["accuracy"] == pytest.approx(right / 11)
@@ -70,9 +71,8 @@ def test_evaluate__one_label_a_clip(single, labelled, tmp_path, capsys):
     assert [(row["label"], row["name"], row["clips"]) for row in rows] == [
         ("dog", "A dog", "4"), ("rain", "The rain", "4"), ("clock", "A clock", "3"),
     ]  # fmt: skip
-    for row, precision, area in zip(
-        rows, average_precision(scores, TARGETS), roc_auc(scores, TARGETS)
-    ):
+    ranked = RankedScores(scores, TARGETS)
+    for row, precision, area in zip(rows, ranked.average_precision(), ranked.roc_auc()):
         assert float(row["AP"]) == pytest.approx(precision)
         assert float(row["AUC"]) == pytest.approx(area)
     predicted, true = scores.argmax(1), np.arange(11) % 3
@@ -91,7 +91,8 @@ def test_evaluate__several_labels_a_clip(several, labelled, tmp_path, capsys):
     targets[0, 2] = 1
     assert run(several, labelled, "--json", "--out", tmp_path / "out") == 0
     figures = json.loads(capsys.readouterr().out)
-    expected = summarize(scores_of(several, labelled), targets, single_label=False)
+    ranked = RankedScores(scores_of(several, labelled), targets)
+    expected = summarize(ranked, single_label=False)
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert figures["accuracy"] is None
     assert figures["interval"]["metric"] == "mAP"
@@ -116,8 +117,8 @@ def test_evaluate__a_class_that_does_not_occur(single, labelled, tmp_path, capsy
         (labelled / name).write_text("\n".join(lines[: 3 if name == "eval.tsv" else 2]) + "\n")
     assert run(single, labelled, "--json", "--out", tmp_path / "out") == 0
     figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    precisions = average_precision(scores_of(single, labelled, range(2)), TARGETS[:2])
-    assert figures["mAP"] == pytest.approx(np.nanmean(precisions))
+    ranked = RankedScores(scores_of(single, labelled, range(2)), TARGETS[:2])
+    assert figures["mAP"] == pytest.approx(np.nanmean(ranked.average_precision()))
     rows = read_csv(tmp_path / "out" / "classes.csv")
     assert (rows[2]["clips"], rows[2]["AP"], rows[2]["recall"]) == ("0", "", "")
 
@@ -132,7 +133,8 @@ def test_evaluate__unusable_clips_are_named_and_left_out(single, labelled, tmp_p
     kept = [number for number in range(11) if number not in (3, 7)]
     names = "\n".join(f"{number:02d}.wav" for number in kept)
     assert figures["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
-    expected = summarize(scores_of(single, labelled, kept), TARGETS[kept], single_label=True)
+    ranked = RankedScores(scores_of(single, labelled, kept), TARGETS[kept])
+    expected = summarize(ranked, single_label=True)
     assert figures["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
     lines = (tmp_path / "out" / "missing.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["03.wav", "07.wav"]
@@ -275,6 +277,7 @@ def test_evaluate__a_model_of_crops_averages_windows(make_checkpoint, labelled, 
     assert batch["net_input"]["num_windows"] == [3 if number in (1, 4) else 1 for number in used]
     with torch.no_grad():
         output = loaded.model(**batch["net_input"])
-    expected = summarize(output["_predictions"].numpy(), TARGETS[used], single_label=True)
+    ranked = RankedScores(output["_predictions"].numpy(), TARGETS[used])
+    expected = summarize(ranked, single_label=True)
     for name in ("mAP", "accuracy"):
         assert figures[name] == pytest.approx(expected[name], abs=1e-6)

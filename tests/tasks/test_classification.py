@@ -10,6 +10,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from eat_plugin.metrics import summarize
+from eat_plugin.ranking import RankedScores
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
 from eat_plugin.tasks.published import MaeImageClassificationConfig, translate_classification
 
@@ -82,7 +83,7 @@ def test_validation__metrics_of_the_whole_split_each_clip_once(make_task, batche
     task = make_task()
     task.load_dataset("eval")
     found = evaluate(task, batches, SCORES)
-    expected = summarize(SCORES.numpy(), TARGETS, True)
+    expected = summarize(RankedScores(SCORES.numpy(), TARGETS), True)
     assert expected["accuracy"] == 0.6
     for name, value in expected.items():
         assert found[name] == pytest.approx(value), name

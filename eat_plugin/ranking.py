@@ -1,0 +1,223 @@
+"""Scores of clips, ranked class by class: average precision, ROC area, accuracy.
+
+Scores and targets are [clips, classes] throughout: a score may be any number (probability or logit)
+that is larger the surer the model is, a target is 1 where the clip has the class and 0 elsewhere.
+Weights [clips] say how often each clip counts; None counts each once.
+
+In this file:
+    RankedScores    scores sorted once, to be evaluated under many weights
+    check_scores    refuses scores and targets that make no sense
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+
+class RankedScores:
+    """Scores sorted once, class by class, to be evaluated under many weights of the clips.
+
+    Attributes:
+        scores: [clips, classes].
+        targets: [clips, classes], bool.
+
+    Raises:
+        ValueError: shapes do not match, a score is NaN or a target is neither 0 nor 1.
+    """
+
+    def __init__(self, scores: np.ndarray, targets: np.ndarray) -> None:
+        self.scores, self.targets = check_scores(scores, targets)
+        self._rankings = [
+            _rank(class_scores, is_positive)
+            for class_scores, is_positive in zip(self.scores.T, self.targets.T)
+        ]
+
+    def average_precision(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Compute the area under each class's precision-recall curve.
+
+        The area is the sum of steps AP = sum_k (R_k - R_(k-1)) * P_k over the distinct scores, from
+        the largest down; clips of equal score pass the threshold together.
+
+        Args:
+            weights: [clips], not negative.
+
+        Returns:
+            [classes]; NaN for a class without a positive clip.
+
+        Raises:
+            ValueError: a weight is negative or not finite, or their shape does not match.
+        """
+        weights = _check_weights(weights, len(self.scores))
+        return np.array([_average_precision(ranking, weights) for ranking in self._rankings])
+
+    def roc_auc(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Compute the area under each class's ROC curve.
+
+        It is the probability that a positive clip has a larger score than a negative one, where
+        equal scores count one half.
+
+        Args:
+            weights: [clips], not negative.
+
+        Returns:
+            [classes]; NaN for a class without a positive or without a negative clip.
+
+        Raises:
+            ValueError: as for ``average_precision``.
+        """
+        weights = _check_weights(weights, len(self.scores))
+        return np.array([_roc_auc(ranking, weights) for ranking in self._rankings])
+
+    def mean_average_precision(self, weights: np.ndarray | None = None) -> float:
+        """Average ``average_precision`` over the classes that occur; NaN if none does."""
+        return _mean_of_known(self.average_precision(weights))
+
+    def mean_roc_auc(self, weights: np.ndarray | None = None) -> float:
+        """Average ``roc_auc`` over the classes that have it; NaN if none does."""
+        return _mean_of_known(self.roc_auc(weights))
+
+    def accuracy(self, weights: np.ndarray | None = None) -> float:
+        """Compute the share of clips whose largest score (of equals the first) is at their class.
+
+        Args:
+            weights: [clips], not negative.
+
+        Returns:
+            Share between 0 and 1; NaN if no clip has weight.
+
+        Raises:
+            ValueError: as for ``average_precision``, or a clip has no class or several.
+        """
+        is_right = self._is_right
+        weights = _check_weights(weights, len(self.scores))
+        total = float(weights.sum())
+        return float(weights[is_right].sum()) / total if total > 0 else math.nan
+
+    def predicted_and_true(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class of the largest score and the true class of each clip, [clips] each.
+
+        Raises:
+            ValueError: a clip has no class or several.
+        """
+        labels = self.targets.sum(axis=1)
+        if (labels != 1).any():
+            row = int((labels != 1).argmax())
+            raise ValueError(f"row {row} has {labels[row]} classes; accuracy needs exactly one")
+        return self.scores.argmax(axis=1), self.targets.argmax(axis=1)
+
+    @cached_property
+    def _is_right(self) -> np.ndarray:
+        """Whether each clip is taken for its class, [clips]: the same in every resample."""
+        predicted, true = self.predicted_and_true()
+        return predicted == true
+
+
+def check_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Check what can be ranked.
+
+    Args:
+        scores: [clips, classes].
+        targets: [clips, classes], 0 or 1.
+
+    Returns:
+        The scores as they are, and the targets as bool.
+
+    Raises:
+        ValueError: shapes do not match, a score is NaN or a target is neither 0 nor 1.
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.shape != targets.shape or scores.ndim != 2 or not scores.shape[1]:
+        raise ValueError(
+            f"scores have shape {scores.shape} and targets {targets.shape}; "
+            "both must be [clips, classes]"
+        )
+    is_nan = np.isnan(scores)
+    if is_nan.any():
+        row, column = np.argwhere(is_nan)[0]
+        raise ValueError(f"the score of row {row}, class {column} is NaN")
+    is_one = targets == 1
+    is_other = ~(is_one | (targets == 0))
+    if is_other.any():
+        row, column = np.argwhere(is_other)[0]
+        value = targets[row, column]
+        raise ValueError(f"the target of row {row}, class {column} is {value}; choose 0 or 1")
+    return scores, is_one
+
+
+class _Ranking(NamedTuple):
+    """The clips of one class by falling score."""
+
+    order: np.ndarray  # [N] clips
+    is_negative: np.ndarray  # [N], in this order
+    positives: np.ndarray  # [P] positive clips
+    # Of each positive clip [P]: how many clips, and how many positive ones, score as high or higher
+    # than it (`reached`), and how many score higher (`above`).
+    reached: np.ndarray
+    positives_reached: np.ndarray
+    above: np.ndarray
+
+
+def _rank(scores: np.ndarray, is_positive: np.ndarray) -> _Ranking:
+    """Rank the clips of one class: scores [N], is_positive [N]."""
+    rising = np.argsort(scores)
+    order = rising[::-1].copy()
+    positives = order[is_positive[order]]
+    own, every = scores[positives], scores[rising]
+    return _Ranking(
+        order,
+        ~is_positive[order],
+        positives,
+        reached=len(every) - np.searchsorted(every, own, side="left"),
+        positives_reached=len(own) - np.searchsorted(own[::-1], own, side="left"),
+        above=len(every) - np.searchsorted(every, own, side="right"),
+    )
+
+
+def _average_precision(ranking: _Ranking, weights: np.ndarray) -> float:
+    own = weights[ranking.positives]
+    hits = _running_sum(own)
+    if hits[-1] == 0:
+        return math.nan
+    reached = _running_sum(weights[ranking.order])[ranking.reached]
+    # Only a positive clip of no weight can reach none; its precision counts nothing.
+    precision = hits[ranking.positives_reached] / np.where(reached > 0, reached, 1)
+    return float(own @ precision / hits[-1])
+
+
+def _roc_auc(ranking: _Ranking, weights: np.ndarray) -> float:
+    own = weights[ranking.positives]
+    misses = _running_sum(weights[ranking.order] * ranking.is_negative)
+    if own.sum() == 0 or misses[-1] == 0:
+        return math.nan
+    beaten = misses[-1] - (misses[ranking.above] + misses[ranking.reached]) / 2
+    return min(float(own @ beaten / (own.sum() * misses[-1])), 1.0)  # 1 + rounding breaks d'
+
+
+def _running_sum(values: np.ndarray) -> np.ndarray:
+    """Sum the first 0, 1, ..., n values: [n + 1]."""
+    sums = np.zeros(len(values) + 1)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _check_weights(weights: np.ndarray | None, num_clips: int) -> np.ndarray:
+    """Return weights as float64 [num_clips], ones for None, or refuse them."""
+    if weights is None:
+        return np.ones(num_clips)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (num_clips,):
+        raise ValueError(
+            f"weights have shape {weights.shape}; expected one for each of the {num_clips} clips"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("a weight is negative or not finite; weights must be 0 or more")
+    return weights
