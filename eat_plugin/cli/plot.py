@@ -1,7 +1,8 @@
-"""``eat plot``: one picture of a pre-training run.
+"""``eat plot``: one picture of a run.
 
-Above, each loss over updates, and the variances that show a collapse. Below, a training clip as the
-model sees it, beside a few of the masks that hide parts of it.
+Above, each loss over updates, and the variances that show a collapse, or the metric of fine-tuning.
+Below, of pre-training, a clip as the model sees it, beside a few of the masks that hide parts of
+it.
 
 Contents: ``read_example`` (checkpoint -> clip and masks), ``draw_figure`` (that and the logged
 numbers -> picture), and the four names that every subcommand has.
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 NAME = "plot"
-HELP = "draw the losses of a run, and a clip beside its masks"
+HELP = "draw the losses of a run, and of pre-training a clip beside its masks"
 EXAMPLE = "example: eat plot --run runs/quickstart --out losses.png"
 
 NUM_MASKS = 4
@@ -64,8 +65,8 @@ class Example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Draws each loss over updates from the logs of a run (common.log_format=json),\n"
-        "and one of its training clips beside several masks."
+        "Draws each loss over updates from the logs of a run (common.log_format=json); of\n"
+        "fine-tuning the metric, of pre-training a clip beside several masks."
     )
     parser.epilog = EXAMPLE
     parser.add_argument(
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of the run: logs, checkpoint",
+        help="folder of the run (hydra.run.dir): logs, checkpoint",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="PNG", help="picture to write (png, pdf, svg)"
@@ -114,7 +115,7 @@ def find_checkpoint(run_dir: Path) -> Path:
     return (named or found)[-1]
 
 
-def read_example(checkpoint: Path) -> Example:
+def read_example(checkpoint: Path) -> Example | None:
     """Load a clip of the data set that a checkpoint was trained on, and draw masks for it.
 
     The longest clip is taken, for the least padding.
@@ -123,13 +124,16 @@ def read_example(checkpoint: Path) -> Example:
         checkpoint: file that fairseq wrote; only its configuration is used.
 
     Returns:
-        The clip and ``NUM_MASKS`` masks.
+        The clip and ``NUM_MASKS`` masks; None of fine-tuning, which has no masks.
 
     Raises:
-        ValueError: if the file is no checkpoint of a pre-training run on audio files, or its data
-            cannot be read any more.
+        ValueError: if the file is no checkpoint of a run on audio files, or its data cannot be read
+            any more.
     """
-    task, image, split = _read_configuration(checkpoint)
+    configuration = _read_configuration(checkpoint)
+    if configuration is None:
+        return None
+    task, image, split = configuration
     manifest = read_manifest(Path(task.data) / f"{split}.tsv")
     index = int(np.argmax(manifest.sizes))
     front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
@@ -151,13 +155,16 @@ def read_example(checkpoint: Path) -> Example:
     )
 
 
-def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str]:
-    """Return the task's settings, the model's for its input, and the name of the training split."""
+def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str] | None:
+    """Return the task's settings, the model's for its input, and the name of the training split.
+
+    None of fine-tuning.
+    """
     try:
         # mmap: the weights, which nobody looks at here, stay on disk.
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["cfg"]
         if "num_classes" in saved["model"]:
-            raise ValueError("it is of fine-tuning, and there are no masks to draw")
+            return None
         task = SimpleNamespace(**saved["task"])
         image = SimpleNamespace(**saved["model"]["modalities"]["image"])
         split = saved["dataset"]["train_subset"]
@@ -175,12 +182,12 @@ def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str]:
     return task, image, split
 
 
-def draw_figure(curves: Curves, example: Example, title: str) -> Figure:
+def draw_figure(curves: Curves, example: Example | None, title: str) -> Figure:
     """Draw the losses above and the clip with its masks below.
 
     Args:
         curves: what ``read_curves`` returned.
-        example: what ``read_example`` returned.
+        example: what ``read_example`` returned; None leaves the lower half out.
         title: of the picture.
 
     Returns:
@@ -189,17 +196,20 @@ def draw_figure(curves: Curves, example: Example, title: str) -> Figure:
     Raises:
         ValueError: if matplotlib is not installed.
     """
-    with styled_figure(13, 7.2, STYLE) as figure:
+    with styled_figure(13, 3.6 if example is None else 7.2, STYLE) as figure:
         last = max(updates[-1] for updates, _ in curves.values())
         figure.suptitle(f"{title}: {last:,} updates", fontsize=13, fontweight="bold")
+        if example is None:
+            _draw_curves(figure, curves)
+            return figure
         halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15), hspace=0.04)
         _draw_curves(halves[0], curves)
         _draw_example(halves[1], example)
     return figure
 
 
-def _draw_curves(figure: SubFigure, curves: Curves) -> None:
-    """Draw a panel for each loss, and one for the variances."""
+def _draw_curves(figure: SubFigure | Figure, curves: Curves) -> None:
+    """Draw a panel for each loss and metric, and one for the variances."""
     losses = [name for name in curves if name not in VARIANCES]
     variances = [name for name in VARIANCES if name in curves]
     panels = [[name] for name in losses] + ([variances] if variances else [])
@@ -216,7 +226,7 @@ def _draw_curves(figure: SubFigure, curves: Curves) -> None:
         if len(names) > 1:
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False)
-    all_axes[0].set_ylabel("loss (as logged)")
+    all_axes[0].set_ylabel("as logged")
 
 
 def _draw_example(figure: SubFigure, example: Example) -> None:

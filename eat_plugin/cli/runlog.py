@@ -1,4 +1,4 @@
-"""What a training run logged, read back: each loss and the variances, update by update.
+"""What a run logged, read back: each loss, the variances, the metric, update by update.
 
 Contents: ``read_curves`` (a folder of logs -> numbers) and ``parse_line`` (one line of a log).
 """
@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VARIANCES = ("target_var", "pred_var")
+MAIN = ("accuracy", "mAP")  # metrics of fine-tuning; the first one that was logged is shown
+COUNT = "num_updates"
+EPOCH = "train_"  # of the mean of an epoch, all of whose updates are there already
 
 Curves = dict[str, tuple[list[int], list[float]]]
 """Name of a logged quantity -> its updates, and its value at each."""
@@ -24,7 +27,8 @@ def read_curves(run_dir: Path) -> Curves:
         run_dir: folder of the run.
 
     Returns:
-        ``loss``, then each ``loss_*`` by name, then the variances, as far as they were logged.
+        ``loss``, then each ``loss_*`` by name, of a split ``eval`` the ``eval_loss`` and
+        ``eval_accuracy`` or ``eval_mAP``, then the variances, as far as they were logged.
 
     Raises:
         ValueError: if there is no such folder, or no update in its logs.
@@ -43,7 +47,13 @@ def read_curves(run_dir: Path) -> Curves:
             f"no *.log file in {run_dir} has a logged update; training writes one with "
             f"common.log_format=json hydra.run.dir={run_dir}"
         )
-    names = losses + [name for name in VARIANCES if name in values]
+    names = losses + sorted(name for name in values if name.endswith("_loss"))
+    for metric in MAIN:
+        found = sorted(name for name in values if name.endswith(f"_{metric}"))
+        if found:
+            names += found
+            break
+    names += [name for name in VARIANCES if name in values]
     return {
         name: (sorted(values[name]), [values[name][u] for u in sorted(values[name])])
         for name in names
@@ -51,7 +61,7 @@ def read_curves(run_dir: Path) -> Curves:
 
 
 def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
-    """Find the losses and variances in a line of a log.
+    """Find the losses, variances and metrics in a line of a log.
 
     Args:
         line: ``[time][train_inner][INFO] - {...}`` as hydra writes it, or the JSON object alone.
@@ -60,15 +70,20 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
         Name, update and value of each; nothing for any other line.
     """
     brace = line.find("{")
-    if brace < 0 or '"num_updates"' not in line:
+    if brace < 0 or COUNT not in line:
         return
     try:
         record = json.loads(line[brace:])
-        update = int(record["num_updates"])
-    except (ValueError, TypeError, KeyError):
+        count = next(name for name in record if name.endswith(COUNT))
+        update = int(record[count])
+    except (ValueError, TypeError, StopIteration):
         return  # a line that was cut off, or a dictionary that only looks like a record
+    split = count[: -len(COUNT)]  # "" in training, "eval_" in validation
+    if split == EPOCH:
+        return
     for name, value in record.items():
-        if name == "loss" or name.startswith("loss_") or name in VARIANCES:
+        own = name[len(split) :] if name.startswith(split) else ""
+        if own == "loss" or own in (MAIN if split else VARIANCES) or name.startswith("loss_"):
             try:
                 yield name, update, float(value)
             except (ValueError, TypeError):

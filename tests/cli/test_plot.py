@@ -76,9 +76,21 @@ def test_find_checkpoint__of_the_run_itself_not_of_fine_tuning_below_it(run_dir)
     assert plot.find_checkpoint(run_dir) == own
 
 
-def test_read_example__not_of_fine_tuning(make_checkpoint):
-    with pytest.raises(ValueError, match=r"it is of fine-tuning, and there are no masks"):
-        plot.read_example(make_checkpoint("classification"))
+def test_plot__of_fine_tuning_losses_and_metric_alone(make_checkpoint, tmp_path):
+    run_dir = tmp_path / "finetuned"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    make_checkpoint("classification").rename(run_dir / "checkpoints" / "checkpoint_last.pt")
+    lines = [
+        '{"epoch": 1, "num_updates": "2", "loss": "2.5"}',
+        '{"epoch": 1, "eval_loss": "2.0", "eval_mAP": "0.5", "eval_num_updates": "2"}',
+    ]
+    (run_dir / "hydra_train.log").write_text("\n".join(lines))
+    assert plot.read_example(plot.find_checkpoint(run_dir)) is None
+    figure = plot.draw_figure(read_curves(run_dir), None, "a run")
+    titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
+    assert titles == ["loss", "eval_loss", "eval_mAP"]
+    assert main(["plot", "--run", str(run_dir), "--out", str(tmp_path / "x.png")]) == 0
+    assert (tmp_path / "x.png").stat().st_size > 1000
 
 
 def test_draw_figure__a_panel_for_each_loss_and_each_mask(run_dir):

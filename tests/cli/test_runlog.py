@@ -41,6 +41,15 @@ def test_parse_line__plain_json():
     assert list(parse_line(line)) == [("loss", 7, 0.001)]
 
 
+def test_read_curves__validation_by_accuracy_where_there_is_one(tmp_path):
+    record = {"eval_loss": "0.5", "eval_mAP": "0.25", "eval_accuracy": "0.75", "eval_wps": "3"}
+    line = json.dumps({**record, "eval_num_updates": "20"})
+    (tmp_path / "x.log").write_text(log_line(10, loss="2.5") + f"[x][eval][INFO] - {line}\n")
+    assert read_curves(tmp_path) == {
+        "loss": ([10], [2.5]), "eval_loss": ([20], [0.5]), "eval_accuracy": ([20], [0.75]),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "line",
     [
