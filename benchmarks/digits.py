@@ -27,8 +27,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from launching import BIN, ROOT, finetune, pretrain, run, say
 from PIL import Image
-from runs import BIN, ROOT, finetune, pretrain, run, say
 from sklearn.datasets import load_digits
 
 # 64 patches, as many as a digit has pixels. A digit is no other one's mirror image, and fills its

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from runs import BIN, ROOT, finetune, pretrain, run, say
+from launching import BIN, ROOT, finetune, pretrain, run, say
 
 # Chosen on fold 2 with folds 3 to 5 for training, before any other fold was looked at; so were the
 # learning rate, the weights of the losses and the masks of size=tiny. Pre-training sees windows of
