@@ -1,4 +1,4 @@
-"""What GPUs can do at most."""
+"""What GPUs can do at most, and how to do without."""
 
 from __future__ import annotations
 

@@ -212,7 +212,6 @@ def _translate_task(
             f"task.pad_value={loaded.front_end.pad_value} has no published name; there is only zero"
         )
     given = _published_task(name, options)
-    found = {}
     for flags in _combinations(given):
         if name == CLASSIFICATION and any(flags.values()) and not loaded.single_label:
             continue  # by publication those statistics go with one label a clip
@@ -220,8 +219,9 @@ def _translate_task(
         front_end = setup_task(OmegaConf.create(values), from_checkpoint=True).front_end
         if front_end == loaded.front_end:
             return values, front_end
-        found[any(flags.values())] = values, front_end
-    return found[False]
+        if not any(flags.values()):
+            of_audioset = values, front_end
+    return of_audioset
 
 
 def _combinations(options: Mapping[str, Any]) -> list[dict[str, bool]]:

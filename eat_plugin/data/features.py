@@ -3,7 +3,7 @@
 In this file:
     count_frames  of a number of samples
     log_mel       Kaldi-style log-mel energies of a 16 kHz waveform
-    FrontEnd      all of these in order, as a model's input needs them
+    FrontEnd      a waveform at any rate -> a model's input: resampled, log-mel, normalised
 
 Tables are computed once and cached. They and the order of operations are those of published EAT
 features, in float32: bins that hold hardly any energy amplify a rounding error a million times.
@@ -30,7 +30,7 @@ FFT_SIZE = 512  # samples
 MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
 BAND = 16  # mel filters that are computed at once
-CPU_FRAMES = 512  # frames that are computed at once: what they take fits into a core's cache
+CPU_FRAMES = 512  # of a clip at once on a CPU: what they take fits into a core's cache
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence finite
 # What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
@@ -62,8 +62,9 @@ def log_mel(waveform: Tensor) -> Tensor:
     if waveform.shape[-1] < FRAME_LENGTH:
         return waveform.new_zeros(*waveform.shape[:-1], 0, MEL_BINS)
     frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)  # [..., frames, 400]
-    some = CPU_FRAMES if waveform.is_cpu else frames.shape[-2]
-    return torch.cat([_energies(part) for part in frames.split(some, dim=-2)], dim=-2)
+    if not waveform.is_cpu:
+        return _energies(frames)
+    return torch.cat([_energies(part) for part in frames.split(CPU_FRAMES, dim=-2)], dim=-2)
 
 
 def _energies(frames: Tensor) -> Tensor:

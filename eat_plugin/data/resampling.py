@@ -27,8 +27,9 @@ def resample(waveform: Tensor, orig_hz: int, new_hz: int = 16_000) -> Tensor:
 
     Every output sample is a sum of the inputs around it, weighted by a sinc under a Hann window
     (6 zero crossings, roll-off 0.99). The signal counts as 0 outside of its ends. The pattern of
-    weights repeats after ``new_hz / gcd`` outputs, so one strided convolution serves them all, or
-    where these are many, a matrix product for each few of them.
+    weights repeats after ``new_hz / gcd`` outputs, so one strided convolution serves them all;
+    where these are many, a matrix product for each few of them; where they are too many for a
+    table, sums tap by tap.
 
     Args:
         waveform: `[..., n]` float32.

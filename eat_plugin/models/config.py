@@ -189,8 +189,8 @@ class EatConfig(FairseqDataclass):
     compile: bool = option(
         False,
         "compile the blocks and the decoder for training, and the teacher's blocks (but none of an "
-        "encoder that linear_probe freezes); where PyTorch "
-        "cannot, it says so and training goes on without",
+        "encoder that linear_probe freezes); where PyTorch cannot, it says so and training goes on "
+        "without",
     )
 
 

@@ -91,7 +91,7 @@ class AudioTask(FairseqTask):
         self.earlier: Optional[EarlierRun] = None
         if not from_checkpoint:
             given = cfg if given is None else given
-            settings.check(given)
+            self.check_settings(given)
             self.earlier = find_earlier_run(given)
             precision.check(given, self.earlier)
         statistics.settle(cfg, from_checkpoint, self.earlier)
@@ -101,6 +101,17 @@ class AudioTask(FairseqTask):
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor where processes add up on their GPUs
         self._updates = 0
+
+    def check_settings(self, given: Any) -> None:
+        """Refuse options of fairseq that cannot work.
+
+        Args:
+            given: the task's options, as fairseq handed them over.
+
+        Raises:
+            ValueError: naming them, and what to set.
+        """
+        settings.check(given)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model.

@@ -60,13 +60,16 @@ class EatClassificationTask(AudioTask):
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
         super().__init__(cfg, **kwargs)
-        if not kwargs.get("from_checkpoint"):
-            settings.check_metric(kwargs.get("given") or cfg, metric_names(cfg.single_label))
         # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
         self._scores = ClipScores()
         self._summary: Tuple[Optional[ClipScores], int, Dict[str, float]] = (None, 0, {})
+
+    def check_settings(self, given: Any) -> None:
+        """Refuse options of fairseq that cannot work; see ``AudioTask``."""
+        super().check_settings(given)
+        settings.check_metric(given, metric_names(self.cfg.single_label))
 
     def _read_label_indices(self) -> Dict[str, str]:
         label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)

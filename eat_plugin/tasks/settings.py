@@ -55,8 +55,7 @@ def _check_precision(common: Any) -> None:
     chosen = [name for name in ("fp16", "bf16", "amp") if common.get(name)]
     if len(chosen) > 1:
         raise ValueError(
-            f"common.{' and common.'.join(chosen)} are true; set all but one to false (fairseq "
-            "would compute in float16 without a loss scale)"
+            f"common.{' and common.'.join(chosen)} are true; set all but one to false"
         )
     if chosen and not common.get("cpu") and not torch.cuda.is_available():
         raise ValueError(

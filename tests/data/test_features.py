@@ -59,6 +59,14 @@ def test_log_mel__silence_is_the_floor() -> None:
     torch.testing.assert_close(log_mel(torch.zeros(400)), torch.full((1, 128), LOG_OF_FLOOR))
 
 
+def test_log_mel__of_a_batch_is_that_of_each_clip() -> None:
+    clips = noise(2 * 90_000).view(2, -1)  # 561 frames, more than are computed at once
+    apart = torch.stack([log_mel(clip) for clip in clips])
+    assert apart.shape == (2, 561, 128)
+    torch.testing.assert_close(log_mel(clips), apart)
+    torch.testing.assert_close(log_mel(clips[0, 520 * 160 :]), apart[0, 520:])
+
+
 def test_log_mel__ignores_a_constant_offset() -> None:
     waveform = noise(4_000)
     torch.testing.assert_close(log_mel(waveform + 0.25), log_mel(waveform), atol=1e-2, rtol=0)
