@@ -7,13 +7,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
-from fairseq.dataclass.initialize import add_defaults, hydra_init
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
 import eat_plugin
 from eat_plugin.models.config import validate_config
+from tests.composing import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUTS = json.loads((ROOT / "tests" / "golden" / "state_dict_layouts.json").read_text())
@@ -25,12 +24,7 @@ BENCHMARKS = sorted(path.stem for path in (ROOT / "config" / "benchmark").glob("
 
 def load(*overrides, name="pretrain"):
     """Compose as fairseq-hydra-train does, without training."""
-    GlobalHydra.instance().clear()
-    hydra_init(name)
-    with initialize_config_dir(config_dir=str(ROOT / "config"), version_base="1.1"):
-        cfg = compose(
-            name, [f"common.user_dir={ROOT / 'eat_plugin'}", "task.data=/data", *overrides]
-        )
+    cfg = compose(name, [f"common.user_dir={ROOT / 'eat_plugin'}", "task.data=/data", *overrides])
     add_defaults(cfg)
     return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
 

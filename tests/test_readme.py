@@ -6,11 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from fairseq.dataclass.initialize import hydra_init
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from eat_plugin.cli import _build_parser
+from tests.composing import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,10 +47,7 @@ def test_training_command__composes(words):
         # The launcher is a plugin that need not be installed.
         if not word.startswith("-") and "launcher" not in word
     ]
-    GlobalHydra.instance().clear()
-    hydra_init(name)
-    with initialize_config_dir(config_dir=str(ROOT / "config"), version_base="1.1"):
-        cfg = compose(name, overrides)
+    cfg = compose(name, overrides)
     assert cfg.task.data == ("/my/data" if name == "pretrain" else "/my/labelled")
 
 
@@ -60,10 +55,7 @@ def test_training_command__composes(words):
     "overrides", re.findall(r"^\| `([a-z+][^`|]*=[^`|]*)` \|", README, flags=re.MULTILINE)
 )
 def test_setting__composes(overrides):
-    GlobalHydra.instance().clear()
-    hydra_init("pretrain")
-    with initialize_config_dir(config_dir=str(ROOT / "config"), version_base="1.1"):
-        compose("pretrain", overrides.split())
+    compose("pretrain", overrides.split())
 
 
 @pytest.mark.parametrize("words", [w for w in commands() if w[0] == "eat"], ids=" ".join)

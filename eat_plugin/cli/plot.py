@@ -162,7 +162,8 @@ def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str] | None:
     """
     try:
         # mmap: the weights, which nobody looks at here, stay on disk.
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["cfg"]
+        saved = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+        saved = saved["cfg"]
         if "num_classes" in saved["model"]:
             return None
         task = SimpleNamespace(**saved["task"])

@@ -34,14 +34,17 @@ NO_CHECKPOINT = (
 )  # fmt: skip
 
 
+_allow = getattr(torch.serialization, "add_safe_globals", None)
+_OF_OLD_TORCH = "" if _allow else " (from 2.4 on, PyTorch reads NumPy's numbers as plain values)"
+
+
 def _allow_numpy_numbers() -> None:
     """Let checkpoints hold NumPy numbers, as published ones do (a metric): they run no code."""
-    allow = getattr(torch.serialization, "add_safe_globals", None)
-    if allow is None:
+    if _allow is None:
         return
     multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray  # type: ignore
     kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u8", "?")}
-    allow([np.dtype, multiarray.scalar, *kinds])
+    _allow([np.dtype, multiarray.scalar, *kinds])
 
 
 _allow_numpy_numbers()
@@ -82,11 +85,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            if "GLOBAL" in str(error):
+            if "GLOBAL" in str(error) or "Unsupported class" in str(error):
                 raise ValueError(
                     f"{path} holds Python objects, which could run code when they are loaded, and "
                     "is refused; save it again with plain values (weights, dictionaries, numbers) "
-                    "where you trust it"
+                    f"where you trust it{_OF_OLD_TORCH}"
                 ) from error
             raise ValueError(f"{path} is not a PyTorch checkpoint") from error
         except NO_CHECKPOINT as error:

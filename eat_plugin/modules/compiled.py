@@ -23,7 +23,7 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 BACKEND: Any = "inductor"
-OLDEST_TORCH = (2, 5)  # before, PyTorch compiled a function anew for every module
+OLDEST_TORCH = "2.5"  # before, PyTorch compiled a function anew for every module
 MOST_KINDS = 16  # of arguments; each costs a compilation
 # Of PyTorch's own versions of a compiled function: more than there are kinds, so that its limit,
 # beyond which it stops to compile without a word of ours, is never met.
@@ -102,8 +102,8 @@ class Compiled:
         tensors = [value for value in args if isinstance(value, Tensor)]
         on_gpu = {value.device for value in tensors if value.is_cuda}
         try:
-            if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
-                raise RuntimeError(f"it takes PyTorch {'.'.join(map(str, OLDEST_TORCH))} or later")
+            if torch.__version__ < OLDEST_TORCH:
+                raise RuntimeError(f"it takes PyTorch {OLDEST_TORCH} or later")
             with ExitStack() as stack:
                 stack.enter_context(_quiet_locks())
                 stack.enter_context(torch.random.fork_rng(devices=on_gpu))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -126,6 +127,8 @@ class ConvDecoder(nn.Module):
         x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
         blank = None if padding is None else padding.unflatten(1, grid).unsqueeze(1)
         for layer in self.blocks:
-            x = x if blank is None else x.masked_fill(blank, 0)
+            # masked_fill may put channels first again (PyTorch 2.1; there it costs more than time:
+            # GELU's gradient is wrong on a CPU where that of its output has another layout).
+            x = x if blank is None else torch.where(blank, 0.0, x)
             x = layer(x)
         return self.proj(x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))

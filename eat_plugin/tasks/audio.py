@@ -83,6 +83,8 @@ class AudioTask(FairseqTask):
         ValueError: if an option cannot work, naming it, its value and the choices.
     """
 
+    source_dictionary = target_dictionary = None  # of text; fairseq 0.12.2 has no default
+
     def __init__(
         self, cfg: AudioConfig, from_checkpoint: bool = False, given: Any = None, **kwargs: Any
     ) -> None:

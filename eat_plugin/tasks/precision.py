@@ -7,7 +7,7 @@ import logging
 from typing import Any, Optional
 
 from .resume import EarlierRun
-from .settings import whole_config
+from .settings import setting, whole_config
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +27,16 @@ def check(cfg: Any, earlier: Optional[EarlierRun]) -> None:
         ValueError: if the run began in the other mode.
     """
     root = whole_config(cfg)
-    common = None if root is None else root.get("common")
-    if root is None or common is None or not (common.get("fp16") or common.get("bf16")):
+    if not (setting(root, "common.fp16") or setting(root, "common.bf16")):
         return
-    efficient = bool(common.get("memory_efficient_fp16") or common.get("memory_efficient_bf16"))
+    efficient = any(setting(root, f"common.memory_efficient_{name}") for name in ("fp16", "bf16"))
     if earlier is not None and WRAPPERS.get(earlier.optimizer, efficient) != efficient:
         there = str(not efficient).lower()
         raise ValueError(
             f"{earlier.path} was written with other keepers of the float32 weights; to go on from "
             f"it, set common.memory_efficient_fp16={there} (or bf16), as it was begun"
         )
-    name = (root.get("optimizer") or {}).get("_name")
+    name = setting(root, "optimizer._name")
     if efficient and name != WITH_MASTERS:
         logger.warning(
             "optimizer %s keeps no float32 weights, and common.memory_efficient_fp16 (or bf16) is "

@@ -12,7 +12,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 import torch
 
-from .settings import whole_config
+from .settings import setting, whole_config
 
 DEFAULT = "checkpoint_last.pt"  # fairseq looks for it in save_dir
 ZIP = b"PK\x03\x04"  # how a zip archive begins
@@ -48,24 +48,24 @@ def find_earlier_run(cfg: Any) -> Optional[EarlierRun]:
         ValueError: if the file was not written to its end.
     """
     root = whole_config(cfg)
-    options = None if root is None else root.get("checkpoint")
-    if options is None or not options.get("save_dir") or not options.get("restore_file"):
+    folder, path = (setting(root, f"checkpoint.{name}") for name in ("save_dir", "restore_file"))
+    if not folder or not path:
         return None
-    path = options.restore_file
     if path == DEFAULT:
-        path = os.path.join(options.save_dir, path)
+        path = os.path.join(folder, path)
     if not os.path.isfile(path):
         return None
     _refuse_half_a_file(path)
+    anew = setting(root, "checkpoint.reset_optimizer")
     try:
         # mmap: the weights, which nobody looks at here, stay on disk.
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        history = saved.get("optimizer_history") or [{}]
+        history = [{}] if anew else saved.get("optimizer_history") or [{}]
         return EarlierRun(
             path,
             dict(saved["cfg"]["task"]),
             dict(saved.get("task_state") or {}),
-            "" if options.get("reset_optimizer") else str(history[-1].get("optimizer_name", "")),
+            str(history[-1].get("optimizer_name", "")),
         )
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError,
             EOFError, pickle.UnpicklingError):  # fmt: skip

@@ -2,6 +2,7 @@
 
 In this file:
     whole_config    fairseq's configuration, given the part of it that is a task's
+    setting         an option in it
     check           refuses and mends what is the same for all tasks
     check_metric    refuses to choose checkpoints by a metric that is not computed
 """
@@ -16,6 +17,9 @@ from ..metrics import METRICS
 
 logger = logging.getLogger(__name__)
 
+# PyTorch: before, attention in half precision over an odd number of tokens overwrites memory.
+OLDEST_FOR_HALF_ON_CPU = "2.2"
+
 
 def whole_config(cfg: Any) -> Optional[DictConfig]:
     """Return fairseq's whole configuration.
@@ -28,6 +32,23 @@ def whole_config(cfg: Any) -> Optional[DictConfig]:
     """
     root: Any = cfg._get_parent() if isinstance(cfg, DictConfig) else None
     return root if isinstance(root, DictConfig) else None
+
+
+def setting(root: Optional[DictConfig], path: str) -> Any:
+    """Return an option of a configuration, None where it has none of that name.
+
+    (``get`` of an omegaconf 2.0 raises where a section is a dataclass without such a field.)
+
+    Args:
+        root: fairseq's whole configuration; None for none.
+        path: names of the section and of the option, ``section.option``.
+    """
+    node: Any = root
+    for name in path.split("."):
+        if not isinstance(node, DictConfig) or name not in node:
+            return None
+        node = node[name]
+    return node
 
 
 def check(cfg: Any) -> None:
@@ -45,22 +66,28 @@ def check(cfg: Any) -> None:
     root = whole_config(cfg)
     if root is None:
         return
-    if (root.get("distributed_training") or {}).get("distributed_world_size", 1) > 1:
+    if (setting(root, "distributed_training.distributed_world_size") or 1) > 1:
         root.checkpoint.load_checkpoint_on_all_dp_ranks = True
-    _check_precision(root.get("common") or {})
+    _check_precision(root)
     _check_warm_up(root)
 
 
-def _check_precision(common: Any) -> None:
-    chosen = [name for name in ("fp16", "bf16", "amp") if common.get(name)]
+def _check_precision(root: DictConfig) -> None:
+    chosen = [name for name in ("fp16", "bf16", "amp") if setting(root, f"common.{name}")]
     if len(chosen) > 1:
         raise ValueError(
             f"common.{' and common.'.join(chosen)} are true; set all but one to false"
         )
-    if chosen and not common.get("cpu") and not torch.cuda.is_available():
+    if chosen and not setting(root, "common.cpu") and not torch.cuda.is_available():
         raise ValueError(
             f"common.{chosen[0]}=true, and PyTorch finds no GPU; without one set common.cpu=true "
             f"common.{chosen[0]}=false"
+        )
+    halves_on_cpu = chosen in (["fp16"], ["bf16"]) and setting(root, "common.cpu")
+    if halves_on_cpu and torch.__version__ < OLDEST_FOR_HALF_ON_CPU:
+        raise ValueError(
+            f"common.{chosen[0]}=true with common.cpu=true takes PyTorch {OLDEST_FOR_HALF_ON_CPU} "
+            f"or later, and this is {torch.__version__}; set common.{chosen[0]}=false"
         )
     if chosen == ["amp"]:
         logger.warning(
@@ -70,8 +97,8 @@ def _check_precision(common: Any) -> None:
 
 
 def _check_warm_up(root: DictConfig) -> None:
-    steps = (root.get("lr_scheduler") or {}).get("warmup_updates") or 0
-    most = (root.get("optimization") or {}).get("max_update") or 0
+    steps = setting(root, "lr_scheduler.warmup_updates") or 0
+    most = setting(root, "optimization.max_update") or 0
     if 0 < most <= steps:
         logger.warning(
             "lr_scheduler.warmup_updates=%s is not less than optimization.max_update=%s: the "
@@ -91,11 +118,11 @@ def check_metric(cfg: Any, names: Tuple[str, ...]) -> None:
         ValueError: if it is none of ``names``, nor the loss.
     """
     root = whole_config(cfg)
-    if root is None or (root.get("dataset") or {}).get("disable_validation"):
+    if root is None or setting(root, "dataset.disable_validation"):
         return
-    metric = (root.get("checkpoint") or {}).get("best_checkpoint_metric", "loss")
+    metric = setting(root, "checkpoint.best_checkpoint_metric") or "loss"
     # What a criterion of others logs is not known here.
-    ours = (root.get("criterion") or {}).get("_name") == "eat_classification"
+    ours = setting(root, "criterion._name") == "eat_classification"
     if metric not in (*names, "loss") and (ours or metric in METRICS):
         raise ValueError(
             f"checkpoint.best_checkpoint_metric is {metric!r}, which is not computed here; choose "

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from ..data.manifest import Manifest
 from ..data.statistics import FILE, measure_some, read_statistics
 from .resume import EarlierRun
+from .settings import setting, whole_config
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,8 @@ def _find(folder: Path) -> Tuple[float, float]:
 
 def _original(cfg: Any) -> Optional[DictConfig]:
     """Return the options that ``cfg`` is a copy of, if it hangs in a whole configuration."""
-    parent = cfg._get_parent() if isinstance(cfg, DictConfig) else None
-    task = parent.get("task") if isinstance(parent, DictConfig) else None
-    same = isinstance(task, DictConfig) and task.get("_name") == cfg.get("_name")
+    task = setting(whole_config(cfg), "task")
+    same = isinstance(task, DictConfig) and setting(task, "_name") == cfg.get("_name")
     return task if same else None
 
 

@@ -5,6 +5,7 @@ import torch
 
 from eat_plugin.bench.counting import count_operations, count_update
 from eat_plugin.bench.training import make_model
+from tests.versions import fused_on_cpu
 
 SMALL = {"embed_dim": 16, "num_heads": 2, "average_top_k_layers": 2, "clone_batch": 2}
 
@@ -31,6 +32,7 @@ def count(dtype, **options):
     return counts
 
 
+@fused_on_cpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_update__takes_few_operations_however_deep_the_model(dtype):
     (plain, ours), (plain_deep, ours_deep) = count(dtype), count(dtype, depth=6)

@@ -5,6 +5,7 @@ import torch
 
 from eat_plugin.bench import counts, training
 from eat_plugin.bench.timing import Place
+from tests.versions import fused_on_cpu
 
 SMALL = {"depth": 3, "embed_dim": 64, "num_heads": 2, "average_top_k_layers": 2, "clone_batch": 2}
 
@@ -20,6 +21,7 @@ def place(tmp_path):
     return Place(tmp_path, torch.device("cpu"))
 
 
+@fused_on_cpu
 def test_operations__are_fewer_than_fairseqs(place):
     count = counts.CASES["operations"](place)
     assert count.unit == "operations"

@@ -7,6 +7,7 @@ from eat_plugin.bench import encoding, training
 from eat_plugin.bench.encoding import FineTuning, make_classifier
 from eat_plugin.bench.plain_encoding import PlainFineTuning
 from eat_plugin.bench.timing import Place, compare
+from tests.versions import half_on_cpu
 
 SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 2}
 CPU = torch.device("cpu")
@@ -32,6 +33,7 @@ def test_case__both_forms_agree(name, tmp_path):
     assert torch.as_tensor(case.ours.first).abs().max() > 0
 
 
+@half_on_cpu
 def test_case__computes_in_the_precision_of_its_place(tmp_path):
     case = encoding.CASES["features_1"](HalfPlace(tmp_path, CPU))
     assert case.what == "features base: 1 x 10 s, bfloat16"
@@ -80,6 +82,7 @@ def test_fine_tuning__learns_more_slowly_towards_the_input():
     assert rates[id(blocks[0].attn.qkv.weight)] == pytest.approx(0.65**2)
 
 
+@half_on_cpu
 def test_plain_fine_tuning__in_half_precision_keeps_copies_with_their_rates():
     plain = PlainFineTuning(make_classifier(SMALL, 64), 1e-3, 4.0, dtype=torch.bfloat16)
     groups = plain.optimizer.param_groups

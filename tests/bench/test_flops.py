@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from eat_plugin.bench import flops
@@ -22,6 +21,7 @@ from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 
 ROOT = Path(__file__).resolve().parents[2]
+ATTENTION = pytest.importorskip("torch.nn.attention")  # of PyTorch 2.3
 SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 3}
 GRID, CLIPS = (8, 8), 2
 PAPER = lru_cache(flops.Paper)  # each builds a model, and many tests ask for the same
@@ -33,13 +33,13 @@ def small_model(image=None, **options):
     return EatModel(cfg).train()
 
 
-def run_update(model, counter, attention=SDPBackend.MATH):
+def run_update(model, counter, attention=ATTENTION.SDPBackend.MATH):
     """Return what is counted of a forward pass, and of both; PyTorch sees FLOPs of MATH alone."""
     dtype = next(model.parameters()).dtype
     source = torch.randn(CLIPS, 1, 128, 128, dtype=dtype)
     spec = MaskSpec.from_options(model.patch_encoder.cfg, GRID)
     mask = draw_masks(spec, CLIPS * model.cfg.clone_batch)
-    with counter, sdpa_kernel(attention):
+    with counter, ATTENTION.sdpa_kernel(attention):
         losses = model(source, precomputed_mask=mask, num_visible=spec.num_visible)["losses"]
         forward = counter.get_total_flops()
         torch.stack([loss.sum() for loss in losses.values()]).sum().backward()
@@ -106,7 +106,7 @@ class ByteCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if not func.is_view and func.name().split(".")[0] not in self.FREE:
-            self.moved += sum(map(self.size, tree_leaves((args, kwargs, result))))
+            self.moved += sum(map(self.size, tree_flatten((args, kwargs, result))[0]))
         return result
 
     @staticmethod
@@ -123,7 +123,7 @@ class ByteCounter(TorchDispatchMode):
 
 def test_bytes__are_nearly_what_pytorch_moves():
     model = small_model(embed_dim=128, depth=3, clone_batch=8).bfloat16()
-    counted = run_update(model, ByteCounter(), SDPBackend.FLASH_ATTENTION)
+    counted = run_update(model, ByteCounter(), ATTENTION.SDPBackend.FLASH_ATTENTION)
     assert counted == pytest.approx(on_paper(model, "bytes"), rel=0.03)
 
 

@@ -10,6 +10,7 @@ from eat_plugin.bench.memory import (
 )
 from eat_plugin.bench.training import make_model
 from eat_plugin.masking import MaskSpec, draw_masks
+from tests.versions import half_on_cpu
 
 SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 3}
 
@@ -42,7 +43,9 @@ def test_count__memory_that_is_freed_and_used_again_counts_again():
     assert count_saved_bytes(compute, [x]) == 3 * 4000
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=half_on_cpu)]
+)
 def test_activations__ours_are_fewer_and_fall_further(dtype):
     generator = torch.Generator().manual_seed(0)
     spec = MaskSpec((8, 8), 0.8, 0.07, 2)

@@ -6,6 +6,7 @@ import torch
 from eat_plugin.bench.plain_training import compute_losses
 from eat_plugin.bench.training import FRAMES, MEL_BINS, SIZES, make_model
 from eat_plugin.masking import MaskSpec, draw_masks
+from tests.versions import half_on_cpu
 
 
 def make_base(clones):
@@ -41,6 +42,7 @@ def test_base__plain_and_ours_give_the_same_first_loss(clones):
     assert sum(found.values()) == pytest.approx(sum(expected.values()), rel=1e-6)
 
 
+@half_on_cpu
 def test_base__bfloat16_gives_the_first_loss_of_float32():
     model = make_base(clones=2)
     source, mask = make_batch(model)

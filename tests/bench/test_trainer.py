@@ -5,6 +5,7 @@ import torch
 
 from eat_plugin.bench import trainer
 from eat_plugin.bench.timing import Place, compare
+from tests.versions import half_on_cpu
 
 SMALL = [
     "task.target_length=64", "model.depth=2", "model.embed_dim=64", "model.num_heads=1",
@@ -28,6 +29,7 @@ def test_training__first_losses_agree(size, tmp_path):
     assert got.difference < 1e-6
 
 
+@half_on_cpu
 def test_training__takes_half_precision(tmp_path):
     place = HalfPlace(tmp_path, CPU)
     case = trainer.training("base", 2, SMALL)(place)
@@ -71,6 +73,7 @@ def test_trainer__an_update_without_memory_is_none(update, monkeypatch):
         ours.step()
 
 
+@half_on_cpu
 def test_trainer__is_in_the_precision_of_its_place(update):
     ours = update(HalfPlace)
     assert {p.dtype for p in ours.model.parameters()} == {torch.bfloat16}

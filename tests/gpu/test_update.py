@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from eat_plugin.modules import decoders, transformer
+from tests.versions import compilation, half_on_cpu
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = ["cpu", CUDA]
+HALF_DEVICES = [pytest.param("cpu", marks=half_on_cpu), CUDA]
 HALVES = [torch.bfloat16, torch.float16]
 
 
@@ -37,7 +39,7 @@ def test_no_waiting__notices_one():
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", HALF_DEVICES)
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
 def test_update__does_not_wait_for_the_gpu(make_step, device, dtype, recompute):
     step = make_step(device, dtype, recompute=recompute)
@@ -58,7 +60,7 @@ def test_losses__are_those_of_the_cpu(make_step, full_precision, device):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", HALF_DEVICES)
 def test_losses__in_half_precision_are_near_those_of_float32(make_step, device, dtype):
     expected = make_step("cpu", torch.float32, noise=False)()
     found = make_step(device, dtype, noise=False)()
@@ -77,6 +79,7 @@ def test_attention__is_flash_attention(make_step):
     assert torch.isfinite(loss)
 
 
+@compilation
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), CUDA])
 def test_compiled__equals_eager_within_rounding(make_step, device):
     eager = make_step(device, torch.bfloat16, noise=False)

@@ -124,7 +124,10 @@ def test_tiny__losses_targets_and_gradients(tiny):
 def test_tiny__positions_and_optimizer_options(tiny):
     model, golden = tiny
     fresh = build(golden["cfg_model"])
-    assert torch.equal(fresh.state_dict()[POSITIONS], golden["state_dict"][POSITIONS])
+    # Before 1.25, NumPy's powers of float32 had another last digit: 6e-8 of angles of up to 767.
+    old = np.lib.NumpyVersion(np.__version__) < "1.25.0"
+    found, expected = fresh.state_dict()[POSITIONS], golden["state_dict"][POSITIONS]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if old else 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert getattr(parameter, "optim_overrides", None) == golden["optim_groups"][name]

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from eat_plugin.models.encoder import EatEncoder
 from eat_plugin.models.interop import encoder_config, load_encoder, read_checkpoint, read_encoder
+from tests.versions import numpy_numbers
 
 
 class Bomb:
@@ -18,6 +19,7 @@ class Bomb:
         return (exec, ("raise SystemError('executed')",))
 
 
+@numpy_numbers
 def test_read_checkpoint__plain_data_and_numpy_numbers(tmp_path):
     state = {"cfg": {"model": {"depth": 1}}, "model": {"w": torch.ones(2)}}
     path = tmp_path / "good.pt"

@@ -12,8 +12,10 @@ from eat_plugin.modules import compiled, decoders, transformer
 from eat_plugin.modules.compiled import Compiled
 from eat_plugin.modules.decoders import ConvDecoder
 from eat_plugin.modules.transformer import TransformerBlock
+from tests.versions import compilation
 
 GRID = (4, 2)
+pytestmark = compilation
 
 
 class Backend:
@@ -194,7 +196,7 @@ def test_failure__of_backward_is_found_in_time(set_backend, caplog, error):
 
 def test_failure__an_old_pytorch(set_backend, caplog, monkeypatch):
     backend = set_backend(Backend())
-    monkeypatch.setattr(compiled, "OLDEST_TORCH", (99, 0))
+    monkeypatch.setattr(compiled, "OLDEST_TORCH", "99.0")
     gradients(run_blocks, make_blocks(2, compiled=True))
     assert backend.count == 0
     assert "it takes PyTorch 99.0 or later" in warnings(caplog)[0]

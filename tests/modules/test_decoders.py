@@ -37,3 +37,36 @@ def test_conv_decoder__has_the_published_parameter_names():
         "blocks.0.0.weight", "blocks.0.0.bias", "blocks.1.0.weight", "blocks.1.0.bias",
         "proj.weight", "proj.bias",
     ]
+
+
+@pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
+def test_conv_decoder__gradients_with_padding_are_right_in_float32(recompute):
+    torch.manual_seed(0)
+    decoder = ConvDecoder(32, 32, 3, 3, 8, recompute=recompute)
+    precise = ConvDecoder(32, 32, 3, 3, 8).double()
+    precise.load_state_dict(decoder.state_dict())
+    tokens = torch.randn(3, 40, 32)
+    padding = torch.arange(40).expand(3, 40) >= torch.tensor([[40], [24], [8]])
+    rows = (~padding).flatten().nonzero().squeeze(1)
+    found, expected = [], []
+    for model, gradients in ((decoder, found), (precise, expected)):
+        source = tokens.detach().to(model.proj.weight).requires_grad_()
+        model(source, (10, 4), rows, padding).square().sum().backward()
+        gradients += [source.grad, *(p.grad for p in model.parameters())]
+    for gradient, exact in zip(found, expected):
+        assert (gradient - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_conv_decoder__padding_stays_channels_last():
+    layouts = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, grid):
+            layouts.append(grid.is_contiguous(memory_format=torch.channels_last))
+            return grid
+
+    decoder = ConvDecoder(8, 8, 2, 3, 4)
+    decoder.blocks = torch.nn.ModuleList([Spy(), Spy()])
+    padding = torch.zeros(2, 15, dtype=torch.bool)
+    decoder(torch.randn(2, 15, 8), (5, 3), torch.tensor([0]), padding)
+    assert layouts == [True, True]

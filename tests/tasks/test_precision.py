@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from eat_plugin.tasks.precision import check
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 from eat_plugin.tasks.resume import EarlierRun
+from tests.versions import half_on_cpu
 
 COPIES, MASTERS = "FP16Optimizer", "MemoryEfficientFP16Optimizer"
 
@@ -32,6 +33,7 @@ def test_check__a_run_goes_on_in_its_own_mode(precision, begun, efficient, caplo
     assert not caplog.text
 
 
+@half_on_cpu
 def test_task__refuses_to_go_on_in_the_other_mode(tmp_path):
     history = [{"optimizer_name": COPIES}]
     saved = {"cfg": {"task": {"norm_mean": -5.0, "norm_std": 3.0}}, "optimizer_history": history}

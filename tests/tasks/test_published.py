@@ -10,6 +10,7 @@ from eat_plugin.tasks.published import (
     MaeImagePretrainingConfig,
     translate_pretraining,
 )
+from tests.versions import half_on_cpu
 
 
 def make(**options):
@@ -76,6 +77,7 @@ def set_up(tmp_path):
     return make
 
 
+@half_on_cpu
 @pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])
 def test_task__refuses_to_go_on_in_the_other_mode(set_up, name):
     with pytest.raises(ValueError, match=r"checkpoint_last\.pt was written .*_fp16=false"):
@@ -83,6 +85,7 @@ def test_task__refuses_to_go_on_in_the_other_mode(set_up, name):
     assert set_up(name).earlier.optimizer == "FP16Optimizer"
 
 
+@half_on_cpu
 def test_task__refuses_to_go_on_with_other_classes(set_up):
     with pytest.raises(ValueError, match="label_descriptors.csv are not those of the run"):
         set_up(CLASSIFICATION).load_dataset("train")

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.optim.lr_scheduler.pass_through import PassThroughScheduleConfig
 from omegaconf import OmegaConf
 
-from eat_plugin.tasks.settings import check, check_metric, whole_config
+from eat_plugin.tasks import settings
+from eat_plugin.tasks.settings import check, check_metric, setting, whole_config
+from tests.versions import half_on_cpu
 
 
 def make(**parts):
@@ -17,6 +21,16 @@ def test_whole_config__of_options_in_it_and_by_themselves():
     assert whole_config(OmegaConf.create({"data": "x"})) is None
     assert whole_config(object()) is None
     check(OmegaConf.create({"data": "x"}))
+
+
+def test_setting__is_none_where_there_is_no_such_option():
+    root = OmegaConf.structured(FairseqConfig(lr_scheduler=PassThroughScheduleConfig()))
+    OmegaConf.set_struct(root, True)
+    assert setting(root, "optimization.max_update") == 0
+    assert setting(root, "lr_scheduler.warmup_updates") is None
+    assert setting(root, "ema.nothing") is setting(root, "nothing.at_all") is None
+    assert setting(root, "model.depth") is setting(None, "common.seed") is None
+    assert setting(OmegaConf.create({"task": {"data": "???"}}), "task.data") is None
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -47,11 +61,24 @@ def test_check__half_precision_needs_a_gpu_or_a_word(precision, monkeypatch):
     message = f"common.{precision}=true, and .* no GPU; .* common.cpu=true common.{precision}=false"
     with pytest.raises(ValueError, match=message):
         check(make(common={precision: True}))
+    monkeypatch.setattr(settings, "OLDEST_FOR_HALF_ON_CPU", "2.0")
     check(make(common={precision: True, "cpu": True}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check(make(common={precision: True}))
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_check__half_precision_on_a_cpu_takes_a_new_pytorch(precision, monkeypatch):
+    monkeypatch.setattr(settings, "OLDEST_FOR_HALF_ON_CPU", "99.0")
+    message = rf"common.{precision}=true with .* takes PyTorch 99.0 .*; set common.{precision}=fal"
+    with pytest.raises(ValueError, match=message):
+        check(make(common={precision: True, "cpu": True}))
+    check(make(common={"cpu": True}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check(make(common={precision: True}))
+
+
+@half_on_cpu
 def test_check__warns_of_amp(caplog):
     check(make(common={"cpu": True, "bf16": True}))
     assert not caplog.text

@@ -11,6 +11,8 @@ import torch
 import yaml
 from fairseq import checkpoint_utils, utils
 
+from tests.versions import half_on_cpu
+
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("dog", "rain", "clock")
 SIZE = [
@@ -252,8 +254,10 @@ def test_published_checkpoint__loads_and_resumes(trainer, labelled, shared):
 @pytest.mark.parametrize(
     "mode",
     [
-        pytest.param(["common.bf16=true"], id="bf16"),
-        pytest.param(["common.fp16=true", "common.fp16_init_scale=1"], id="fp16"),
+        pytest.param(["common.bf16=true"], id="bf16", marks=half_on_cpu),
+        pytest.param(
+            ["common.fp16=true", "common.fp16_init_scale=1"], id="fp16", marks=half_on_cpu
+        ),
         pytest.param(["common.amp=true"], id="amp", marks=pytest.mark.slow),
     ],
 )

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from fairseq.dataclass.initialize import add_defaults, hydra_init
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from fairseq.dataclass.initialize import add_defaults
 
 import eat_plugin  # noqa: F401, registers the names
+from tests.composing import compose
+from tests.versions import half_on_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIES = ["common.memory_efficient_fp16=false", "common.memory_efficient_bf16=false"]
@@ -28,6 +28,7 @@ MODES = {
 @pytest.mark.parametrize(
     "mode", ["fp16", *(pytest.param(mode, marks=pytest.mark.slow) for mode in list(MODES)[1:])]
 )
+@half_on_cpu
 def test_precision__trains(trainer, mode):
     options, optimizer = MODES[mode]
     output = trainer.succeed(*options, "optimization.max_update=8", "lr_scheduler.warmup_updates=1")
@@ -40,6 +41,7 @@ def test_precision__trains(trainer, mode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@half_on_cpu
 def test_precision__both_ways_to_keep_float32_weights_train_alike(trainer, precision):
     ends = {}
     for mode in (precision, f"{precision}_copies"):
@@ -66,10 +68,7 @@ def test_precision__both_ways_to_keep_float32_weights_train_alike(trainer, preci
     ],
 )
 def test_config__memory_efficiency_follows_the_precision(name, overrides, expected):
-    GlobalHydra.instance().clear()
-    hydra_init(name)
-    with initialize_config_dir(config_dir=str(ROOT / "config"), version_base="1.1"):
-        cfg = compose(name, overrides)
+    cfg = compose(name, overrides)
     add_defaults(cfg)
     common = cfg.common
     assert (common.memory_efficient_fp16, common.memory_efficient_bf16) == expected

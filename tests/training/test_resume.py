@@ -6,6 +6,8 @@ import time
 import pytest
 import torch
 
+from tests.versions import half_on_cpu
+
 
 def assert_same_end(trainer, assert_same, first, second):
     one, two = trainer.checkpoint(first), trainer.checkpoint(second)
@@ -39,6 +41,7 @@ def test_resume__after_kill_9_and_with_workers_equals_one_go(trainer, assert_sam
     assert not (start["model"]["_ema"][name] == end["model"]["_ema"][name]).all()
 
 
+@half_on_cpu
 @pytest.mark.parametrize("efficient", ["true", "false"])
 def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, efficient):
     options = [
