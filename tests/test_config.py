@@ -6,6 +6,7 @@ import pkgutil
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import omegaconf
 import pytest
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
@@ -233,6 +234,8 @@ IMPOSSIBLE = [
 
 @pytest.mark.parametrize(("override", "message"), IMPOSSIBLE, ids=[o for o, _ in IMPOSSIBLE])
 def test_validate_config__names_field_value_and_choices(override, message):
+    if override.endswith("decoder=null") and omegaconf.__version__ < "2.1":
+        pytest.skip("omegaconf 2.0 takes no notice of a section that is null")
     cfg = OmegaConf.create(load(override)["model"])
     with pytest.raises(ValueError, match=message):
         validate_config(cfg)

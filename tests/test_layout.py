@@ -1,6 +1,7 @@
 """Who may import whom, and what importing the package registers."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,4 +105,6 @@ def test_import__refuses_a_name_that_is_taken():
         "class Other(BaseFairseqModel): pass\n"
         "import eat_plugin\n"
     )
-    assert "fairseq has a model 'data2vec_multi' from __main__ already" in result.stderr
+    # The second message is that of fairseq 0.12.2, which looks itself.
+    known = r"fairseq has a model 'data2vec_multi' from __main__ already|duplicate model .*2vec_mul"
+    assert re.search(known, result.stderr)

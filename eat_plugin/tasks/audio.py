@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion
+from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
@@ -91,9 +92,12 @@ class AudioTask(FairseqTask):
         super().__init__(cfg, **kwargs)
         device_front_end.check_options(cfg)
         self.earlier: Optional[EarlierRun] = None
+        self._validates = True
         if not from_checkpoint:
             given = cfg if given is None else given
             self.check_settings(given)
+            root = settings.whole_config(given)
+            self._validates = not settings.setting(root, "dataset.disable_validation")
             self.earlier = find_earlier_run(given)
             precision.check(given, self.earlier)
         statistics.settle(cfg, from_checkpoint, self.earlier)
@@ -126,6 +130,41 @@ class AudioTask(FairseqTask):
         lengths.check_patches(model, self.front_end)
         return model
 
+    def load_dataset(
+        self,
+        split: str,
+        combine: bool = False,
+        task_cfg: Optional[FairseqDataclass] = None,
+        **kwargs: Any,
+    ) -> None:
+        """Load a split; ``train`` is shuffled and augmented, others are taken as they are.
+
+        Args:
+            split: name of the manifest, without ``.tsv``.
+            combine: part of fairseq's interface; a split is one file.
+            task_cfg: options to use instead of the task's own.
+            **kwargs: part of fairseq's interface.
+
+        Raises:
+            ValueError: if the split cannot be read, or options do not go together.
+        """
+        # fairseq 0.12.2 loads the validation split of runs that do not validate.
+        if split == TRAIN or self._validates or self.manifest_path(split).is_file():
+            self.datasets[split] = self.make_dataset(split, task_cfg or self.cfg)
+
+    def make_dataset(self, split: str, cfg: Any) -> FairseqDataset:
+        """Make the data set of a split; see ``load_dataset``.
+
+        Args:
+            split: name of the manifest.
+            cfg: the task's options.
+        """
+        raise NotImplementedError
+
+    def manifest_path(self, split: str) -> Path:
+        """Return where the manifest of a split is, or would be."""
+        return Path(self.cfg.data) / f"{split}.tsv"
+
     def read_split(self, split: str) -> Manifest:
         """Read the manifest of a split.
 
@@ -135,7 +174,7 @@ class AudioTask(FairseqTask):
         """
         if split == TRAIN:
             _refuse_lone_processes()
-        path = Path(self.cfg.data) / f"{split}.tsv"
+        path = self.manifest_path(split)
         if not path.is_file():
             raise ValueError(
                 f"there is no {os.path.abspath(path)}; task.data has to be a folder that eat "

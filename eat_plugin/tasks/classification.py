@@ -93,25 +93,12 @@ class EatClassificationTask(AudioTask):
         """The classes, from a checkpoint or from the data."""
         return LabelSet.from_indices(self.state.labels)
 
-    def load_dataset(
-        self,
-        split: str,
-        combine: bool = False,
-        task_cfg: Optional[FairseqDataclass] = None,
-        **kwargs: Any,
-    ) -> None:
-        """Load a split; ``train`` is shuffled and augmented, others are taken as they are.
-
-        Args:
-            split: name of the manifest, without ``.tsv``.
-            combine: part of fairseq's interface; a split is one file.
-            task_cfg: options to use instead of the task's own.
-            **kwargs: part of fairseq's interface.
+    def make_dataset(self, split: str, cfg: ClassificationConfig) -> LabelledDataset:
+        """Make the data set of a split, with its labels.
 
         Raises:
             ValueError: if manifest, labels, classes and weights do not agree, naming the culprit.
         """
-        cfg = task_cfg or self.cfg
         if split == TRAIN:
             self._check_classes()
         manifest = self.read_split(split)
@@ -138,7 +125,7 @@ class EatClassificationTask(AudioTask):
             noise=train and cfg.noise,
             spread=0 if train or cfg.length != "crop" else cfg.eval_windows,
         )
-        self.datasets[split] = LabelledDataset(
+        return LabelledDataset(
             reader,
             labels,
             seed=cfg.seed,

@@ -6,6 +6,10 @@ In its memory-efficient modes fairseq leaves float32 weights to the optimizer.
 import logging
 from typing import Any, Optional
 
+import fairseq
+import torch
+from fairseq.optim import FP16Optimizer
+
 from .resume import EarlierRun
 from .settings import setting, whole_config
 
@@ -24,7 +28,8 @@ def check(cfg: Any, earlier: Optional[EarlierRun]) -> None:
         earlier: the run that goes on; None if it begins anew.
 
     Raises:
-        ValueError: if the run began in the other mode.
+        ValueError: if the run began in the other mode, or this fairseq loses in it what each
+            parameter's learning rate and weight decay are.
     """
     root = whole_config(cfg)
     if not (setting(root, "common.fp16") or setting(root, "common.bf16")):
@@ -37,6 +42,12 @@ def check(cfg: Any, earlier: Optional[EarlierRun]) -> None:
             f"it, set common.memory_efficient_fp16={there} (or bf16), as it was begun"
         )
     name = setting(root, "optimizer._name")
+    if not efficient and name == WITH_MASTERS and not _copies_keep_overrides():
+        raise ValueError(
+            f"fairseq {fairseq.__version__} loses, in its own copies of the weights, which of them "
+            "have no weight decay and other learning rates; set common.memory_efficient_fp16=true "
+            "(or bf16)"
+        )
     if efficient and name != WITH_MASTERS:
         logger.warning(
             "optimizer %s keeps no float32 weights, and common.memory_efficient_fp16 (or bf16) is "
@@ -44,3 +55,11 @@ def check(cfg: Any, earlier: Optional[EarlierRun]) -> None:
             "common.memory_efficient_bf16=false",
             name,
         )
+
+
+def _copies_keep_overrides() -> bool:
+    """Whether fairseq's float32 copies have the options of their parameters; 0.12.2's do not."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.optim_overrides = {}  # type: ignore[attr-defined]
+    (copied,) = FP16Optimizer.build_fp32_params(None, [parameter], flatten=False)
+    return hasattr(copied, "optim_overrides")

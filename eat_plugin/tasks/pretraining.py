@@ -1,9 +1,8 @@
 """Task ``eat_pretraining``: unlabelled audio, cut into windows, with masks drawn by the workers."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
-from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 
@@ -59,28 +58,14 @@ class PretrainingConfig(AudioConfig):
 class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
-    def load_dataset(
-        self,
-        split: str,
-        combine: bool = False,
-        task_cfg: Optional[FairseqDataclass] = None,
-        **kwargs: Any,
-    ) -> None:
-        """Load a split.
-
-        Args:
-            split: name of the manifest, without ``.tsv``.
-            combine: part of fairseq's interface; a split is one file.
-            task_cfg: options to use instead of the task's own.
-            **kwargs: part of fairseq's interface.
-        """
-        cfg = task_cfg or self.cfg
+    def make_dataset(self, split: str, cfg: PretrainingConfig) -> ClipDataset:
+        """Make the data set of a split, with masks."""
         mask_cfg = cfg.precompute_mask_config
         train = split == TRAIN
         reader = self.make_reader(
             self.read_split(split), split, cfg, crop=lengths.choose_crop(cfg, train)
         )
-        self.datasets[split] = ClipDataset(
+        return ClipDataset(
             reader,
             masks=None if mask_cfg is None else self._mask_spec(mask_cfg),
             num_masks=1 if mask_cfg is None else mask_cfg.clone_batch,

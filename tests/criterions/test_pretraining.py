@@ -6,6 +6,7 @@ from fairseq.criterions.model_criterion import ModelCriterion
 from fairseq.logging import metrics
 
 from eat_plugin.criterions.pretraining import PretrainingCriterion
+from tests.versions import fairseq_main
 
 
 class Model(torch.nn.Module):
@@ -36,6 +37,7 @@ def make_sample(num_clips=2, num_hidden=4):
     return {"id": torch.arange(num_clips), "net_input": net_input}
 
 
+@fairseq_main
 def test_forward__objective_equals_the_stock_criterions():
     model = Model()
     ours, size, _ = PretrainingCriterion(None)(model, make_sample())

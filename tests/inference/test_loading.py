@@ -65,7 +65,7 @@ def test_load__published_pretrained_checkpoint(shared):
         ("cfg/model/_name", "wav2vec2", "holds a model 'wav2vec2'; expected a checkpoint of EAT"),
         ("cfg/task/_name", "translation", "holds a task 'translation'; expected a checkpoint of"),
         ("cfg/task", None, "holds a task None; expected a checkpoint of EAT"),
-        ("cfg/task/_name", "eat_pretraining", "does not hold what .* says: .*label_set"),
+        ("cfg/task/_name", "eat_pretraining", "does not hold what .* says: .*label"),
         ("model/head.bias", torch.zeros(5), "does not hold what .* says: .*mismatch for head.bias"),
         ("model/unknown", torch.zeros(5), 'does not hold what .* says: .*"unknown"'),
         ("task_state", {}, "/nowhere/label_descriptors.csv: cannot be read"),

@@ -13,6 +13,7 @@ from fairseq.utils import clip_grad_norm_
 from omegaconf import OmegaConf, open_dict
 
 from eat_plugin.optim.adamw import EatAdamW, EatAdamWConfig
+from tests.versions import fairseq_main
 
 
 def make_config(**options):
@@ -377,6 +378,7 @@ def run_updates(optimizer, parameters, clip_norm, seeds):
     return norms
 
 
+@fairseq_main
 @pytest.mark.parametrize("clip_norm", [0.0, 0.03])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_precision__masters_are_the_copies_that_fairseq_would_make(precision, clip_norm):

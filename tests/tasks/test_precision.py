@@ -4,10 +4,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from eat_plugin.tasks import precision as modes
 from eat_plugin.tasks.precision import check
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 from eat_plugin.tasks.resume import EarlierRun
-from tests.versions import half_on_cpu
+from tests.versions import fairseq_main, half_on_cpu
 
 COPIES, MASTERS = "FP16Optimizer", "MemoryEfficientFP16Optimizer"
 
@@ -18,6 +19,7 @@ def make(optimizer="eat_adamw", **common):
     ).task
 
 
+@fairseq_main
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("begun", [COPIES, MASTERS, "EatAdamW", ""])
 @pytest.mark.parametrize("efficient", [False, True])
@@ -31,6 +33,16 @@ def test_check__a_run_goes_on_in_its_own_mode(precision, begun, efficient, caplo
     else:
         check(cfg, earlier)
     assert not caplog.text
+
+
+def test_check__copies_that_lose_options_are_refused(monkeypatch):
+    check(make("adam", bf16=True), None)
+    check(make(bf16=True, memory_efficient_bf16=True), None)
+    monkeypatch.setattr(modes, "_copies_keep_overrides", lambda: False)
+    check(make("adam", bf16=True), None)
+    check(make(bf16=True, memory_efficient_bf16=True), None)
+    with pytest.raises(ValueError, match="fairseq .* loses, .*; set common.memory_efficient_fp16="):
+        check(make(bf16=True), None)
 
 
 @half_on_cpu

@@ -15,12 +15,14 @@ MASKS = {
 def make_task(tmp_path):
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\nclip.wav\t16000\n")
 
-    def make(masks=None, **options):
+    def make(masks=None, dataset=None, **options):
         cfg = OmegaConf.structured(PretrainingConfig(data=str(tmp_path), seed=1))
         cfg.precompute_mask_config = OmegaConf.merge(
             OmegaConf.structured(MaskConfig()), {**MASKS, **(masks or {})}
         )
-        return EatPretrainingTask(OmegaConf.merge(cfg, options))
+        whole = OmegaConf.create({"dataset": dataset or {}})
+        whole.task = OmegaConf.merge(cfg, options)
+        return EatPretrainingTask(whole.task)
 
     return make
 
@@ -60,3 +62,17 @@ def test_load_dataset__refuses_what_cannot_work(make_task, masks, options, messa
 def test_load_dataset__names_a_missing_manifest(make_task):
     with pytest.raises(ValueError, match=r"valid\.tsv"):
         make_task().load_dataset("valid")
+
+
+def test_load_dataset__a_split_for_validation_may_be_missing_where_there_is_none(make_task):
+    with pytest.raises(ValueError, match=r"valid\.tsv"):
+        make_task(dataset={"disable_validation": False}).load_dataset("valid")
+    task = make_task(dataset={"disable_validation": True}, target_length=128)
+    task.load_dataset("valid")  # as fairseq 0.12.2 does
+    assert "valid" not in task.datasets
+    manifest = task.manifest_path("train")
+    manifest.rename(manifest.with_name("valid.tsv"))
+    task.load_dataset("valid")
+    assert len(task.dataset("valid")) == 1
+    with pytest.raises(ValueError, match=r"train\.tsv"):
+        task.load_dataset("train")

@@ -6,6 +6,8 @@ import re
 import pytest
 import soundfile
 
+from tests.versions import half_on_cpu
+
 KINDS = ("dog", "rain", "clock")
 RUN = ["task.crop=random", "dataset.batch_size=5", "optimization.max_update=4"]
 ON_MODEL = ["task.fbank.device=model", "dataset.num_workers=2"]
@@ -42,7 +44,9 @@ def results_of(output):
     return [[json.loads(line)[name] for name in names[kind]] for kind, line in found]
 
 
-@pytest.mark.parametrize("config", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    "config", ["pretrain", pytest.param("finetune", marks=half_on_cpu)]  # which is in float16
+)
 def test_train__as_with_the_spectrograms_of_the_workers(trainer, labelled, assert_same, config):
     options = {"config": FINETUNE} if config == "finetune" else {}
     runs = [

@@ -11,7 +11,7 @@ import torch
 import yaml
 from fairseq import checkpoint_utils, utils
 
-from tests.versions import half_on_cpu
+from tests.versions import fairseq_main, half_on_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("dog", "rain", "clock")
@@ -177,6 +177,7 @@ def test_finetune__another_number_of_classes_is_refused(trainer, labelled):
     assert "model.num_classes is 5, but label_descriptors.csv has 3 classes" in output
 
 
+@fairseq_main
 def test_published_yaml__fine_tunes_unchanged(trainer, labelled, shared):
     config = {
         "common": {"cpu": True, "log_format": "json", "log_interval": 1, "user_dir": "EAT"},

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from fairseq import checkpoint_utils, utils
 
+from tests.versions import fairseq_main
+
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = json.loads((ROOT / "tests" / "golden" / "pretraining_micro.json").read_text())
 
@@ -68,6 +70,7 @@ def train(trainer, published, *overrides):
     return trainer.succeed(*overrides, config=("published",))
 
 
+@fairseq_main
 def test_published_yaml__trains_unchanged(trainer, published):
     output = train(trainer, published)
     assert "num_updates: 4 >= max_update: 4" in output
@@ -78,6 +81,7 @@ def test_published_yaml__trains_unchanged(trainer, published):
     assert state["cfg"]["model"]["_name"] == "data2vec_multi"
 
 
+@fairseq_main
 def test_published_yaml__mask_options_follow_the_model(trainer, published):
     config = yaml.safe_load(published.read_text())
     config["task"]["precompute_mask_config"] = {}
@@ -98,6 +102,7 @@ def test_published_checkpoint__loads_by_fairseqs_own_function(shared):
     assert models[0].num_updates == 8
 
 
+@fairseq_main
 def test_published_checkpoint__training_resumes_from_it(trainer, published, shared):
     source = shared / "golden" / "ckpt_pretrain_tiny.pt"
     import torch
