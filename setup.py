@@ -35,7 +35,7 @@ setup(
     packages=find_packages(include=["eat_plugin", "eat_plugin.*"]),
     # fairseq is not named here: it is installed as `fairseq` or as `fairseq-fixed`, often from a
     # checkout, and whoever has one must not have it replaced. The extra brings one to the others.
-    install_requires=["torch", "numpy", "soundfile", "omegaconf", "hydra-core", "tqdm"],
+    install_requires=["torch>=2.1", "numpy", "soundfile", "omegaconf", "hydra-core", "tqdm"],
     extras_require={
         "fairseq": [read_pin("fairseq-fixed")],
         "plot": ["matplotlib"],
