@@ -11,6 +11,7 @@ In this file:
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from eat_plugin.data.hdf5 import is_hdf5
 from eat_plugin.data.manifest import check_name
 from eat_plugin.data.members import Contents
 
+ENDINGS_SHOWN = 6
 COMPRESSED_TARS = ("tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz", "tar.zst")
 
 
@@ -35,12 +37,14 @@ class Found:
         rejected: Paths that cannot be used, and why.
         texts: Texts beside clips in archives, by the names that layouts would see.
         fingerprints: Of archives and HDF5 files, by their paths below the folder.
+        others: Numbers of all other files, by their endings.
     """
 
     names: list[str] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
     _entries: dict[str, str] = field(default_factory=dict)
     _shown: dict[str, str] = field(default_factory=dict)
 
@@ -51,6 +55,12 @@ class Found:
     def shown(self, name: str) -> str:
         """Return what a user is shown for it: in a zip or tar ``archive.zip:member``."""
         return self._shown.get(name, name)
+
+    def tell_others(self) -> str:
+        """Say how many other files there are, the most frequent endings first; empty for none."""
+        counts = self.others.most_common(ENDINGS_SHOWN)
+        parts = [f"{number} {ending or 'without an ending'}" for ending, number in counts]
+        return ", ".join(parts) + (", ..." if len(self.others) > ENDINGS_SHOWN else "")
 
     def add(self, archive: str, contents: Contents) -> None:
         """Add the clips of an archive, given its path below the folder."""
@@ -118,8 +128,9 @@ def find_clips(
     """
     compressed = COMPRESSED_TARS if archives.TAR in containers else ()
     wanted = extensions.union(containers, compressed)
-    paths, rejected = sort_out(progress(find_files(root, wanted), "finding", "file"))
-    found = Found(rejected=rejected)
+    found = Found()
+    files = find_files(root, wanted, found.others)
+    paths, found.rejected = sort_out(progress(files, "finding", "file"))
     inside = []
     for path in paths:
         endings = set(endings_of(path))
@@ -142,5 +153,8 @@ def find_clips(
         found.add(path, contents)
     found.names.sort()
     if not found.names and not found.rejected:
-        raise ValueError(f"no {kind} ({', '.join(sorted(extensions))}) found under {root}")
+        instead = f"; there are {found.tell_others()}" if found.others else ""
+        raise ValueError(
+            f"no {kind} ({', '.join(sorted(extensions))}) found under {root}{instead}"
+        )
     return found

@@ -7,7 +7,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import layouts, listing, progress, quality
+from eat_plugin.cli import layouts, listing, progress, quality, say
 from eat_plugin.cli.finding import Found, find_clips
 from eat_plugin.cli.layouts import EXTENSIONS, LAYOUTS, held_out_name
 from eat_plugin.cli.listing import Clip
@@ -174,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
     if label_set is not None:
         listing.write_all_labels(args.out, splits, label_set)
     listing.write_splits(args.out, root, splits, fingerprints)
+    if files.others:
+        say(f"other files, not looked at (--ext): {files.tell_others()}")
     listing.summarise(args.out, args.split, clips, len(rejected), dropped, found)
     return 0
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -32,12 +32,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def find_files(root: Path, extensions: set[str]) -> Iterator[tuple[str, str | None]]:
+def find_files(
+    root: Path, extensions: set[str], others: Counter[str] | None = None
+) -> Iterator[tuple[str, str | None]]:
     """Walk a folder tree, each folder once, links to folders after all that is really there.
 
     Args:
         root: The folder.
         extensions: Endings of file names, lower case, without the dot; as ``tar.gz``, too.
+        others: Counts all other files by their last endings.
 
     Yields:
         The path below ``root`` of each file with such an ending, and None; or of a folder that
@@ -67,6 +70,8 @@ def find_files(root: Path, extensions: set[str]) -> Iterator[tuple[str, str | No
                 (links if entry.is_symlink() else folders).append(f"{name}/")
             elif not extensions.isdisjoint(endings_of(entry.name)):
                 yield name, None
+            elif others is not None:
+                others[(endings_of(entry.name) or [""])[0]] += 1
 
 
 def endings_of(name: str) -> list[str]:

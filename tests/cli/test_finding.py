@@ -1,6 +1,7 @@
 """`eat manifest` on archives and HDF5 files, from the command line on."""
 
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
+from eat_plugin.cli.finding import find_clips
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
@@ -95,6 +97,25 @@ def test_manifest__clips_in_archives_sorted_by_name(
     shown = capsys.readouterr().out
     assert "train.archives: 3 archives or HDF5 files that clips are in" in shown
     assert "total: 7 clips" in shown
+
+
+def test_manifest__other_files_are_counted(
+    sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(sounds, "--out", tmp_path / "data") == 0
+    assert "other files" not in capsys.readouterr().out
+    for name in ("a.m4a", "b/c.M4A", "LICENSE", *(f"x.{ending}" for ending in "abcdef")):
+        (sounds / name).parent.mkdir(exist_ok=True)
+        (sounds / name).touch()
+    assert run(sounds, "--out", tmp_path / "data") == 0
+    told = r"^other files, not looked at \(--ext\): 2 m4a(, 1 [a-z ]+){5}, \.\.\.$"
+    assert re.search(told, capsys.readouterr().out, re.MULTILINE)
+
+
+def test_manifest__nothing_but_other_files(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").touch()
+    with pytest.raises(ValueError, match=r"no audio \(.*wav\) found under .*; there are 1 m4a$"):
+        find_clips(tmp_path, {"wav"}, (), (), False, 1)
 
 
 def test_manifest__archives_by_several_workers(sounds: Path, tmp_path: Path) -> None:

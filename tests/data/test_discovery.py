@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import zipfile
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def touch(folder: Path, *names: str) -> None:
 
 def test_find_files__by_their_endings(tmp_path: Path) -> None:
     touch(tmp_path, "b/c.WAV", "a.wav", "a.flac", "wav", "b/d/e.wav")
-    found = list(find_files(tmp_path, {"wav"}))
+    others: Counter = Counter()
+    found = list(find_files(tmp_path, {"wav"}, others))
     assert sorted(found) == [("a.wav", None), ("b/c.WAV", None), ("b/d/e.wav", None)]
+    assert others == {"flac": 1, "": 1}
 
 
 @pytest.mark.parametrize(
