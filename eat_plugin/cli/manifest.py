@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
         listing.write_all_labels(args.out, splits, label_set)
     listing.write_splits(args.out, root, splits, fingerprints)
     if files.others:
-        say(f"other files, not looked at (--ext): {files.tell_others()}")
+        say(f"other files (see --ext): {files.tell_others()}")
     listing.summarise(args.out, args.split, clips, len(rejected), dropped, found)
     return 0
 

@@ -12,13 +12,14 @@ In this file:
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import torch
 from torch import Tensor
 from torch.distributions import Beta
 
 # Mode -> given the rows 0, ..., B - 1, the row whose random numbers each of them goes by.
-MODES = {
+MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "batch": torch.zeros_like,
     "pair": lambda rows: torch.minimum(rows, rows.flip(0)),
     "elem": torch.clone,

@@ -124,7 +124,9 @@ class ByteCounter(TorchDispatchMode):
 def test_bytes__are_nearly_what_pytorch_moves():
     model = small_model(embed_dim=128, depth=3, clone_batch=8).bfloat16()
     counted = run_update(model, ByteCounter(), ATTENTION.SDPBackend.FLASH_ATTENTION)
-    assert counted == pytest.approx(on_paper(model, "bytes"), rel=0.03)
+    # Backward of older ones copies more (2.8: 6 %).
+    tolerance = 0.03 if torch.__version__ >= "2.13" else 0.1
+    assert counted == pytest.approx(on_paper(model, "bytes"), rel=tolerance)
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

@@ -108,7 +108,7 @@ def test_manifest__other_files_are_counted(
         (sounds / name).parent.mkdir(exist_ok=True)
         (sounds / name).touch()
     assert run(sounds, "--out", tmp_path / "data") == 0
-    told = r"^other files, not looked at \(--ext\): 2 m4a(, 1 [a-z ]+){5}, \.\.\.$"
+    told = r"^other files \(see --ext\): 2 m4a(, 1 [a-z ]+){5}, \.\.\.$"
     assert re.search(told, capsys.readouterr().out, re.MULTILINE)
 
 

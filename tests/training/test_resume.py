@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from tests.versions import half_on_cpu
+from tests.versions import fairseq_main, half_on_cpu
 
 
 def assert_same_end(trainer, assert_same, first, second):
@@ -42,7 +42,7 @@ def test_resume__after_kill_9_and_with_workers_equals_one_go(trainer, assert_sam
 
 
 @half_on_cpu
-@pytest.mark.parametrize("efficient", ["true", "false"])
+@pytest.mark.parametrize("efficient", ["true", pytest.param("false", marks=fairseq_main)])
 def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, efficient):
     options = [
         "optimization.max_update=8", "common.bf16=true",
