@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from eat_plugin.data.dataset import ClipDataset  # noqa: E402
-from eat_plugin.data.features import FrontEnd  # noqa: E402
+from eat_plugin.data.frontend import FrontEnd  # noqa: E402
 from eat_plugin.data.manifest import read_manifest  # noqa: E402
-from eat_plugin.data.readers import AudioReader  # noqa: E402
+from eat_plugin.data.reader import AudioReader  # noqa: E402
 from eat_plugin.masking import MaskSpec  # noqa: E402
 
 RATE, SECONDS, FRAMES, MASKS = 32_000, 10, 1024, 16

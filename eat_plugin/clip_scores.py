@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .ranking import check_scores
+from eat_plugin.ranking import check_scores
 
 
 class ClipScores:

@@ -15,10 +15,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from ..data import features, sources
+from ..data import frontend as features, sources
 from ..data.dataset import ClipDataset
 from ..data.manifest import read_manifest, write_manifest
-from ..data.readers import AudioReader
+from ..data.reader import AudioReader
 from ..data.resampling import resample
 from ..masking import MaskSpec, draw_masks
 from . import plain

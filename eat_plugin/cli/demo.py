@@ -16,7 +16,7 @@ import soundfile
 
 from eat_plugin.cli import progress, say
 from eat_plugin.data.files import replacing
-from eat_plugin.data.synthesis import KINDS, synthesise_clip
+from eat_plugin.prepare.demo_sounds import KINDS, synthesise_clip
 
 NAME = "demo"
 HELP = "write a small labelled set of synthetic sounds"

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eat_plugin.cli import charts, inputs, progress, say
-from eat_plugin.data.archives import check_archives
-from eat_plugin.data.cache import clip_name
+from eat_plugin.data.containers import check_archives
+from eat_plugin.data.feature_cache import clip_name
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.files import replacing
 from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
-from eat_plugin.data.windows import Job, Windowing
+from eat_plugin.inference.windows import Job, Windowing
 from eat_plugin.inference import Loaded
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
 from eat_plugin.ranking import RankedScores

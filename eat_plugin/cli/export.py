@@ -26,7 +26,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin.cli import say
-from eat_plugin.data.features import MEL_BINS, FrontEnd
+from eat_plugin.data.frontend import MEL_BINS, FrontEnd
 from eat_plugin.data.files import replacing
 from eat_plugin.inference import Loaded, load_state
 from eat_plugin.models.classifier import EatClassifier

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eat_plugin.cli import SOME_FAILED, progress
-from eat_plugin.cli.layouts import EXTENSIONS
-from eat_plugin.data.archives import check_archives
-from eat_plugin.data.cache import clip_name
-from eat_plugin.data.discovery import available_cores, find_files, probe_all
-from eat_plugin.data.image_files import ENDINGS as IMAGES
-from eat_plugin.data.image_files import probe_image
+from eat_plugin.cli.layout_options import EXTENSIONS
+from eat_plugin.data.containers import check_archives
+from eat_plugin.data.feature_cache import clip_name
+from eat_plugin.prepare.find import available_cores, find_files, probe_all
+from eat_plugin.images.decode import ENDINGS as IMAGES
+from eat_plugin.images.decode import probe_image
 from eat_plugin.data.manifest import encode_name, read_manifest
-from eat_plugin.data.windows import Job, Window, probe_clip
+from eat_plugin.inference.windows import Job, Window, probe_clip
 from eat_plugin.inference import DEFAULT_BATCH, Loaded, load_checkpoint
 
 Failures = dict[str, str]

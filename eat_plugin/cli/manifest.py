@@ -7,20 +7,21 @@ import os
 from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import layouts, listing, progress, quality, say
-from eat_plugin.cli.finding import Found, find_clips
-from eat_plugin.cli.layouts import EXTENSIONS, LAYOUTS, held_out_name
-from eat_plugin.cli.listing import Clip
+from eat_plugin.cli import layout_options as layouts, progress, quality_report as quality, say
+from eat_plugin.prepare import listing
+from eat_plugin.prepare.clips import Found, find_clips
+from eat_plugin.cli.layout_options import EXTENSIONS, LAYOUTS, held_out_name
+from eat_plugin.prepare.listing import Clip
 from eat_plugin.data import hdf5
-from eat_plugin.data.discovery import available_cores, probe_all
-from eat_plugin.data.image_files import ENDINGS as IMAGES
-from eat_plugin.data.image_files import probe_entry
+from eat_plugin.prepare.find import available_cores, probe_all
+from eat_plugin.images.decode import ENDINGS as IMAGES
+from eat_plugin.images.decode import probe_entry
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labels import ClipLabels
-from eat_plugin.data.layouts import TRAIN, Arrangement
+from eat_plugin.prepare.layouts import TRAIN, Arrangement
 from eat_plugin.data.manifest import encode_name
 from eat_plugin.data.sources import probe_audio
-from eat_plugin.data.splits import hold_out, hold_out_by_class
+from eat_plugin.prepare.splits import hold_out, hold_out_by_class
 
 NAME = "manifest"
 HELP = "list the audio files of a folder, or images: lengths, labels, a hold-out, and what is bad"

@@ -25,9 +25,9 @@ from eat_plugin.cli import say
 from eat_plugin.cli.charts import styled_figure
 from eat_plugin.cli.runlog import VARIANCES, Curves, read_curves
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.features import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
+from eat_plugin.data.frontend import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.windows import read_energies
+from eat_plugin.inference.windows import read_energies
 from eat_plugin.masking import MaskSpec, draw_masks
 from eat_plugin.models.interop import NO_CHECKPOINT
 

@@ -13,9 +13,9 @@ import numpy as np
 from eat_plugin.cli import inputs, progress, say
 from eat_plugin.cli.inputs import Failures, Recording
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.features import FRAMES_A_SECOND
+from eat_plugin.data.frontend import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
-from eat_plugin.data.windows import Job, Window, Windowing
+from eat_plugin.inference.windows import Job, Window, Windowing
 from eat_plugin.inference import Loaded
 
 NAME = "predict"

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, progress, say
-from eat_plugin.data.archives import check_archives
-from eat_plugin.data.discovery import available_cores
-from eat_plugin.data.image_files import is_image
+from eat_plugin.data.containers import check_archives
+from eat_plugin.prepare.find import available_cores
+from eat_plugin.images.decode import is_image
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.statistics import FILE, Moments, Statistics, measure_all, write_statistics
 

@@ -20,8 +20,8 @@ from torch.utils.data import get_worker_info
 from ..masking import MaskSpec, draw_masks, join_masks
 from .clip import ClipError
 from .lengths import ClipLengths, pad_clips, sort_by_length
-from .readers import ClipReader
-from .transport import PackedClip, join_clips
+from .reader import ClipReader
+from .packed import PackedClip, join_clips
 
 MOST_ATTEMPTS = 100
 

@@ -10,7 +10,7 @@ import torch
 from .dataset import ClipDataset
 from .labels import ClipLabels
 from .lengths import ClipLengths
-from .readers import ClipReader
+from .reader import ClipReader
 
 
 class LabelledDataset(ClipDataset):

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import ClipError
-from .features import SAMPLE_RATE, FrontEnd, count_frames
+from .frontend import SAMPLE_RATE, FrontEnd, count_frames
 from .manifest import Manifest
-from .windows import probe_clip
+from ..inference.windows import probe_clip
 
 PROBES = 16  # clips whose headers are read
 SPREAD = 0.1  # of the lengths of neighbours, so that they are not always the same ones

@@ -31,7 +31,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from .archives import Span, check_span, find_span
+from .containers import Span, check_span, find_span
 from .clip import AudioClip, ClipError
 from .files import open_regular
 from .hdf5 import find_dataset, open_dataset

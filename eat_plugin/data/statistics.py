@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import find_cached, read_cached
+from .feature_cache import find_cached, read_cached
 from .clip import ClipError
-from .discovery import in_processes
-from .features import FRAME_LENGTH, FRAMES_A_SECOND, MEL_BINS, SAMPLE_RATE, FrontEnd
+from ..prepare.find import in_processes
+from .frontend import FRAME_LENGTH, FRAMES_A_SECOND, MEL_BINS, SAMPLE_RATE, FrontEnd
 from .files import replacing
 from .manifest import Manifest
 from .sources import open_clip, read_blocks, read_opened

@@ -21,10 +21,10 @@ import numpy as np
 from torch import Tensor
 
 from ..data.clip import ClipError
-from ..data.features import FRAMES_A_SECOND, FrontEnd
-from ..data.image_files import probe_image
-from ..data.images import ImageFrontEnd
-from ..data.windows import (
+from ..data.frontend import FRAMES_A_SECOND, FrontEnd
+from ..images.decode import probe_image
+from ..images.image_reader import ImageFrontEnd
+from .windows import (
     Job,
     Window,
     Windowing,

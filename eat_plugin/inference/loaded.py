@@ -19,10 +19,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ..data.clip import ClipError
-from ..data.features import FrontEnd
-from ..data.images import ImageFrontEnd
+from ..data.frontend import FrontEnd
+from ..images.image_reader import ImageFrontEnd
 from ..data.label_set import LabelSet
-from ..data.windows import ClipLayout, Job, Window, Windowing, spread_windows
+from .windows import ClipLayout, Job, Window, Windowing, spread_windows
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder
 from .inputs import Inputs, errors_naming

@@ -17,12 +17,12 @@ from ..clip_scores import ClipScores
 from ..data.label_set import LabelSet, read_label_set
 from ..data.labelled import LabelledDataset
 from ..data.labels import read_labels, read_weights
-from ..data.readers import AudioReader
+from ..data.reader import AudioReader
 from ..metrics import metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
 from . import lengths, settings
-from .audio import TRAIN, AudioConfig, AudioTask, logger
+from .base import TRAIN, AudioConfig, AudioTask, logger
 
 SCORES = ("_predictions", "_targets")
 

@@ -15,10 +15,10 @@ from typing import Any, Dict
 
 from torch import nn
 
-from ..data.features import FrontEnd
+from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
-from ..data.readers import AudioReader, ClipReader
-from ..data.transport import SampleReader, compute_spectrograms
+from ..data.reader import AudioReader, ClipReader
+from ..data.packed import SampleReader, compute_spectrograms
 from ..options import option
 
 DEVICES = ("cpu", "model")

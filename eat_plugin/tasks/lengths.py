@@ -26,7 +26,7 @@ windows, spread evenly from the start to the end of a clip. Short clips are padd
 
 from typing import Any
 
-from ..data.features import FrontEnd
+from ..data.frontend import FrontEnd
 
 LENGTHS = ("pad", "mask", "crop")
 HELP = (

@@ -7,12 +7,12 @@ from fairseq.tasks import register_task
 from omegaconf import II
 
 from ..data.dataset import ClipDataset
-from ..data.features import MEL_BINS
-from ..data.readers import AudioReader
+from ..data.frontend import MEL_BINS
+from ..data.reader import AudioReader
 from ..masking import MaskSpec
 from ..options import option
 from . import lengths
-from .audio import TRAIN, AudioConfig, AudioTask
+from .base import TRAIN, AudioConfig, AudioTask
 
 
 @dataclass

@@ -17,12 +17,12 @@ import torch
 
 from eat_plugin.cli import main
 from eat_plugin.cli.plot import read_example
-from eat_plugin.data import cache_shards
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.prepare import cache_shards
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.readers import AudioReader
+from eat_plugin.data.reader import AudioReader
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("dog", "rain", "clock")

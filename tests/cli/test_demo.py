@@ -4,7 +4,7 @@ import pytest
 import soundfile
 
 from eat_plugin.cli import demo, main
-from eat_plugin.data.synthesis import KINDS, synthesise_clip
+from eat_plugin.prepare.demo_sounds import KINDS, synthesise_clip
 
 
 def audio_files(folder):

@@ -231,7 +231,7 @@ def test_features__an_interrupted_npz_leaves_the_former_one(run, sounds, tmp_pat
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eat_plugin.data.windows.ClipLayout.put", interrupt)
+    monkeypatch.setattr("eat_plugin.inference.windows.ClipLayout.put", interrupt)
     assert run(sounds, out="x.npz") == 130
     assert run(sounds) == 130
     assert (tmp_path / "x.npz").read_bytes() == before

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eat_plugin.cli import main
-from eat_plugin.data.archives import find_span
+from eat_plugin.data.containers import find_span
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.inference import load_checkpoint
 

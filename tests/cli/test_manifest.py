@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.data import discovery
+from eat_plugin.prepare import find as discovery
 from eat_plugin.data.manifest import read_manifest
 
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.sources import read_audio
 
 

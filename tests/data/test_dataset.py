@@ -7,9 +7,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from eat_plugin.data.dataset import ClipDataset, make_generator
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.readers import AudioReader
+from eat_plugin.data.reader import AudioReader
 from eat_plugin.masking import MaskSpec
 
 RATE = 16000

@@ -6,12 +6,12 @@ import soundfile
 import torch
 
 from eat_plugin.data.dataset import make_generator
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.readers import AudioReader
+from eat_plugin.data.reader import AudioReader
 
 RATE = 16000
 LENGTH = 5000  # samples, less than the window

@@ -8,13 +8,13 @@ from fairseq.data.data_utils import batch_by_size, numpy_seed
 from torch.utils.data import DataLoader
 
 from eat_plugin.data.dataset import ClipDataset
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.lengths import ClipLengths, measure_lengths, pad_clips, sort_by_length
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.readers import AudioReader
+from eat_plugin.data.reader import AudioReader
 from eat_plugin.masking import MaskSpec
 
 RATE = 16000

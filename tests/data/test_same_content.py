@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from eat_plugin import cli
 from eat_plugin.data.dataset import ClipDataset
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.readers import AudioReader
+from eat_plugin.data.reader import AudioReader
 
 h5py = pytest.importorskip("h5py")
 RATE = 16_000

@@ -12,7 +12,7 @@ import torch
 
 from eat_plugin.data import sources, statistics
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.sources import read_audio, read_blocks
 from eat_plugin.data.statistics import (

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.images import ImageFrontEnd
-from eat_plugin.data.windows import Job
+from eat_plugin.images.image_reader import ImageFrontEnd
+from eat_plugin.inference.windows import Job
 from eat_plugin.inference.inputs import ImageInputs
 
 

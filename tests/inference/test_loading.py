@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.inference import choose_device, load_checkpoint
 from eat_plugin.models.interop import read_checkpoint
 

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from eat_plugin.data import windows
-from eat_plugin.data.features import FrontEnd
+from eat_plugin.inference import windows
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.sources import read_audio
 from eat_plugin.inference import load_checkpoint
 

@@ -9,8 +9,8 @@ import torch
 from fairseq.utils import apply_to_sample
 from omegaconf import OmegaConf
 
-from eat_plugin.data.features import FrontEnd
-from eat_plugin.data.transport import PackedClip, compute_spectrograms, join_clips, pack_waveform
+from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.packed import PackedClip, compute_spectrograms, join_clips, pack_waveform
 from eat_plugin.inference import load_checkpoint
 from eat_plugin.tasks import device_front_end
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask

@@ -1,0 +1,225 @@
+"""Images as a model's input: cropped, mirrored, normalised.
+
+In this file:
+    draw_crop        a box of random area, shape and place
+    centre_crop      the box that evaluation takes
+    ImageFrontEnd    from a file to a normalised tensor, as the options of a run say
+    ImageReader      the images of a manifest, for a data set
+
+All randomness comes from the generator that is given: an image's crop follows from (seed, epoch,
+image) and not from the number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .decode import MODES, MOST_PIXELS, PILLOWS_LIMIT, load_pillow, read_image, require_image
+from ..data.manifest import Manifest
+
+ATTEMPTS = 10  # at a crop that fits into the image
+
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge, in pixels."""
+
+
+def draw_crop(
+    size: tuple[int, int],
+    shape: float,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> Box:
+    """Draw a box of random area, shape and place (random resized crop, Szegedy et al. 2015).
+
+    Its share of the image's area is uniform in ``scale``, the logarithm of its shape uniform in
+    that of ``ratio``, its place uniform. Of ten draws the first that fits into the image is taken;
+    where none does, the largest box in the middle whose shape is allowed.
+
+    Args:
+        size: width and height of the image, in pixels.
+        shape: width over height that counts as undistorted, of what the box is resized to.
+        scale: least and largest share of the image's area.
+        ratio: narrowest and widest shape, over ``shape``.
+        generator: source of all randomness; the number of draws does not depend on the image.
+
+    Returns:
+        The box, of whole pixels.
+    """
+    width, height = size
+    uniform = torch.rand(ATTEMPTS, 2, dtype=torch.float64, generator=generator)
+    place = torch.rand(2, dtype=torch.float64, generator=generator).tolist()
+    areas = width * height * (scale[0] + (scale[1] - scale[0]) * uniform[:, 0])
+    narrowest, widest = map(math.log, ratio)
+    shapes = shape * torch.exp(narrowest + (widest - narrowest) * uniform[:, 1])
+    sides = torch.stack([areas * shapes, areas / shapes], dim=1).sqrt().round().long()  # [10, 2]
+    for sized in sides.clamp(min=1).tolist():
+        if sized[0] <= width and sized[1] <= height:
+            break
+    else:
+        allowed = min(max(width / height, shape * ratio[0]), shape * ratio[1])
+        sized = [max(1, round(min(width, height * allowed)))]
+        sized.append(max(1, round(min(height, width / allowed))))
+        place = [0.5, 0.5]
+    left, upper = (int(p * (room + 1 - own)) for p, room, own in zip(place, size, sized))
+    return left, upper, left + sized[0], upper + sized[1]
+
+
+def centre_crop(size: tuple[int, int], shape: float, share: float) -> Box:
+    """Return the largest box of a shape in the middle, its sides shrunk to a share.
+
+    To resize this box is to resize the image and then to cut out the middle.
+
+    Args:
+        size: width and height of the image, in pixels.
+        shape: width over height of the box.
+        share: of the side of the largest box, above 0 and at most 1.
+
+    Returns:
+        The box, its edges anywhere within pixels.
+    """
+    width, height = size
+    own = share * min(width, height * shape), share * min(height, width / shape)
+    left, upper = (width - own[0]) / 2, (height - own[1]) / 2
+    return left, upper, left + own[0], upper + own[1]
+
+
+@dataclass(frozen=True)
+class ImageFrontEnd:
+    """From a file to a model's input; the options of a run under ``task.images``.
+
+    Attributes:
+        size: height and width of the input, in pixels.
+        channels: 3 for colour, 1 for grey.
+        crop_scale: least and largest share of an image's area that a training crop has.
+        crop_ratio: narrowest and widest shape of a training crop, width over height, over that of
+            ``size``: 1 is undistorted.
+        flip: probability that a training image is mirrored, left to right.
+        mean: of the channels, where white is 1; it is subtracted.
+        std: of the channels; what is left is divided by it.
+        eval_crop: share of the side of the largest box of the shape of ``size`` that evaluation
+            keeps, in the middle.
+        max_pixels: an image with more is refused.
+
+    Raises:
+        ValueError: an option is out of range, naming it.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    channels: int = 3
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    eval_crop: float = 0.875
+    max_pixels: int = MOST_PIXELS
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options at start rather than in a data worker."""
+        if self.channels not in MODES:
+            raise ValueError(f"task.images.channels is {self.channels}; choose 1 (grey) or 3")
+        for name, length, needed in (
+            ("size", 2, "height and width"),
+            ("crop_scale", 2, "a least and a largest share"),
+            ("crop_ratio", 2, "a narrowest and a widest shape"),
+            ("mean", self.channels, f"one for each of channels={self.channels}"),
+            ("std", self.channels, f"one for each of channels={self.channels}"),
+        ):
+            values = getattr(self, name)
+            if len(values) != length:
+                raise ValueError(f"task.images.{name} is {list(values)}; it needs {needed}")
+        scale, ratio = self.crop_scale, self.crop_ratio
+        for name, fits, expected in (
+            ("size", min(self.size) >= 1, "1 pixel or more"),
+            ("crop_scale", 0 < scale[0] <= scale[1] <= 1, "0 < least <= largest <= 1"),
+            ("crop_ratio", 0 < ratio[0] <= ratio[1] < math.inf, "0 < narrowest <= widest"),
+            ("flip", 0 <= self.flip <= 1, "a probability, from 0 to 1"),
+            ("mean", all(map(math.isfinite, self.mean)), "finite numbers"),
+            ("std", all(0 < value < math.inf for value in self.std), "above 0"),
+            ("eval_crop", 0 < self.eval_crop <= 1, "above 0 and at most 1"),
+            ("max_pixels", 1 <= self.max_pixels <= PILLOWS_LIMIT, f"from 1 to {PILLOWS_LIMIT}"),
+        ):
+            if not fits:
+                value = getattr(self, name)
+                shown = list(value) if isinstance(value, tuple) else value
+                raise ValueError(f"task.images.{name} is {shown}; it must be {expected}")
+
+    def __call__(
+        self,
+        path: str | os.PathLike[str],
+        expected_pixels: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Read an image.
+
+        Args:
+            path: A PNG, JPEG or WebP file.
+            expected_pixels: The number of pixels that it has to have.
+            generator: source of the crop and of the flip; None takes the middle, as it is.
+
+        Returns:
+            `[C, H, W]` float32, normalised.
+
+        Raises:
+            ClipError: The image cannot be used.
+            ValueError: Pillow is not installed.
+        """
+        image = read_image(path, self.channels, expected_pixels, self.max_pixels)
+        height, width = self.size
+        pillow = load_pillow().Image
+        if generator is None:
+            box = centre_crop(image.size, width / height, self.eval_crop)
+        else:
+            box = draw_crop(image.size, width / height, self.crop_scale, self.crop_ratio, generator)
+        image = image.resize((width, height), pillow.Resampling.BICUBIC, box)
+        if generator is not None and float(torch.rand((), generator=generator)) < self.flip:
+            image = image.transpose(pillow.Transpose.FLIP_LEFT_RIGHT)
+        values = torch.from_numpy(np.array(image)).view(height, width, self.channels)
+        values = values.permute(2, 0, 1).float().div_(255)
+        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        return values.sub_(mean).div_(std)
+
+
+class ImageReader:
+    """Reads images; see ``readers.ClipReader``.
+
+    A manifest's second column is an image's number of pixels, which its header has to give: an
+    image that was replaced by another one since is refused by name.
+
+    Args:
+        manifest: the images.
+        front_end: from files to normalised tensors.
+        augment: random crop and flip; otherwise the middle of each image.
+
+    Raises:
+        ValueError: if Pillow is not installed.
+    """
+
+    def __init__(
+        self, manifest: Manifest, front_end: ImageFrontEnd, *, augment: bool = False
+    ) -> None:
+        load_pillow()
+        self.manifest = manifest
+        self.front_end = front_end
+        self.augment = augment
+
+    @property
+    def num_frames(self) -> int:
+        """Rows of pixels of what is read, H."""
+        return self.front_end.size[0]
+
+    def __call__(self, index: int, generator: torch.Generator) -> Tensor:
+        """Read an image: `[C, H, W]` float32; see ``ClipReader``."""
+        require_image(self.manifest.name(index))
+        return self.front_end(
+            self.manifest.path(index),
+            int(self.manifest.sizes[index]),
+            generator if self.augment else None,
+        )

@@ -1,0 +1,1 @@
+"""Preparation of data, done once before training: finding, listing, measuring, caching."""

@@ -1,0 +1,98 @@
+"""WebDataset shards: archives in which the members of a sample share a key.
+
+``KEY.wav`` is the clip; its label is in ``KEY.cls``, a text, or in ``KEY.json``. A key is the path
+in the archive up to the first dot of the file's name.
+
+In this file:
+    arrange_webdataset    the clips of shards, with their labels
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping
+
+from ..data.label_set import check_label
+from .layouts import Arrangement, Entry, sort_classes
+
+CLASS, JSON = TEXTS = ("cls", "json")
+DEFAULT_KEY = "label"
+
+
+def arrange_webdataset(
+    names: list[str], texts: Mapping[str, bytes], json_key: str | None, split: str
+) -> Arrangement:
+    """Read the label of each clip from the text beside it.
+
+    Args:
+        names: Clips, sorted: ``shard.tar/KEY.wav``.
+        texts: What ``shard.tar/KEY.cls`` and ``shard.tar/KEY.json`` hold.
+        json_key: What the label is called in ``KEY.json``: a string, a whole number or a list of
+            them. None asks ``KEY.cls`` first, and then for ``label``.
+        split: The split of all clips.
+
+    Returns:
+        The clips that have a label.
+    """
+    entries, rejected = [], []
+    combinations: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple for all of the same
+    for name in names:
+        try:
+            labels = _read_labels(_key_of(name), texts, json_key)
+        except ValueError as error:
+            rejected.append((name, str(error)))
+        else:
+            entries.append(Entry(name, split, combinations.setdefault(labels, labels)))
+    return Arrangement(entries, rejected, sort_classes(entries))
+
+
+def _key_of(name: str) -> str:
+    folder, file = posixpath.split(name)
+    return posixpath.join(folder, file.partition(".")[0])
+
+
+def _read_labels(key: str, texts: Mapping[str, bytes], json_key: str | None) -> tuple[str, ...]:
+    text = texts.get(f"{key}.{CLASS}") if json_key is None else None
+    if text is not None:
+        return (_check_label(_decode(text, CLASS).strip(), CLASS),)
+    text = texts.get(f"{key}.{JSON}")
+    if text is None:
+        wanted = f".{JSON}" if json_key is not None else f".{CLASS} or .{JSON}"
+        raise ValueError(f"has no label: there is no {wanted} of its key in the shard")
+    return _find_labels(_decode(text, JSON), DEFAULT_KEY if json_key is None else json_key)
+
+
+def _decode(text: bytes, ending: str) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"has a .{ending} that is not UTF-8") from error
+
+
+def _find_labels(text: str, key: str) -> tuple[str, ...]:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"has a .{JSON} that is none: {error}") from error
+    if not isinstance(fields, dict) or key not in fields:
+        raise ValueError(f"has a .{JSON} without {key!r}")
+    values = fields[key] if isinstance(fields[key], list) else [fields[key]]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValueError(
+                f"has a .{JSON} whose {key!r} is {value!r}, expected a string, a whole number or a "
+                "list of them"
+            )
+    if not values:
+        raise ValueError(f"has no label: {key!r} in its .{JSON} is an empty list")
+    return tuple(dict.fromkeys(_check_label(str(value), JSON) for value in values))
+
+
+def _check_label(label: str, ending: str) -> str:
+    try:
+        return check_label(label).encode().decode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"has a .{ending} with a label that is not UTF-8: {label!r}") from error
+    except ValueError as error:
+        raise ValueError(f"has a .{ending} with a label that cannot be one: {error}") from error

@@ -1,0 +1,107 @@
+"""What the tasks share where their data are images: options, and checks at start."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from omegaconf import ListConfig
+
+from ..data.clip import ClipError
+from ..images.decode import MOST_PIXELS, refuse_image, require_image
+from ..images.image_reader import ImageFrontEnd
+from ..data.manifest import Manifest
+from ..options import option
+
+# Options of sound that nothing can be made of where data are images -> what they are unless set.
+FOR_SOUND = {"crop": "start", "roll_gain": False, "noise": False, "pad_value": "zero"}
+
+
+@dataclass
+class ImagesConfig:
+    """How images become the model's input; ``{}`` takes data2vec 2.0's values for ImageNet."""
+
+    size: List[int] = option([224, 224], "height and width of the model's input, in pixels")
+    channels: int = option(3, "3 for colour, 1 for grey")
+    crop_scale: List[float] = option(
+        [0.2, 1.0], "least and largest share of an image's area that a training crop has"
+    )
+    crop_ratio: List[float] = option(
+        [3 / 4, 4 / 3], "narrowest and widest shape of a training crop, over that of size"
+    )
+    flip: float = option(0.5, "probability that a training image is mirrored, left to right")
+    mean: List[float] = option([0.485, 0.456, 0.406], "mean of each channel; white is 1")
+    std: List[float] = option([0.229, 0.224, 0.225], "standard deviation of each channel")
+    eval_crop: float = option(0.875, "share of an image's side that evaluation keeps")
+    max_pixels: int = option(MOST_PIXELS, "an image with more pixels is refused")
+
+
+def make_image_front_end(cfg: Any) -> Optional[ImageFrontEnd]:
+    """Make the front end of a task whose data are images.
+
+    Args:
+        cfg: the task's options; ``images`` is None where the data are sound.
+
+    Returns:
+        The front end, or None for sound.
+
+    Raises:
+        ValueError: if an option is out of range, or is one for sound.
+    """
+    if cfg.images is None:
+        return None
+    for name, default in FOR_SOUND.items():
+        if getattr(cfg, name, default) != default:
+            raise ValueError(
+                f"task.{name} is {getattr(cfg, name)}, which is for sound, but task.images is set; "
+                f"leave it at {default}"
+            )
+    values: Dict[str, Any] = {}
+    for item in fields(ImagesConfig):
+        value = getattr(cfg.images, item.name)
+        values[item.name] = tuple(value) if isinstance(value, (list, ListConfig)) else value
+    return ImageFrontEnd(**values)
+
+
+def check_kind(manifest: Manifest, path: Path, images: Optional[ImageFrontEnd]) -> None:
+    """Compare what a manifest lists with what the task takes, by the first name.
+
+    Raises:
+        ValueError: if it lists images and the task takes sound, or the reverse.
+    """
+    name = manifest.name(0)
+    try:
+        (refuse_image if images is None else require_image)(name)
+    except ClipError as error:
+        hint = "eat manifest --images lists images"
+        if images is None:
+            hint = "config/image_pretrain.yaml and image_finetune.yaml do so"
+        raise ValueError(f"{path}:2: {name!r} {error} ({hint})") from error
+
+
+def check_model(model: Any, images: Optional[ImageFrontEnd]) -> None:
+    """Compare what a model takes with what the task makes.
+
+    Args:
+        model: a pre-training model, or a classifier.
+        images: makes the task's images; None for sound.
+
+    Raises:
+        ValueError: if they differ, saying in what.
+    """
+    encoder = getattr(model, "model", model)
+    takes: Optional[Tuple[int, int, int]] = getattr(encoder, "image_shape", None)
+    makes = None if images is None else (images.channels, *images.size)
+    if takes == makes:
+        return
+    raise ValueError(
+        f"the data are {_show(makes)} (task.images), but the model takes {_show(takes)} (in_chans "
+        "and image_size of model.modalities.image; of a classifier, of the checkpoint that it "
+        "starts from, and model.image_size)"
+    )
+
+
+def _show(shape: Optional[Tuple[int, int, int]]) -> str:
+    if shape is None:
+        return "sound"
+    channels, height, width = shape
+    return f"images of {channels} channel{'s' * (channels > 1)}, {height}x{width} pixels"

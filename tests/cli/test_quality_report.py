@@ -1,0 +1,125 @@
+"""`eat manifest --check`: every clip is decoded."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from eat_plugin.cli import main, quality_report as quality
+from eat_plugin.prepare.listing import Clip
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.prepare.quality import examine
+
+RATE = 8000
+SINE = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """Two kinds of sound: of each a good clip, and of the first one of every problem."""
+    folder = tmp_path / "audio"
+    clips = {
+        "a/copy.flac": SINE, "a/good.wav": SINE, "a/loud.wav": np.clip(4 * SINE, -1, 1),
+        "a/silent.wav": 0 * SINE, "a/tiny.wav": SINE[:80], "b/good.wav": -SINE,
+        "b/stereo.wav": np.stack([SINE, SINE / 2], axis=1),
+    }  # fmt: skip
+    for name, samples in clips.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, (samples * 32767).astype(np.int16), RATE)
+    broken = np.where(np.arange(RATE) == 7000, np.nan, SINE)
+    soundfile.write(folder / "b" / "broken.wav", broken, RATE, subtype="FLOAT")
+    return folder
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def names_in(path):
+    manifest = read_manifest(path)
+    return [manifest.name(index) for index in range(len(manifest))]
+
+
+def test_check__reports_and_keeps_all_but_the_damaged(audio, tmp_path, capsys):
+    out = tmp_path / "data"
+    assert main(["manifest", str(audio), "--out", str(out), "--check", "--workers", "1"]) == 0
+    rows = rows_of(out / "quality.csv")
+    assert {name: row["problems"] for name, row in rows.items()} == {
+        "a/copy.flac": "", "a/good.wav": "duplicate", "a/loud.wav": "clipped",
+        "a/silent.wav": "silent", "a/tiny.wav": "short", "b/good.wav": "", "b/stereo.wav": "",
+    }  # fmt: skip
+    good = rows["a/good.wav"]
+    assert (good["seconds"], good["rate"], good["channels"]) == ("1.0000", "8000", "1")
+    assert (good["peak_dbfs"], good["rms_dbfs"]) == ("-6.02", "-9.03")
+    assert good["hash"] == rows["a/copy.flac"]["hash"] != rows["b/good.wav"]["hash"]
+    assert rows["a/silent.wav"]["peak_dbfs"] == "-inf"
+    assert names_in(out / "train.tsv") == list(rows)
+    rejected = (out / "rejected.tsv").read_text().splitlines()
+    assert rejected == ["b/broken.wav\thas samples that are not finite numbers"]
+    assert (out / "quality.png").read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "1 damaged inside, 1 silent, 1 clipped, 1 short, 1 duplicate" in said
+
+
+@pytest.mark.parametrize("problems", [["silent", "duplicate"], ["silent,duplicate"]])
+def test_check__leaves_out_what_is_asked_for(audio, tmp_path, problems):
+    out = tmp_path / "data"
+    assert main([
+        "manifest", str(audio), "--out", str(out), "--layout", "folders", "--valid", "0.5",
+        "--check", "--drop", *problems,
+    ]) == 0  # fmt: skip
+    kept = names_in(out / "train.tsv") + names_in(out / "eval.tsv")
+    assert sorted(kept) == [
+        "a/copy.flac", "a/loud.wav", "a/tiny.wav", "b/good.wav", "b/stereo.wav"
+    ]  # fmt: skip
+    rejected = dict(line.split("\t") for line in (out / "rejected.tsv").read_text().splitlines())
+    assert rejected == {
+        "a/good.wav": "left out by --drop: duplicate, a copy of a/copy.flac",
+        "a/silent.wav": "left out by --drop: silent",
+        "b/broken.wav": "has samples that are not finite numbers",
+    }
+    assert len(rows_of(out / "quality.csv")) == 7  # what was left out is described, too
+    assert (out / "class_counts.csv").read_text().count("\n") == 3
+
+
+def test_draw__names_of_classes_are_no_formulas(audio):
+    clip = Clip("a/good.wav", "train", ("$a$",), RATE, RATE)
+    axes = quality.draw([(clip, examine(audio / clip.name))]).get_axes()[3]
+    assert [text.get_text() for text in axes.get_xticklabels()] == [r"\$a\$"]
+
+
+def test_check__without_matplotlib_the_rest_is_written(audio, tmp_path, monkeypatch, capsys):
+    def draw(*_):
+        raise ValueError("drawing needs matplotlib")
+
+    monkeypatch.setattr(quality, "draw", draw)
+    out = tmp_path / "data"
+    assert main(["manifest", str(audio), "--out", str(out), "--check"]) == 0
+    assert "eat manifest: no picture: drawing needs matplotlib" in capsys.readouterr().err
+    assert len(rows_of(out / "quality.csv")) == len(names_in(out / "train.tsv")) == 7
+    assert (out / "rejected.tsv").read_text().startswith("b/broken.wav\t")
+    assert not (out / "quality.png").exists()
+
+
+def test_check__nothing_left(audio, tmp_path, capsys):
+    for name in ("copy.flac", "good.wav", "loud.wav", "tiny.wav"):
+        (audio / "a" / name).unlink()
+    out = tmp_path / "data"
+    arguments = ["--out", str(out), "--check", "--drop", "silent"]
+    assert main(["manifest", str(audio / "a"), *arguments]) == 2
+    assert "none of the 1 audio files" in capsys.readouterr().err
+    assert "silent.wav\tleft out by --drop" in (out / "rejected.tsv").read_text()
+
+
+def test_check__mistakes(audio, tmp_path, capsys):
+    arguments = ["manifest", str(audio), "--out", str(tmp_path / "data")]
+    assert main([*arguments, "--drop", "silent"]) == 2
+    message = "--drop leaves out what --check finds; give --check, too"
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--check", "--drop", "quiet"])
+    expected = "--drop 'quiet': choose from silent, clipped, short, duplicate"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

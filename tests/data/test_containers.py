@@ -1,0 +1,178 @@
+"""Entries of archives, and whether the archives are still those that were indexed."""
+
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from eat_plugin.data.containers import (
+    Fingerprint,
+    Span,
+    check_archives,
+    check_span,
+    find_containers,
+    find_span,
+    take_fingerprint,
+    write_archives,
+)
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.manifest import ManifestError
+
+CONTENT = b"0123456789" * 100
+
+
+@pytest.mark.parametrize(
+    ("name", "span"),
+    [
+        ("a.zip:0:1", Span("a.zip", 0, 1)),
+        ("/b c/a:1.TAR:23:456", Span("/b c/a:1.TAR", 23, 456)),
+        ("a.zip:1:2:3", None),
+        ("a.zip:1", None),
+        ("a.zip:-1:2", None),
+        ("a.zip:1:2 ", None),
+        ("a.zip:\u0661:2", None),  # a digit, but not of ours
+        ("a.zip:1:" + "9" * 19, None),
+        ("a.gz:1:2", None),
+        (".zip:1:2", None),
+        ("a.wav", None),
+    ],
+)
+def test_find_span__entries_of_archives(name: str, span: "Span | None") -> None:
+    assert find_span(name) == span
+
+
+def test_check_span__what_an_archive_does_not_hold() -> None:
+    check_span(Span("a.zip", 6, 4), 10)
+    with pytest.raises(ClipError, match="is outside of its archive, bytes 6 to 11 of 10: the arch"):
+        check_span(Span("a.zip", 6, 5), 10)
+    with pytest.raises(ClipError, match="is empty: 0 bytes"):
+        check_span(Span("a.zip", 10, 0), 10)
+
+
+def test_find_containers__archives_and_hdf5_files_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "deep.h5").mkdir()
+    for name in ("a.zip", "b.tar", "c.h5", "deep.h5/d.hdf5"):
+        (tmp_path / name).touch()
+    names = [
+        *("x.wav", "b.tar:0:1", "a.zip:0:1", "a.zip:1:1", "none.zip:0:1", "c.h5/x", "c.h5/y/z"),
+        *("deep.h5/d.hdf5/e", "none.h5/x", "c.h5", "deep.h5/x.wav"),
+    ]
+    assert find_containers(tmp_path, names) == ["a.zip", "b.tar", "c.h5", "deep.h5/d.hdf5"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with an archive and, as train.archives, what is known of it."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a b.zip").write_bytes(CONTENT)
+    write(tmp_path, checksum=False)
+    return tmp_path
+
+
+def write(folder: Path, checksum: bool) -> None:
+    fingerprint = take_fingerprint(folder / "deep" / "a b.zip", checksum)
+    write_archives(folder / "train.archives", {"deep/a b.zip": fingerprint})
+
+
+def change_time(path: Path) -> None:
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def check(folder: Path) -> None:
+    check_archives(folder / "train.archives", folder)
+
+
+def test_take_fingerprint__size_time_and_checksum(data: Path) -> None:
+    path = data / "deep" / "a b.zip"
+    time = path.stat().st_mtime_ns
+    assert take_fingerprint(path, checksum=False) == Fingerprint(1_000, time)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert take_fingerprint(path, checksum=True) == Fingerprint(1_000, time, digest)
+
+
+def test_write_archives__a_line_each(data: Path) -> None:
+    path = data / "train.archives"
+    write_archives(path, {"b.tar": Fingerprint(1, 2, "ab"), "a.zip": Fingerprint(3, 4)})
+    assert path.read_text() == "a.zip\t3\t4\nb.tar\t1\t2\tab\n"
+    write_archives(path, {})
+    assert not path.exists()
+    write_archives(path, {})
+
+
+def test_check_archives__unchanged(data: Path) -> None:
+    check(data)
+    check_archives(data / "none.archives", data)
+
+
+def test_check_archives__moved_with_its_root(data: Path, tmp_path: Path) -> None:
+    (data / "deep").rename(data / "elsewhere")
+    (data / "root").mkdir()
+    (data / "elsewhere").rename(data / "root" / "deep")
+    check_archives(data / "train.archives", data / "root")
+
+
+def test_check_archives__another_size(data: Path) -> None:
+    path = data / "deep" / "a b.zip"
+    path.write_bytes(CONTENT[:-1])
+    problem = (
+        f"{data}/train.archives:1: the archive '{path}' has 999 bytes; it had 1000 when it was "
+        "indexed; run eat manifest again"
+    )
+    with pytest.raises(ManifestError, match=f"^{re.escape(problem)}$"):
+        check(data)
+
+
+def test_check_archives__another_time(data: Path) -> None:
+    change_time(data / "deep" / "a b.zip")
+    with pytest.raises(ManifestError, match=r":1: .*a b.zip' was changed after .* eat manifest"):
+        check(data)
+
+
+def test_check_archives__another_time_and_the_same_checksum(data: Path) -> None:
+    write(data, checksum=True)
+    change_time(data / "deep" / "a b.zip")
+    check(data)
+
+
+def test_check_archives__another_checksum(data: Path) -> None:
+    write(data, checksum=True)
+    (data / "deep" / "a b.zip").write_bytes(CONTENT[::-1])
+    change_time(data / "deep" / "a b.zip")
+    with pytest.raises(ManifestError, match=":1: .*a b.zip' has another SHA-256 than"):
+        check(data)
+
+
+def test_check_archives__gone(data: Path) -> None:
+    (data / "deep" / "a b.zip").unlink()
+    with pytest.raises(ManifestError, match=r":1: .*a b.zip: No such file or directory"):
+        check(data)
+
+
+def test_check_archives__hdf5_without_the_library(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "x.h5").touch()
+    write_archives(data / "train.archives", {"x.h5": take_fingerprint(data / "x.h5", False)})
+    check(data)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ManifestError, match=":1: needs h5py, which is not installed"):
+        check(data)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "a.zip", "a.zip\t1", "a.zip\t1\tx", "a.zip\t-1\t1", "\t1\t1", "a.zip\t1\t2\t3\t4"]
+)
+def test_check_archives__names_the_line_that_is_wrong(data: Path, line: str) -> None:
+    path = data / "train.archives"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(ManifestError, match="train.archives:2: expected 'archive<TAB>bytes<TAB>"):
+        check(data)
+
+
+def test_check_archives__not_utf8(data: Path) -> None:
+    (data / "train.archives").write_bytes(b"caf\xe9.zip\t1\t2\n")
+    with pytest.raises(ManifestError, match="train.archives:1: "):
+        check(data)

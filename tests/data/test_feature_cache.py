@@ -1,0 +1,371 @@
+"""The feature cache: entries, energies, what is refused at use."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from eat_plugin.data import feature_cache as cache, frontend as features, resampling
+from eat_plugin.prepare import cache_folder
+from eat_plugin.data.feature_cache import (
+    CachedClip,
+    SettingsError,
+    clip_name,
+    find_cached,
+    front_end_settings,
+    read_cached,
+)
+from eat_plugin.prepare.cache_shards import compute_energies, finish_all
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.dataset import ClipDataset
+from eat_plugin.data.frontend import FrontEnd, count_frames
+from eat_plugin.data.manifest import read_manifest, write_manifest
+from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.statistics import measure_all, measure_some
+from eat_plugin.inference.windows import probe_clip, read_window
+from eat_plugin.masking import MaskSpec
+
+RATE = 16_000
+FRONT_END = FrontEnd(32, -4.268, 4.569)
+ROUNDING = 2**-8 + 2**-11  # of float16 from 8 to 16, and a little of float32; less below 8
+# Seconds, rate and channels; the fourth is shorter than a frame.
+CLIPS = ((0.2, RATE, 1), (3.0, RATE, 2), (1.0, 44_100, 1), (0.02, RATE, 1), (2.0, 8_000, 1))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A data folder and its cache."""
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("parent") / "cache"
+    rng = np.random.default_rng(0)
+    entries = []
+    (data / "a b").mkdir()
+    for number, (seconds, rate, channels) in enumerate(CLIPS):
+        wave = rng.uniform(-0.5, 0.5, (round(seconds * rate), channels))
+        soundfile.write(data / "a b" / f"{number}.wav", wave, rate, subtype="FLOAT")
+        entries.append((f"a b/{number}.wav", len(wave)))
+    write_manifest(data / "train.tsv", data, entries)
+    make(data, out)
+    return data, out
+
+
+def make(data, out):
+    for shards in cache_folder.begin(out, data, ["train"]):
+        list(finish_all(shards, 1))
+        cache_folder.write_split(data, shards)
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """A copy of the cache, to be damaged."""
+    for file in made[1].iterdir():
+        content = file.read_bytes()
+        if file.suffix == ".tsv":
+            content = content.replace(str(made[1]).encode(), str(tmp_path).encode())
+        (tmp_path / file.name).write_bytes(content)
+    return tmp_path
+
+
+def reader_of(folder, **options):
+    return AudioReader(read_manifest(folder / "train.tsv"), FRONT_END, **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "clip"),
+    [
+        ("train-00000.mel:0:98/a.wav", CachedClip("train-00000.mel", 0, 98, "a.wav")),
+        ("/c d/e-123456.mel:7:0/x.zip:1:2", CachedClip("/c d/e-123456.mel", 7, 0, "x.zip:1:2")),
+        ("a-00000.mel:1:2/h.h5/key", CachedClip("a-00000.mel", 1, 2, "h.h5/key")),
+        ("a-00000.mel:1:2/a-00001.mel:3:4/b", CachedClip(
+            "a-00000.mel", 1, 2, "a-00001.mel:3:4/b"
+        )),
+        ("a-00000.mel:1:2", None),
+        ("a-00000.mel:1:2/", None),
+        ("a-00000.mel:1/b", None),
+        ("a-00000.mel:-1:2/b", None),
+        ("a-0000.mel:1:2/b", None),
+        ("a-00000.mel:\u0661:2/b", None),  # a digit, but not of ours
+        ("a-00000.mel:1:" + "9" * 16 + "/b", None),
+        ("a.mel:1:2/b", None),
+        ("a-00000.mel", None),
+        ("x.zip:1:2", None),
+    ],
+)  # fmt: skip
+def test_find_cached__reads_entries(path, clip):
+    assert find_cached(path) == clip
+    assert clip_name(path) == (path if clip is None else clip.name)
+
+
+@pytest.mark.parametrize("samples", [0, 399, 400, 559, 560, 16_000])
+def test_cached_clip__has_the_fewest_samples_of_its_frames(samples):
+    frames = count_frames(samples)
+    least = CachedClip("", 0, frames, "").samples
+    assert count_frames(least) == frames
+    assert least <= samples
+    assert frames == 0 or count_frames(least - 1) == frames - 1
+
+
+def test_manifest__names_lengths_and_parts(made):
+    _, out = made
+    manifest = read_manifest(out / "train.tsv")
+    assert manifest.root == out
+    assert manifest.sizes.tolist() == [3200, 48_000, 16_000, 320, 32_000]
+    clips = [find_cached(manifest.name(index)) for index in range(len(manifest))]
+    assert [clip.frames for clip in clips] == [18, 298, 98, 0, 198]
+    assert [clip.first for clip in clips] == [0, 18, 316, 414, 414]
+    assert [clip.name for clip in clips] == [f"a b/{number}.wav" for number in range(5)]
+    assert (out / "train-00000.mel").stat().st_size == 612 * 256
+
+
+def test_energies__those_of_whole_clips_within_rounding(made):
+    data, out = made
+    manifest = read_manifest(out / "train.tsv")
+    for index, (_, rate, _) in enumerate(CLIPS):
+        wave, _ = soundfile.read(data / "a b" / f"{index}.wav", dtype="float32", always_2d=True)
+        wave = features.resample(torch.from_numpy(wave.mean(axis=1)), rate)
+        expected = features.log_mel(wave)
+        found = read_cached(find_cached(str(manifest.path(index))), 0, 1000)
+        assert found.dtype == torch.float32
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_254, 44_100])
+def test_compute_energies__of_a_clip_of_several_blocks(tmp_path, rate):
+    samples = 31 * rate + 1234
+    wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+    length, rows = compute_energies(tmp_path / "a.wav", samples)
+    wave = features.resample(torch.from_numpy(wave), rate)
+    assert length == len(wave)
+    found = torch.frombuffer(bytearray(rows), dtype=torch.float16).view(-1, 128).float()
+    expected = features.log_mel(wave)
+    assert found.shape == expected.shape
+    # At 8 kHz the upper bins hold next to nothing, so that a rounding error shows.
+    bins = slice(0, 100 if rate == 8_000 else 128)
+    torch.testing.assert_close(found[:, bins], expected[:, bins], rtol=0, atol=ROUNDING)
+
+
+def test_statistics__those_of_audio(made):
+    manifests = [read_manifest(folder / "train.tsv") for folder in made]
+    one, other = (list(measure_all(manifest, 1)) for manifest in manifests)
+    assert one[3] == other[3] == "is shorter than one frame (25 ms)"
+    for first, second in zip(one[:3] + one[4:], other[:3] + other[4:]):
+        assert first.count == second.count
+        assert first.mean == pytest.approx(second.mean, abs=1e-3)
+        assert first.std == pytest.approx(second.std, abs=1e-3)
+    first, second = (measure_some(manifest, 5) for manifest in manifests)
+    assert (first.moments.count, first.clips) == (second.moments.count, second.clips)
+    assert first.moments.mean == pytest.approx(second.moments.mean, abs=1e-3)
+
+
+def test_reader__start_equals_that_of_audio(made):
+    generator = torch.Generator()
+    for index in range(len(CLIPS)):
+        expected, found = (reader_of(folder)(index, generator) for folder in made)
+        assert found.shape == (1, 32, 128)
+        torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING / (2 * 4.569))
+    silent = reader_of(made[1])(3, generator)  # shorter than a frame: all padding
+    assert torch.allclose(silent, torch.full((1, 32, 128), 4.268 / (2 * 4.569)))
+
+
+def test_reader__random_draws_a_frame_from_the_generator(made):
+    data, out = made
+    reader = reader_of(out, crop="random")
+    wave, _ = soundfile.read(data / "a b" / "1.wav", dtype="float32")
+    wave = torch.from_numpy(wave.mean(axis=1))
+    starts = set()
+    for seed in range(6):
+        found = reader(1, torch.Generator().manual_seed(seed))
+        start = int(
+            torch.randint(298 - 32 + 1, (), generator=torch.Generator().manual_seed(seed))
+        )
+        expected = FRONT_END(wave[start * 160 :], RATE)
+        torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING / (2 * 4.569))
+        starts.add(start)
+    assert len(starts) > 3
+    generator = torch.Generator()
+    before = generator.get_state()
+    assert torch.equal(reader(0, generator), reader_of(out)(0, generator))  # short: nothing drawn
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_reader__random_reaches_the_first_and_the_last_frame(copied):
+    reader = reader_of(copied, crop="random")
+    reader.front_end = FrontEnd(297, 0.0, 0.5)
+    whole = read_cached(find_cached(str(reader.manifest.path(1))), 0, 298)
+    seen = set()
+    for seed in range(12):
+        found = reader(1, torch.Generator().manual_seed(seed))[0]
+        seen.update(start for start in (0, 1) if torch.equal(found, whole[start : start + 297]))
+    assert seen == {0, 1}
+
+
+def test_reader__noise_works_roll_gain_is_refused(made):
+    plain, noisy = (reader_of(made[1], noise=noise) for noise in (False, True))
+    first, second = (reader(1, torch.Generator().manual_seed(3)) for reader in (plain, noisy))
+    assert not torch.equal(first, second)
+    with pytest.raises(ValueError, match="task.roll_gain needs waveforms; a cache holds spectro"):
+        reader_of(made[1], roll_gain=True)
+    reader_of(made[0], roll_gain=True)
+
+
+def test_reader__own_lengths_and_spread_windows(made):
+    patched = FrontEnd(320, -4.268, 4.569, patch=16)
+    lengths, windows = [], []
+    for folder in made:
+        reader = reader_of(folder)
+        reader.front_end = patched
+        assert reader(4, torch.Generator()).shape == (1, 208, 128)
+        with pytest.raises(ClipError, match="is shorter than one frame"):
+            reader(3, torch.Generator())
+        windows.append(reader_of(folder, spread=3)(1, torch.Generator()))
+        lengths.append(reader.measure_lengths().frames.tolist())
+    torch.testing.assert_close(*windows, rtol=0, atol=ROUNDING / (2 * 4.569))
+    assert windows[0].shape == (3, 1, 32, 128)
+    assert lengths[1] == [32, 304, 112, 16, 208]  # exact; those of audio know one rate only
+
+
+def test_window__equals_that_of_audio(made):
+    data, out = made
+    manifest = read_manifest(out / "train.tsv")
+    for start in (0, 100, 290):  # the last one is cut off by the end
+        found = read_window(manifest.path(1), FRONT_END, start, 48_000)
+        expected = read_window(data / "a b" / "1.wav", FRONT_END, start, 48_000)
+        torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING / (2 * 4.569))
+    assert probe_clip(manifest.path(1)) == (400 + 297 * 160, RATE)
+    assert probe_clip(data / "a b" / "1.wav") == (48_000, RATE)
+    for index, start in ((3, 0), (1, 298)):
+        with pytest.raises(ClipError, match=r"has \d+ frames, none from frame"):
+            read_window(manifest.path(index), FRONT_END, start)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_dataset__the_same_in_other_processes(made, context):
+    dataset = ClipDataset(
+        reader_of(made[1], crop="random"), masks=MaskSpec((2, 8), 0.5, strategy="random")
+    )
+    expected = [dataset[index] for index in range(len(dataset))]  # maps the shard before the fork
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[1]["source"], expected[1]["source"])
+    for workers in (1, 2):
+        loader = DataLoader(
+            dataset, batch_size=2, num_workers=workers, collate_fn=list,
+            multiprocessing_context=context,
+        )  # fmt: skip
+        found = [item for batch in loader for item in batch]
+        assert [item["id"] for item in found] == list(range(len(dataset)))
+        for one, other in zip(found, expected):
+            assert torch.equal(one["source"], other["source"])
+            assert torch.equal(one["mask"], other["mask"])
+        if context == "spawn":
+            break
+
+
+def test_reading__maps_a_shard_once(made, monkeypatch):
+    cache._map_shard.cache_clear()
+    opened = []
+    memmap = np.memmap
+    monkeypatch.setattr(np, "memmap", lambda *args: opened.append(args) or memmap(*args))
+    reader = reader_of(made[1])
+    for index in (0, 1, 2, 4, 1):
+        reader(index, torch.Generator())
+    assert len(opened) == 1
+
+
+def change_record(folder, **changes):
+    path = folder / "train-00000.json"
+    record = json.loads(path.read_bytes())
+    record.update(changes)
+    path.write_text(json.dumps(record))
+    stamp = path.with_suffix(".mel")
+    os.utime(stamp, ns=(1, 1))  # another version: what is known of it is forgotten
+
+
+@pytest.mark.parametrize("name", sorted(front_end_settings()))
+def test_settings__another_front_end_is_refused_by_name(copied, name):
+    value = front_end_settings()[name]
+    change_record(copied, settings={**front_end_settings(), name: value + 1})
+    with pytest.raises(SettingsError) as caught:
+        reader_of(copied)
+    for part in (f"{copied}/train-00000.json", f"{name}={value + 1}", f"{name}={value};"):
+        assert part in str(caught.value)
+    manifest = read_manifest(copied / "train.tsv")
+    with pytest.raises(SettingsError, match=name):
+        read_window(manifest.path(0), FRONT_END)
+
+
+@pytest.mark.parametrize(
+    ("constant", "name"),
+    [
+        ("SAMPLE_RATE", "sample_rate"), ("FRAME_LENGTH", "frame_length"),
+        ("FRAME_SHIFT", "frame_shift"), ("FFT_SIZE", "fft_size"), ("MEL_BINS", "mel_bins"),
+        ("LOW_HZ", "low_hz"), ("HIGH_HZ", "high_hz"), ("PREEMPHASIS", "preemphasis"),
+        ("ENERGY_FLOOR", "energy_floor"), ("ZERO_CROSSINGS", "resampler_zero_crossings"),
+        ("ROLLOFF", "resampler_rolloff"),
+    ],
+)  # fmt: skip
+def test_settings__are_those_of_the_front_end(monkeypatch, constant, name):
+    module = features if hasattr(features, constant) else resampling
+    monkeypatch.setattr(module, constant, 12345)
+    assert front_end_settings()[name] == 12345
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3}', "null", "[" * 9999])
+def test_record__what_is_none_is_refused(copied, content):
+    (copied / "train-00000.json").write_text(content)
+    os.utime(copied / "train-00000.mel", ns=(2, 2))
+    clip = find_cached(str(read_manifest(copied / "train.tsv").path(0)))
+    with pytest.raises(ClipError, match=r"train-00000\.json"):
+        read_cached(clip, 0, 10)
+
+
+def test_record__whose_lengths_do_not_fit_is_refused(copied):
+    change_record(copied, samples=[3200, 48_000, 16_000, 320, 32_160])
+    with pytest.raises(ClipError, match=r"train-00000\.json: the lengths of its clips do not add"):
+        reader_of(copied)(0, torch.Generator())
+
+
+def test_shard__of_clips_shorter_than_a_frame(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "cache"
+    data.mkdir()
+    soundfile.write(data / "a.wav", np.full(100, 0.5), RATE)
+    write_manifest(data / "train.tsv", data, [("a.wav", 100)])
+    make(data, out)
+    assert (out / "train-00000.mel").stat().st_size == 0
+    one, other = (reader_of(folder)(0, torch.Generator()) for folder in (data, out))
+    assert torch.equal(one, other)
+
+
+def test_shard__missing_truncated_or_another(copied):
+    path = copied / "train-00000.mel"
+    reader = reader_of(copied)
+    reader(1, torch.Generator())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-256])  # while it is mapped
+    with pytest.raises(ClipError, match=r"train-00000\.mel has 156416 bytes instead of 156672"):
+        reader(1, torch.Generator())
+    path.unlink()
+    with pytest.raises(ClipError, match=r"train-00000\.mel cannot be opened: No such file"):
+        reader(1, torch.Generator())
+    assert len(reader_of(copied).manifest) == 5  # one shard: its clips are named one by one
+    path.write_bytes(whole)
+    assert reader(1, torch.Generator()).shape == (1, 32, 128)
+    (copied / "train-00000.json").unlink()
+    os.utime(path, ns=(3, 3))
+    with pytest.raises(ClipError, match=r"no record: .*train-00000\.json"):
+        reader(1, torch.Generator())
+
+
+def test_entry__that_does_not_fit_its_shard_is_refused(copied):
+    shard = str(copied / "train-00000.mel")
+    with pytest.raises(ClipError, match="is outside of its shard, frames 600 to 613 of 612"):
+        read_cached(CachedClip(shard, 600, 13, "a.wav"), 0, 5)
+    assert len(read_cached(CachedClip(shard, 600, 12, "a.wav"), 0, 50)) == 12
+    with pytest.raises(ClipError, match="has 12 frames, but 2000 samples were expected"):
+        read_cached(CachedClip(shard, 600, 12, "a.wav"), 0, 5, 2000)
+    assert len(read_cached(CachedClip(shard, 600, 12, "a.wav"), 3, 5, 400 + 11 * 160)) == 5

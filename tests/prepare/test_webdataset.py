@@ -1,0 +1,103 @@
+"""Labels in WebDataset shards."""
+
+import pytest
+
+from eat_plugin.prepare.webdataset import arrange_webdataset
+
+
+def labels_of(names: list, texts: dict, key: "str | None" = None) -> dict:
+    found = arrange_webdataset(names, texts, key, "train")
+    assert {entry.split for entry in found.entries} <= {"train"}
+    return {entry.name: entry.labels for entry in found.entries}
+
+
+def reason(text: bytes, ending: str = "json", key: "str | None" = None) -> str:
+    found = arrange_webdataset(["x.tar/a.wav"], {f"x.tar/a.{ending}": text}, key, "train")
+    ((name, problem),) = found.rejected
+    assert name == "x.tar/a.wav"
+    assert not found.entries
+    return problem
+
+
+def test_arrange_webdataset__a_key_ends_at_the_first_dot_of_the_name() -> None:
+    names = ["x.tar/a.wav", "x.tar/b.left.wav", "x.tar/v1.0/a.wav", "y.tar/a.wav"]
+    texts = {
+        *(("x.tar/a.cls", b"cat\n"), ("x.tar/b.cls", b"10"), ("x.tar/v1.0/a.cls", b"a dog")),
+        *(("y.tar/a.cls", b"9"), ("y.tar/unused.cls", b"bird")),
+    }
+    assert labels_of(names, dict(texts)) == {
+        "x.tar/a.wav": ("cat",),
+        "x.tar/b.left.wav": ("10",),
+        "x.tar/v1.0/a.wav": ("a dog",),
+        "y.tar/a.wav": ("9",),
+    }
+
+
+def test_arrange_webdataset__classes_are_sorted_as_numbers() -> None:
+    texts = {f"x.tar/{n}.cls": str(n).encode() for n in (9, 10, 100)}
+    found = arrange_webdataset([f"x.tar/{n}.wav" for n in (10, 100, 9)], texts, None, "train")
+    assert found.label_set.ids == ("9", "10", "100")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (b'{"label": "cat"}', ("cat",)),
+        (b'{"label": 7}', ("7",)),
+        (b'{"label": ["b", "a", 3, "b"]}', ("b", "a", "3")),
+        ('{"label": "\u97f3"}'.encode(), ("\u97f3",)),
+    ],
+)
+def test_arrange_webdataset__labels_in_json(text: bytes, labels: tuple) -> None:
+    assert labels_of(["x.tar/a.wav"], {"x.tar/a.json": text}) == {"x.tar/a.wav": labels}
+
+
+def test_arrange_webdataset__cls_goes_first_unless_a_key_is_given() -> None:
+    texts = {"x.tar/a.cls": b"cat", "x.tar/a.json": b'{"label": "dog", "kind": "bird"}'}
+    assert labels_of(["x.tar/a.wav"], texts) == {"x.tar/a.wav": ("cat",)}
+    assert labels_of(["x.tar/a.wav"], texts, "label") == {"x.tar/a.wav": ("dog",)}
+    assert labels_of(["x.tar/a.wav"], texts, "kind") == {"x.tar/a.wav": ("bird",)}
+
+
+def test_arrange_webdataset__no_label() -> None:
+    found = arrange_webdataset(["a.wav", "x.tar/a.wav"], {"x.tar/b.cls": b"cat"}, None, "train")
+    problem = "has no label: there is no .cls or .json of its key in the shard"
+    assert found.rejected == [("a.wav", problem), ("x.tar/a.wav", problem)]
+    assert reason(b"cat", "cls", "kind") == (
+        "has no label: there is no .json of its key in the shard"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"", "has a .cls with a label that cannot be one: an empty label"),
+        (b" \n", "an empty label"),
+        (b"a,b", "'a,b' holds a comma"),
+        (b"a\nb", "holds a line break"),
+        (b"caf\xe9", "has a .cls that is not UTF-8"),
+    ],
+)
+def test_arrange_webdataset__cls_that_is_no_label(text: bytes, problem: str) -> None:
+    assert problem in reason(text, "cls")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"{", "has a .json that is none: Expecting"),
+        (b"[" * 100_000, "has a .json that is none"),
+        (b'["cat"]', "has a .json without 'label'"),
+        (b'{"kind": "cat"}', "has a .json without 'label'"),
+        (b'{"label": null}', "'label' is None, expected a string, a whole number or a list of"),
+        (b'{"label": true}', "'label' is True, expected"),
+        (b'{"label": 1.5}', "'label' is 1.5, expected"),
+        (b'{"label": [["cat"]]}', "'label' is ['cat'], expected"),
+        (b'{"label": []}', "has no label: 'label' in its .json is an empty list"),
+        (b'{"label": "a,b"}', "has a .json with a label that cannot be one: "),
+        (b'{"label": "\\ud800"}', "has a .json with a label that is not UTF-8: '\\ud800'"),
+        (b"\xff", "has a .json that is not UTF-8"),
+    ],
+)
+def test_arrange_webdataset__json_without_a_label(text: bytes, problem: str) -> None:
+    assert problem in reason(text)
