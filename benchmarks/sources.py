@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from eat_plugin.data.dataset import ClipDataset  # noqa: E402
 from eat_plugin.data.frontend import FrontEnd  # noqa: E402
 from eat_plugin.data.manifest import read_manifest  # noqa: E402
-from eat_plugin.data.reader import AudioReader  # noqa: E402
+from eat_plugin.data.reader import SpectrogramReader  # noqa: E402
 from eat_plugin.masking import MaskSpec  # noqa: E402
 
 RATE, SECONDS, FRAMES, MASKS = 32_000, 10, 1024, 16
@@ -101,7 +101,7 @@ def run(*arguments: object) -> None:
 
 def open_form(data: Path) -> ClipDataset:
     """Make the data set of pre-training."""
-    reader = AudioReader(read_manifest(data / "train.tsv"), FRONT_END)
+    reader = SpectrogramReader(read_manifest(data / "train.tsv"), FRONT_END)
     return ClipDataset(reader, masks=MaskSpec((FRAMES // 16, 8)), num_masks=MASKS)
 
 

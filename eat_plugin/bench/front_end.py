@@ -15,10 +15,11 @@ import soundfile
 import torch
 from torch import Tensor
 
-from ..data import frontend as features, sources
+from ..data import frontend as features
+from ..data import sources
 from ..data.dataset import ClipDataset
 from ..data.manifest import read_manifest, write_manifest
-from ..data.reader import AudioReader
+from ..data.reader import SpectrogramReader
 from ..data.resampling import resample
 from ..masking import MaskSpec, draw_masks
 from . import plain
@@ -93,7 +94,7 @@ def loading(ending: str) -> Callable[[Path], Case]:
         path = write_clip(folder, ending)
         clip = soundfile.info(path).frames
         write_manifest(folder / "train.tsv", folder, [(path.name, clip)])
-        reader = AudioReader(
+        reader = SpectrogramReader(
             read_manifest(folder / "train.tsv"), features.FrontEnd(FRAMES, *AUDIOSET)
         )
         spec = MaskSpec(GRID)

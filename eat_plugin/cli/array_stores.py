@@ -21,7 +21,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from eat_plugin.data.containers import find_span
+from eat_plugin.data.entries import split_span
 from eat_plugin.data.files import drafted, name_draft, replacing
 
 HDF5 = (".h5", ".hdf5")
@@ -79,7 +79,7 @@ class _Folder(Store):
         self._open: tuple[str, Path, np.memmap] | None = None
 
     def key(self, name: str) -> str:
-        if find_span(name) is not None:  # archive.zip:OFFSET:LENGTH
+        if split_span(name) is not None:  # archive.zip:OFFSET:LENGTH
             return f"{name}.npy"
         return str(PurePosixPath(name).with_suffix(".npy"))
 

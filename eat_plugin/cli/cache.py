@@ -10,11 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, progress, say
-from eat_plugin.prepare import listing
-from eat_plugin.prepare import cache_folder
 from eat_plugin.data.feature_cache import shard_path
+from eat_plugin.prepare import cache_folder, listing
 from eat_plugin.prepare.cache_shards import Finished, SplitShards, find_damage, finish_all
-from eat_plugin.prepare.find import available_cores, in_processes
+from eat_plugin.prepare.processes import available_cores, in_processes
 
 NAME = "cache"
 HELP = "compute the log-mel energies of a data folder once, for training and evaluation"

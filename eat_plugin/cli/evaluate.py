@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eat_plugin.cli import charts, inputs, progress, say
-from eat_plugin.data.containers import check_archives
-from eat_plugin.data.feature_cache import clip_name
 from eat_plugin.data.clip import ClipError
+from eat_plugin.data.containers import check_archives
+from eat_plugin.data.entries import original_name
 from eat_plugin.data.files import replacing
 from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
-from eat_plugin.inference.windows import Job, Windowing
 from eat_plugin.inference import Loaded
+from eat_plugin.inference.windows import Job, Windowing
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
 from eat_plugin.ranking import RankedScores
 
@@ -154,7 +154,7 @@ def _score(
     by_clip = groupby(results, key=lambda result: result[0].clip)
     clips, scores = [], []
     for clip, windows in progress(by_clip, "evaluating", "clip", len(manifest)):
-        name, found = clip_name(manifest.name(clip)), []
+        name, found = original_name(manifest.name(clip)), []
         for _, row in windows:
             if isinstance(row, ClipError):
                 failures[name] = str(row)
@@ -199,7 +199,7 @@ def _measure(
         metric = RankedScores.accuracy if single else RankedScores.mean_average_precision
         interval = bootstrap_interval(ranked, metric, args.resamples, level=LEVEL)
     # A cache gives the figures of its data, and their checksum.
-    names = sorted(clip_name(manifest.name(int(clip))) for clip in clips)
+    names = sorted(original_name(manifest.name(int(clip))) for clip in clips)
     return {
         **{name: _finite(summary.get(name, math.nan)) for name in METRICS},
         "interval": {

@@ -26,8 +26,8 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin.cli import say
-from eat_plugin.data.frontend import MEL_BINS, FrontEnd
 from eat_plugin.data.files import replacing
+from eat_plugin.data.frontend import MEL_BINS, FrontEnd
 from eat_plugin.inference import Loaded, load_state
 from eat_plugin.models.classifier import EatClassifier
 from eat_plugin.models.interop import fold_normalisation, read_checkpoint

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from eat_plugin.cli import inputs, progress, say
-from eat_plugin.cli.inputs import Failures, Recording
 from eat_plugin.cli.array_stores import Store, open_store
+from eat_plugin.cli.inputs import Failures, Recording
 from eat_plugin.data.clip import ClipError
-from eat_plugin.inference.windows import ClipLayout, Windowing, column_times
 from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded
+from eat_plugin.inference.windows import ClipLayout, Windowing, column_times
 
 NAME = "features"
 HELP = "write the features that a model computes of audio files"

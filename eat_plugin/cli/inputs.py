@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from eat_plugin.cli import SOME_FAILED, progress
 from eat_plugin.cli.layout_options import EXTENSIONS
 from eat_plugin.data.containers import check_archives
-from eat_plugin.data.feature_cache import clip_name
-from eat_plugin.prepare.find import available_cores, find_files, probe_all
-from eat_plugin.images.decode import ENDINGS as IMAGES
-from eat_plugin.images.decode import probe_image
+from eat_plugin.data.entries import IMAGE_ENDINGS, original_name
 from eat_plugin.data.manifest import encode_name, read_manifest
-from eat_plugin.inference.windows import Job, Window, probe_clip
+from eat_plugin.data.sources import probe_clip
 from eat_plugin.inference import DEFAULT_BATCH, Loaded, load_checkpoint
+from eat_plugin.inference.windows import Job, Window
+from eat_plugin.prepare.find import find_files, probe_all
+from eat_plugin.prepare.processes import available_cores
 
 Failures = dict[str, str]
 """Path of each file that cannot be used -> the reason."""
@@ -83,7 +83,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         help=f"audio file, folder (searched for {', '.join(EXTENSIONS)}) or manifest (.tsv); of a "
-        f"model of images, images ({', '.join(IMAGES)})",
+        f"model of images, images ({', '.join(IMAGE_ENDINGS)})",
     )
     parser.add_argument(
         "--window",
@@ -138,8 +138,8 @@ def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failu
             listed = read_manifest(path)
             check_archives(path.with_suffix(".archives"), listed.root)
             clips += (
-                Clip(clip_name(listed.name(index)), listed.path(index), int(listed.sizes[index]))
-                for index in range(len(listed))
+                Clip(original_name(listed.name(index)), listed.path(index),
+                int(listed.sizes[index])) for index in range(len(listed))
             )
         else:
             clips.append(Clip(path.name, path))
@@ -155,7 +155,7 @@ def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failu
 
 def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
     found = []
-    endings = IMAGES if images else EXTENSIONS
+    endings = IMAGE_ENDINGS if images else EXTENSIONS
     for name, problem in find_files(folder, set(endings)):
         if problem is None:
             found.append(Clip(name, folder / name))
@@ -171,7 +171,12 @@ def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[R
     """Read the headers of clips; those that make no sense are added to the failures."""
     recordings = []
     paths = [str(clip.path) for clip in clips]
-    headers = probe_all(paths, available_cores(), probe_image if images else probe_clip)
+    read_header: Callable[[str], tuple[int, int]] = probe_clip
+    if images:
+        from eat_plugin.images.decode import probe_image
+
+        read_header = probe_image
+    headers = probe_all(paths, available_cores(), read_header)
     found = progress(headers, "reading headers", "file", len(clips))
     for header, clip in zip(found, clips):  # in this order, or the bar does not end
         if isinstance(header, str):

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from eat_plugin.data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS
 from eat_plugin.prepare.clips import Found
-from eat_plugin.data import containers as archives, hdf5
 from eat_plugin.prepare.layouts import (
     HELD_OUT,
     Arrangement,
@@ -32,7 +32,7 @@ from eat_plugin.prepare.webdataset import TEXTS, arrange_webdataset
 PLAIN = "plain"
 PLAIN_HELD_OUT = "valid"  # the split of clips without labels that are held out
 EXTENSIONS = ("wav", "flac", "ogg", "mp3")
-CONTAINERS = (*archives.ENDINGS, *hdf5.ENDINGS)
+CONTAINERS = (*ARCHIVE_ENDINGS, *HDF5_ENDINGS)
 OF_SOUND = ("esc50", "speech_commands", "audioset")  # of which there are no images
 HOLD_OUTS = ("valid", "fold", "valid_groups")  # options that hold clips out
 
@@ -107,7 +107,7 @@ LAYOUTS = {
             found.names, found.texts, args.json_key, args.split
         ),
         ("ext", "split", "valid", "json_key"),
-        containers=archives.ENDINGS,
+        containers=ARCHIVE_ENDINGS,
         texts=TEXTS,
     ),
 }

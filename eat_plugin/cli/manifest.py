@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import layout_options as layouts, progress, quality_report as quality, say
-from eat_plugin.prepare import listing
-from eat_plugin.prepare.clips import Found, find_clips
+from eat_plugin.cli import layout_options as layouts
+from eat_plugin.cli import progress, say
+from eat_plugin.cli import quality_report as quality
 from eat_plugin.cli.layout_options import EXTENSIONS, LAYOUTS, held_out_name
-from eat_plugin.prepare.listing import Clip
-from eat_plugin.data import hdf5
-from eat_plugin.prepare.find import available_cores, probe_all
-from eat_plugin.images.decode import ENDINGS as IMAGES
-from eat_plugin.images.decode import probe_entry
+from eat_plugin.data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labels import ClipLabels
-from eat_plugin.prepare.layouts import TRAIN, Arrangement
 from eat_plugin.data.manifest import encode_name
-from eat_plugin.data.sources import probe_audio
+from eat_plugin.data.sources import probe_clip
+from eat_plugin.prepare import listing
+from eat_plugin.prepare.clips import Found, find_clips
+from eat_plugin.prepare.find import probe_all
+from eat_plugin.prepare.layouts import TRAIN, Arrangement
+from eat_plugin.prepare.listing import Clip
+from eat_plugin.prepare.processes import available_cores
 from eat_plugin.prepare.splits import hold_out, hold_out_by_class
 
 NAME = "manifest"
@@ -109,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EXT",
         nargs="+",
         help=f"file name endings to look for (default: {' '.join(EXTENSIONS)}; with --images "
-        f"{' '.join(IMAGES)})",
+        f"{' '.join(IMAGE_ENDINGS)})",
     )
     parser.add_argument(
         "--images", action="store_true", help="list images, for training with task.images"
@@ -210,7 +212,7 @@ def _find(args: argparse.Namespace, root: Path) -> Found:
     endings, containers, kind = EXTENSIONS, layout.containers, "audio"
     if args.images:
         kind = "images"
-        endings, containers = IMAGES, tuple(c for c in containers if c not in hdf5.ENDINGS)
+        endings, containers = IMAGE_ENDINGS, tuple(c for c in containers if c not in HDF5_ENDINGS)
     extensions = {ending.lower().lstrip(".") for ending in args.ext or endings}
     return find_clips(
         root, extensions, containers, layout.texts, args.checksum, args.workers, kind
@@ -226,7 +228,11 @@ def _probe(
     """
     clips, damaged = [], []
     paths = [os.path.join(root, name) for name in names]
-    probe = partial(probe_entry, decode=args.check) if args.images else probe_audio
+    probe: Callable[[str], tuple[int, int]] = probe_clip
+    if args.images:
+        from eat_plugin.images.decode import probe_entry
+
+        probe = partial(probe_entry, decode=args.check)
     headers = probe_all(paths, args.workers, probe)
     results = progress(headers, "reading headers", "file", len(paths))
     for result, entry, name in zip(results, found.entries, names):  # the bar ends with the first

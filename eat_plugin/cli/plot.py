@@ -27,7 +27,7 @@ from eat_plugin.cli.runlog import VARIANCES, Curves, read_curves
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE, FrontEnd
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.inference.windows import read_energies
+from eat_plugin.data.reader import read_energies
 from eat_plugin.masking import MaskSpec, draw_masks
 from eat_plugin.models.interop import NO_CHECKPOINT
 

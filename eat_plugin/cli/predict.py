@@ -15,8 +15,8 @@ from eat_plugin.cli.inputs import Failures, Recording
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
-from eat_plugin.inference.windows import Job, Window, Windowing
 from eat_plugin.inference import Loaded
+from eat_plugin.inference.windows import Job, Window, Windowing
 
 NAME = "predict"
 HELP = "name the likeliest labels of audio files"

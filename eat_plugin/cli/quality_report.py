@@ -18,8 +18,9 @@ import numpy as np
 
 from eat_plugin.cli import progress, say
 from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
-from eat_plugin.prepare.listing import Clip
 from eat_plugin.data.files import replacing
+from eat_plugin.data.tables import write_csv
+from eat_plugin.prepare.listing import Clip
 from eat_plugin.prepare.quality import (
     CLIPPED_SHARE,
     PROBLEMS,
@@ -30,7 +31,6 @@ from eat_plugin.prepare.quality import (
     find_copies,
     name_problems,
 )
-from eat_plugin.data.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, progress, say
 from eat_plugin.data.containers import check_archives
-from eat_plugin.prepare.find import available_cores
-from eat_plugin.images.decode import is_image
+from eat_plugin.data.entries import Storage
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.statistics import FILE, Moments, Statistics, measure_all, write_statistics
+from eat_plugin.data.statistics import FILE, Moments, Statistics, write_statistics
+from eat_plugin.prepare.measure import measure_all
+from eat_plugin.prepare.processes import available_cores
 
 NAME = "stats"
 HELP = "measure the mean and standard deviation of a data set's log-mel values"
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = read_manifest(path)
     check_archives(path.with_suffix(".archives"), manifest.root)
     name = manifest.name(0)
-    if is_image(name):
+    if manifest.entry(0).storage is Storage.IMAGE:
         raise ValueError(f"{path}:2: {name!r} is an image; eat stats is for sound")
     total, failures = Moments(), []
     found = progress(measure_all(manifest, args.workers), "measuring", "clip", len(manifest))

@@ -1,9 +1,4 @@
-"""What every source of waveforms gives.
-
-In this file:
-    ClipError    a clip that cannot be used, and why
-    AudioClip    a clip that is open for reading
-"""
+"""A clip: why it cannot be used, and the interface of an open one."""
 
 from __future__ import annotations
 
@@ -13,18 +8,18 @@ import numpy as np
 
 
 class ClipError(ValueError):
-    """A clip that cannot be used. The message says what is wrong, without the clip's path."""
+    """A clip cannot be used. The message gives the reason, without the clip's path."""
 
 
 class AudioClip(Protocol):
-    """A clip that is open for reading; ``soundfile.SoundFile`` is one.
+    """An open clip; ``soundfile.SoundFile`` is one.
 
     Attributes:
-        frames: Samples of a channel.
-        samplerate: Samples a second, in Hz.
-        channels: Number of channels.
-        subtype: How the samples are coded.
-        extra_info: What the decoder notes on the file.
+        frames: samples of a channel.
+        samplerate: in Hz.
+        channels: number of channels.
+        subtype: encoding of the samples.
+        extra_info: log of the decoder.
     """
 
     frames: int
@@ -34,7 +29,7 @@ class AudioClip(Protocol):
     extra_info: str
 
     def seek(self, frames: int) -> int:
-        """Go to a sample, counted from the start."""
+        """Move to a sample, counted from the start."""
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        """Return the next samples, `[n, channels]`, full scale at 1; fewer where the clip ends."""
+        """Return the next samples, `[n, channels]`, full scale at 1; fewer at the end."""

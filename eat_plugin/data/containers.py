@@ -1,65 +1,25 @@
-"""Archives that clips are read from in place: how an entry names its part, and whether it fits.
+"""Fingerprints of the archives and HDF5 files that clips are in.
 
-An entry ``archive.zip:OFFSET:LENGTH`` is worth something only as long as the archive stays as it
-was. Beside a manifest ``{split}.tsv`` stands therefore ``{split}.archives``, a line
-``archive<TAB>bytes<TAB>mtime_ns`` for each archive and HDF5 file that its clips are in, the path
-relative to the manifest's root; with ``<TAB>sha256`` where that was asked for.
-
-In this file:
-    Span, find_span    a range of bytes in an archive, and the entry that names one
-    check_span         does the archive hold it?
-    find_containers    the archives and HDF5 files that entries are in
-    Fingerprint        size, time and, maybe, checksum of a file
-    take_fingerprint   of a file
-    write_archives     to ``{split}.archives``
-    check_archives     compares what that file says with what is there
+An entry ``archive.zip:OFFSET:LENGTH`` becomes invalid when the archive changes.
+``{split}.archives`` beside a manifest therefore has a line ``archive<TAB>bytes<TAB>mtime_ns`` for
+each archive and HDF5 file, relative to the manifest's root; with ``<TAB>sha256`` on request
+(``--checksum``), so that copies with a new mtime are accepted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .clip import ClipError
+from .entries import hdf5_files, is_hdf5, split_span
 from .files import replacing
-from .hdf5 import is_hdf5, name_files, require_h5py
 from .manifest import ManifestError, encode_name
 
-TAR = "tar"
-ENDINGS = ("zip", TAR)
 BLOCK = 1 << 20  # bytes read at a time for a checksum
 AGAIN = "run eat manifest again"
-_ENTRY = re.compile(rf"(.+\.(?:{'|'.join(ENDINGS)})):([0-9]{{1,18}}):([0-9]{{1,18}})", re.I | re.S)
-
-
-class Span(NamedTuple):
-    """A range of bytes: path of the archive, first byte, number of bytes."""
-
-    archive: str
-    start: int
-    length: int
-
-
-def find_span(path: str) -> Span | None:
-    """Read ``archive.zip:OFFSET:LENGTH`` or ``archive.tar:OFFSET:LENGTH``; None for other paths."""
-    match = _ENTRY.fullmatch(path)
-    return match and Span(match[1], int(match[2]), int(match[3]))
-
-
-def check_span(span: Span, size: int) -> None:
-    """Raise ClipError if an archive of ``size`` bytes does not hold a part, or nothing is in it."""
-    end = span.start + span.length
-    if end > size:
-        raise ClipError(
-            f"is outside of its archive, bytes {span.start} to {end} of {size}: the archive is "
-            "truncated, or another than the one that was indexed"
-        )
-    if span.length == 0:
-        raise ClipError("is empty: 0 bytes")
 
 
 def find_containers(root: Path, names: Iterable[str]) -> list[str]:
@@ -74,8 +34,8 @@ def find_containers(root: Path, names: Iterable[str]) -> list[str]:
     """
     candidates: set[str] = set()
     for name in names:
-        span = find_span(name)
-        candidates.update(name_files(name) if span is None else [span.archive])
+        span = split_span(name)
+        candidates.update(hdf5_files(name) if span is None else [span.archive])
     return sorted(name for name in candidates if os.path.isfile(root / name))
 
 
@@ -181,4 +141,6 @@ def _check_archive(root: Path, name: str, indexed: Fingerprint) -> None:
                 f"the archive {str(path)!r} has another SHA-256 than when it was indexed; {AGAIN}"
             )
     if is_hdf5(name):
+        from .hdf5 import require_h5py
+
         require_h5py()

@@ -1,59 +1,42 @@
 """The feature cache: log-mel energies of whole clips, computed once by ``eat cache``.
 
-They are those of the front end before anything depends on options: before windows are cut, padded
-and normalised. One cache serves every window length, mean, standard deviation and ``pad_value``.
+The energies are those before windows are cut, padded and normalised: one cache serves every window
+length, mean, standard deviation and ``pad_value``. A cache is a data folder of its own, with
+entries ``SPLIT-00000.mel:FIRST:FRAMES/ENTRY``; the manifest's samples are at 16 kHz.
 
-A cache is a data folder of its own. In its manifests a clip is
-    SPLIT-00000.mel:OFFSET:FRAMES/NAME<TAB>SAMPLES
-with the shard, the clip's first frame in it, its number of frames, and NAME, the whole entry that
-the clip had before (an audio file, a part of an archive, a key of an HDF5 file). SAMPLES are at
-16 kHz, whatever the clip's own rate: FRAMES = 1 + (SAMPLES - 400) // 160, none of less than 400.
+    SPLIT-00000.mel    a shard: rows of 128 float16, little-endian, one per frame
+    SPLIT-00000.json   its record: front end settings, lengths of its clips, size, SHA-256
+    cache.json         front end settings, and the manifests that the cache was made of
 
-    SPLIT-00000.mel    a shard: rows of 128 float16, little-endian, one a frame, and nothing else
-    SPLIT-00000.json   its record: settings of the front end, lengths of its clips, size, SHA-256
-    cache.json         settings, and which manifests the cache was made of
-A shard without a record is not finished and never used.
+A shard without a record is unfinished and never used.
 
-float16 has a significand of 11 bits. Energies lie between -16 and 12 or so; they are rounded by at
-most 2**-8 = 0.0039, from -8 to 8 by half of that or less. Normalised by AudioSet's values (over
-9.1), inputs of noise at -40 to 0 dB were off by 0.0002 in the root mean square and by 0.00043 at
-most, where their own standard deviation was 0.4: 0.05 %.
+float16 rounds energies, which lie between -16 and 12, by at most 2**-8 = 0.0039; normalised by
+AudioSet's values, inputs of noise at -40 to 0 dB differ by 0.0002 (root mean square), 0.00043 at
+most. A window computed from a part of a file differs by more in two places: a resampled part lacks
+the samples before its first frame; and bins with almost no energy (above 4 kHz in a clip at 8 kHz)
+are rounding errors of float32 in either case.
 
-What is computed of a part of a clip differs by more in two places. Where a clip is resampled, the
-first frame of a part knows nothing of the samples before it; in a cache it does. And bins that hold
-next to nothing (above 4 kHz of a clip at 8 kHz) are rounding errors of float32 in either case.
-
-In this file:
-    CachedClip, find_cached    what an entry says
-    clip_name                  what a clip is called, in a cache or not
-    read_cached                energies of a part of a clip
-    check_start                what can be refused before a clip is read
-    front_end_settings         what energies depend on
-    check_settings             compares them with those in a file
-    ShardRecord, read_record   what a record says
-
-A process opens each shard once, maps it into memory and keeps it, but for the least recently used
-of many. Maps are never written to and have no position: after a fork, both processes use them.
+A process maps each shard once and keeps it, up to a number of recently used ones. Maps are
+read-only and have no position, so a forked process can share them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import frontend as features, resampling
+from . import frontend, resampling
 from .clip import ClipError
-from .frontend import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, count_frames
-from .manifest import Manifest
+from .entries import CachedSpan, Entry, split_cached
+from .frontend import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, count_frames
 
 FORMAT = 1  # of shards, records and entries
 ENERGY = np.dtype("<f2")
@@ -61,83 +44,60 @@ FRAME_BYTES = MEL_BINS * ENERGY.itemsize
 MOST_OPEN = 128  # shards that a process keeps open; each takes a file descriptor
 MOST_RECORDS = 1 << 14  # sizes that a process remembers
 AGAIN = "run eat cache again"
-_ENTRY = re.compile(r"((?:[^/]*/)*?[^/]*-[0-9]{5,}\.mel):([0-9]{1,15}):([0-9]{1,15})/(.+)", re.S)
 
 
 class SettingsError(ClipError):
     """A cache that another front end has computed. The message names file, setting and values."""
 
 
-class CachedClip(NamedTuple):
-    """A clip in a cache.
+def probe_cached(entry: Entry) -> tuple[int, int]:
+    """Return the least number of samples at 16 kHz for the frames of a clip, and 16 kHz.
 
-    Attributes:
-        shard: path of its shard, below what the entry is relative to.
-        first: its first frame in the shard.
-        frames: number of its frames.
-        name: what the clip was called before.
+    Raises:
+        ClipError: its shard cannot be used.
     """
-
-    shard: str
-    first: int
-    frames: int
-    name: str
-
-    @property
-    def samples(self) -> int:
-        """The least number of samples, at 16 kHz, of so many frames."""
-        return FRAME_LENGTH + (self.frames - 1) * FRAME_SHIFT if self.frames else 0
+    span = _parse(entry)
+    _open_shard(span.shard)
+    samples = FRAME_LENGTH + (span.frames - 1) * FRAME_SHIFT if span.frames else 0
+    return samples, SAMPLE_RATE
 
 
-def find_cached(path: str) -> CachedClip | None:
-    """Read ``SHARD.mel:OFFSET:FRAMES/NAME``; None for the paths of other clips."""
-    match = _ENTRY.fullmatch(path) if ".mel:" in path else None
-    return match and CachedClip(match[1], int(match[2]), int(match[3]), match[4])
-
-
-def clip_name(entry: str) -> str:
-    """Return what a clip is called: of a cached one, the entry that it had before."""
-    clip = find_cached(entry)
-    return entry if clip is None else clip.name
-
-
-def read_cached(
-    clip: CachedClip, start: int, most: int, expected_samples: int | None = None
-) -> Tensor:
+def read_cached(entry: Entry, start: int, most: int) -> Tensor:
     """Read the energies of a part of a clip.
 
     Args:
-        clip: The clip.
-        start: First frame to read.
-        most: Frames to read at most.
-        expected_samples: The length that a manifest gives, at 16 kHz; None for any.
+        entry: the clip.
+        start: first frame.
+        most: frames to read at most.
 
     Returns:
-        `[n, 128]` float32; n is ``most``, or less where the clip ends before.
+        `[n, 128]` float32; n is ``most``, or less at the end of the clip.
 
     Raises:
-        ClipError: The shard is not there, not finished, not as long as it was written, or of other
-            settings; the clip is not within it, or has another length than expected.
+        ClipError: the shard is missing, unfinished, of another size or other settings; or the clip
+            is outside of it, or has another length than its entry says.
     """
-    if expected_samples is not None and count_frames(expected_samples) != clip.frames:
-        raise ClipError(f"has {clip.frames} frames, but {expected_samples} samples were expected")
-    rows = open_shard(clip.shard)
-    if clip.first + clip.frames > len(rows):
+    span = _parse(entry)
+    if entry.size is not None and count_frames(entry.size) != span.frames:
+        raise ClipError(f"has {span.frames} frames, but {entry.size} samples were expected")
+    rows = _open_shard(span.shard)
+    if span.first + span.frames > len(rows):
         raise ClipError(
-            f"is outside of its shard, frames {clip.first} to {clip.first + clip.frames} of "
-            f"{len(rows)}: {clip.shard} is another than the one of this manifest"
+            f"is outside of its shard, frames {span.first} to {span.first + span.frames} of "
+            f"{len(rows)}: {span.shard} does not belong to this manifest"
         )
-    part = rows[clip.first + start : clip.first + min(start + most, clip.frames)]
+    part = rows[span.first + start : span.first + min(start + most, span.frames)]
     return torch.from_numpy(part.copy()).float()  # PyTorch is 8 times as fast as NumPy's astype
 
 
-def open_shard(path: str) -> np.ndarray:
-    """Return the frames of a shard, `[frames, 128]` float16, mapped into memory.
+def _parse(entry: Entry) -> CachedSpan:
+    span = split_cached(entry.path)
+    assert span is not None
+    return span
 
-    Raises:
-        ClipError: It is not there, not finished, has not the size that its record says, or was
-            computed by another front end.
-    """
+
+def _open_shard(path: str) -> np.ndarray:
+    """Return the frames of a shard, `[frames, 128]` float16, mapped into memory."""
     try:
         status = os.stat(path)
         return _map_shard(path, (status.st_ino, status.st_size, status.st_mtime_ns))
@@ -163,36 +123,33 @@ def _read_size(path: str, version: tuple[int, ...]) -> int:
     return read_record(path).size
 
 
-def check_start(manifest: Manifest, roll_gain: bool) -> None:
-    """Refuse, before any clip is read, a cache that is of no use.
+def check_cache(entry: Entry, roll_gain: bool) -> None:
+    """Refuse a cache of another front end before any clip is read, or options that need samples.
 
     Args:
-        manifest: The clips; the first one tells whether they are in a cache.
-        roll_gain: The option ``task.roll_gain``.
+        entry: the first clip of the manifest.
+        roll_gain: the option ``task.roll_gain``.
 
     Raises:
-        SettingsError: Another front end has computed the cache.
-        ValueError: The option needs waveforms.
+        SettingsError: another front end computed the cache.
+        ValueError: ``roll_gain`` is set.
     """
-    clip = find_cached(str(manifest.path(0)))
-    if clip is None:
-        return
     if roll_gain:
-        refuse_roll_gain(clip)
+        refuse_roll_gain(entry)
     try:
-        read_record(clip.shard)
+        read_record(_parse(entry).shard)
     except SettingsError:
         raise
     except ClipError:
-        return  # one shard: its clips are named when it is their turn
+        return  # a damaged shard: its clips are named when they are read
 
 
-def refuse_roll_gain(clip: CachedClip) -> None:
-    """Raise the ValueError that tells why a cached clip cannot be rolled."""
+def refuse_roll_gain(entry: Entry) -> None:
+    """Raise ValueError: a cached clip cannot be rolled."""
     raise ValueError(
-        "task.roll_gain needs waveforms; a cache holds spectrograms: set task.roll_gain=false, or "
-        f"set task.data to the folder that {Path(clip.shard).parent} was made of (its cache.json "
-        "tells which)"
+        "task.roll_gain needs waveforms, and a cache holds spectrograms: set task.roll_gain=false, "
+        f"or set task.data to the folder that {Path(_parse(entry).shard).parent} was made of (see "
+        "its cache.json)"
     )
 
 
@@ -200,15 +157,15 @@ def front_end_settings() -> dict[str, Any]:
     """Return all that the energies in a cache depend on, by name."""
     return {
         "format": FORMAT,
-        "sample_rate": features.SAMPLE_RATE,
-        "frame_length": features.FRAME_LENGTH,
-        "frame_shift": features.FRAME_SHIFT,
-        "fft_size": features.FFT_SIZE,
-        "mel_bins": features.MEL_BINS,
-        "low_hz": features.LOW_HZ,
-        "high_hz": features.HIGH_HZ,
-        "preemphasis": features.PREEMPHASIS,
-        "energy_floor": features.ENERGY_FLOOR,
+        "sample_rate": frontend.SAMPLE_RATE,
+        "frame_length": frontend.FRAME_LENGTH,
+        "frame_shift": frontend.FRAME_SHIFT,
+        "fft_size": frontend.FFT_SIZE,
+        "mel_bins": frontend.MEL_BINS,
+        "low_hz": frontend.LOW_HZ,
+        "high_hz": frontend.HIGH_HZ,
+        "preemphasis": frontend.PREEMPHASIS,
+        "energy_floor": frontend.ENERGY_FLOOR,
         "resampler_zero_crossings": resampling.ZERO_CROSSINGS,
         "resampler_rolloff": resampling.ROLLOFF,
     }
@@ -284,13 +241,13 @@ def read_record(shard: str | os.PathLike[str]) -> ShardRecord:
         if count_bytes(record.samples) != record.size:
             raise ValueError("the lengths of its clips do not add up to its size")
         if record.samples.count(None) != len(record.problems):
-            raise ValueError("it has not a reason for each clip that cannot be used")
+            raise ValueError("it lacks the reason for a clip that cannot be used")
     except OSError as error:
         raise ClipError(f"its shard has no record: {path}: {error.strerror}; {AGAIN}") from error
     except ClipError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ClipError(f"its shard has a record that is none: {path}: {error}; {AGAIN}") from error
+        raise ClipError(f"its shard has an invalid record: {path}: {error}; {AGAIN}") from error
     return record
 
 

@@ -1,11 +1,4 @@
-"""Files: written whole or not at all; opened with what is wrong named.
-
-In this file:
-    name_draft     what a file is called while it is written
-    drafted        such a name, whose file takes its place at the end
-    replacing      the same, open for bytes
-    open_regular   a file, open for reading
-"""
+"""Files: written completely or not at all; opened with a clear error."""
 
 from __future__ import annotations
 
@@ -20,21 +13,14 @@ from .clip import ClipError
 
 
 def name_draft(path: str | os.PathLike[str]) -> Path:
-    """Return what a file is called while it is written: a name beside it, this process's own."""
+    """Return the name of a file while it is written: beside the final one, unique per process."""
     final = Path(path)
     return final.with_name(f".{final.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
 def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Name a file that takes the place of ``path`` at the end, if all goes well.
-
-    Args:
-        path: The file to write or to replace.
-
-    Yields:
-        The name; what is there is removed where an exception ends the writing.
-    """
+    """Yield the name of a draft, which replaces ``path`` at the end unless an exception occurs."""
     draft = name_draft(path)
     try:
         yield draft
@@ -45,36 +31,26 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of ``path`` at the end, if all goes well.
-
-    Args:
-        path: The file to write or to replace.
-
-    Yields:
-        The new file, open for bytes; it is removed where an exception ends the writing.
-    """
+    """Do the same with the draft open for writing bytes."""
     with drafted(path) as draft, open(draft, "wb") as file:
         yield file
 
 
 def open_regular(path: str, subject: str = "") -> int:
-    """Open a file for reading.
+    """Open a file for reading and return its descriptor.
 
     Args:
-        path: The file.
-        subject: What a message begins with, as ``"the archive "``; nothing for the clip itself.
-
-    Returns:
-        Its descriptor.
+        path: the file.
+        subject: start of the message, as ``"the archive "``.
 
     Raises:
-        ClipError: It cannot be opened, is no regular file, or is empty.
+        ClipError: the file cannot be opened, is not a regular file, or is empty.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # no wait on a pipe
     except OSError as error:
         raise ClipError(f"{subject}cannot be opened: {error.strerror}") from error
-    except ValueError as error:  # a name with a null byte, or that the file system cannot spell
+    except ValueError as error:  # a null byte, or a name that the file system cannot encode
         raise ClipError(f"{subject}cannot be opened: {error}") from error
     problem = _find_problem(os.fstat(descriptor))
     if problem is not None:

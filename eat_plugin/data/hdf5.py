@@ -1,23 +1,15 @@
-"""HDF5 files as a source of waveforms: ``file.h5/key/of/dataset``.
+"""HDF5 datasets as clips: ``file.h5/key/of/dataset``.
 
-A dataset is `[samples]` or `[samples, channels]`, floating-point with full scale at 1, or int16.
-Its sampling rate is an attribute of the dataset or, for all of them at once, of the file.
+A dataset is `[samples]` or `[samples, channels]`, floating-point with full scale at 1, or int16. An
+attribute of the dataset, or of the file for all its datasets, gives the sampling rate.
 
-A process opens each file once and keeps it open. It never reads through a handle that it inherited
-from the process it was forked from: both would move one position in the file. What a data set holds
-is a path, so that it can be sent to processes that are spawned.
-
-In this file:
-    find_dataset     tells the entries of HDF5 files from other paths; is_hdf5, name_files: by name
-    open_dataset     a dataset, open for reading
-    list_datasets    those of a file that can be clips
-    require_h5py     the library, which is an optional one
+A process opens each file once and keeps it open. It never reads through a handle inherited by a
+fork: parent and child would share one position in the file.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -29,39 +21,11 @@ import numpy as np
 
 from .clip import ClipError
 
-ENDINGS = ("h5", "hdf5")
 RATE_ATTRIBUTES = ("sample_rate", "sampling_rate", "sr")
 MOST_CHANNELS = 1024  # as libsndfile has it; more are a spectrogram, or turned by 90 degrees
 MOST_OPEN = 16  # files that a process keeps open
 MOST_LINKS = 40  # links that one key may lead through, as on Linux
 INT16_SCALE = np.float32(1 / 32768)  # as libsndfile has it, bit by bit
-_NAME = re.compile(rf"\.(?:{'|'.join(ENDINGS)})(?=/+[^/])", re.IGNORECASE)
-
-
-def is_hdf5(path: str) -> bool:
-    """Whether a file is called as HDF5 files are."""
-    return path.lower().endswith(tuple(f".{ending}" for ending in ENDINGS))
-
-
-def name_files(path: str) -> list[str]:
-    """Return the parts of a path, from its start on, that are called as HDF5 files are.
-
-    The path of an HDF5 file itself has none: there is no key after it.
-    """
-    return [path[: match.end()] for match in _NAME.finditer(path)]
-
-
-def find_dataset(path: str) -> tuple[str, str] | None:
-    """Part the path of a dataset into that of its file and the key.
-
-    Args:
-        path: Any path.
-
-    Returns:
-        Both; None where no part of the path is a file that is called as HDF5 files are.
-    """
-    file = next(filter(os.path.isfile, name_files(path)), None)
-    return None if file is None else (file, path[len(file) :].strip("/"))
 
 
 def require_h5py() -> ModuleType:

@@ -9,28 +9,26 @@ import torch
 
 from .dataset import ClipDataset
 from .labels import ClipLabels
-from .lengths import ClipLengths
 from .reader import ClipReader
 
 
 class LabelledDataset(ClipDataset):
-    """The clips that a reader reads, with their labels.
+    """The clips of a reader, with labels.
 
-    A damaged clip is replaced by another one, with that one's labels; ``replaced`` says so.
+    A damaged clip is replaced by another one with its labels, and marked as ``replaced``.
 
     Args:
         reader: reads the clips.
-        labels: of the manifest's clips, in its order.
+        labels: labels of the manifest's clips, in its order.
         seed: seed of the run.
-        shuffle: put the clips in random order before they are put into batches.
-        weights: of the clips in balanced sampling, [clips]; None takes each clip once an epoch.
-        num_samples: clips of an epoch of balanced sampling.
-        replacement: balanced sampling may take a clip more than once an epoch.
-        lengths: of clips that keep their own length.
+        shuffle: shuffle the clips before they are batched.
+        weights: weights of the clips for balanced sampling, [clips]; None draws each clip once per
+            epoch.
+        num_samples: clips per epoch of balanced sampling.
+        replacement: balanced sampling may draw a clip more than once per epoch.
 
     Raises:
-        ValueError: if the numbers of clips, labels and weights differ, or the sampling is
-            impossible.
+        ValueError: the numbers of clips, labels and weights differ, or the sampling is impossible.
     """
 
     def __init__(
@@ -43,9 +41,8 @@ class LabelledDataset(ClipDataset):
         weights: np.ndarray | None = None,
         num_samples: int = 0,
         replacement: bool = False,
-        lengths: ClipLengths | None = None,
     ) -> None:
-        super().__init__(reader, seed=seed, shuffle=shuffle, lengths=lengths)
+        super().__init__(reader, seed=seed, shuffle=shuffle)
         if len(labels) != len(self):
             raise ValueError(f"{len(labels)} clips have labels; the manifest has {len(self)}")
         if weights is not None:
@@ -56,12 +53,11 @@ class LabelledDataset(ClipDataset):
         self.replacement = replacement
 
     def _collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """As the base class does, with the names that classifiers use.
+        """Join clips, with the names of a classifier's inputs.
 
         Returns:
-            ``id`` [B]; ``replaced`` bool [B]; ``skipped``; ``net_input`` with ``imgs`` (the base
-            class's ``source``), ``label`` [B, classes] and, where the base class has them,
-            ``padding_mask`` or ``num_windows``.
+            As the base class, with ``replaced`` bool [B], and in ``net_input`` ``imgs`` in place of
+            ``source``, and ``label`` [B, classes].
         """
         batch = super()._collate(samples)
         clips = np.array([sample["clip"] for sample in samples])
@@ -76,7 +72,7 @@ class LabelledDataset(ClipDataset):
 
     @property
     def epoch_size(self) -> int:
-        """Clips of an epoch, of balanced sampling as many as are drawn."""
+        """Clips per epoch."""
         return len(self) if self.weights is None else self.num_samples
 
     def _choose_clips(self) -> np.ndarray:

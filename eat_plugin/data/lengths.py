@@ -1,11 +1,4 @@
-"""Clips of different length in one batch (``task.length=mask``).
-
-In this file:
-    ClipLengths       how long the clips of a manifest are
-    measure_lengths   from the manifest and a few headers
-    sort_by_length    an order in which neighbours are about as long
-    pad_clips         a batch, and what of it is padding
-"""
+"""Clips of different length in one batch (``task.length=mask``)."""
 
 from __future__ import annotations
 
@@ -19,18 +12,18 @@ from torch.nn import functional as F
 from .clip import ClipError
 from .frontend import SAMPLE_RATE, FrontEnd, count_frames
 from .manifest import Manifest
-from ..inference.windows import probe_clip
+from .sources import probe_clip
 
 PROBES = 16  # clips whose headers are read
-SPREAD = 0.1  # of the lengths of neighbours, so that they are not always the same ones
+SPREAD = 0.1  # of a length, added at random before sorting
 
 
 class ClipLengths(NamedTuple):
-    """How long clips are.
+    """Lengths of clips, by which batches are made.
 
     Attributes:
-        frames: of each clip as it is read, whole patches, `[clips]` int64. It is what batches are
-            made by, and may be off where clips have different sampling rates.
+        frames: frames of each clip as read, in whole patches, `[clips]` int64; too large for some
+            clips if sampling rates differ.
         patch: frames of a patch.
     """
 
@@ -39,21 +32,21 @@ class ClipLengths(NamedTuple):
 
 
 def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
-    """Find out how long clips are, without a look at each of them.
+    """Estimate the lengths of clips from the manifest and a few headers.
 
-    A manifest has each clip's samples at its own rate. The lowest rate of some clips all over the
-    manifest is taken for that of all: others then pass for longer than they are, not for shorter.
+    The manifest has samples at each clip's own rate. The lowest rate of a few clips is taken for
+    all clips: the length of others is overestimated, never underestimated.
 
     Args:
         manifest: the clips.
-        front_end: one that keeps each clip's own length.
+        front_end: keeps each clip's own length (``patch`` > 0).
     """
     rates = []
     for index in np.linspace(0, len(manifest) - 1, min(PROBES, len(manifest))).astype(int):
         try:
-            rates.append(probe_clip(manifest.path(int(index)))[1])
+            rates.append(probe_clip(manifest.entry(int(index))._replace(size=None))[1])
         except ClipError:
-            continue  # named when it is its turn
+            continue  # named when it is read
     samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
     frames = np.maximum(1, count_frames(samples))
     whole = -(-frames // front_end.patch) * front_end.patch
@@ -61,13 +54,13 @@ def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
 
 
 def sort_by_length(indices: np.ndarray, frames: np.ndarray, shuffle: bool) -> np.ndarray:
-    """Sort clips by length, so that a batch of neighbours has little padding.
+    """Sort clips by length, so that batches of neighbours have little padding.
 
     Args:
-        indices: [N], of clips.
-        frames: of all clips.
-        shuffle: lengthen each clip by up to a tenth for this purpose, at random from NumPy's
-            global generator: every call brings other clips together.
+        indices: [N] indices of clips.
+        frames: lengths of all clips.
+        shuffle: sort by lengths increased by up to a tenth at random (NumPy's global generator), so
+            that each call groups other clips.
 
     Returns:
         [N], the same indices.
@@ -79,15 +72,15 @@ def sort_by_length(indices: np.ndarray, frames: np.ndarray, shuffle: bool) -> np
 
 
 def pad_clips(clips: list[Tensor], patch: int) -> tuple[Tensor, Tensor | None]:
-    """Put clips of different length into a batch.
+    """Pad clips of different length to a batch.
 
     Args:
-        clips: each [C, T_b, F], of whole patches.
+        clips: each [C, T_b, F], whole patches.
         patch: side of a patch.
 
     Returns:
-        [B, C, T, F], T the longest; and the padding, bool [B, L] in the order of patches, True for
-        those of which a clip has nothing. None for clips of the same length.
+        [B, C, T, F], T the longest; and bool [B, L], True for patches of padding, or None if all
+        clips have the same length.
     """
     columns = torch.tensor([clip.size(1) // patch for clip in clips])
     most = int(columns.max())

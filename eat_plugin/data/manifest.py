@@ -1,15 +1,8 @@
-"""The list of a data set's clips: ``{split}.tsv``.
+"""The list of clips of a split: ``{split}.tsv``.
 
-The first line is the root folder; every other line is ``path<TAB>samples``, the path relative to
-the root and the number of samples at the file's own rate. UTF-8; paths may hold spaces.
-
-In this file:
-    ManifestError    a line that is wrong, and what was expected
-    Manifest         the entries, in memory for millions of clips
-    read_manifest    from a file
-    write_manifest   to a file
-    encode_name      what of a path can stand in a manifest
-    check_name       what of it can be the name of a clip
+The first line is the root folder, every other line ``name<TAB>samples``: the name is relative to
+the root (see ``entries``), the samples are counted at the file's own rate. UTF-8; names may hold
+spaces.
 """
 
 from __future__ import annotations
@@ -18,84 +11,86 @@ import codecs
 import os
 from array import array
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from .entries import MAYBE_SPECIAL, Entry, Storage, find_storage
 from .files import replacing
 
-MOST_DIGITS = 18  # of a number of samples: it has to fit into 64 bits
+MOST_DIGITS = 18  # of a number of samples, which has to fit into 64 bits
 
 
 class ManifestError(ValueError):
-    """A manifest that cannot be used. The message is ``file:line: what is wrong``."""
+    """A manifest cannot be used. The message is ``file:line: reason``."""
 
 
 class Manifest:
     """The clips of a split, in the order of the file.
 
-    All names are kept in one string of bytes, so that millions of clips cost what the file costs
+    Names are kept in one byte string, so that millions of clips need as much memory as the file
     and worker processes share it.
 
+    Args:
+        root: folder that the names are relative to.
+        names: all names, UTF-8, concatenated.
+        ends: end of each name in ``names``, 64-bit integers.
+        sizes: samples of each clip, 64-bit integers.
+        storages: a ``Storage`` per clip; None for files alone.
+
     Attributes:
-        root: Folder that the names are relative to, absolute.
-        sizes: Samples of each clip at its own rate, `[clips]` int64.
+        root: absolute path of the root.
+        sizes: `[clips]` int64.
+        storages: `[clips]` uint8.
     """
 
     def __init__(
-        self, root: Path, names: bytes | bytearray, ends: array[int], sizes: array[int]
+        self,
+        root: Path,
+        names: bytes | bytearray,
+        ends: array[int],
+        sizes: array[int],
+        storages: bytes | bytearray | None = None,
     ) -> None:
-        """Take over the columns of a manifest.
-
-        Args:
-            root: Folder that the names are relative to.
-            names: All names, UTF-8, one after another.
-            ends: Where in ``names`` each name ends, as 64-bit integers.
-            sizes: Samples of each clip, as 64-bit integers.
-        """
         self.root = Path(os.path.abspath(root))
         self.sizes = np.frombuffer(sizes, dtype=np.int64)
+        self.storages = np.frombuffer(
+            bytes(len(sizes)) if storages is None else storages, dtype=np.uint8
+        )
         self._names = names
         self._ends = np.frombuffer(ends, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Return the number of clips."""
         return len(self.sizes)
 
     def name(self, index: int) -> str:
-        """Return the path of a clip as it is written in the file.
-
-        Args:
-            index: Position of the clip, from 0; it stands in line ``index + 2``.
-
-        Raises:
-            IndexError: There is no such clip.
-        """
+        """Return the name of a clip as the file has it, in line ``index + 2``."""
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of a manifest of {len(self)} clips")
         start = self._ends[index - 1] if index else 0
         return self._names[start : self._ends[index]].decode("utf-8")
 
     def path(self, index: int) -> Path:
-        """Return the absolute path of a clip: the root and its name."""
+        """Return the absolute path of a clip: root and name."""
         return self.root / self.name(index)
+
+    def entry(self, index: int) -> Entry:
+        """Return path, storage and size of a clip."""
+        path = os.path.join(self.root, self.name(index))
+        return Entry(path, Storage(self.storages[index]), int(self.sizes[index]))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read ``{split}.tsv``.
-
-    Args:
-        path: The file. Lines may end in CR LF.
-
-    Returns:
-        The clips, in the order of the file.
+    """Read ``{split}.tsv``; lines may end in CR LF.
 
     Raises:
-        ManifestError: The file cannot be read; the root is not a folder; a line is not
-            ``path<TAB>samples``; a path leaves the root; two lines name the same path; there are no
-            clips.
+        ManifestError: the file cannot be read; the root is not a folder; a line has another form;
+            a name leaves the root or occurs twice; there are no clips.
     """
     names, ends, sizes, hashes = bytearray(), array("q"), array("q"), array("q")
+    storages = bytearray()
+    is_file = lru_cache(maxsize=1 << 10)(os.path.isfile)
     number = 1
     try:
         with open(path, "rb") as file:
@@ -106,13 +101,17 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 ends.append(len(names))
                 sizes.append(samples)
                 hashes.append(hash(name))
+                storage = Storage.FILE
+                if MAYBE_SPECIAL.search(name):
+                    storage = find_storage(os.path.join(root, name.decode()), is_file)
+                storages.append(storage)
     except OSError as error:
         raise ManifestError(f"{path}:{number}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ManifestError(f"{path}:{number}: {error}") from error
     if not sizes:
         raise ManifestError(f"{path}:2: no clips, expected lines of 'path<TAB>samples'")
-    manifest = Manifest(root, names, ends, sizes)
+    manifest = Manifest(root, names, ends, sizes, storages)
     for first, second in _equal_hashes(hashes):
         if manifest.name(first) == manifest.name(second):
             repeated = manifest.name(second)
@@ -133,7 +132,7 @@ def _parse_line(line: bytes) -> tuple[bytes, int]:
     if not tab:
         raise ValueError(f"expected 'path<TAB>samples', found no tab in {_show(line)}")
     _decode(name, "a path before the tab")
-    if (b".." in name or name.startswith(b"/")) and _leaves_root(name):  # no call for most
+    if (b".." in name or name.startswith(b"/")) and _leaves_root(name):  # saves a call per line
         raise ValueError(f"expected a path below the root, without '..', got {_show(name)}")
     if not samples.isdigit() or len(samples) > MOST_DIGITS:
         raise ValueError(f"expected the number of samples after the tab, got {_show(samples)}")
@@ -161,7 +160,7 @@ def _show(text: bytes) -> str:
 
 
 def _equal_hashes(hashes: array[int]) -> list[tuple[int, int]]:
-    """Return the pairs of positions that hold the same hash, by the later position."""
+    """Return pairs of positions with the same hash, sorted by the later position."""
     values = np.frombuffer(hashes, dtype=np.int64)
     order = np.argsort(values, kind="stable")
     values = values[order]
@@ -174,17 +173,16 @@ def write_manifest(
     root: str | os.PathLike[str],
     entries: Iterable[tuple[str, int]],
 ) -> None:
-    """Write ``{split}.tsv``, whole or not at all.
+    """Write ``{split}.tsv``, complete or not at all.
 
     Args:
-        path: The file; one of that name is replaced.
-        root: Folder that the paths are relative to.
-        entries: Path and number of samples of each clip.
+        path: the file, which is replaced.
+        root: folder that the names are relative to.
+        entries: name and number of samples of each clip.
 
     Raises:
-        ValueError: A path cannot stand in a manifest (see `encode_name`) or leaves the root, or a
-            number of samples is negative.
-        OSError: The file cannot be written.
+        ValueError: a name is not allowed (see ``check_name``), or a number of samples is negative.
+        OSError: the file cannot be written.
     """
     with replacing(path) as file:
         file.write(encode_name(os.fspath(root)) + b"\n")
@@ -195,13 +193,10 @@ def write_manifest(
 
 
 def encode_name(name: str) -> bytes:
-    """Return the bytes by which a manifest spells a path.
-
-    Args:
-        name: The path.
+    """Encode a path for a manifest.
 
     Raises:
-        ValueError: The path is empty, holds a tab or a line break, or is not UTF-8.
+        ValueError: the path is empty, has a tab or a line break, or is not UTF-8.
     """
     if not name:
         raise ValueError("a manifest cannot hold an empty path")
@@ -215,13 +210,10 @@ def encode_name(name: str) -> bytes:
 
 
 def check_name(name: str) -> bytes:
-    """Return the bytes by which a manifest spells the name of a clip.
-
-    Args:
-        name: A path relative to the root.
+    """Encode the name of a clip, a path relative to the root; see ``encode_name``.
 
     Raises:
-        ValueError: As in `encode_name`, or the path leaves the root.
+        ValueError: as ``encode_name``, or the path leaves the root.
     """
     encoded = encode_name(name)
     if _leaves_root(encoded):

@@ -1,78 +1,69 @@
-"""From an entry of a manifest to a model's input: one reader for each kind of data.
-
-A data set (``data.dataset``) holds a reader and knows nothing of files. A new kind of data is a
-new reader.
-
-In this file:
-    ClipReader    what a data set asks of a reader
-    AudioReader   windows of audio, as normalised log-mel spectrograms
-"""
+"""From an entry of a manifest to the input of a model: one reader for each form of input."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .augment import add_noise, roll_and_gain
-from .feature_cache import CachedClip, check_start, find_cached, read_cached, refuse_roll_gain
 from .clip import ClipError
-from .frontend import FrontEnd
-from ..images.decode import refuse_image
-from .lengths import ClipLengths, measure_lengths
+from .entries import Clip, Storage, locate, split_cached
+from .frontend import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, FrontEnd, count_frames
+from .lengths import ClipLengths, measure_lengths, pad_clips
 from .manifest import Manifest
-from .sources import open_clip, read_opened
-from ..inference.windows import probe_clip, read_window, spread_windows
+from .sources import open_clip, probe_clip, read_opened
 
 CROPS = ("start", "random")
 
+Place = Callable[[int, float], int]
+"""(units of the clip beyond the window, units per frame) -> first unit of the window.
+
+A unit is a sample of a waveform, or a frame of a cached clip."""
+
 
 class ClipReader(Protocol):
-    """Reads the clips of a manifest.
+    """Reads the clips of a manifest, for a data set.
 
     Attributes:
         manifest: the clips.
-        num_frames: length T of what is read, in frames (for images: rows).
+        num_frames: largest length T of the input, in frames (rows of an image).
+        lengths: lengths of the clips, if each keeps its own; None if all have length T.
     """
 
     manifest: Manifest
+    lengths: ClipLengths | None
 
     @property
     def num_frames(self) -> int: ...  # noqa: D102
 
-    def __call__(self, index: int, generator: torch.Generator) -> Any:
-        """Read a clip.
-
-        Args:
-            index: its position in the manifest.
-            generator: source of all that is random about it.
-
-        Returns:
-            `[C, T, F]` float32; `[windows, C, T, F]` of a reader of several windows; or a
-            ``transport.PackedClip``, of which this is computed where the model is.
+    def read(self, index: int, generator: torch.Generator) -> Any:
+        """Read a clip; all randomness comes from the generator.
 
         Raises:
             ClipError: the clip cannot be used.
         """
 
+    def collate(self, clips: list[Any]) -> dict[str, Any]:
+        """Join clips to a batch: ``source``, and what else the model has to know of it."""
 
-class AudioReader:
-    """Reads windows of audio.
+
+class SpectrogramReader:
+    """Reads one window of each clip as a normalised log-mel spectrogram.
 
     Args:
         manifest: the clips.
-        front_end: from waveforms to normalised log-mel spectrograms.
-        crop: which part of a clip longer than the window is taken: ``start``, or ``random`` for
-            another part in each epoch.
-        roll_gain: roll each waveform and change its level.
+        front_end: computes spectrograms.
+        crop: position of the window in a longer clip: ``start``, or ``random`` in each epoch.
+        roll_gain: roll each waveform and scale it.
         noise: add noise to each spectrogram.
-        spread: read so many windows of each clip that is longer than one, spread evenly over it,
-            and nothing of what the three options before say; 0 for one window by ``crop``.
 
     Raises:
-        ValueError: if ``crop`` is unknown; or the clips are in a cache of another front end, or in
-            any cache while ``roll_gain`` is set.
+        ValueError: ``crop`` is unknown; the clips are in a cache of another front end, or in any
+            cache while ``roll_gain`` is set.
     """
 
     def __init__(
@@ -83,82 +74,179 @@ class AudioReader:
         crop: str = "start",
         roll_gain: bool = False,
         noise: bool = False,
-        spread: int = 0,
     ) -> None:
         if crop not in CROPS:
             raise ValueError(f"task.crop is {crop!r}; choose one of {', '.join(CROPS)}")
-        check_start(manifest, roll_gain)
+        _check_cache(manifest, roll_gain)
         self.manifest = manifest
         self.front_end = front_end
         self.crop = crop
         self.roll_gain = roll_gain
         self.noise = noise
-        self.spread = spread
+        self.lengths = measure_lengths(manifest, front_end) if front_end.patch else None
 
     @property
     def num_frames(self) -> int:
-        """Frames of 10 ms of what is read, T."""
+        """Length T of the window in frames of 10 ms."""
         return self.front_end.target_length
 
-    def measure_lengths(self) -> ClipLengths | None:
-        """Return how long clips are, where each keeps its own length, and None otherwise."""
-        return measure_lengths(self.manifest, self.front_end) if self.front_end.patch else None
-
-    def __call__(self, index: int, generator: torch.Generator) -> Tensor:
-        """Read a clip's window, with the augmentations; see ``ClipReader``."""
-        refuse_image(self.manifest.name(index))
-        if self.spread:
-            return self._spread_windows(index)
-        energies = self._energies(index, generator)
-        if self.front_end.patch and len(energies) == 0:
+    def read(self, index: int, generator: torch.Generator) -> Any:
+        """Read the window of a clip: [1, T, F] float32, T its own length if ``lengths`` is set."""
+        values, sample_rate = self.read_part(index, generator)
+        energies = values
+        if sample_rate is not None:
+            energies = self.front_end.energies(values, sample_rate)
+        if self.lengths is not None and len(energies) == 0:
             raise ClipError("is shorter than one frame (25 ms)")
         spectrogram = self.front_end.finish(energies)
         return add_noise(spectrogram, generator) if self.noise else spectrogram
 
-    def _spread_windows(self, index: int) -> Tensor:
-        path, size = self.manifest.path(index), int(self.manifest.sizes[index])
-        _, sample_rate = probe_clip(path)
-        starts = spread_windows(size, sample_rate, self.num_frames, self.spread)
-        return torch.stack([read_window(path, self.front_end, start, size) for start in starts])
+    def read_part(self, index: int, generator: torch.Generator) -> tuple[Tensor, int | None]:
+        """Read the window of a clip before the front end; see the function ``read_part``."""
 
-    def _energies(self, index: int, generator: torch.Generator) -> Tensor:
-        """Compute the log-mel energies of a clip's window: [n, F], n <= T."""
-        values, sample_rate = self.read(index, generator)
-        return values if sample_rate is None else self.front_end.energies(values, sample_rate)
+        def place(room: int, _: float) -> int:
+            if room <= 0 or self.crop == "start":
+                return 0
+            return int(torch.randint(room + 1, (), generator=generator))
 
-    def read(self, index: int, generator: torch.Generator) -> tuple[Tensor, int | None]:
-        """Read a clip's window, before the front end.
+        entry = self.manifest.entry(index)
+        if self.roll_gain and entry.storage is Storage.CACHE:
+            from .feature_cache import refuse_roll_gain
 
-        Returns:
-            Samples `[n]`, at least those that the window needs, and their rate in Hz; or of a clip
-            in a cache its log-mel energies `[n, F]`, n <= T, and None. float32.
+            refuse_roll_gain(entry)
+        values, sample_rate = read_part(entry, self.front_end, place)
+        return roll_and_gain(values, generator) if self.roll_gain else values, sample_rate
 
-        Raises:
-            ClipError: the clip cannot be used.
-        """
-        path, size = self.manifest.path(index), int(self.manifest.sizes[index])
-        cached = find_cached(str(path))
-        if cached is not None:
-            return self._cached_energies(cached, size, generator), None
-        with open_clip(path) as clip:
-            sample_rate = clip.samplerate
-            needed = self.front_end.needed_samples(sample_rate)
-            start, num_samples = 0, None
-            if size > needed:
-                num_samples = needed
-                if self.crop == "random":
-                    start = int(torch.randint(size - needed + 1, (), generator=generator))
-            waveform = read_opened(clip, size, start, num_samples)
-        if self.roll_gain:
-            waveform = roll_and_gain(waveform, generator)
-        return waveform, sample_rate
+    def collate(self, clips: list[Any]) -> dict[str, Any]:
+        """Join clips: ``source`` [B, 1, T, F]; ``padding_mask`` [B, L] if lengths differ."""
+        if self.lengths is None:
+            return {"source": torch.stack(clips)}
+        source, padding = pad_clips(clips, self.lengths.patch)
+        return {"source": source, **({} if padding is None else {"padding_mask": padding})}
 
-    def _cached_energies(
-        self, clip: CachedClip, size: int, generator: torch.Generator
-    ) -> Tensor:
-        if self.roll_gain:
-            refuse_roll_gain(clip)
-        start, room = 0, clip.frames - self.num_frames
-        if room > 0 and self.crop == "random":
-            start = int(torch.randint(room + 1, (), generator=generator))
-        return read_cached(clip, start, self.num_frames, size)
+
+class WindowsReader:
+    """Reads several windows of each clip, spread evenly over it, for evaluation.
+
+    Args:
+        manifest: the clips.
+        front_end: computes spectrograms.
+        most: windows of a clip that is longer than one.
+    """
+
+    lengths: ClipLengths | None = None
+
+    def __init__(self, manifest: Manifest, front_end: FrontEnd, most: int) -> None:
+        _check_cache(manifest, roll_gain=False)
+        self.manifest = manifest
+        self.front_end = front_end
+        self.most = most
+
+    @property
+    def num_frames(self) -> int:
+        """Length T of a window in frames of 10 ms."""
+        return self.front_end.target_length
+
+    def read(self, index: int, generator: torch.Generator) -> Tensor:
+        """Read the windows of a clip: [windows, 1, T, F] float32."""
+        entry = self.manifest.entry(index)
+        _, sample_rate = probe_clip(entry)
+        assert entry.size is not None
+        starts = spread_windows(entry.size, sample_rate, self.num_frames, self.most)
+        return torch.stack([read_window(entry, self.front_end, start) for start in starts])
+
+    def collate(self, clips: list[Tensor]) -> dict[str, Any]:
+        """Join clips: ``source`` [windows of all clips, 1, T, F], ``num_windows`` of each clip."""
+        return {"source": torch.cat(clips), "num_windows": [len(clip) for clip in clips]}
+
+
+def _check_cache(manifest: Manifest, roll_gain: bool) -> None:
+    entry = manifest.entry(0)
+    if entry.storage is Storage.CACHE:
+        from .feature_cache import check_cache
+
+        check_cache(entry, roll_gain)
+
+
+def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -> list[int]:
+    """Spread windows evenly over a recording.
+
+    Args:
+        num_samples: samples of the recording.
+        sample_rate: in Hz.
+        frames: length of a window.
+        most: number of windows of a longer recording; a single one lies in the middle.
+
+    Returns:
+        First frames of the windows, ascending and distinct.
+    """
+    room = count_frames(math.ceil(num_samples * SAMPLE_RATE / sample_rate)) - frames
+    if room <= 0:
+        return [0]
+    if most == 1:
+        return [room // 2]
+    return sorted({round(number * room / (most - 1)) for number in range(most)})
+
+
+def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, int | None]:
+    """Read the part of a clip that a window needs.
+
+    Args:
+        clip: the clip.
+        front_end: determines the length of the window.
+        place: chooses the position of the window.
+
+    Returns:
+        Samples `[n]` and their rate in Hz; or log-mel energies `[n, F]` of a cached clip and None.
+        float32.
+
+    Raises:
+        ClipError: the clip cannot be used.
+    """
+    entry = locate(clip)
+    if entry.storage is Storage.CACHE:
+        from .feature_cache import read_cached
+
+        cached = split_cached(entry.path)
+        assert cached is not None
+        start = place(cached.frames - front_end.target_length, 1)
+        return read_cached(entry, start, front_end.target_length), None
+    with open_clip(entry) as opened:
+        sample_rate = opened.samplerate
+        needed = front_end.needed_samples(sample_rate)
+        size = opened.frames if entry.size is None else entry.size
+        start = place(size - needed, sample_rate / FRAMES_A_SECOND)
+        return read_opened(opened, start, needed), sample_rate
+
+
+def read_energies(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:
+    """Read or compute the log-mel energies of a window.
+
+    Args:
+        clip: the clip, cached or not.
+        front_end: determines the length T of the window.
+        start: first frame.
+
+    Returns:
+        `[n, F]`; n is T, or less at the end of the clip, but not 0.
+
+    Raises:
+        ClipError: the clip cannot be used, or has less than a frame (25 ms) from ``start`` on.
+    """
+    values, sample_rate = read_part(clip, front_end, lambda _, per_frame: round(start * per_frame))
+    if sample_rate is None:
+        if len(values) == 0:
+            raise ClipError(f"has no frames from frame {start} on")
+        return values
+    energies = front_end.energies(values, sample_rate)
+    if len(energies) == 0:
+        raise ClipError(
+            f"has {len(values)} samples at {sample_rate} Hz; one frame takes "
+            f"{1000 * FRAME_LENGTH // SAMPLE_RATE} ms"
+        )
+    return energies
+
+
+def read_window(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:
+    """Compute the spectrogram `[1, T, F]` of a window; see ``read_energies``."""
+    return front_end.finish(read_energies(clip, front_end, start))

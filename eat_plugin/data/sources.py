@@ -1,21 +1,6 @@
-"""Where waveforms come from, read whole or in part, with what is wrong named.
+"""Waveforms of clips, read whole or in part.
 
-The path alone says what a clip is:
-    name                         an audio file; one that is there goes before all below
-    archive.zip:OFFSET:LENGTH    an audio file stored uncompressed in a zip archive, read in place
-    archive.tar:OFFSET:LENGTH    an audio file in a tar archive
-    file.h5/key/of/dataset       a dataset of an HDF5 file (see ``hdf5``)
-
-In this file:
-    probe_audio   length and rate of a clip, from its header alone
-    read_audio    the samples of a clip, one channel
-    read_blocks   the same, one part after another: for clips of any length
-    open_clip     a clip, for reading as one likes
-    read_opened   the samples of an open clip, one channel
-    check_count   were as many samples decoded as its header says?
-    check_values  are they finite, and not beyond measure?
-
-Everything a damaged file can do ends in a ClipError; the caller knows the path and adds it.
+All damage ends in a ClipError; the caller knows the path and adds it.
 """
 
 from __future__ import annotations
@@ -31,88 +16,80 @@ import soundfile
 import torch
 from torch import Tensor
 
-from .containers import Span, check_span, find_span
 from .clip import AudioClip, ClipError
+from .entries import Clip, Entry, Span, Storage, check_span, locate, split_dataset, split_span
 from .files import open_regular
-from .hdf5 import find_dataset, open_dataset
 from .wav import find_wav
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
-LONGEST_CLIP = 1 << 40  # samples; libsndfile gives 2**63 - 1 where it cannot tell
-LOUDEST_SAMPLE = 1e10  # full scale is 1; squares of a spectrum of this still fit into float32
-INTEGERS = "PCM_"  # subtypes whose samples are finite, and full scale at most
-FEW_CHANNELS = 7  # of more, NumPy adds in another order
-BLOCK = 1 << 20  # values a read: no allocation rests on what a header claims
-MP3_TOLERANCE = 2 * 1152  # samples, two frames: an mp3's length is its decoder's estimate
+LONGEST_CLIP = 1 << 40  # samples; libsndfile reports 2**63 - 1 for an unknown length
+LOUDEST_SAMPLE = 1e10  # full scale is 1; the power spectrum of this still fits into float32
+INTEGERS = "PCM_"  # subtypes with finite samples, full scale at most
+FEW_CHANNELS = 7  # NumPy adds more of them in another order
+BLOCK = 1 << 20  # values per read: no allocation depends on the length that a header claims
+MP3_TOLERANCE = 2 * 1152  # samples, two frames: the length of an mp3 is estimated by its decoder
 MISSING_TOLERANCE = 0.01  # of a wav's data; some writers declare a few bytes too many
-UNKNOWN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # what programs that write to a pipe declare
+UNKNOWN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # declared by programs that write to a pipe
 
 
-def probe_audio(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read a clip's length and rate from its header; no samples are decoded.
-
-    Args:
-        path: A clip. Audio files are wav, flac, ogg, mp3 or another format that libsndfile reads.
-
-    Returns:
-        The number of samples of a channel, and the sampling rate in Hz.
+@contextmanager
+def open_clip(clip: Clip) -> Iterator[AudioClip]:
+    """Open a clip and check its header; errors while it is open are ClipErrors too.
 
     Raises:
-        ClipError: The file cannot be opened, is not audio, or its header makes no sense.
+        ClipError: the clip cannot be opened, is not audio, has an impossible header, or another
+            length than its entry says.
     """
-    with open_clip(path) as clip:
-        return clip.frames, clip.samplerate
+    entry = locate(clip)
+    with _open_source(entry) as opened:
+        _check_header(opened)
+        if entry.size is not None and abs(opened.frames - entry.size) > _tolerance(opened):
+            raise ClipError(f"has {opened.frames} samples, but {entry.size} were expected")
+        yield opened
+
+
+def probe_clip(clip: Clip) -> tuple[int, int]:
+    """Return samples per channel and rate in Hz of a clip, from its header alone.
+
+    A cached clip gives the least number of samples at 16 kHz for its frames.
+
+    Raises:
+        ClipError: the header makes no sense, or the shard of a cached clip cannot be used.
+    """
+    entry = locate(clip)
+    if entry.storage is Storage.CACHE:
+        from .feature_cache import probe_cached
+
+        return probe_cached(entry)
+    with open_clip(entry) as opened:
+        return opened.frames, opened.samplerate
 
 
 def read_audio(
-    path: str | os.PathLike[str],
-    expected_samples: int | None = None,
-    start: int = 0,
-    num_samples: int | None = None,
+    clip: Clip, start: int = 0, num_samples: int | None = None
 ) -> tuple[Tensor, int]:
-    """Read a clip, or a part of one, and average its channels.
+    """Open a clip and read it, or a part of it: the waveform `[n]` float32 and its rate in Hz."""
+    with open_clip(clip) as opened:
+        return read_opened(opened, start, num_samples), opened.samplerate
 
-    Only the part asked for is decoded. An mp3's length, an estimate, may be off by 2304 samples.
+
+def read_opened(clip: AudioClip, start: int = 0, num_samples: int | None = None) -> Tensor:
+    """Read an open clip, or a part of it, and average its channels.
 
     Args:
-        path: A clip.
-        expected_samples: The length that the clip's header has to give, a manifest's entry.
-        start: First sample to read, at the clip's own rate.
-        num_samples: Samples to read at most; None reads to the end.
+        clip: from ``open_clip``.
+        start: first sample, at the clip's own rate.
+        num_samples: samples to read at most; None reads to the end.
 
     Returns:
-        The waveform `[n]` float32, full scale at 1, and its sampling rate in Hz; n is
-        ``num_samples``, or fewer where the clip ends before.
+        The waveform `[n]` float32, full scale at 1; fewer than ``num_samples`` at the clip's end.
 
     Raises:
-        ClipError: The file cannot be opened or decoded, ends early, has another length than
-            expected, no samples, or samples that are not finite.
+        ClipError: the clip cannot be decoded, is truncated, or has samples that are not finite.
         ValueError: ``start`` is negative or ``num_samples`` is not positive.
-    """
-    with open_clip(path) as clip:
-        return read_opened(clip, expected_samples, start, num_samples), clip.samplerate
-
-
-def read_opened(
-    clip: AudioClip,
-    expected_samples: int | None = None,
-    start: int = 0,
-    num_samples: int | None = None,
-) -> Tensor:
-    """Read an open clip, or a part of one, and average its channels.
-
-    Args:
-        clip: From ``open_clip``; all else, and what may be raised, is as in ``read_audio``.
-        expected_samples: The length that the clip's header has to give.
-        start: First sample to read.
-        num_samples: Samples to read at most.
-
-    Returns:
-        The waveform `[n]` float32.
     """
     if start < 0 or (num_samples is not None and num_samples < 1):
         raise ValueError(f"cannot read {num_samples} samples from sample {start}")
-    _check_length(clip, expected_samples)
     wanted = clip.frames - start
     if num_samples is not None:
         wanted = min(wanted, num_samples)
@@ -126,63 +103,44 @@ def read_opened(
     return torch.from_numpy(waveform)
 
 
-def read_blocks(
-    path: str | os.PathLike[str], seconds: int, expected_samples: int | None = None
-) -> Iterator[tuple[Tensor, int]]:
-    """Read a clip from its start to its end in parts, and average its channels.
-
-    Args:
-        path: A clip.
-        seconds: Length of a part; the last one may be shorter.
-        expected_samples: The length that the clip's header has to give, a manifest's entry.
+def read_blocks(clip: Clip, seconds: int) -> Iterator[tuple[Tensor, int]]:
+    """Read a whole clip in blocks, its channels averaged.
 
     Yields:
-        What ``read_audio`` would return of each part.
+        Blocks `[n]` float32 of ``seconds``, the last one shorter, and the rate in Hz.
 
     Raises:
-        ClipError: As ``read_audio`` of the whole clip.
+        ClipError: as ``open_clip`` and ``read_opened``.
     """
-    with open_clip(path) as clip:
-        _check_length(clip, expected_samples)
-        found, total, rate = 0, clip.frames, clip.samplerate
+    with open_clip(clip) as opened:
+        found, total, rate = 0, opened.frames, opened.samplerate
         while found < total:
-            waveform = _read_mono(clip, min(seconds * rate, total - found))
+            waveform = _read_mono(opened, min(seconds * rate, total - found))
             if len(waveform) == 0:
                 break
-            check_values(clip, waveform)
+            check_values(opened, waveform)
             yield torch.from_numpy(waveform), rate
             found += len(waveform)
-        check_count(clip, found, total)
-
-
-def _check_length(clip: AudioClip, expected_samples: int | None) -> None:
-    if expected_samples is not None and abs(clip.frames - expected_samples) > _tolerance(clip):
-        raise ClipError(f"has {clip.frames} samples, but {expected_samples} were expected")
+        check_count(opened, found, total)
 
 
 def _tolerance(clip: AudioClip) -> int:
-    """Return by how many samples a clip's length may be off."""
+    """Return the possible error of a clip's length, in samples."""
     return MP3_TOLERANCE if "MPEG" in clip.subtype else 0
 
 
 def check_count(clip: AudioClip, found: int, wanted: int) -> None:
-    """Raise ClipError if fewer samples of an open clip could be decoded than its header promises.
-
-    Args:
-        clip: The clip.
-        found: Samples that were decoded.
-        wanted: Samples that there ought to be.
-    """
+    """Raise ClipError if fewer samples were decoded than the header promises."""
     if found == 0 or found < wanted - _tolerance(clip):
         raise ClipError(f"is truncated: {found} of {wanted} samples could be decoded")
 
 
 def check_values(clip: AudioClip, samples: np.ndarray) -> None:
-    """Raise ClipError if samples of an open clip, float32 of any shape, can be no audio."""
+    """Raise ClipError if samples, float32 of any shape, cannot be audio."""
     if clip.subtype.startswith(INTEGERS):
         return
     flat = torch.from_numpy(samples).flatten()
-    if float(flat.dot(flat)) < LOUDEST_SAMPLE**2:  # one pass; false where it is NaN
+    if float(flat.dot(flat)) < LOUDEST_SAMPLE**2:  # one pass; false for NaN
         return
     loudest = np.maximum(samples.max(), -samples.min())
     if not np.isfinite(loudest):
@@ -191,38 +149,27 @@ def check_values(clip: AudioClip, samples: np.ndarray) -> None:
         raise ClipError(f"has samples of up to {loudest:.1e}, where full scale is 1")
 
 
-@contextmanager
-def open_clip(path: str | os.PathLike[str]) -> Iterator[AudioClip]:
-    """Open a clip for reading, its header checked: the one place that tells sources apart.
+def _open_source(entry: Entry) -> AbstractContextManager[AudioClip]:
+    path, storage = entry.path, entry.storage
+    if storage is Storage.IMAGE:
+        raise ClipError("is an image by the ending of its name; images need task.images")
+    if storage is Storage.CACHE:
+        raise ClipError("is in a feature cache, which has no waveforms")
+    if storage is Storage.HDF5:
+        from .hdf5 import open_dataset  # an optional library
 
-    Args:
-        path: What the manifest names, below its root.
-
-    Yields:
-        The open clip. What goes wrong while it is open is raised as a ClipError, too.
-
-    Raises:
-        ClipError: The clip cannot be opened, is not audio, or its header makes no sense.
-    """
-    with _open_source(os.fspath(path)) as clip:
-        _check_header(clip)
-        yield clip
-
-
-def _open_source(path: str) -> AbstractContextManager[AudioClip]:
-    span = find_span(path)
-    if span is not None and not os.path.lexists(path):
+        return open_dataset(*split_dataset(path))
+    if storage is Storage.ARCHIVE and not os.path.lexists(path):  # a file may have such a name
+        span = split_span(path)
+        assert span is not None
         return _open_file(span.archive, span)
-    dataset = find_dataset(path)
-    if dataset is not None:
-        return open_dataset(*dataset)
     return _open_file(path)
 
 
 @contextmanager
 def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
-    """Open an audio file, or the part of an archive that is one."""
-    # By descriptor: libsndfile would guess at a format from the file's name, soundfile likewise.
+    """Open an audio file, or a range of bytes of an archive."""
+    # By descriptor: libsndfile and soundfile would guess the format from the file's name.
     descriptor = open_regular(path, "" if span is None else "the archive ")
     try:
         size = os.fstat(descriptor).st_size
@@ -237,7 +184,7 @@ def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
                 yield clip
         finally:
             if isinstance(source, _ByteRange) and source.error is not None:
-                raise source.error  # what libsndfile made of it says less
+                raise source.error  # more precise than libsndfile's message
     except soundfile.LibsndfileError as error:
         raise ClipError(f"cannot be decoded: {error.error_string.rstrip('. ')}") from error
     except (soundfile.SoundFileError, OSError, OverflowError, MemoryError) as error:
@@ -247,9 +194,9 @@ def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
 
 
 class _ByteRange:
-    """A part of an open file, for soundfile to read as if it were a file.
+    """A range of an open file with the file interface that soundfile needs.
 
-    libsndfile calls these methods, and no exception can pass through it: it is kept in ``error``.
+    No exception can pass through libsndfile, which calls these methods: it is kept in ``error``.
     """
 
     def __init__(self, descriptor: int, span: Span, size: int) -> None:
@@ -260,17 +207,14 @@ class _ByteRange:
         self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position within the part."""
         origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}
         self._position = max(0, origins[whence] + offset)
         return self._position
 
     def tell(self) -> int:
-        """Return the position within the part."""
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer, as far as the part goes; return the number of bytes."""
         wanted = max(0, min(len(buffer), self._length - self._position))
         try:
             self._file.seek(self._start + self._position)
@@ -292,7 +236,7 @@ def _check_header(clip: AudioClip) -> None:
         raise ClipError("has no samples")
     if clip.frames > LONGEST_CLIP:
         raise ClipError("has a header that does not give its length")
-    # libsndfile shortens a wav that ends early to what is there, and tells only its log.
+    # libsndfile shortens a truncated wav to the bytes that exist, and mentions it in its log only.
     declared = re.search(r"^data : (\d+) \(should be (\d+)\)", clip.extra_info, re.MULTILINE)
     if declared is None or int(declared[1]) in UNKNOWN_WAV_SIZES:
         return
@@ -302,7 +246,7 @@ def _check_header(clip: AudioClip) -> None:
 
 
 def _read_mono(clip: AudioClip, wanted: int) -> np.ndarray:
-    """Decode up to ``wanted`` samples from where the clip stands, channels averaged, `[n]`."""
+    """Decode up to ``wanted`` samples from the current position, channels averaged, `[n]`."""
     blocks = []
     longest = max(1, BLOCK // clip.channels)
     while wanted > 0:
@@ -320,7 +264,7 @@ def _average_channels(block: np.ndarray) -> np.ndarray:
     """Average the channels of samples, `[n, channels]` to `[n]`."""
     if block.shape[1] > FEW_CHANNELS:
         return block.mean(axis=1)
-    first, *others = block.T  # a mean over rows as short as these takes ten times as long
+    first, *others = block.T  # ten times as fast as a mean over short rows
     if not others:
         return first
     total = first + others[0]

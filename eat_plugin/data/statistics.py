@@ -1,46 +1,24 @@
-"""Mean and standard deviation of a data set's log-mel energies, by which inputs are normalised.
-
-Clips are taken whole and without padding, in blocks: an hour of audio takes no more memory than a
-minute. Parts are put together exactly, so that neither their order nor their number matters.
-
-In this file:
-    Moments             count, mean and spread of some numbers, and of several parts together
-    measure_clip        those of a clip
-    measure_all         those of many clips, by several processes
-    measure_some        those of a few clips of a manifest, and how far chance may be off
-    Statistics          what a data set's statistics file holds
-    read_statistics     from the file
-    write_statistics    to the file
-"""
+"""Mean and standard deviation of a data set's log-mel energies, which normalise inputs."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from .feature_cache import find_cached, read_cached
-from .clip import ClipError
-from ..prepare.find import in_processes
-from .frontend import FRAME_LENGTH, FRAMES_A_SECOND, MEL_BINS, SAMPLE_RATE, FrontEnd
 from .files import replacing
+from .frontend import FRAMES_A_SECOND, MEL_BINS, FrontEnd
 from .manifest import Manifest
-from .sources import open_clip, read_blocks, read_opened
+from .reader import read_part
 
 FILE = "stats.json"
-BLOCK_SECONDS = 30
-LEAD_SECONDS = 1  # before a block, far more than the resampler looks back; its frames are dropped
-CHUNK = 8  # clips that a worker process measures at a time
-SAMPLE_SECONDS = 10  # of each clip that measure_some looks at
+SAMPLE_SECONDS = 10  # per clip of a sample
 
 
 @dataclass(frozen=True)
@@ -82,98 +60,9 @@ class Moments:
         return math.sqrt(self.squares / self.count) if self.count else 0.0
 
 
-def measure_clip(path: str | os.PathLike[str], expected_samples: int | None = None) -> Moments:
-    """Take the moments of a clip's log-mel energies, over all frames and bins.
-
-    Args:
-        path: the clip.
-        expected_samples: the length that its header has to give, a manifest's entry.
-
-    Raises:
-        ClipError: the clip cannot be used, or is shorter than one frame.
-    """
-    with _one_thread():
-        blocks = _clip_energies(path, expected_samples)
-        moments = sum_up(Moments.of(block.numpy()) for block in blocks)
-    if moments.count == 0:
-        raise ClipError(f"is shorter than one frame ({1000 * FRAME_LENGTH // SAMPLE_RATE} ms)")
-    return moments
-
-
-def _clip_energies(
-    path: str | os.PathLike[str], expected_samples: int | None
-) -> Iterator[Tensor]:
-    cached = find_cached(os.fspath(path))
-    if cached is None:
-        return block_energies(read_blocks(path, BLOCK_SECONDS, expected_samples))
-    frames = BLOCK_SECONDS * FRAMES_A_SECOND
-    starts = range(0, cached.frames, frames)
-    return (read_cached(cached, start, frames, expected_samples) for start in starts)
-
-
-def sum_up(parts: Iterator[Moments]) -> Moments:
+def sum_up(parts: Iterable[Moments]) -> Moments:
     """Return the moments of all parts together."""
     return reduce(Moments.__add__, parts, Moments())
-
-
-def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
-    """Compute the log-mel energies of a clip block by block: the frames that the whole has.
-
-    Blocks begin at whole seconds, which are whole samples before and after resampling. Each is
-    computed with the second before it, whose frames are dropped.
-
-    Args:
-        blocks: the clip's parts of any length, in order: `[n]` float32, and the rate in Hz.
-
-    Yields:
-        Energies, `[frames, 128]` float32.
-    """
-    front_end = FrontEnd((LEAD_SECONDS + BLOCK_SECONDS) * FRAMES_A_SECOND, 0.0, 1.0)
-    held, rate, lead = torch.zeros(0), SAMPLE_RATE, 0
-    for waveform, rate in blocks:
-        held = torch.cat([held, waveform])
-        while len(held) >= front_end.needed_samples(rate):
-            yield front_end.energies(held, rate)[lead:]
-            held, lead = held[BLOCK_SECONDS * rate :], LEAD_SECONDS * FRAMES_A_SECOND
-    yield front_end.energies(held, rate)[lead:]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread: the sums are the same in every process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:
-    """Measure all clips of a manifest, in parallel.
-
-    Args:
-        manifest: the clips.
-        workers: processes to use at most.
-
-    Yields:
-        For each clip, in order: its moments, or what is wrong with it.
-
-    Raises:
-        OSError: a worker process died.
-    """
-    clips = [
-        (os.path.join(manifest.root, manifest.name(index)), int(manifest.sizes[index]))
-        for index in range(len(manifest))
-    ]
-    return in_processes(_measure, clips, workers, CHUNK)
-
-
-def _measure(clip: tuple[str, int]) -> Moments | str:
-    try:
-        return measure_clip(*clip)
-    except ClipError as error:
-        return str(error)
 
 
 @dataclass(frozen=True)
@@ -211,12 +100,12 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
         try:
             moments = _measure_part(manifest, index, rng.random())
         except (ValueError, OSError):
-            continue  # named when it is its turn
+            continue  # named when it is read
         if moments.count:
             parts.append(moments)
     if not parts:
         return None
-    whole = sum_up(iter(parts))
+    whole = sum_up(parts)
     means = np.array([part.mean for part in parts])
     squares = [part.squares / part.count + (part.mean - whole.mean) ** 2 for part in parts]
     # Clips are drawn, not frames; of all clips there is nothing left to chance.
@@ -226,18 +115,12 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
 
 
 def _measure_part(manifest: Manifest, index: int, position: float) -> Moments:
-    path, size = manifest.path(index), int(manifest.sizes[index])
-    cached = find_cached(os.fspath(path))
-    if cached is not None:
-        most = SAMPLE_SECONDS * FRAMES_A_SECOND
-        start = int(position * max(0, cached.frames - most))
-        return Moments.of(read_cached(cached, start, most, size).numpy())
-    with open_clip(path) as clip:
-        rate = clip.samplerate
-        wanted = min(size, SAMPLE_SECONDS * rate)
-        waveform = read_opened(clip, size, int(position * (size - wanted)), wanted or None)
     front_end = FrontEnd(SAMPLE_SECONDS * FRAMES_A_SECOND, 0.0, 1.0)
-    return Moments.of(front_end.energies(waveform, rate).numpy())
+    values, sample_rate = read_part(
+        manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
+    )
+    energies = values if sample_rate is None else front_end.energies(values, sample_rate)
+    return Moments.of(energies.numpy())
 
 
 @dataclass(frozen=True)

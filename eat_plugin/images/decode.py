@@ -1,18 +1,7 @@
-"""Image files: opened and decoded, with what is wrong named.
+"""Image files: opened and decoded by Pillow, an optional library.
 
-In this file:
-    is_image       does an entry of a manifest say by its name that it is one?
-    require_image  refuses what cannot be one, by its name
-    refuse_image   refuses what is one, by its name
-    load_pillow    the library, or what to install
-    probe_image    pixels of an image, from its header alone
-    probe_entry    the same, of an entry of a manifest
-    read_image     an image, upright, in grey or in colour
-
-A path names a file or, as archive.zip:OFFSET:LENGTH or archive.tar:OFFSET:LENGTH, its bytes in an
-archive (see ``archives``). Files are decoded by Pillow, an optional extra, which is imported when
-the first one is opened. What counts is their content: a JPEG that is called .png is read as what
-it is. All that a damaged file can do ends in a ClipError; the caller knows the path and adds it.
+A file is decoded by its content: a JPEG named .png is read as a JPEG. All damage ends in a
+ClipError; the caller knows the path and adds it.
 """
 
 from __future__ import annotations
@@ -28,16 +17,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..data.containers import check_span, find_span
 from ..data.clip import ClipError
+from ..data.entries import IMAGE_ENDINGS, Clip, Entry, Storage, check_span, locate, split_span
 from ..data.files import open_regular
+from . import MOST_PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ENDINGS = ("png", "jpg", "jpeg", "webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
-MOST_PIXELS = 89_478_485  # a quarter of a gigabyte in colour; Pillow warns above it
 PILLOWS_LIMIT = 2 * MOST_PIXELS  # Pillow opens nothing above it
 MODES = {1: "L", 3: "RGB"}  # number of channels -> how Pillow calls such an image
 # What a decoder may end in where a file is damaged.
@@ -47,23 +35,12 @@ UNDECODABLE = (
 )  # fmt: skip
 
 
-def is_image(name: str) -> bool:
-    """Tell by the ending of an entry's name whether it is an image's."""
-    return os.path.splitext(name)[1].lower().lstrip(".") in ENDINGS
-
-
-def require_image(name: str) -> None:
-    """Raise ClipError if an entry's name cannot be an image's; that of part of an archive can."""
-    if not is_image(name) and find_span(name) is None:
+def require_image(storage: Storage) -> None:
+    """Raise ClipError if a clip cannot be an image by its name; bytes of an archive can."""
+    if storage not in (Storage.IMAGE, Storage.ARCHIVE):
         raise ClipError(
-            f"is no image by the ending of its name; expected one of {', '.join(ENDINGS)}"
+            f"is not an image by the ending of its name; expected one of {', '.join(IMAGE_ENDINGS)}"
         )
-
-
-def refuse_image(name: str) -> None:
-    """Raise ClipError if an entry's name is an image's: the run is one of sound."""
-    if is_image(name):
-        raise ClipError("is an image by the ending of its name; images need task.images")
 
 
 def load_pillow() -> Any:
@@ -87,80 +64,67 @@ def load_pillow() -> Any:
     return PIL
 
 
-def probe_image(path: str | os.PathLike[str], max_pixels: int = MOST_PIXELS) -> tuple[int, int]:
-    """Read how large an image is from its header; no pixels are decoded.
-
-    Args:
-        path: A PNG, JPEG or WebP file.
-        max_pixels: An image with more is refused.
+def probe_image(clip: Clip, max_pixels: int = MOST_PIXELS) -> tuple[int, int]:
+    """Read the size of a PNG, JPEG or WebP file from its header.
 
     Returns:
         The number of pixels, width times height, and 0: an image has no sampling rate.
 
     Raises:
-        ClipError: The file cannot be opened, is no such image, is animated, or is too large.
+        ClipError: the file cannot be opened, is not such an image, is animated, or has more than
+            ``max_pixels``.
         ValueError: Pillow is not installed.
     """
-    with _open_image(path, max_pixels) as image:
+    with _open_image(locate(clip), max_pixels) as image:
         return image.width * image.height, 0
 
 
-def probe_entry(path: str | os.PathLike[str], decode: bool = False) -> tuple[int, int]:
-    """Do what ``probe_image`` does, and refuse a name that a run of images would refuse.
-
-    Args:
-        path: As ``probe_image`` takes it.
-        decode: Decode the image, too: damage further inside shows only then.
-    """
-    require_image(os.fspath(path))
-    size = probe_image(path)
+def probe_entry(path: str, decode: bool = False) -> tuple[int, int]:
+    """Do the same, refuse names that training refuses, and decode the pixels too on request."""
+    entry = locate(path)
+    require_image(entry.storage)
+    size = probe_image(entry)
     if decode:
-        read_image(path)
+        read_image(entry)
     return size
 
 
-def read_image(
-    path: str | os.PathLike[str],
-    channels: int = 3,
-    expected_pixels: int | None = None,
-    max_pixels: int = MOST_PIXELS,
-) -> Image:
+def read_image(clip: Clip, channels: int = 3, max_pixels: int = MOST_PIXELS) -> Image:
     """Read an image, turned as its EXIF orientation says.
 
-    What is transparent is laid over white. Of 16 bits a value the upper 8 count. Other colours are
-    converted as Pillow does: palettes and CMYK to RGB, colour to grey by ITU-R 601; colour profiles
-    are ignored.
+    Transparent pixels are laid over white; of 16-bit values the upper 8 bits are used; other
+    colours are converted as Pillow does (palettes and CMYK to RGB, colour to grey by ITU-R 601,
+    colour profiles ignored).
 
     Args:
-        path: A PNG, JPEG or WebP file.
+        clip: a PNG, JPEG or WebP file; an entry's size is its expected number of pixels.
         channels: 3 for colour, 1 for grey.
-        expected_pixels: The number of pixels that its header has to give, a manifest's entry.
-        max_pixels: An image with more is refused, before it is decoded.
+        max_pixels: an image with more is refused before it is decoded.
 
     Returns:
-        A Pillow image of the mode ``RGB`` or ``L``.
+        A Pillow image of mode ``RGB`` or ``L``.
 
     Raises:
-        ClipError: The file cannot be opened or decoded, ends early, is animated, or has another
-            number of pixels than expected, or too many.
+        ClipError: as ``probe_image``; or the file is damaged, or has another number of pixels than
+            expected.
         ValueError: Pillow is not installed.
     """
-    with _open_image(path, max_pixels) as image:
+    entry = locate(clip)
+    with _open_image(entry, max_pixels) as image:
         pixels = image.width * image.height
-        if expected_pixels is not None and pixels != expected_pixels:
+        if entry.size is not None and pixels != entry.size:
             raise ClipError(
-                f"has {image.width}x{image.height} = {pixels} pixels, but {expected_pixels} were "
-                "expected"
+                f"has {image.width}x{image.height} = {pixels} pixels, {entry.size} were expected"
             )
         image.load()
         return _convert(load_pillow().ImageOps.exif_transpose(image), MODES[channels])
 
 
 @contextmanager
-def _open_image(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image]:
-    """Open an image, its header checked; what goes wrong while it is open is a ClipError, too."""
+def _open_image(entry: Entry, max_pixels: int) -> Iterator[Image]:
+    """Open an image and check its header; errors while it is open are ClipErrors too."""
     pillow = load_pillow().Image
-    with _open_bytes(os.fspath(path)) as file:
+    with _open_bytes(entry) as file:
         try:
             with pillow.open(file, formats=FORMATS) as image:
                 _check_header(image, max_pixels)
@@ -177,11 +141,13 @@ def _open_image(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image
             raise ClipError(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _open_bytes(path: str) -> BinaryIO:
-    """Open a file, or what an archive holds of one."""
-    span = None if os.path.lexists(path) else find_span(path)
+def _open_bytes(entry: Entry) -> BinaryIO:
+    """Open a file, or its bytes in an archive."""
+    span = None
+    if entry.storage is Storage.ARCHIVE and not os.path.lexists(entry.path):
+        span = split_span(entry.path)
     if span is None:
-        return os.fdopen(open_regular(path), "rb")
+        return os.fdopen(open_regular(entry.path), "rb")
     with os.fdopen(open_regular(span.archive, "the archive "), "rb") as file:
         check_span(span, os.fstat(file.fileno()).st_size)
         try:

@@ -1,27 +1,20 @@
-"""Images as a model's input: cropped, mirrored, normalised.
-
-In this file:
-    draw_crop        a box of random area, shape and place
-    centre_crop      the box that evaluation takes
-    ImageFrontEnd    from a file to a normalised tensor, as the options of a run say
-    ImageReader      the images of a manifest, for a data set
-
-All randomness comes from the generator that is given: an image's crop follows from (seed, epoch,
-image) and not from the number of workers.
-"""
+"""Images as the input of a model: cropped, mirrored, normalised."""
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .decode import MODES, MOST_PIXELS, PILLOWS_LIMIT, load_pillow, read_image, require_image
+from ..data.entries import Clip
+from ..data.lengths import ClipLengths
 from ..data.manifest import Manifest
+from . import MOST_PIXELS
+from .decode import MODES, PILLOWS_LIMIT, load_pillow, read_image, require_image
 
 ATTEMPTS = 10  # at a crop that fits into the image
 
@@ -151,27 +144,21 @@ class ImageFrontEnd:
                 shown = list(value) if isinstance(value, tuple) else value
                 raise ValueError(f"task.images.{name} is {shown}; it must be {expected}")
 
-    def __call__(
-        self,
-        path: str | os.PathLike[str],
-        expected_pixels: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def __call__(self, clip: Clip, generator: torch.Generator | None = None) -> Tensor:
         """Read an image.
 
         Args:
-            path: A PNG, JPEG or WebP file.
-            expected_pixels: The number of pixels that it has to have.
-            generator: source of the crop and of the flip; None takes the middle, as it is.
+            clip: a PNG, JPEG or WebP file.
+            generator: source of the crop and the flip; None takes the middle, unflipped.
 
         Returns:
             `[C, H, W]` float32, normalised.
 
         Raises:
-            ClipError: The image cannot be used.
+            ClipError: the image cannot be used.
             ValueError: Pillow is not installed.
         """
-        image = read_image(path, self.channels, expected_pixels, self.max_pixels)
+        image = read_image(clip, self.channels, self.max_pixels)
         height, width = self.size
         pillow = load_pillow().Image
         if generator is None:
@@ -188,10 +175,10 @@ class ImageFrontEnd:
 
 
 class ImageReader:
-    """Reads images; see ``readers.ClipReader``.
+    """Reads images; see ``data.reader.ClipReader``.
 
-    A manifest's second column is an image's number of pixels, which its header has to give: an
-    image that was replaced by another one since is refused by name.
+    The second column of their manifest is the number of pixels: an image that was replaced is
+    refused by name.
 
     Args:
         manifest: the images.
@@ -199,8 +186,10 @@ class ImageReader:
         augment: random crop and flip; otherwise the middle of each image.
 
     Raises:
-        ValueError: if Pillow is not installed.
+        ValueError: Pillow is not installed.
     """
+
+    lengths: ClipLengths | None = None
 
     def __init__(
         self, manifest: Manifest, front_end: ImageFrontEnd, *, augment: bool = False
@@ -212,14 +201,15 @@ class ImageReader:
 
     @property
     def num_frames(self) -> int:
-        """Rows of pixels of what is read, H."""
+        """Height H of the input in pixels."""
         return self.front_end.size[0]
 
-    def __call__(self, index: int, generator: torch.Generator) -> Tensor:
-        """Read an image: `[C, H, W]` float32; see ``ClipReader``."""
-        require_image(self.manifest.name(index))
-        return self.front_end(
-            self.manifest.path(index),
-            int(self.manifest.sizes[index]),
-            generator if self.augment else None,
-        )
+    def read(self, index: int, generator: torch.Generator) -> Tensor:
+        """Read an image: `[C, H, W]` float32."""
+        entry = self.manifest.entry(index)
+        require_image(entry.storage)
+        return self.front_end(entry, generator if self.augment else None)
+
+    def collate(self, clips: list[Tensor]) -> dict[str, Any]:
+        """Join images: ``source`` [B, C, H, W]."""
+        return {"source": torch.stack(clips)}

@@ -15,25 +15,26 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 from torch import Tensor
 
 from ..data.clip import ClipError
 from ..data.frontend import FRAMES_A_SECOND, FrontEnd
-from ..images.decode import probe_image
-from ..images.image_reader import ImageFrontEnd
+from ..data.reader import read_window
+from ..data.sources import probe_clip
 from .windows import (
     Job,
     Window,
     Windowing,
     column_times,
-    probe_clip,
     read_ahead,
     read_batches,
-    read_window,
 )
+
+if TYPE_CHECKING:
+    from ..images.image_reader import ImageFrontEnd
 
 
 @contextmanager
@@ -125,6 +126,8 @@ class ImageInputs:
 
     def probe(self, path: str | os.PathLike[str]) -> tuple[int, int]:
         """Read a file's header: pixels and 0."""
+        from ..images.decode import probe_image
+
         return probe_image(path, self.front_end.max_pixels)
 
     def windowing(self, window: float | None, hop: float | None) -> Windowing:
@@ -146,7 +149,7 @@ class ImageInputs:
     ) -> Iterator[list[tuple[Job, Tensor | ClipError]]]:
         """Read images, ahead of what is asked for."""
         return read_ahead(
-            jobs, lambda job: self.front_end(job.path, job.expected_samples), batch_size
+            jobs, lambda job: self.front_end(job.entry()), batch_size
         )
 
 

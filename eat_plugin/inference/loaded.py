@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from ..data.clip import ClipError
 from ..data.frontend import FrontEnd
-from ..images.image_reader import ImageFrontEnd
 from ..data.label_set import LabelSet
-from .windows import ClipLayout, Job, Window, Windowing, spread_windows
+from ..data.reader import spread_windows
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder
 from .inputs import Inputs, errors_naming
+from .windows import ClipLayout, Job, Window, Windowing
+
+if TYPE_CHECKING:
+    from ..images.image_reader import ImageFrontEnd
 
 GRANULARITIES = ("utterance", "frame", "all", "grid")
 ALONG_TIME = ("frame", "grid")  # their windows are joined to one axis

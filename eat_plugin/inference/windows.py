@@ -1,18 +1,6 @@
-"""Windows of a recording: where they lie, what of each counts, and how one is read.
+"""Windows of a recording, and reading them ahead.
 
-Frames are steps of 10 ms; a column is what a model makes of ``patch`` frames.
-
-In this file:
-    Windowing       a window's length, and the hop from one to the next
-    Window          one of the windows of a recording
-    column_times    where in the recording the columns that count have their centres
-    spread_windows  windows that represent a recording
-    ClipLayout      where the results of a recording's windows go in one array
-    probe_clip      length and rate of a clip, in a cache or not
-    read_energies   the log-mel energies of a window
-    read_window     the spectrogram of a window
-    read_batches    those of many windows, read ahead
-    read_ahead      the same, of anything that a function reads
+Frames are steps of 10 ms; a column is a time step of the model, ``patch`` frames.
 """
 
 from __future__ import annotations
@@ -29,17 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..data.feature_cache import find_cached, open_shard, read_cached
 from ..data.clip import ClipError
-from ..data.frontend import (
-    FRAME_LENGTH,
-    FRAME_SHIFT,
-    FRAMES_A_SECOND,
-    SAMPLE_RATE,
-    FrontEnd,
-    count_frames,
-)
-from ..data.sources import open_clip, probe_audio, read_opened
+from ..data.entries import Entry, locate
+from ..data.frontend import FRAME_LENGTH, FRAME_SHIFT, FRAMES_A_SECOND, FrontEnd
+from ..data.reader import read_window
 
 READERS = 4  # threads that decode audio and compute spectrograms while a model is at work
 LEAST_HALVES = 2 * math.ceil(FRAME_LENGTH / FRAME_SHIFT)  # half frames; less gives no frame
@@ -143,26 +124,6 @@ class Windowing:
         return windows
 
 
-def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -> list[int]:
-    """Choose windows for scores of a whole recording: spread evenly, from its start to its end.
-
-    Args:
-        num_samples: samples of the recording.
-        sample_rate: their rate in Hz.
-        frames: length of a window.
-        most: windows of a recording that is longer than one; a single one lies in the middle.
-
-    Returns:
-        First frames of the windows, ascending, each once.
-    """
-    room = count_frames(math.ceil(num_samples * SAMPLE_RATE / sample_rate)) - frames
-    if room <= 0:
-        return [0]
-    if most == 1:
-        return [room // 2]
-    return sorted({round(number * room / (most - 1)) for number in range(most)})
-
-
 class ClipLayout:
     """Where the results of a recording's windows go in one array.
 
@@ -214,84 +175,6 @@ def column_times(windowing: Windowing, windows: list[Window]) -> np.ndarray:
     return np.concatenate(columns) / FRAMES_A_SECOND
 
 
-def probe_clip(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Find out how long a clip is, without reading it.
-
-    Args:
-        path: A clip; of one in a cache only its entry is read, and its shard checked.
-
-    Returns:
-        The number of samples of a channel, and the sampling rate in Hz; in a cache, the least
-        number of samples at 16 kHz that give its frames.
-
-    Raises:
-        ClipError: Its header makes no sense, or its shard cannot be used.
-    """
-    cached = find_cached(os.fspath(path))
-    if cached is None:
-        return probe_audio(path)
-    open_shard(cached.shard)
-    return cached.samples, SAMPLE_RATE
-
-
-def read_window(
-    path: str | os.PathLike[str],
-    front_end: FrontEnd,
-    start: int = 0,
-    expected_samples: int | None = None,
-) -> Tensor:
-    """Read what a window needs of a recording, and compute its spectrogram.
-
-    Args:
-        path: A clip, in a cache or not.
-        front_end: Makes spectrograms of the window's length.
-        start: First frame.
-        expected_samples: The length that the file's header has to give, a manifest's entry.
-
-    Returns:
-        `[1, T, F]`, padded where the recording ends.
-
-    Raises:
-        ClipError: As `read_energies`.
-    """
-    return front_end.finish(read_energies(path, front_end, start, expected_samples))
-
-
-def read_energies(
-    path: str | os.PathLike[str],
-    front_end: FrontEnd,
-    start: int = 0,
-    expected_samples: int | None = None,
-) -> Tensor:
-    """Read or compute the log-mel energies of a window; the arguments are those of `read_window`.
-
-    Returns:
-        `[n, F]`; n is T, or less where the recording ends, but not 0.
-
-    Raises:
-        ClipError: The recording cannot be used, or what the window has of it is shorter than one
-            frame (25 ms).
-    """
-    cached = find_cached(os.fspath(path))
-    if cached is not None:
-        energies = read_cached(cached, start, front_end.target_length, expected_samples)
-        if len(energies) == 0:
-            raise ClipError(f"has {cached.frames} frames, none from frame {start} on")
-        return energies
-    with open_clip(path) as clip:
-        sample_rate = clip.samplerate
-        first = round(start * sample_rate / FRAMES_A_SECOND)
-        needed = front_end.needed_samples(sample_rate)
-        waveform = read_opened(clip, expected_samples, first, needed)
-    energies = front_end.energies(waveform, sample_rate)
-    if len(energies) == 0:
-        raise ClipError(
-            f"has {len(waveform)} samples at {sample_rate} Hz; one frame takes "
-            f"{1000 * FRAME_LENGTH // SAMPLE_RATE} ms"
-        )
-    return energies
-
-
 class Job(NamedTuple):
     """A window to be read.
 
@@ -308,6 +191,10 @@ class Job(NamedTuple):
     path: str | os.PathLike[str]
     start: int = 0
     expected_samples: int | None = None
+
+    def entry(self) -> Entry:
+        """Return the entry of the recording."""
+        return locate(self.path)._replace(size=self.expected_samples)
 
 
 def read_batches(
@@ -326,7 +213,7 @@ def read_batches(
     """
 
     def read(job: Job) -> Tensor:
-        return read_window(job.path, front_end, job.start, job.expected_samples)
+        return read_window(job.entry(), front_end, job.start)
 
     yield from read_ahead(jobs, read, batch_size)
 

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from ..data.containers import Fingerprint, take_fingerprint
 from ..data.clip import ClipError
-from ..data.hdf5 import is_hdf5, list_datasets
+from ..data.containers import Fingerprint, take_fingerprint
+from ..data.entries import is_hdf5
+from ..data.hdf5 import list_datasets
 
 MOST_TEXT = 1 << 20  # bytes of a text beside a clip
 TAR_BLOCK = 512

@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.containers import check_archives
-from ..data.feature_cache import check_settings, find_cached, front_end_settings
-from .cache_shards import Outcome, SplitShards
-from ..data.frontend import count_frames
+from ..data.entries import Storage
+from ..data.feature_cache import check_settings, front_end_settings
 from ..data.files import replacing
-from ..images.decode import is_image
+from ..data.frontend import count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
 from ..data.manifest import encode_name, read_manifest, write_manifest
 from ..data.tables import read_lines, write_csv
+from .cache_shards import Outcome, SplitShards
 
 HEAD = "cache.json"
 TRAIN = "train"  # comes first among splits
@@ -123,10 +123,10 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
     path = data / f"{split}.tsv"
     manifest = read_manifest(path)
     check_archives(path.with_suffix(".archives"), manifest.root)
-    name = manifest.name(0)
-    if find_cached(name) is not None:
+    name, storage = manifest.name(0), manifest.entry(0).storage
+    if storage is Storage.CACHE:
         raise ValueError(f"{path}:2: {name!r} is in a cache already")
-    if is_image(name):
+    if storage is Storage.IMAGE:
         raise ValueError(f"{path}:2: {name!r} is an image; eat cache is for sound")
     for ending in (LABELS, WEIGHTS):
         beside = data / f"{split}{ending}"

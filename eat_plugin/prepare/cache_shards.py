@@ -31,7 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.clip import ClipError
 from ..data.containers import take_fingerprint
+from ..data.entries import Entry
 from ..data.feature_cache import (
     AGAIN,
     ENERGY,
@@ -42,12 +44,11 @@ from ..data.feature_cache import (
     record_path,
     shard_path,
 )
-from ..data.clip import ClipError
-from ..data.frontend import SAMPLE_RATE, count_frames
 from ..data.files import replacing
+from ..data.frontend import SAMPLE_RATE, count_frames
 from ..data.manifest import Manifest
 from ..data.sources import read_blocks
-from ..data.statistics import BLOCK_SECONDS, block_energies
+from .measure import BLOCK_SECONDS, block_energies
 
 SHARDS = 64  # of a split, where the next two allow it: work for many processes
 LEAST_SAMPLES, MOST_SAMPLES = 1 << 22, 1 << 29  # of a shard; the latter give 0.9 GB at 16 kHz
@@ -167,7 +168,7 @@ class SplitShards:
 
     def _is_usable(self, index: int) -> bool:
         try:
-            compute_energies(self.manifest.path(index), int(self.manifest.sizes[index]))
+            compute_energies(self.manifest.entry(index))
         except ClipError:
             return False
         return True
@@ -182,9 +183,8 @@ class SplitShards:
             for index in clips:
                 if stop is not None and stop.is_set():
                     raise _StopError
-                path, size = self.manifest.path(index), int(self.manifest.sizes[index])
                 try:
-                    length, rows = compute_energies(path, size)
+                    length, rows = compute_energies(self.manifest.entry(index))
                 except ClipError as error:
                     samples.append(None)
                     problems.append(str(error))
@@ -227,12 +227,11 @@ def _flush(file: BinaryIO) -> int:
     return file.tell()
 
 
-def compute_energies(path: Path, expected_samples: int) -> tuple[int, bytes]:
+def compute_energies(entry: Entry) -> tuple[int, bytes]:
     """Compute the log-mel energies of a whole clip, of which 30 s are decoded at a time.
 
     Args:
-        path: The clip.
-        expected_samples: Its length, at its own rate.
+        entry: the clip.
 
     Returns:
         The number of its samples at 16 kHz; and the energies as a shard holds them.
@@ -244,7 +243,7 @@ def compute_energies(path: Path, expected_samples: int) -> tuple[int, bytes]:
 
     def blocks() -> Iterator[tuple[Tensor, int]]:
         nonlocal samples, rate
-        for waveform, rate in read_blocks(path, BLOCK_SECONDS, expected_samples):
+        for waveform, rate in read_blocks(entry, BLOCK_SECONDS):
             samples += len(waveform)
             yield waveform, rate
 

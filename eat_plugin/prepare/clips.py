@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cli import progress
-from ..data import containers as archives
 from ..data.containers import Fingerprint, find_containers, take_fingerprint
-from .find import endings_of, find_files, list_all, sort_out
-from ..data.hdf5 import is_hdf5
+from ..data.entries import TAR, is_hdf5
 from ..data.manifest import check_name
 from .archive_index import Contents
+from .find import endings_of, find_files, list_all, sort_out
 
 ENDINGS_SHOWN = 6
 COMPRESSED_TARS = ("tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz", "tar.zst")
@@ -126,7 +125,7 @@ def find_clips(
         ValueError: There is neither.
         OSError: The folder cannot be listed.
     """
-    compressed = COMPRESSED_TARS if archives.TAR in containers else ()
+    compressed = COMPRESSED_TARS if TAR in containers else ()
     wanted = extensions.union(containers, compressed)
     found = Found()
     files = find_files(root, wanted, found.others)

@@ -10,26 +10,19 @@ In this file:
 
 from __future__ import annotations
 
-import math
 import os
-import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from ..data.clip import ClipError
 from ..data.manifest import check_name
+from ..data.sources import probe_clip
 from .archive_index import Contents, list_members
-from ..data.sources import probe_audio
+from .processes import in_processes
 
 CHUNK = 64  # files that a worker process probes at a time
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def find_files(
@@ -115,7 +108,7 @@ def sort_out(
 def probe_all(
     paths: list[str],
     workers: int,
-    probe: Callable[[str], tuple[int, int]] = probe_audio,
+    probe: Callable[[str], tuple[int, int]] = probe_clip,
 ) -> Iterator[tuple[int, int] | str]:
     """Read the headers of files, in parallel.
 
@@ -161,49 +154,8 @@ def list_all(
     return in_processes(task, paths, workers, 1)
 
 
-def in_processes(
-    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
-) -> Iterator[Result]:
-    """Apply a function to many items, in parallel.
-
-    Args:
-        function: What to do; it and its results can be pickled.
-        items: What to do it with.
-        workers: Processes to use at most.
-        chunk: Items that a process takes at a time.
-
-    Yields:
-        The results, in order.
-
-    Raises:
-        OSError: A worker process died.
-    """
-    workers = min(workers, math.ceil(len(items) / chunk))
-    if workers < 2:
-        yield from map(function, items)
-        return
-    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
-    try:
-        yield from pool.map(function, items, chunksize=chunk)
-    except BrokenProcessPool as error:
-        raise OSError("a worker process died; is there enough memory?") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _probe(path: str, probe: Callable[[str], tuple[int, int]]) -> tuple[int, int] | str:
     try:
         return probe(path)
     except ClipError as error:
         return str(error)
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))  # of the job, not of the machine
-    return os.cpu_count() or 1

@@ -25,10 +25,10 @@ from ..data.containers import Fingerprint, find_containers, write_archives
 from ..data.files import replacing
 from ..data.label_set import LabelSet, write_label_set
 from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, write_weights
-from .layouts import TRAIN, Arrangement
 from ..data.manifest import encode_name, write_manifest
-from .archive_index import readable
 from ..data.tables import TableError, write_csv
+from .archive_index import readable
+from .layouts import TRAIN, Arrangement
 
 REJECTED, MISSING = "rejected", "missing"
 RESERVED = ("", REJECTED, MISSING)  # names that a split cannot have

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.clip import AudioClip, ClipError
-from .find import in_processes
 from ..data.frontend import FRAME_LENGTH, SAMPLE_RATE
 from ..data.sources import BLOCK, check_count, check_values, open_clip
+from .processes import in_processes
 
 PROBLEMS = ("silent", "clipped", "short", "duplicate")
 SILENCE_DBFS = -60.0  # a clip, or a tenth of a second, whose peak is below this is silent

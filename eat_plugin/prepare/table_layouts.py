@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..data.label_set import LabelSet, check_label, read_label_set
-from .layouts import HELD_OUT, Arrangement, Entry, sort_classes
 from ..data.manifest import encode_name
 from ..data.tables import TableError, read_columns, read_rows
+from .layouts import HELD_OUT, Arrangement, Entry, sort_classes
 
 ESC50_TABLES = ("meta/esc50.csv", "esc50.csv")
 ESC50_COLUMNS = ("filename", "fold", "target", "category")

@@ -17,11 +17,10 @@ from ..clip_scores import ClipScores
 from ..data.label_set import LabelSet, read_label_set
 from ..data.labelled import LabelledDataset
 from ..data.labels import read_labels, read_weights
-from ..data.reader import AudioReader
+from ..data.reader import ClipReader
 from ..metrics import metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
-from . import lengths, settings
 from .base import TRAIN, AudioConfig, AudioTask, logger
 
 SCORES = ("_predictions", "_targets")
@@ -59,30 +58,26 @@ class EatClassificationTask(AudioTask):
     """
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
-        super().__init__(cfg, **kwargs)
+        super().__init__(cfg, metrics=metric_names(cfg.single_label), **kwargs)
         # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
         self._scores = ClipScores()
         self._summary: Tuple[Optional[ClipScores], int, Dict[str, float]] = (None, 0, {})
 
-    def check_settings(self, given: Any) -> None:
-        """Refuse options of fairseq that cannot work; see ``AudioTask``."""
-        super().check_settings(given)
-        settings.check_metric(given, metric_names(self.cfg.single_label))
-
     def _read_label_indices(self) -> Dict[str, str]:
         label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)
         return {label: str(index) for index, label in enumerate(label_set.ids)}
 
     def _check_classes(self) -> None:
-        """Refuse other classes than those of the run that goes on."""
-        if self.earlier is None or not self.earlier.state.get("labels"):
+        """Refuse other classes than those of the checkpoint being resumed."""
+        if self.resumed is None or not self.resumed.state.get("labels"):
             return
-        if dict(self.earlier.state["labels"]) != self._read_label_indices():
+        if dict(self.resumed.state["labels"]) != self._read_label_indices():
             raise ValueError(
-                f"the classes in {self.cfg.label_descriptors} are not those of the run that would "
-                f"go on from {self.earlier.path}; give another checkpoint.save_dir to begin anew"
+                f"the classes in {self.cfg.label_descriptors} differ from those of "
+                f"{self.resumed.path}, which this run would resume; set another "
+                "checkpoint.save_dir to start a new run"
             )
 
     def _read_label_names(self) -> List[str]:
@@ -93,21 +88,22 @@ class EatClassificationTask(AudioTask):
         """The classes, from a checkpoint or from the data."""
         return LabelSet.from_indices(self.state.labels)
 
-    def make_dataset(self, split: str, cfg: ClassificationConfig) -> LabelledDataset:
+    def make_dataset(
+        self, reader: ClipReader, cfg: ClassificationConfig, split: str
+    ) -> LabelledDataset:
         """Make the data set of a split, with its labels.
 
         Raises:
-            ValueError: if manifest, labels, classes and weights do not agree, naming the culprit.
+            ValueError: manifest, labels, classes and weights do not agree; the message says where.
         """
-        if split == TRAIN:
-            self._check_classes()
-        manifest = self.read_split(split)
-        path = Path(cfg.data) / f"{split}.{cfg.labels}"
-        labels = read_labels(path, self.label_set, manifest, cfg.single_label)
-        if not labels.names_match:
-            logger.warning("%s names its clips otherwise than the manifest; order decides", path)
-        self.state.label_names  # noqa: B018, read now so that checkpoints have them
         train = split == TRAIN
+        if train:
+            self._check_classes()
+        path = Path(cfg.data) / f"{split}.{cfg.labels}"
+        labels = read_labels(path, self.label_set, reader.manifest, cfg.single_label)
+        if not labels.names_match:
+            logger.warning("%s has other names than the manifest; their order decides", path)
+        self.state.label_names  # noqa: B018, read now so that checkpoints have them
         weights = None
         if train and cfg.weights_file:
             if not cfg.rebuild_batches:
@@ -115,16 +111,7 @@ class EatClassificationTask(AudioTask):
                     "task.rebuild_batches is false, so that task.weights_file would draw clips "
                     "once for all epochs; set it to true"
                 )
-            weights = read_weights(Path(cfg.data) / cfg.weights_file, len(manifest))
-        reader = self.make_reader(
-            manifest,
-            split,
-            cfg,
-            crop=lengths.choose_crop(cfg, train) if train else "start",
-            roll_gain=train and cfg.roll_gain,
-            noise=train and cfg.noise,
-            spread=0 if train or cfg.length != "crop" else cfg.eval_windows,
-        )
+            weights = read_weights(Path(cfg.data) / cfg.weights_file, len(reader.manifest))
         return LabelledDataset(
             reader,
             labels,
@@ -133,7 +120,6 @@ class EatClassificationTask(AudioTask):
             weights=weights,
             num_samples=cfg.num_samples,
             replacement=cfg.replacement,
-            lengths=reader.measure_lengths() if isinstance(reader, AudioReader) else None,
         )
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:

@@ -1,18 +1,21 @@
-"""What the tasks share where their data are images: options, and checks at start."""
+"""Options and checks of tasks on images; ``images/`` is imported only where they are set."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from omegaconf import ListConfig
 
 from ..data.clip import ClipError
-from ..images.decode import MOST_PIXELS, refuse_image, require_image
-from ..images.image_reader import ImageFrontEnd
+from ..data.entries import Storage
 from ..data.manifest import Manifest
+from ..images import MOST_PIXELS
 from ..options import option
 
-# Options of sound that nothing can be made of where data are images -> what they are unless set.
+if TYPE_CHECKING:
+    from ..images.image_reader import ImageFrontEnd
+
+# Options that apply to sound only -> their defaults.
 FOR_SOUND = {"crop": "start", "roll_gain": False, "noise": False, "pad_value": "zero"}
 
 
@@ -35,7 +38,7 @@ class ImagesConfig:
     max_pixels: int = option(MOST_PIXELS, "an image with more pixels is refused")
 
 
-def make_image_front_end(cfg: Any) -> Optional[ImageFrontEnd]:
+def make_image_front_end(cfg: Any) -> "Optional[ImageFrontEnd]":
     """Make the front end of a task whose data are images.
 
     Args:
@@ -49,6 +52,8 @@ def make_image_front_end(cfg: Any) -> Optional[ImageFrontEnd]:
     """
     if cfg.images is None:
         return None
+    from ..images.image_reader import ImageFrontEnd
+
     for name, default in FOR_SOUND.items():
         if getattr(cfg, name, default) != default:
             raise ValueError(
@@ -62,23 +67,30 @@ def make_image_front_end(cfg: Any) -> Optional[ImageFrontEnd]:
     return ImageFrontEnd(**values)
 
 
-def check_kind(manifest: Manifest, path: Path, images: Optional[ImageFrontEnd]) -> None:
+def check_kind(manifest: Manifest, path: Path, images: "Optional[ImageFrontEnd]") -> None:
     """Compare what a manifest lists with what the task takes, by the first name.
 
     Raises:
         ValueError: if it lists images and the task takes sound, or the reverse.
     """
-    name = manifest.name(0)
+    name, storage = manifest.name(0), manifest.entry(0).storage
+    if images is None:
+        if storage is Storage.IMAGE:
+            raise ValueError(
+                f"{path}:2: {name!r} is an image by the ending of its name; images need "
+                "task.images (config/image_pretrain.yaml and image_finetune.yaml set it)"
+            )
+        return
+    from ..images.decode import require_image
+
     try:
-        (refuse_image if images is None else require_image)(name)
+        require_image(storage)
     except ClipError as error:
         hint = "eat manifest --images lists images"
-        if images is None:
-            hint = "config/image_pretrain.yaml and image_finetune.yaml do so"
         raise ValueError(f"{path}:2: {name!r} {error} ({hint})") from error
 
 
-def check_model(model: Any, images: Optional[ImageFrontEnd]) -> None:
+def check_model(model: Any, images: "Optional[ImageFrontEnd]") -> None:
     """Compare what a model takes with what the task makes.
 
     Args:

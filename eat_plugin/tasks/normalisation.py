@@ -1,7 +1,7 @@
-"""What the tasks share about ``task.norm_mean`` and ``task.norm_std``, which normalise inputs.
+"""``task.norm_mean`` and ``task.norm_std``, which normalise inputs.
 
-Numbers that are given are taken. Where both are null, the data set's own are, which ``eat stats``
-writes; where there are none, AudioSet's, and data that differ from it are pointed out.
+Given numbers are used. If both are null, those of ``stats.json`` (``eat stats``) are; without that
+file AudioSet's, with a warning if the data differ from them.
 """
 
 import logging
@@ -13,61 +13,61 @@ from omegaconf import DictConfig, open_dict
 
 from ..data.manifest import Manifest
 from ..data.statistics import FILE, measure_some, read_statistics
-from .resume import EarlierRun
-from .settings import setting, whole_config
+from .checks import ResumedRun, RunConfig
 
 logger = logging.getLogger(__name__)
 
 AUDIOSET = AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
 HELP = (
-    "{what} of the data set's log-mel values; null takes it from stats.json in data (eat stats), "
-    "or AudioSet's where there is none"
+    "{what} of the data set's log-mel values; null reads it from stats.json in data (eat stats), "
+    "or takes AudioSet's without that file"
 )
 CLIPS_MEASURED = 48
 MEAN_TOLERANCE = 0.1  # of the standard deviation
 STD_TOLERANCE = 0.1  # of itself
-CHANCE = 3  # standard errors of a sample: within these it shows no difference
+CHANCE = 3  # standard errors of a sample within which a difference is no evidence
 
 
-def settle(
-    cfg: Any, from_checkpoint: bool = False, earlier: Optional[EarlierRun] = None
+def resolve_norm(
+    cfg: Any, run: RunConfig, from_checkpoint: bool = False, resumed: Optional[ResumedRun] = None
 ) -> None:
-    """Put numbers where both options are null, in ``cfg`` and in what checkpoints will hold.
+    """Replace null by numbers, in ``cfg`` and in the options that checkpoints will hold.
 
-    A run that goes on keeps the numbers that it began with.
+    A resumed run keeps its numbers.
 
     Args:
-        cfg: the task's options. fairseq hands a task a copy of them and saves the original.
-        from_checkpoint: the task is set up for a checkpoint; the folder of its data may be gone,
-            or belong to somebody else.
-        earlier: the checkpoint that a run goes on from.
+        cfg: the task's options, a copy; fairseq saves the original.
+        run: the whole configuration, with the original.
+        from_checkpoint: the task is set up for a checkpoint, whose data folder may be gone.
+        resumed: the checkpoint being resumed, or None.
 
     Raises:
-        ValueError: if only one of the two is given, or the data set's file is broken.
+        ValueError: only one of the two is given, or ``stats.json`` is invalid.
     """
     if (cfg.norm_mean is None) != (cfg.norm_std is None):
         raise ValueError(
             f"task.norm_mean is {_show(cfg.norm_mean)} and task.norm_std is {_show(cfg.norm_std)}; "
-            "give both, or neither (null) for those of the data set"
+            "set both, or neither (null) to use those of the data set"
         )
     if cfg.norm_mean is not None:
         return
     values = AUDIOSET
-    before = {} if earlier is None else earlier.options
-    if earlier is not None and None not in (before.get("norm_mean"), before.get("norm_std")):
+    before = {} if resumed is None else resumed.options
+    if resumed is not None and None not in (before.get("norm_mean"), before.get("norm_std")):
         values = float(before["norm_mean"]), float(before["norm_std"])
-        logger.info("task.norm_mean=%.4f task.norm_std=%.4f: of %s", *values, earlier.path)
+        logger.info("task.norm_mean=%.4f task.norm_std=%.4f: from %s", *values, resumed.path)
     elif not from_checkpoint and cfg.images is None:
         values = _find(Path(cfg.data))
     cfg.norm_mean, cfg.norm_std = values
-    original = _original(cfg)
-    if original is not None:
+    original = run.get("task")
+    # The parent may hold the options of another task, if only this one's name differs.
+    if isinstance(original, DictConfig) and original.get("_name") == cfg.get("_name"):
         with open_dict(original):
             original.norm_mean, original.norm_std = values
 
 
 def _find(folder: Path) -> Tuple[float, float]:
-    """Return the data set's statistics, or AudioSet's, and say which."""
+    """Return the data set's statistics, or AudioSet's, and log which."""
     found = read_statistics(folder)
     values = AUDIOSET if found is None else (found.mean, found.std)
     source = f"AudioSet's, there is no {folder / FILE}"
@@ -77,29 +77,17 @@ def _find(folder: Path) -> Tuple[float, float]:
     return values
 
 
-def _original(cfg: Any) -> Optional[DictConfig]:
-    """Return the options that ``cfg`` is a copy of, if it hangs in a whole configuration."""
-    task = setting(whole_config(cfg), "task")
-    same = isinstance(task, DictConfig) and setting(task, "_name") == cfg.get("_name")
-    return task if same else None
+def warn_of_audioset(cfg: Any, manifest: Manifest) -> None:
+    """Warn if AudioSet's statistics are in use and those of the training clips differ.
 
-
-def compare(cfg: Any, manifest: Manifest) -> None:
-    """Warn if AudioSet's statistics are in use and those of the data differ.
-
-    The data set's own file is taken if it is there; otherwise a few clips are measured, by the
-    first of several processes.
-
-    Args:
-        cfg: the task's options, settled.
-        manifest: the clips of training.
+    Those are read from ``stats.json``, or measured on a few clips by rank 0.
     """
     if cfg.images is not None or (cfg.norm_mean, cfg.norm_std) != AUDIOSET or not _is_first():
         return
     try:
         found = read_statistics(cfg.data)
     except (ValueError, OSError):
-        found = None  # it is not what this run goes by
+        found = None  # this run does not use it
     if found is not None:
         mean, std, source, chance = found.mean, found.std, str(Path(cfg.data) / FILE), (0.0, 0.0)
     else:
@@ -118,7 +106,7 @@ def compare(cfg: Any, manifest: Manifest) -> None:
         advice = f"run eat stats {cfg.data}, and leave task.norm_mean and task.norm_std null"
     logger.warning(
         "inputs are normalised by AudioSet's statistics, mean %.3f and standard deviation %.3f; "
-        "%s has %.3f and %.3f; before a new run, %s",
+        "%s has %.3f and %.3f; before a new run %s",
         AUDIOSET_MEAN, AUDIOSET_STD, source, mean, std, advice,
     )  # fmt: skip
 

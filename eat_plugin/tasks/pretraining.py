@@ -8,10 +8,9 @@ from omegaconf import II
 
 from ..data.dataset import ClipDataset
 from ..data.frontend import MEL_BINS
-from ..data.reader import AudioReader
+from ..data.reader import ClipReader
 from ..masking import MaskSpec
 from ..options import option
-from . import lengths
 from .base import TRAIN, AudioConfig, AudioTask
 
 
@@ -58,20 +57,15 @@ class PretrainingConfig(AudioConfig):
 class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
-    def make_dataset(self, split: str, cfg: PretrainingConfig) -> ClipDataset:
+    def make_dataset(self, reader: ClipReader, cfg: PretrainingConfig, split: str) -> ClipDataset:
         """Make the data set of a split, with masks."""
         mask_cfg = cfg.precompute_mask_config
-        train = split == TRAIN
-        reader = self.make_reader(
-            self.read_split(split), split, cfg, crop=lengths.choose_crop(cfg, train)
-        )
         return ClipDataset(
             reader,
             masks=None if mask_cfg is None else self._mask_spec(mask_cfg),
             num_masks=1 if mask_cfg is None else mask_cfg.clone_batch,
             seed=cfg.seed,
-            shuffle=train,
-            lengths=reader.measure_lengths() if isinstance(reader, AudioReader) else None,
+            shuffle=split == TRAIN,
         )
 
     def _mask_spec(self, cfg: MaskConfig) -> MaskSpec:

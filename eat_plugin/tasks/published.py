@@ -12,8 +12,8 @@ from omegaconf import II, MISSING
 
 from ..options import option
 from .classification import ClassificationConfig, EatClassificationTask
-from .pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
 from .normalisation import AUDIOSET
+from .pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
 
 # Mean and standard deviation of the log-mel values that each published flag implies.
 STATISTICS = {"esc50_eval": (-6.627, 5.359), "spcv2_eval": (-6.846, 5.565)}

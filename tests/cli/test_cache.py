@@ -17,12 +17,12 @@ import torch
 
 from eat_plugin.cli import main
 from eat_plugin.cli.plot import read_example
-from eat_plugin.prepare import cache_shards
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader
+from eat_plugin.prepare import cache_shards
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("dog", "rain", "clock")
@@ -512,7 +512,7 @@ def test_reader__what_the_command_wrote_is_what_audio_gives(data, tmp_path, smal
     front_end = FrontEnd(32, -4.268, 4.569)
     for split in ("train", "eval"):
         one, other = (
-            AudioReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in (data, out)
+            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in (data, out)
         )
         for index in range(len(one.manifest)):
             pair = [reader(index, torch.Generator()) for reader in (one, other)]

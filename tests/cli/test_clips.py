@@ -11,11 +11,11 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.prepare.clips import find_clips
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
+from eat_plugin.prepare.clips import find_clips
 
 h5py = pytest.importorskip("h5py")
 RATE = 8_000

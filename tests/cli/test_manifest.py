@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.prepare import find as discovery
 from eat_plugin.data.manifest import read_manifest
+from eat_plugin.prepare import find as discovery
 
 
 def add_clip(folder: Path, name: str, samples: int = 800, rate: int = 16_000) -> Path:

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from eat_plugin.cli import main
-from eat_plugin.inference.windows import read_window
 from eat_plugin.inference import load_checkpoint
+from eat_plugin.inference.windows import read_window
 
 
 @pytest.fixture(scope="module")

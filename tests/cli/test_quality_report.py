@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.cli import main, quality_report as quality
-from eat_plugin.prepare.listing import Clip
+from eat_plugin.cli import main
+from eat_plugin.cli import quality_report as quality
 from eat_plugin.data.manifest import read_manifest
+from eat_plugin.prepare.listing import Clip
 from eat_plugin.prepare.quality import examine
 
 RATE = 8000

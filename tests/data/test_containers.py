@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eat_plugin.data.clip import ClipError
 from eat_plugin.data.containers import (
     Fingerprint,
     Span,
@@ -18,7 +19,6 @@ from eat_plugin.data.containers import (
     take_fingerprint,
     write_archives,
 )
-from eat_plugin.data.clip import ClipError
 from eat_plugin.data.manifest import ManifestError
 
 CONTENT = b"0123456789" * 100

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.masking import MaskSpec
 
 RATE = 16000
@@ -34,7 +34,7 @@ def folder(tmp_path):
 def make(folder, crop="start", **options):
     options = {"masks": SPEC, "num_masks": 3, **options}
     manifest = read_manifest(folder / "train.tsv")
-    return ClipDataset(AudioReader(manifest, FRONT_END, crop=crop), **options)
+    return ClipDataset(SpectrogramReader(manifest, FRONT_END, crop=crop), **options)
 
 
 def same(a, b):

@@ -10,8 +10,11 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from eat_plugin.data import feature_cache as cache, frontend as features, resampling
-from eat_plugin.prepare import cache_folder
+from eat_plugin.data import feature_cache as cache
+from eat_plugin.data import frontend as features
+from eat_plugin.data import resampling
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.feature_cache import (
     CachedClip,
     SettingsError,
@@ -20,15 +23,14 @@ from eat_plugin.data.feature_cache import (
     front_end_settings,
     read_cached,
 )
-from eat_plugin.prepare.cache_shards import compute_energies, finish_all
-from eat_plugin.data.clip import ClipError
-from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.frontend import FrontEnd, count_frames
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.data.statistics import measure_all, measure_some
 from eat_plugin.inference.windows import probe_clip, read_window
 from eat_plugin.masking import MaskSpec
+from eat_plugin.prepare import cache_folder
+from eat_plugin.prepare.cache_shards import compute_energies, finish_all
 
 RATE = 16_000
 FRONT_END = FrontEnd(32, -4.268, 4.569)
@@ -71,7 +73,7 @@ def copied(made, tmp_path):
 
 
 def reader_of(folder, **options):
-    return AudioReader(read_manifest(folder / "train.tsv"), FRONT_END, **options)
+    return SpectrogramReader(read_manifest(folder / "train.tsv"), FRONT_END, **options)
 
 
 @pytest.mark.parametrize(

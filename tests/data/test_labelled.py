@@ -11,7 +11,7 @@ from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader
 
 RATE = 16000
 LENGTH = 5000  # samples, less than the window
@@ -34,7 +34,7 @@ def folder(tmp_path):
 def make(folder, roll_gain=False, noise=False, **options):
     manifest = read_manifest(folder / "train.tsv")
     labels = read_labels(folder / "train.lbl", KINDS, manifest, single_label=False)
-    reader = AudioReader(manifest, FRONT_END, roll_gain=roll_gain, noise=noise)
+    reader = SpectrogramReader(manifest, FRONT_END, roll_gain=roll_gain, noise=noise)
     return LabelledDataset(reader, labels, **options)
 
 
@@ -136,7 +136,7 @@ def test_dataset__labels_of_another_manifest_are_refused(folder):
     entries = [(manifest.name(number), LENGTH) for number in range(3)]
     write_manifest(folder / "eval.tsv", folder, entries)
     with pytest.raises(ValueError, match="5 clips have labels; the manifest has 3"):
-        LabelledDataset(AudioReader(read_manifest(folder / "eval.tsv"), FRONT_END), labels)
+        LabelledDataset(SpectrogramReader(read_manifest(folder / "eval.tsv"), FRONT_END), labels)
 
 
 def test_epoch_size__is_what_is_drawn(folder):

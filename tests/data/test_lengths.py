@@ -14,7 +14,7 @@ from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.lengths import ClipLengths, measure_lengths, pad_clips, sort_by_length
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader, WindowsReader
 from eat_plugin.masking import MaskSpec
 
 RATE = 16000
@@ -41,7 +41,7 @@ def manifest(tmp_path):
 
 
 def make(manifest, front_end=FRONT_END, **options):
-    reader = AudioReader(manifest, front_end, crop="random")
+    reader = SpectrogramReader(manifest, front_end, crop="random")
     options = {"masks": SPEC, "num_masks": 3, "lengths": reader.measure_lengths(), **options}
     return ClipDataset(reader, **options)
 
@@ -136,7 +136,7 @@ def test_collater__pads_to_the_longest(manifest):
 
 def test_collater__clips_alike_make_the_published_batch(manifest):
     plain = ClipDataset(
-        AudioReader(manifest, FrontEnd(64, -4.268, 4.569), crop="random"), masks=SPEC, num_masks=3
+        SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569), crop="random"), masks=SPEC, num_masks=3
     )
     own = make(manifest)
     batches = [d.collater([d[2], d[7]])["net_input"] for d in (own, plain)]
@@ -239,7 +239,7 @@ def make_labelled(manifest, reader, **options):
 
 
 def test_labelled__clips_of_their_own_length(manifest):
-    reader = AudioReader(manifest, FRONT_END, crop="random", noise=True)
+    reader = SpectrogramReader(manifest, FRONT_END, crop="random", noise=True)
     lengths = reader.measure_lengths()
     dataset = make_labelled(manifest, reader, lengths=lengths)
     net_input = dataset.collater([dataset[0], dataset[4]])["net_input"]
@@ -260,7 +260,7 @@ def test_labelled__clips_of_their_own_length(manifest):
 
 def test_labelled__windows_of_evaluation(manifest):
     front_end = FrontEnd(64, -4.268, 4.569)
-    dataset = make_labelled(manifest, AudioReader(manifest, front_end, spread=3), shuffle=False)
+    dataset = make_labelled(manifest, WindowsReader(manifest, front_end, 3), shuffle=False)
     net_input = dataset.collater([dataset[2], dataset[0]])["net_input"]
     assert net_input["num_windows"] == [3, 1]
     assert net_input["imgs"].shape == (4, 1, 64, 128)
@@ -270,10 +270,10 @@ def test_labelled__windows_of_evaluation(manifest):
     for window, start in zip(net_input["imgs"], starts):
         expected = front_end(torch.from_numpy(wave[160 * start :]), RATE)
         torch.testing.assert_close(window, expected)
-    plain = AudioReader(manifest, front_end)
+    plain = SpectrogramReader(manifest, front_end)
     torch.testing.assert_close(net_input["imgs"][3], plain(0, torch.Generator()))
 
 
 def test_clip_lengths__are_not_asked_for_where_clips_are_padded(manifest):
-    assert AudioReader(manifest, FrontEnd(64, -4.268, 4.569)).measure_lengths() is None
-    assert isinstance(AudioReader(manifest, FRONT_END).measure_lengths(), ClipLengths)
+    assert SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569)).measure_lengths() is None
+    assert isinstance(SpectrogramReader(manifest, FRONT_END).measure_lengths(), ClipLengths)

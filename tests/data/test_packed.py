@@ -6,22 +6,22 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from eat_plugin.prepare import cache_folder
-from eat_plugin.prepare.cache_shards import finish_all
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import AudioReader
-from eat_plugin.data.sources import read_audio
 from eat_plugin.data.packed import (
     PackedClip,
-    SampleReader,
+    PackedReader,
     compute_spectrograms,
     join_clips,
     pack_waveform,
 )
+from eat_plugin.data.reader import SpectrogramReader
+from eat_plugin.data.sources import read_audio
 from eat_plugin.masking import MaskSpec
+from eat_plugin.prepare import cache_folder
+from eat_plugin.prepare.cache_shards import finish_all
 
 FRONT_END = FrontEnd(32, -4.268, 4.569)
 MASKS = MaskSpec((2, 8), 0.5, strategy="random")
@@ -93,7 +93,7 @@ def test_pack_waveform__a_part_of_a_wider_array():
 
 
 def test_reader__sends_what_the_window_needs(folder):
-    reader = make(folder, SampleReader).reader
+    reader = make(folder, PackedReader).reader
     assert reader.num_frames == 32
     sent = [reader(number, torch.Generator()) for number in range(len(CLIPS))]
     assert [clip.sample_rate for clip in sent] == [rate for _, rate, *_ in CLIPS]
@@ -127,7 +127,7 @@ def test_join_clips__groups_of_clips_that_are_alike():
 @pytest.mark.parametrize("options", [{}, {"crop": "random"}, {"crop": "random", "roll_gain": True}])
 def test_epochs__the_batches_of_spectrograms(folder, options):
     (folder / "6.wav").write_bytes(b"no audio")
-    pair = [make(folder, kind, **options) for kind in (AudioReader, SampleReader)]
+    pair = [make(folder, kind, **options) for kind in (SpectrogramReader, PackedReader)]
     sources = []
     for epoch in (1, 2):
         expected, found = (batches(dataset, epoch) for dataset in pair)
@@ -147,7 +147,7 @@ def test_epochs__the_batches_of_spectrograms(folder, options):
 
 
 def test_epochs__workers_send_the_same(folder):
-    dataset = make(folder, SampleReader, crop="random")
+    dataset = make(folder, PackedReader, crop="random")
     for one, other in zip(batches(dataset, 3), batches(dataset, 3, workers=2)):
         assert torch.equal(source_of(one), source_of(other))
 
@@ -162,14 +162,14 @@ def test_batch__holds_nothing_that_fairseq_would_round(folder):
 
     found = [
         tensor.dtype
-        for batch in batches(make(folder, SampleReader), 1)
+        for batch in batches(make(folder, PackedReader), 1)
         for tensor in tensors(batch["net_input"]["source"])
     ]
     assert set(found) == {torch.int16, torch.int32, torch.int64}
 
 
 def test_compute__of_one_clip_and_of_many(folder):
-    dataset = make(folder, SampleReader)
+    dataset = make(folder, PackedReader)
     clips = [dataset[number]["source"] for number in (0, 8, 2, 0)]
     together = compute_spectrograms(join_clips(clips), FRONT_END)
     assert together.shape == (4, 1, 32, 128)
@@ -192,7 +192,7 @@ def test_cache__sends_energies_as_it_holds_them(folder, tmp_path_factory):
         list(finish_all(shards, 1))
         cache_folder.write_split(folder, shards)
     expected, found = (
-        batches(make(out, kind, crop="random"), 1) for kind in (AudioReader, SampleReader)
+        batches(make(out, kind, crop="random"), 1) for kind in (SpectrogramReader, PackedReader)
     )
     for one, other in zip(expected, found):
         groups = other["net_input"]["source"]["groups"]
@@ -204,9 +204,9 @@ def test_cache__sends_energies_as_it_holds_them(folder, tmp_path_factory):
 def test_reader__images_are_named(folder):
     write_manifest(folder / "train.tsv", folder, [("a.png", 100)])
     with pytest.raises(ClipError, match="is an image"):
-        make(folder, SampleReader).reader(0, torch.Generator())
+        make(folder, PackedReader).reader(0, torch.Generator())
 
 
 def test_reader__options_are_checked(folder):
     with pytest.raises(ValueError, match="task.crop is 'end'"):
-        make(folder, SampleReader, crop="end")
+        make(folder, PackedReader, crop="end")

@@ -14,7 +14,7 @@ from eat_plugin import cli
 from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader
 
 h5py = pytest.importorskip("h5py")
 RATE = 16_000
@@ -53,7 +53,7 @@ def datasets(roots: dict) -> dict:
     for kind, root in roots.items():
         data = root.with_name(f"data of {kind}")
         assert cli.main(["manifest", str(root), "--out", str(data)]) == 0
-        reader = AudioReader(
+        reader = SpectrogramReader(
             read_manifest(data / "train.tsv"), FrontEnd(16, -4.268, 4.569), crop="random"
         )
         made[kind] = ClipDataset(reader, seed=3)

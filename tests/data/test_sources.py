@@ -14,8 +14,8 @@ import soundfile
 import torch
 
 from eat_plugin.data import sources
-from eat_plugin.data.containers import Span
 from eat_plugin.data.clip import ClipError
+from eat_plugin.data.containers import Span
 from eat_plugin.data.sources import probe_audio, read_audio
 
 RATE = 16_000

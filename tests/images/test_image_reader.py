@@ -10,9 +10,9 @@ from PIL import Image
 
 from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.frontend import FrontEnd
-from eat_plugin.images.image_reader import ImageFrontEnd, ImageReader, centre_crop, draw_crop
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import AudioReader
+from eat_plugin.data.reader import SpectrogramReader
+from eat_plugin.images.image_reader import ImageFrontEnd, ImageReader, centre_crop, draw_crop
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "eval_crop": 1.0}
@@ -216,7 +216,7 @@ def test_reader__asks_for_pillow_at_start(folder, monkeypatch):
 def test_audio_reader__names_and_replaces_images(folder):
     soundfile.write(folder / "dog.wav", np.zeros(16000), 16000)
     write_manifest(folder / "train.tsv", folder, [("0.png", 600), ("dog.wav", 16000)])
-    reader = AudioReader(read_manifest(folder / "train.tsv"), FrontEnd(32, -4.0, 4.5))
+    reader = SpectrogramReader(read_manifest(folder / "train.tsv"), FrontEnd(32, -4.0, 4.5))
     (skipped, *_) = ClipDataset(reader, seed=3)[0]["skipped"]
     assert skipped.name == "0.png"
     assert skipped.reason == "is an image by the ending of its name; images need task.images"

@@ -6,8 +6,8 @@ from PIL import Image
 
 from eat_plugin.data.clip import ClipError
 from eat_plugin.images.image_reader import ImageFrontEnd
-from eat_plugin.inference.windows import Job
 from eat_plugin.inference.inputs import ImageInputs
+from eat_plugin.inference.windows import Job
 
 
 @pytest.fixture

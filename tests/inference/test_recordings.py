@@ -7,10 +7,9 @@ import pytest
 import soundfile
 import torch
 
-from eat_plugin.inference import windows
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.sources import read_audio
-from eat_plugin.inference import load_checkpoint
+from eat_plugin.inference import load_checkpoint, windows
 
 RATE = 16_000
 

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 import torch
 
-from eat_plugin.inference import windows
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.inference import windows
 from eat_plugin.inference.windows import (
     ClipLayout,
     Job,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from eat_plugin.data.tables import TableError
 from eat_plugin.prepare.layouts import (
     Arrangement,
     Entry,
@@ -13,7 +14,6 @@ from eat_plugin.prepare.layouts import (
     arrange_speech_commands,
     sort_classes,
 )
-from eat_plugin.data.tables import TableError
 
 
 def labels_of(found: Arrangement) -> dict:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.prepare import quality
 from eat_plugin.data.clip import ClipError
+from eat_plugin.prepare import quality
 from eat_plugin.prepare.quality import (
     examine,
     examine_all,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from eat_plugin.data.tables import TableError
 from eat_plugin.prepare.layouts import Arrangement
 from eat_plugin.prepare.table_layouts import arrange_audioset, arrange_esc50, arrange_table
-from eat_plugin.data.tables import TableError
 
 
 def write(path: Path, *lines: str) -> Path:

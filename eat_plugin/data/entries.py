@@ -1,0 +1,155 @@
+"""Entries of a manifest: where the bytes of each clip are stored.
+
+    PATH                             a file
+    ARCHIVE.zip:OFFSET:LENGTH        bytes of a stored zip or a tar archive
+    FILE.h5/KEY                      a dataset of an HDF5 file
+    SHARD.mel:FIRST:FRAMES/ENTRY     log-mel frames in a feature cache, and the entry they are from
+
+The storage of a clip is decided once, when its manifest is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple, Union
+
+from .clip import ClipError
+
+TAR = "tar"
+ARCHIVE_ENDINGS = ("zip", TAR)
+HDF5_ENDINGS = ("h5", "hdf5")
+IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
+_SPAN = re.compile(
+    rf"(.+\.(?:{'|'.join(ARCHIVE_ENDINGS)})):([0-9]{{1,18}}):([0-9]{{1,18}})", re.I | re.S
+)
+_CACHED = re.compile(r"((?:[^/]*/)*?[^/]*-[0-9]{5,}\.mel):([0-9]{1,15}):([0-9]{1,15})/(.+)", re.S)
+_HDF5_FILE = re.compile(rf"\.(?:{'|'.join(HDF5_ENDINGS)})(?=/+[^/])", re.I)
+# Names without a match are files: a quick test, since manifests have millions of lines.
+MAYBE_SPECIAL = re.compile(
+    rf":|\.(?:{'|'.join(HDF5_ENDINGS)})/|\.(?:{'|'.join(IMAGE_ENDINGS)})$".encode(), re.I
+)
+
+
+class Storage(IntEnum):
+    """How a clip is stored."""
+
+    FILE = 0
+    IMAGE = 1
+    ARCHIVE = 2
+    HDF5 = 3
+    CACHE = 4
+
+
+class Entry(NamedTuple):
+    """A clip of a manifest.
+
+    Attributes:
+        path: absolute path of the file, or the root and one of the forms above.
+        storage: how it is stored.
+        size: samples of a channel at the clip's own rate (pixels of an image); None if unknown.
+    """
+
+    path: str
+    storage: Storage
+    size: int | None = None
+
+
+Clip = Union[Entry, str, "os.PathLike[str]"]
+"""An entry, or a path of which the storage is not known yet."""
+
+
+class Span(NamedTuple):
+    """A range of bytes: path of the archive, first byte, number of bytes."""
+
+    archive: str
+    start: int
+    length: int
+
+
+class CachedSpan(NamedTuple):
+    """Frames in a feature cache: path of the shard, first frame, number of frames, entry before."""
+
+    shard: str
+    first: int
+    frames: int
+    name: str
+
+
+def locate(clip: Clip) -> Entry:
+    """Return the entry of a path; an entry is returned as it is."""
+    if isinstance(clip, Entry):
+        return clip
+    path = os.fspath(clip)
+    return Entry(path, find_storage(path))
+
+
+def find_storage(path: str, is_file: Callable[[str], bool] = os.path.isfile) -> Storage:
+    """Tell from a path how the clip is stored.
+
+    Args:
+        path: absolute path of the entry.
+        is_file: tells whether a path is a file; it is asked for possible HDF5 files only.
+    """
+    if ".mel:" in path and _CACHED.fullmatch(path):
+        return Storage.CACHE
+    if ":" in path and _SPAN.fullmatch(path):
+        return Storage.ARCHIVE
+    if any(map(is_file, hdf5_files(path))):
+        return Storage.HDF5
+    return Storage.IMAGE if is_image(path) else Storage.FILE
+
+
+def split_span(path: str) -> Span | None:
+    """Parse ``ARCHIVE.zip:OFFSET:LENGTH``; None for other paths."""
+    match = _SPAN.fullmatch(path)
+    return match and Span(match[1], int(match[2]), int(match[3]))
+
+
+def check_span(span: Span, size: int) -> None:
+    """Raise ClipError if an archive of ``size`` bytes does not contain a range, or it is empty."""
+    end = span.start + span.length
+    if end > size:
+        raise ClipError(
+            f"is outside of its archive, bytes {span.start} to {end} of {size}: the archive is "
+            "truncated, or was replaced after it was listed"
+        )
+    if span.length == 0:
+        raise ClipError("is empty: 0 bytes")
+
+
+def split_cached(path: str) -> CachedSpan | None:
+    """Parse ``SHARD.mel:FIRST:FRAMES/ENTRY``; None for other paths."""
+    match = _CACHED.fullmatch(path) if ".mel:" in path else None
+    return match and CachedSpan(match[1], int(match[2]), int(match[3]), match[4])
+
+
+def original_name(name: str) -> str:
+    """Return the name of a clip before it was cached; other names as they are."""
+    cached = split_cached(name)
+    return name if cached is None else cached.name
+
+
+def hdf5_files(path: str) -> list[str]:
+    """Return the prefixes of a path that are named like an HDF5 file with a key behind it."""
+    return [path[: match.end()] for match in _HDF5_FILE.finditer(path)]
+
+
+def split_dataset(path: str) -> tuple[str, str]:
+    """Split the path of an HDF5 dataset into file and key."""
+    file = next(filter(os.path.isfile, hdf5_files(path)), None)
+    if file is None:
+        raise ClipError("its HDF5 file is missing")
+    return file, path[len(file) :].strip("/")
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether a path is named like an HDF5 file."""
+    return path.lower().endswith(tuple(f".{ending}" for ending in HDF5_ENDINGS))
+
+
+def is_image(path: str) -> bool:
+    """Whether a path is named like an image."""
+    return os.path.splitext(path)[1].lower().lstrip(".") in IMAGE_ENDINGS

@@ -1,0 +1,239 @@
+"""Checks of a run at start, in one line each: fairseq's options, and the checkpoint to resume."""
+
+import glob
+import logging
+import os
+import pickle
+import zipfile
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+import fairseq
+import torch
+from fairseq.optim import FP16Optimizer
+from omegaconf import DictConfig
+
+from ..metrics import METRICS
+
+logger = logging.getLogger(__name__)
+
+# Before, PyTorch's attention in half precision over an odd number of tokens overwrites memory.
+OLDEST_FOR_HALF_ON_CPU = "2.2"
+DEFAULT = "checkpoint_last.pt"  # in save_dir
+ZIP = b"PK\x03\x04"  # first bytes of a zip archive
+KEEPS_MASTERS = "eat_adamw"  # the optimizer that keeps float32 weights itself
+# Name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
+WRAPPERS = {"FP16Optimizer": False, "MemoryEfficientFP16Optimizer": True}
+
+
+class RunConfig:
+    """fairseq's whole configuration, reached from a task's section.
+
+    Args:
+        task: the task's options as fairseq passes them; without a parent, every option is None.
+
+    Attributes:
+        root: the whole configuration; None if the task's options have no parent.
+    """
+
+    def __init__(self, task: Any) -> None:
+        root: Any = task._get_parent() if isinstance(task, DictConfig) else None
+        self.root: Optional[DictConfig] = root if isinstance(root, DictConfig) else None
+
+    def get(self, path: str) -> Any:
+        """Return an option by ``section.option``; None if it does not exist.
+
+        (``get`` of omegaconf 2.0 raises for a field that a dataclass does not have.)
+        """
+        node: Any = self.root
+        for name in path.split("."):
+            if not isinstance(node, DictConfig) or name not in node:
+                return None
+            node = node[name]
+        return node
+
+
+class ResumedRun(NamedTuple):
+    """The checkpoint that a run resumes.
+
+    Attributes:
+        path: the file.
+        options: the task's options in it.
+        state: the task's state, such as the classes by name.
+        optimizer: class of the optimizer; empty if its state will not be used.
+    """
+
+    path: str
+    options: Dict[str, Any]
+    state: Dict[str, Any]
+    optimizer: str = ""
+
+
+def check_run(run: RunConfig, metrics: Tuple[str, ...] = ()) -> Optional[ResumedRun]:
+    """Refuse options that cannot work, and find the checkpoint to resume.
+
+    With several processes, each reads checkpoints itself: fairseq would broadcast one in a form
+    that PyTorch refuses since 2.6.
+
+    Args:
+        run: the configuration.
+        metrics: metrics that the task logs, besides the loss.
+
+    Returns:
+        The checkpoint being resumed, or None.
+
+    Raises:
+        ValueError: an option cannot work, or the checkpoint cannot be resumed with it.
+    """
+    if run.root is None:
+        return None
+    if (run.get("distributed_training.distributed_world_size") or 1) > 1:
+        run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
+    _check_precision(run)
+    _check_warm_up(run)
+    _check_metric(run, metrics)
+    resumed = find_resumed_run(run)
+    _check_masters(run, resumed)
+    return resumed
+
+
+def _check_precision(run: RunConfig) -> None:
+    chosen = [name for name in ("fp16", "bf16", "amp") if run.get(f"common.{name}")]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"common.{' and common.'.join(chosen)} are true; set all but one to false"
+        )
+    if chosen and not run.get("common.cpu") and not torch.cuda.is_available():
+        raise ValueError(
+            f"common.{chosen[0]}=true, and PyTorch finds no GPU; without one set common.cpu=true "
+            f"common.{chosen[0]}=false"
+        )
+    halves_on_cpu = chosen in (["fp16"], ["bf16"]) and run.get("common.cpu")
+    if halves_on_cpu and torch.__version__ < OLDEST_FOR_HALF_ON_CPU:
+        raise ValueError(
+            f"common.{chosen[0]}=true with common.cpu=true needs PyTorch {OLDEST_FOR_HALF_ON_CPU} "
+            f"or later, this is {torch.__version__}; set common.{chosen[0]}=false"
+        )
+    if chosen == ["amp"]:
+        logger.warning(
+            "with common.amp fairseq divides gradients by its loss scale twice, so the optimizer's "
+            "epsilon is far too large; use common.bf16 or common.fp16"
+        )
+
+
+def _check_warm_up(run: RunConfig) -> None:
+    steps = run.get("lr_scheduler.warmup_updates") or 0
+    most = run.get("optimization.max_update") or 0
+    if 0 < most <= steps:
+        logger.warning(
+            "lr_scheduler.warmup_updates=%s is not less than optimization.max_update=%s: the "
+            "learning rate only rises",
+            steps, most,
+        )  # fmt: skip
+
+
+def _check_metric(run: RunConfig, names: Tuple[str, ...]) -> None:
+    """Refuse a metric for the best checkpoint that fairseq would miss after the first epoch."""
+    if not names or run.get("dataset.disable_validation"):
+        return
+    metric = run.get("checkpoint.best_checkpoint_metric") or "loss"
+    # Other criterions may log a metric of their own.
+    ours = run.get("criterion._name") == "eat_classification"
+    if metric not in (*names, "loss") and (ours or metric in METRICS):
+        raise ValueError(
+            f"checkpoint.best_checkpoint_metric is {metric!r}, which is not computed; choose one "
+            f"of {', '.join(names)}, loss"
+        )
+
+
+def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
+    """Read the checkpoint that fairseq will resume.
+
+    Returns:
+        Its contents; None for a new run, or if the file is no checkpoint (fairseq then reports it).
+
+    Raises:
+        ValueError: the file is truncated.
+    """
+    folder, path = (run.get(f"checkpoint.{name}") for name in ("save_dir", "restore_file"))
+    if not folder or not path:
+        return None
+    if path == DEFAULT:
+        path = os.path.join(folder, path)
+    if not os.path.isfile(path):
+        return None
+    _refuse_truncated(path)
+    try:
+        # mmap: the weights, which are not needed here, stay on disk.
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        history = saved.get("optimizer_history") or [{}]
+        if run.get("checkpoint.reset_optimizer"):
+            history = [{}]
+        return ResumedRun(
+            path,
+            dict(saved["cfg"]["task"]),
+            dict(saved.get("task_state") or {}),
+            str(history[-1].get("optimizer_name", "")),
+        )
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError,
+            EOFError, pickle.UnpicklingError):  # fmt: skip
+        return None
+
+
+def _refuse_truncated(path: str) -> None:
+    """Raise ValueError if a checkpoint is truncated, as after a kill while it was written."""
+    if _is_complete(path):
+        return
+    folder = os.path.dirname(path)
+    others = [
+        other for other in glob.glob(os.path.join(glob.escape(folder), "*.pt"))
+        if other != path and _is_complete(other)
+    ]  # fmt: skip
+    advice = "remove it to start a new run"
+    if others:
+        newest = max(others, key=os.path.getmtime)
+        advice = f"copy {newest}, the newest intact one, over it, or {advice}"
+    raise ValueError(f"the checkpoint {path} is damaged: it is truncated; {advice}")
+
+
+def _is_complete(path: str) -> bool:
+    """Whether a file ends as it should: PyTorch writes zip archives, their index last."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(ZIP))
+    except OSError:
+        return True
+    return bool(start) and (start != ZIP or zipfile.is_zipfile(path))
+
+
+def _check_masters(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
+    """Check who keeps the float32 weights: fairseq, or (memory-efficient modes) the optimizer."""
+    if not (run.get("common.fp16") or run.get("common.bf16")):
+        return
+    efficient = any(run.get(f"common.memory_efficient_{name}") for name in ("fp16", "bf16"))
+    if resumed is not None and WRAPPERS.get(resumed.optimizer, efficient) != efficient:
+        there = str(not efficient).lower()
+        raise ValueError(
+            f"{resumed.path} was saved with common.memory_efficient_fp16={there} (or bf16); resume "
+            f"with common.memory_efficient_fp16={there} (or bf16)"
+        )
+    name = run.get("optimizer._name")
+    if not efficient and name == KEEPS_MASTERS and not _copies_keep_overrides():
+        raise ValueError(
+            f"fairseq {fairseq.__version__} loses the learning rates and weight decay of single "
+            "parameters in its float32 copies; set common.memory_efficient_fp16=true (or bf16)"
+        )
+    if efficient and name != KEEPS_MASTERS:
+        logger.warning(
+            "optimizer %s keeps no float32 weights, and common.memory_efficient_fp16 (or bf16) is "
+            "true: small updates are lost; set common.memory_efficient_fp16=false "
+            "common.memory_efficient_bf16=false",
+            name,
+        )
+
+
+def _copies_keep_overrides() -> bool:
+    """Whether fairseq's float32 copies keep the options of parameters; those of 0.12.2 do not."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.optim_overrides = {}  # type: ignore[attr-defined]
+    (copied,) = FP16Optimizer.build_fp32_params(None, [parameter], flatten=False)
+    return hasattr(copied, "optim_overrides")
