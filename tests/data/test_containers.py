@@ -8,48 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from eat_plugin.data.clip import ClipError
 from eat_plugin.data.containers import (
     Fingerprint,
-    Span,
     check_archives,
-    check_span,
     find_containers,
-    find_span,
     take_fingerprint,
     write_archives,
 )
 from eat_plugin.data.manifest import ManifestError
 
 CONTENT = b"0123456789" * 100
-
-
-@pytest.mark.parametrize(
-    ("name", "span"),
-    [
-        ("a.zip:0:1", Span("a.zip", 0, 1)),
-        ("/b c/a:1.TAR:23:456", Span("/b c/a:1.TAR", 23, 456)),
-        ("a.zip:1:2:3", None),
-        ("a.zip:1", None),
-        ("a.zip:-1:2", None),
-        ("a.zip:1:2 ", None),
-        ("a.zip:\u0661:2", None),  # a digit, but not of ours
-        ("a.zip:1:" + "9" * 19, None),
-        ("a.gz:1:2", None),
-        (".zip:1:2", None),
-        ("a.wav", None),
-    ],
-)
-def test_find_span__entries_of_archives(name: str, span: "Span | None") -> None:
-    assert find_span(name) == span
-
-
-def test_check_span__what_an_archive_does_not_hold() -> None:
-    check_span(Span("a.zip", 6, 4), 10)
-    with pytest.raises(ClipError, match="is outside of its archive, bytes 6 to 11 of 10: the arch"):
-        check_span(Span("a.zip", 6, 5), 10)
-    with pytest.raises(ClipError, match="is empty: 0 bytes"):
-        check_span(Span("a.zip", 10, 0), 10)
 
 
 def test_find_containers__archives_and_hdf5_files_that_are_there(tmp_path: Path) -> None:

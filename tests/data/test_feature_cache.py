@@ -15,22 +15,17 @@ from eat_plugin.data import frontend as features
 from eat_plugin.data import resampling
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.dataset import ClipDataset
-from eat_plugin.data.feature_cache import (
-    CachedClip,
-    SettingsError,
-    clip_name,
-    find_cached,
-    front_end_settings,
-    read_cached,
-)
-from eat_plugin.data.frontend import FrontEnd, count_frames
+from eat_plugin.data.entries import Entry, Storage, locate, split_cached
+from eat_plugin.data.feature_cache import SettingsError, front_end_settings, read_cached
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.reader import SpectrogramReader
-from eat_plugin.data.statistics import measure_all, measure_some
-from eat_plugin.inference.windows import probe_clip, read_window
+from eat_plugin.data.reader import SpectrogramReader, WindowsReader, read_window
+from eat_plugin.data.sources import probe_clip
+from eat_plugin.data.statistics import measure_some
 from eat_plugin.masking import MaskSpec
 from eat_plugin.prepare import cache_folder
 from eat_plugin.prepare.cache_shards import compute_energies, finish_all
+from eat_plugin.prepare.measure import measure_all
 
 RATE = 16_000
 FRONT_END = FrontEnd(32, -4.268, 4.569)
@@ -76,47 +71,12 @@ def reader_of(folder, **options):
     return SpectrogramReader(read_manifest(folder / "train.tsv"), FRONT_END, **options)
 
 
-@pytest.mark.parametrize(
-    ("path", "clip"),
-    [
-        ("train-00000.mel:0:98/a.wav", CachedClip("train-00000.mel", 0, 98, "a.wav")),
-        ("/c d/e-123456.mel:7:0/x.zip:1:2", CachedClip("/c d/e-123456.mel", 7, 0, "x.zip:1:2")),
-        ("a-00000.mel:1:2/h.h5/key", CachedClip("a-00000.mel", 1, 2, "h.h5/key")),
-        ("a-00000.mel:1:2/a-00001.mel:3:4/b", CachedClip(
-            "a-00000.mel", 1, 2, "a-00001.mel:3:4/b"
-        )),
-        ("a-00000.mel:1:2", None),
-        ("a-00000.mel:1:2/", None),
-        ("a-00000.mel:1/b", None),
-        ("a-00000.mel:-1:2/b", None),
-        ("a-0000.mel:1:2/b", None),
-        ("a-00000.mel:\u0661:2/b", None),  # a digit, but not of ours
-        ("a-00000.mel:1:" + "9" * 16 + "/b", None),
-        ("a.mel:1:2/b", None),
-        ("a-00000.mel", None),
-        ("x.zip:1:2", None),
-    ],
-)  # fmt: skip
-def test_find_cached__reads_entries(path, clip):
-    assert find_cached(path) == clip
-    assert clip_name(path) == (path if clip is None else clip.name)
-
-
-@pytest.mark.parametrize("samples", [0, 399, 400, 559, 560, 16_000])
-def test_cached_clip__has_the_fewest_samples_of_its_frames(samples):
-    frames = count_frames(samples)
-    least = CachedClip("", 0, frames, "").samples
-    assert count_frames(least) == frames
-    assert least <= samples
-    assert frames == 0 or count_frames(least - 1) == frames - 1
-
-
 def test_manifest__names_lengths_and_parts(made):
     _, out = made
     manifest = read_manifest(out / "train.tsv")
     assert manifest.root == out
     assert manifest.sizes.tolist() == [3200, 48_000, 16_000, 320, 32_000]
-    clips = [find_cached(manifest.name(index)) for index in range(len(manifest))]
+    clips = [split_cached(manifest.name(index)) for index in range(len(manifest))]
     assert [clip.frames for clip in clips] == [18, 298, 98, 0, 198]
     assert [clip.first for clip in clips] == [0, 18, 316, 414, 414]
     assert [clip.name for clip in clips] == [f"a b/{number}.wav" for number in range(5)]
@@ -130,7 +90,7 @@ def test_energies__those_of_whole_clips_within_rounding(made):
         wave, _ = soundfile.read(data / "a b" / f"{index}.wav", dtype="float32", always_2d=True)
         wave = features.resample(torch.from_numpy(wave.mean(axis=1)), rate)
         expected = features.log_mel(wave)
-        found = read_cached(find_cached(str(manifest.path(index))), 0, 1000)
+        found = read_cached(manifest.entry(index), 0, 1000)
         assert found.dtype == torch.float32
         assert found.shape == expected.shape
         torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
@@ -141,7 +101,7 @@ def test_compute_energies__of_a_clip_of_several_blocks(tmp_path, rate):
     samples = 31 * rate + 1234
     wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
-    length, rows = compute_energies(tmp_path / "a.wav", samples)
+    length, rows = compute_energies(locate(tmp_path / "a.wav")._replace(size=samples))
     wave = features.resample(torch.from_numpy(wave), rate)
     assert length == len(wave)
     found = torch.frombuffer(bytearray(rows), dtype=torch.float16).view(-1, 128).float()
@@ -168,10 +128,10 @@ def test_statistics__those_of_audio(made):
 def test_reader__start_equals_that_of_audio(made):
     generator = torch.Generator()
     for index in range(len(CLIPS)):
-        expected, found = (reader_of(folder)(index, generator) for folder in made)
+        expected, found = (reader_of(folder).read(index, generator) for folder in made)
         assert found.shape == (1, 32, 128)
         torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING / (2 * 4.569))
-    silent = reader_of(made[1])(3, generator)  # shorter than a frame: all padding
+    silent = reader_of(made[1]).read(3, generator)  # shorter than a frame: all padding
     assert torch.allclose(silent, torch.full((1, 32, 128), 4.268 / (2 * 4.569)))
 
 
@@ -182,7 +142,7 @@ def test_reader__random_draws_a_frame_from_the_generator(made):
     wave = torch.from_numpy(wave.mean(axis=1))
     starts = set()
     for seed in range(6):
-        found = reader(1, torch.Generator().manual_seed(seed))
+        found = reader.read(1, torch.Generator().manual_seed(seed))
         start = int(
             torch.randint(298 - 32 + 1, (), generator=torch.Generator().manual_seed(seed))
         )
@@ -192,26 +152,26 @@ def test_reader__random_draws_a_frame_from_the_generator(made):
     assert len(starts) > 3
     generator = torch.Generator()
     before = generator.get_state()
-    assert torch.equal(reader(0, generator), reader_of(out)(0, generator))  # short: nothing drawn
+    assert torch.equal(reader.read(0, generator), reader_of(out).read(0, generator))
     assert torch.equal(generator.get_state(), before)
 
 
 def test_reader__random_reaches_the_first_and_the_last_frame(copied):
     reader = reader_of(copied, crop="random")
     reader.front_end = FrontEnd(297, 0.0, 0.5)
-    whole = read_cached(find_cached(str(reader.manifest.path(1))), 0, 298)
+    whole = read_cached(reader.manifest.entry(1), 0, 298)
     seen = set()
     for seed in range(12):
-        found = reader(1, torch.Generator().manual_seed(seed))[0]
+        found = reader.read(1, torch.Generator().manual_seed(seed))[0]
         seen.update(start for start in (0, 1) if torch.equal(found, whole[start : start + 297]))
     assert seen == {0, 1}
 
 
 def test_reader__noise_works_roll_gain_is_refused(made):
     plain, noisy = (reader_of(made[1], noise=noise) for noise in (False, True))
-    first, second = (reader(1, torch.Generator().manual_seed(3)) for reader in (plain, noisy))
+    first, second = (reader.read(1, torch.Generator().manual_seed(3)) for reader in (plain, noisy))
     assert not torch.equal(first, second)
-    with pytest.raises(ValueError, match="task.roll_gain needs waveforms; a cache holds spectro"):
+    with pytest.raises(ValueError, match="task.roll_gain needs waveforms, and a cache holds s"):
         reader_of(made[1], roll_gain=True)
     reader_of(made[0], roll_gain=True)
 
@@ -220,13 +180,12 @@ def test_reader__own_lengths_and_spread_windows(made):
     patched = FrontEnd(320, -4.268, 4.569, patch=16)
     lengths, windows = [], []
     for folder in made:
-        reader = reader_of(folder)
-        reader.front_end = patched
-        assert reader(4, torch.Generator()).shape == (1, 208, 128)
+        reader = SpectrogramReader(read_manifest(folder / "train.tsv"), patched)
+        assert reader.read(4, torch.Generator()).shape == (1, 208, 128)
         with pytest.raises(ClipError, match="is shorter than one frame"):
-            reader(3, torch.Generator())
-        windows.append(reader_of(folder, spread=3)(1, torch.Generator()))
-        lengths.append(reader.measure_lengths().frames.tolist())
+            reader.read(3, torch.Generator())
+        windows.append(WindowsReader(reader.manifest, FRONT_END, 3).read(1, torch.Generator()))
+        lengths.append(reader.lengths.frames.tolist())
     torch.testing.assert_close(*windows, rtol=0, atol=ROUNDING / (2 * 4.569))
     assert windows[0].shape == (3, 1, 32, 128)
     assert lengths[1] == [32, 304, 112, 16, 208]  # exact; those of audio know one rate only
@@ -236,13 +195,13 @@ def test_window__equals_that_of_audio(made):
     data, out = made
     manifest = read_manifest(out / "train.tsv")
     for start in (0, 100, 290):  # the last one is cut off by the end
-        found = read_window(manifest.path(1), FRONT_END, start, 48_000)
-        expected = read_window(data / "a b" / "1.wav", FRONT_END, start, 48_000)
+        found = read_window(manifest.entry(1), FRONT_END, start)
+        expected = read_window(data / "a b" / "1.wav", FRONT_END, start)
         torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING / (2 * 4.569))
     assert probe_clip(manifest.path(1)) == (400 + 297 * 160, RATE)
     assert probe_clip(data / "a b" / "1.wav") == (48_000, RATE)
     for index, start in ((3, 0), (1, 298)):
-        with pytest.raises(ClipError, match=r"has \d+ frames, none from frame"):
+        with pytest.raises(ClipError, match="has no frames from frame"):
             read_window(manifest.path(index), FRONT_END, start)
 
 
@@ -275,7 +234,7 @@ def test_reading__maps_a_shard_once(made, monkeypatch):
     monkeypatch.setattr(np, "memmap", lambda *args: opened.append(args) or memmap(*args))
     reader = reader_of(made[1])
     for index in (0, 1, 2, 4, 1):
-        reader(index, torch.Generator())
+        reader.read(index, torch.Generator())
     assert len(opened) == 1
 
 
@@ -321,7 +280,7 @@ def test_settings__are_those_of_the_front_end(monkeypatch, constant, name):
 def test_record__what_is_none_is_refused(copied, content):
     (copied / "train-00000.json").write_text(content)
     os.utime(copied / "train-00000.mel", ns=(2, 2))
-    clip = find_cached(str(read_manifest(copied / "train.tsv").path(0)))
+    clip = read_manifest(copied / "train.tsv").entry(0)
     with pytest.raises(ClipError, match=r"train-00000\.json"):
         read_cached(clip, 0, 10)
 
@@ -329,7 +288,7 @@ def test_record__what_is_none_is_refused(copied, content):
 def test_record__whose_lengths_do_not_fit_is_refused(copied):
     change_record(copied, samples=[3200, 48_000, 16_000, 320, 32_160])
     with pytest.raises(ClipError, match=r"train-00000\.json: the lengths of its clips do not add"):
-        reader_of(copied)(0, torch.Generator())
+        reader_of(copied).read(0, torch.Generator())
 
 
 def test_shard__of_clips_shorter_than_a_frame(tmp_path):
@@ -339,35 +298,39 @@ def test_shard__of_clips_shorter_than_a_frame(tmp_path):
     write_manifest(data / "train.tsv", data, [("a.wav", 100)])
     make(data, out)
     assert (out / "train-00000.mel").stat().st_size == 0
-    one, other = (reader_of(folder)(0, torch.Generator()) for folder in (data, out))
+    one, other = (reader_of(folder).read(0, torch.Generator()) for folder in (data, out))
     assert torch.equal(one, other)
 
 
 def test_shard__missing_truncated_or_another(copied):
     path = copied / "train-00000.mel"
     reader = reader_of(copied)
-    reader(1, torch.Generator())
+    reader.read(1, torch.Generator())
     whole = path.read_bytes()
     path.write_bytes(whole[:-256])  # while it is mapped
     with pytest.raises(ClipError, match=r"train-00000\.mel has 156416 bytes instead of 156672"):
-        reader(1, torch.Generator())
+        reader.read(1, torch.Generator())
     path.unlink()
     with pytest.raises(ClipError, match=r"train-00000\.mel cannot be opened: No such file"):
-        reader(1, torch.Generator())
+        reader.read(1, torch.Generator())
     assert len(reader_of(copied).manifest) == 5  # one shard: its clips are named one by one
     path.write_bytes(whole)
-    assert reader(1, torch.Generator()).shape == (1, 32, 128)
+    assert reader.read(1, torch.Generator()).shape == (1, 32, 128)
     (copied / "train-00000.json").unlink()
     os.utime(path, ns=(3, 3))
     with pytest.raises(ClipError, match=r"no record: .*train-00000\.json"):
-        reader(1, torch.Generator())
+        reader.read(1, torch.Generator())
 
 
 def test_entry__that_does_not_fit_its_shard_is_refused(copied):
-    shard = str(copied / "train-00000.mel")
+    shard = copied / "train-00000.mel"
+
+    def entry(frames, samples=None):
+        return Entry(f"{shard}:600:{frames}/a.wav", Storage.CACHE, samples)
+
     with pytest.raises(ClipError, match="is outside of its shard, frames 600 to 613 of 612"):
-        read_cached(CachedClip(shard, 600, 13, "a.wav"), 0, 5)
-    assert len(read_cached(CachedClip(shard, 600, 12, "a.wav"), 0, 50)) == 12
+        read_cached(entry(13), 0, 5)
+    assert len(read_cached(entry(12), 0, 50)) == 12
     with pytest.raises(ClipError, match="has 12 frames, but 2000 samples were expected"):
-        read_cached(CachedClip(shard, 600, 12, "a.wav"), 0, 5, 2000)
-    assert len(read_cached(CachedClip(shard, 600, 12, "a.wav"), 3, 5, 400 + 11 * 160)) == 5
+        read_cached(entry(12, 2000), 0, 5)
+    assert len(read_cached(entry(12, 400 + 11 * 160), 3, 5)) == 5

@@ -11,7 +11,7 @@ import torch
 from eat_plugin.data import frontend as features
 from eat_plugin.data.frontend import FrontEnd, count_frames, log_mel
 from eat_plugin.data.resampling import resample
-from eat_plugin.data.sources import read_audio
+from tests.reading import read_audio
 
 LOG_OF_FLOOR = math.log(2.0**-23)
 

@@ -12,8 +12,9 @@ import soundfile
 
 from eat_plugin.data import hdf5
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.hdf5 import find_dataset, list_datasets
-from eat_plugin.data.sources import probe_audio, read_audio
+from eat_plugin.data.hdf5 import list_datasets
+from eat_plugin.data.sources import probe_clip
+from tests.reading import read_audio
 
 h5py = pytest.importorskip("h5py")
 RATE = 16_000
@@ -42,7 +43,7 @@ def test_hdf5__floats_as_a_float_wav(tmp_path: Path, kind: str, channels: int) -
     waveform, rate = read_audio(path, LENGTH)
     np.testing.assert_array_equal(waveform, read_audio(tmp_path / "clip.wav")[0])
     assert rate == RATE
-    assert probe_audio(path) == (LENGTH, RATE)
+    assert probe_clip(path) == (LENGTH, RATE)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -85,14 +86,14 @@ def test_hdf5__rate_of_the_dataset_or_the_file(tmp_path: Path, name: str, owner:
     path = write(tmp_path / "x.h5", make_samples(), rate=None)
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file[owner].attrs[name] = np.array([22_050.0])
-    assert probe_audio(path) == (LENGTH, 22_050)
+    assert probe_clip(path) == (LENGTH, 22_050)
 
 
 def test_hdf5__rate_of_the_dataset_goes_first(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", make_samples(), rate=8_000)
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file.attrs["sample_rate"] = 44_100
-    assert probe_audio(path) == (LENGTH, 8_000)
+    assert probe_clip(path) == (LENGTH, 8_000)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_hdf5__rate_of_the_dataset_goes_first(tmp_path: Path) -> None:
 def test_hdf5__rates_that_are_none(tmp_path: Path, rate: object, problem: str) -> None:
     path = write(tmp_path / "x.h5", make_samples(), rate)
     with pytest.raises(ClipError, match=problem):
-        probe_audio(path)
+        probe_clip(path)
 
 
 VALUES = {
@@ -163,7 +164,7 @@ BAD_FILES = {
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_hdf5__names_what_is_wrong(tmp_path: Path, kind: str) -> None:
     path = make_bad_file(tmp_path, kind)
-    for read in (probe_audio, read_audio):
+    for read in (probe_clip, read_audio):
         with pytest.raises(ClipError, match=BAD_FILES[kind]):
             read(path)
 
@@ -197,7 +198,7 @@ def test_hdf5__links_within_the_file_are_followed(tmp_path: Path) -> None:
         file["group"] = h5py.SoftLink("/a")
         file["hard"] = file["a/clip"]
     for key in ("b/absolute", "a/relative", "group/clip", "hard"):
-        assert probe_audio(tmp_path / "x.h5" / key) == (LENGTH, RATE)
+        assert probe_clip(tmp_path / "x.h5" / key) == (LENGTH, RATE)
 
 
 def make_links(folder: Path) -> Path:
@@ -255,27 +256,17 @@ def test_list_datasets__no_hdf5(tmp_path: Path) -> None:
         list_datasets(str(tmp_path / "x.h5"))
 
 
-def test_find_dataset__files_and_folders_of_that_name(tmp_path: Path) -> None:
-    (tmp_path / "folder.h5").mkdir()
-    file = write(tmp_path / "folder.h5" / "x.hdf5", make_samples(), key="deep/y.h5").parents[1]
-    assert find_dataset(f"{file}/deep/y.h5") == (str(file), "deep/y.h5")
-    assert find_dataset(f"{file}//deep/") == (str(file), "deep")
-    for path in (file, f"{file}/", tmp_path / "folder.h5" / "none.h5" / "a", "x.h5"):
-        assert find_dataset(str(path)) is None
-    assert probe_audio(file / "deep" / "y.h5") == (LENGTH, RATE)
-
-
 def test_hdf5__a_file_in_a_folder_of_that_name_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.h5").mkdir()
     soundfile.write(tmp_path / "x.h5" / "a.wav", make_samples(), 8_000)
-    assert probe_audio(tmp_path / "x.h5" / "a.wav") == (LENGTH, 8_000)
+    assert probe_clip(tmp_path / "x.h5" / "a.wav") == (LENGTH, 8_000)
 
 
 def test_hdf5__library_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.h5", make_samples())
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ClipError, match=r"needs h5py, which is not installed \(pip install h5py\)"):
-        probe_audio(path)
+        probe_clip(path)
 
 
 def own_files() -> hdf5._OpenFiles:

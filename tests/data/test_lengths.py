@@ -42,7 +42,7 @@ def manifest(tmp_path):
 
 def make(manifest, front_end=FRONT_END, **options):
     reader = SpectrogramReader(manifest, front_end, crop="random")
-    options = {"masks": SPEC, "num_masks": 3, "lengths": reader.measure_lengths(), **options}
+    options = {"masks": SPEC, "num_masks": 3, **options}
     return ClipDataset(reader, **options)
 
 
@@ -104,7 +104,7 @@ def test_item__a_clip_that_is_too_short_is_set_aside(tmp_path):
     assert dataset[0]["skipped"][0].reason == "is shorter than one frame (25 ms)"
     few = make(manifest, masks=MaskSpec((4, 8), 0.9))  # 0.1 of 8 patches is none
     item = few[1]
-    assert item["skipped"][0].reason.startswith("has 16 frames; mask_prob=0.9 takes 32")
+    assert item["skipped"][0].reason.startswith("has 16 frames; mask_prob=0.9 needs 32")
     assert item["clip"] == 2
     assert item["source"].shape == (1, 32, 128)
 
@@ -135,9 +135,8 @@ def test_collater__pads_to_the_longest(manifest):
 
 
 def test_collater__clips_alike_make_the_published_batch(manifest):
-    plain = ClipDataset(
-        SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569), crop="random"), masks=SPEC, num_masks=3
-    )
+    reader = SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569), crop="random")
+    plain = ClipDataset(reader, masks=SPEC, num_masks=3)
     own = make(manifest)
     batches = [d.collater([d[2], d[7]])["net_input"] for d in (own, plain)]
     seeds = [batch.pop("noise_seed") for batch in batches]
@@ -240,21 +239,19 @@ def make_labelled(manifest, reader, **options):
 
 def test_labelled__clips_of_their_own_length(manifest):
     reader = SpectrogramReader(manifest, FRONT_END, crop="random", noise=True)
-    lengths = reader.measure_lengths()
-    dataset = make_labelled(manifest, reader, lengths=lengths)
+    lengths = reader.lengths
+    dataset = make_labelled(manifest, reader)
     net_input = dataset.collater([dataset[0], dataset[4]])["net_input"]
     assert set(net_input) == {"imgs", "label", "padding_mask"}
     assert net_input["padding_mask"].sum(dim=1).tolist() == [8, 0]
     assert net_input["imgs"].shape == (2, 1, 48, 128)
     assert set(dataset.collater([dataset[2]])["net_input"]) == {"imgs", "label"}
-    weighted = make_labelled(
-        manifest, reader, lengths=lengths, weights=np.arange(8.0), num_samples=6
-    )
+    weighted = make_labelled(manifest, reader, weights=np.arange(8.0), num_samples=6)
     with numpy_seed(1):
         order = weighted.ordered_indices()
     assert len({*order.tolist()}) == 6
     assert (np.diff(lengths.frames[order]) >= 0).all()
-    evaluated = make_labelled(manifest, reader, lengths=lengths, shuffle=False)
+    evaluated = make_labelled(manifest, reader, shuffle=False)
     assert evaluated.ordered_indices().tolist() == [1, 6, 0, 3, 5, 4, 2, 7]
 
 
@@ -271,9 +268,9 @@ def test_labelled__windows_of_evaluation(manifest):
         expected = front_end(torch.from_numpy(wave[160 * start :]), RATE)
         torch.testing.assert_close(window, expected)
     plain = SpectrogramReader(manifest, front_end)
-    torch.testing.assert_close(net_input["imgs"][3], plain(0, torch.Generator()))
+    torch.testing.assert_close(net_input["imgs"][3], plain.read(0, torch.Generator()))
 
 
-def test_clip_lengths__are_not_asked_for_where_clips_are_padded(manifest):
-    assert SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569)).measure_lengths() is None
-    assert isinstance(SpectrogramReader(manifest, FRONT_END).measure_lengths(), ClipLengths)
+def test_lengths__none_for_padded_clips(manifest):
+    assert SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569)).lengths is None
+    assert isinstance(SpectrogramReader(manifest, FRONT_END).lengths, ClipLengths)

@@ -18,14 +18,15 @@ from eat_plugin.data.packed import (
     pack_waveform,
 )
 from eat_plugin.data.reader import SpectrogramReader
-from eat_plugin.data.sources import read_audio
 from eat_plugin.masking import MaskSpec
 from eat_plugin.prepare import cache_folder
 from eat_plugin.prepare.cache_shards import finish_all
+from tests.reading import read_audio
 
 FRONT_END = FrontEnd(32, -4.268, 4.569)
 MASKS = MaskSpec((2, 8), 0.5, strategy="random")
 # Seconds, rate, channels, level, coding. The fifth is shorter than a frame.
+
 CLIPS = (
     (2.0, 16_000, 1, 0.5, "PCM_16"),
     (1.5, 16_000, 2, 0.5, "PCM_16"),
@@ -95,7 +96,7 @@ def test_pack_waveform__a_part_of_a_wider_array():
 def test_reader__sends_what_the_window_needs(folder):
     reader = make(folder, PackedReader).reader
     assert reader.num_frames == 32
-    sent = [reader(number, torch.Generator()) for number in range(len(CLIPS))]
+    sent = [reader.read(number, torch.Generator()) for number in range(len(CLIPS))]
     assert [clip.sample_rate for clip in sent] == [rate for _, rate, *_ in CLIPS]
     for number, (clip, (seconds, rate, *_)) in enumerate(zip(sent, CLIPS)):
         needed = FRONT_END.needed_samples(rate)
@@ -204,7 +205,7 @@ def test_cache__sends_energies_as_it_holds_them(folder, tmp_path_factory):
 def test_reader__images_are_named(folder):
     write_manifest(folder / "train.tsv", folder, [("a.png", 100)])
     with pytest.raises(ClipError, match="is an image"):
-        make(folder, PackedReader).reader(0, torch.Generator())
+        make(folder, PackedReader).reader.read(0, torch.Generator())
 
 
 def test_reader__options_are_checked(folder):

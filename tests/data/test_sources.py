@@ -15,8 +15,9 @@ import torch
 
 from eat_plugin.data import sources
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.containers import Span
-from eat_plugin.data.sources import probe_audio, read_audio
+from eat_plugin.data.entries import Span
+from eat_plugin.data.sources import probe_clip
+from tests.reading import read_audio
 
 RATE = 16_000
 LENGTH = 8_000
@@ -49,7 +50,7 @@ def test_read_audio__formats(tmp_path: Path, extension: str) -> None:
     difference = np.abs(waveform.numpy() - make_samples())
     assert difference.max() < (1e-4 if exact else 1.0)
     assert difference.mean() < (1e-4 if exact else 0.05)
-    assert probe_audio(path) == (LENGTH, RATE)
+    assert probe_clip(path) == (LENGTH, RATE)
 
 
 def test_read_audio__format_is_told_by_content_not_by_name(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ BAD_FILES = {
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_clip_error__names_what_is_wrong(tmp_path: Path, kind: str) -> None:
     path = make_bad_file(tmp_path, kind)
-    for read in (probe_audio, read_audio):
+    for read in (probe_clip, read_audio):
         with pytest.raises(ClipError, match=BAD_FILES[kind]) as caught:
             read(path)
         assert str(tmp_path) not in str(caught.value)
@@ -283,7 +284,7 @@ def test_read_audio__leaves_no_file_open(tmp_path: Path) -> None:
 
 def test_read_audio__real_recording(shared: Path) -> None:
     path = sorted((shared / "data" / "esc10" / "audio").glob("*.ogg"))[0]
-    samples, rate = probe_audio(path)
+    samples, rate = probe_clip(path)
     assert rate == 44_100
     assert read_audio(path, expected_samples=samples)[0].shape == (samples,)
 
@@ -313,7 +314,7 @@ def test_range__reads_as_the_file_does(tmp_path: Path, kind: str, extension: str
         tone = 0.3 * np.sin(2 * np.pi * 200 * (number + 1) * time)
         write(tmp_path / name, np.stack([tone, -tone / 2], axis=1))
     for name, entry in pack(tmp_path, kind, *names).items():
-        assert probe_audio(entry) == probe_audio(tmp_path / name) == (LENGTH, RATE)
+        assert probe_clip(entry) == probe_clip(tmp_path / name) == (LENGTH, RATE)
         for start, number in [(0, None), (0, 1_000), (3_000, 2_000), (7_900, 999)]:
             there = read_audio(entry, LENGTH, start, number)[0]
             np.testing.assert_array_equal(
@@ -342,13 +343,13 @@ def test_range__reads_no_further_than_it_decodes(
 def test_range__a_file_of_that_name_goes_first(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", make_samples())
     entry = Path(pack(tmp_path, "zip", "a.wav")["a.wav"])
-    assert probe_audio(entry) == (LENGTH, RATE)
+    assert probe_clip(entry) == (LENGTH, RATE)
     (write(tmp_path / "b.wav", make_samples(), 8_000)).rename(entry)
-    assert probe_audio(entry) == (LENGTH, 8_000)
+    assert probe_clip(entry) == (LENGTH, 8_000)
     entry.unlink()
     entry.symlink_to("nowhere")
     with pytest.raises(ClipError, match="^cannot be opened: No such file"):
-        probe_audio(entry)
+        probe_clip(entry)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +375,7 @@ def test_range__names_what_is_wrong(tmp_path: Path, entry: str, problem: str) ->
     (tmp_path / "folder.zip").mkdir()
     (tmp_path / "empty.zip").touch()
     os.mkfifo(tmp_path / "pipe.zip")
-    for read in (probe_audio, read_audio):
+    for read in (probe_clip, read_audio):
         with pytest.raises(ClipError, match=problem):
             read(tmp_path / entry)
 

@@ -14,7 +14,7 @@ from eat_plugin.data import sources, statistics
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
-from eat_plugin.data.sources import read_audio, read_blocks
+from eat_plugin.data.sources import read_blocks
 from eat_plugin.data.statistics import (
     Moments,
     Statistics,
@@ -26,6 +26,7 @@ from eat_plugin.data.statistics import (
     sum_up,
     write_statistics,
 )
+from tests.reading import read_audio
 
 WHOLE = FrontEnd(1_000_000, 0.0, 1.0)
 # Several rates (one with hardly a common divisor), lengths, channels and formats.

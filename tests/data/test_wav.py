@@ -9,8 +9,9 @@ import soundfile
 
 from eat_plugin.data import sources
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.sources import open_clip, read_audio
+from eat_plugin.data.sources import open_clip
 from eat_plugin.data.wav import WavClip, find_wav
+from tests.reading import read_audio
 
 RATE = 8000
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from eat_plugin.data.clip import ClipError
-from eat_plugin.images.decode import is_image, probe_image, read_image, refuse_image, require_image
+from eat_plugin.data.entries import Storage, locate
+from eat_plugin.images.decode import probe_image, read_image, require_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -29,25 +30,12 @@ def noise(height=24, width=40, seed=0):
     return colours(np.random.default_rng(seed).integers(0, 256, (height, width, 3)))
 
 
-@pytest.mark.parametrize("name", ["a.png", "B.JPG", "c.jpeg", "d/e.WebP"])
-def test_names__of_images(name):
-    assert is_image(name)
-    require_image(name)
-    with pytest.raises(ClipError, match="is an image by the ending of its name; .* task.images"):
-        refuse_image(name)
-
-
-@pytest.mark.parametrize("name", ["a.wav", "png", "a.gif", "a.png.txt", "s.h5/key"])
-def test_names__of_others(name):
-    assert not is_image(name)
-    refuse_image(name)
-    with pytest.raises(ClipError, match="is no image by the ending of its name; .* one of png"):
-        require_image(name)
-
-
-def test_names__part_of_an_archive_may_be_either():
-    require_image("s.tar:512:90")
-    refuse_image("s.tar:512:90")
+def test_require_image__files_named_like_images_and_bytes_of_archives():
+    require_image(Storage.IMAGE)
+    require_image(Storage.ARCHIVE)
+    for storage in (Storage.FILE, Storage.HDF5, Storage.CACHE):
+        with pytest.raises(ClipError, match="is not an image by the ending of its name; .* of png"):
+            require_image(storage)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
@@ -153,9 +141,10 @@ def test_bomb__the_limit_is_an_option(tmp_path):
 
 def test_read__another_image_than_the_manifest_says(tmp_path):
     noise(10, 12).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", expected_pixels=120).size == (12, 10)
-    with pytest.raises(ClipError, match="has 12x10 = 120 pixels, but 100 were expected"):
-        read_image(tmp_path / "a.png", expected_pixels=100)
+    entry = locate(tmp_path / "a.png")
+    assert read_image(entry._replace(size=120)).size == (12, 10)
+    with pytest.raises(ClipError, match="has 12x10 = 120 pixels, 100 were expected"):
+        read_image(entry._replace(size=100))
 
 
 @pytest.mark.parametrize("ending", ["png", "webp"])

@@ -129,7 +129,7 @@ def test_front_end__flip_is_drawn(tmp_path):
     options = {"size": (1, 2), "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), **PLAIN}
     for flip, expected in ((0.0, {0.0}), (1.0, {1.0}), (0.5, {0.0, 1.0})):
         front_end = ImageFrontEnd(**options, flip=flip)
-        read = (front_end(tmp_path / "a.png", None, make_generator(n)) for n in range(12))
+        read = (front_end(tmp_path / "a.png", make_generator(n)) for n in range(12))
         assert {float(image[2, 0, 0]) for image in read} == expected
 
 
@@ -198,7 +198,7 @@ def test_reader__damaged_images_and_sound_are_named_and_replaced(folder):
     dataset = make(folder)
     for index, name, reason in (
         (5, "bad.png", "is not a PNG, JPEG or WebP image"),
-        (6, "dog.wav", "is no image by the ending of its name; expected one of png, jpg"),
+        (6, "dog.wav", "is not an image by the ending of its name; expected one of png, jpg"),
     ):
         item = dataset[index]
         assert item["skipped"][0].name == name

@@ -204,7 +204,7 @@ def test_published__a_checkpoint_loads_however_its_data_were_stored():
 def test_skipped_share__is_of_the_clips_drawn(make_task):
     task = make_task()
     task._check_share(11, SimpleNamespace(epoch_size=2000))  # 20 are tolerated
-    with pytest.raises(RuntimeError, match=r"11 clips of this epoch .* of 1000 in all; at most 10"):
+    with pytest.raises(RuntimeError, match=r"11 of the 1000 clips of this epoch .*; at most 10"):
         task._check_share(11, SimpleNamespace(epoch_size=1000))
     skipped = [("a.wav", "is empty"), ("b.wav", "is empty"), ("a.wav", "is empty")]
     assert task._name_skipped({"skipped": skipped}) == 2

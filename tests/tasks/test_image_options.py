@@ -73,7 +73,7 @@ def test_task__mistakes_are_told_at_start(make_task, images, options, message):
 
 def test_task__sound_in_a_run_of_images_is_told_at_start(make_task, folder):
     (folder / "train.tsv").write_text(f"{folder}\ndog.wav\t1200\n")
-    with pytest.raises(ValueError, match=r"train.tsv:2: 'dog.wav' is no image by .* --images"):
+    with pytest.raises(ValueError, match=r"train.tsv:2: 'dog.wav' is not an image by .* --images"):
         make_task({}).load_dataset("train")
 
 

@@ -9,8 +9,10 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.statistics import Moments, Statistics, measure_all, sum_up, write_statistics
-from eat_plugin.tasks import normalisation as statistics
+from eat_plugin.data.statistics import Moments, Statistics, sum_up, write_statistics
+from eat_plugin.prepare.measure import measure_all
+from eat_plugin.tasks import normalisation
+from eat_plugin.tasks.checks import ResumedRun, RunConfig
 from eat_plugin.tasks.image_options import ImagesConfig
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 
@@ -47,7 +49,7 @@ def warnings_of(caplog):
 
 
 @pytest.mark.parametrize("kind", ["eat_pretraining", "eat_classification"])
-def test_settle__takes_the_data_sets_own_and_saves_them(data, kind, caplog):
+def test_resolve_norm__takes_the_data_sets_own_and_saves_them(data, kind, caplog):
     write_statistics(data, OWN)
     cfg = root(data, kind)
     with caplog.at_level(logging.INFO):
@@ -60,7 +62,7 @@ def test_settle__takes_the_data_sets_own_and_saves_them(data, kind, caplog):
     assert said == [f"task.norm_mean=-7.0000 task.norm_std=3.0000: {source}"]
 
 
-def test_settle__takes_audiosets_where_there_are_none(data, caplog):
+def test_resolve_norm__takes_audiosets_where_there_are_none(data, caplog):
     cfg = root(data)
     with caplog.at_level(logging.INFO):
         task = setup_task(cfg.task)
@@ -69,7 +71,7 @@ def test_settle__takes_audiosets_where_there_are_none(data, caplog):
     assert "AudioSet's, there is no" in caplog.text
 
 
-def test_settle__numbers_win(data):
+def test_resolve_norm__numbers_win(data):
     write_statistics(data, OWN)
     cfg = root(data, norm_mean=-5.0, norm_std=4.0)
     assert setup_task(cfg.task).front_end.mean == -5.0
@@ -77,18 +79,18 @@ def test_settle__numbers_win(data):
 
 
 @pytest.mark.parametrize("options", [{"norm_mean": -5.0}, {"norm_std": 4.0}])
-def test_settle__one_alone_is_refused(data, options):
-    with pytest.raises(ValueError, match=r"task.norm_mean is \S+ and task.norm_std is .*give both"):
+def test_resolve_norm__one_alone_is_refused(data, options):
+    with pytest.raises(ValueError, match=r"task.norm_mean is \S+ and task.norm_std is .*set both"):
         setup_task(root(data, **options).task)
 
 
-def test_settle__a_checkpoint_does_not_depend_on_the_folder(data):
+def test_resolve_norm__a_checkpoint_does_not_depend_on_the_folder(data):
     write_statistics(data, OWN)
     task = setup_task(root(data).task, from_checkpoint=True)
     assert (task.front_end.mean, task.front_end.std) == AUDIOSET
 
 
-def test_settle__leaves_another_tasks_options_alone(data):
+def test_resolve_norm__leaves_another_tasks_options_alone(data):
     cfg = root(data)
     other = OmegaConf.create({"task": {"_name": "eat_classification", "norm_mean": None}})
     cfg.task.__dict__["_parent"] = other
@@ -96,13 +98,13 @@ def test_settle__leaves_another_tasks_options_alone(data):
     assert other.task.norm_mean is None
 
 
-def test_settle__a_broken_file_stops_the_run(data):
+def test_resolve_norm__a_broken_file_stops_the_run(data):
     (data / "stats.json").write_text("{")
     with pytest.raises(ValueError, match=r"stats\.json does not hold statistics"):
         setup_task(root(data).task)
 
 
-def test_compare__warns_once_with_both_pairs_and_the_command(data, caplog):
+def test_warn_of_audioset__warns_once_with_both_pairs_and_the_command(data, caplog):
     task = setup_task(root(data).task)
     task.load_dataset("train")
     task.load_dataset("train")
@@ -120,7 +122,7 @@ def test_compare__warns_once_with_both_pairs_and_the_command(data, caplog):
         (-4.268, 4.569 * 0.89, True),
     ],
 )  # fmt: skip
-def test_compare__explicit_numbers_against_the_file(data, caplog, mean, std, warns):
+def test_warn_of_audioset__explicit_numbers_against_the_file(data, caplog, mean, std, warns):
     write_statistics(data, Statistics(mean, std, 100, 4, "train", 0))
     setup_task(root(data, norm_mean=-4.268, norm_std=4.569).task).load_dataset("train")
     found = warnings_of(caplog)
@@ -130,25 +132,25 @@ def test_compare__explicit_numbers_against_the_file(data, caplog, mean, std, war
         assert "task.norm_mean=null task.norm_std=null" in found[0]
 
 
-def test_compare__is_content_with_other_numbers_and_with_the_file(data, caplog):
+def test_warn_of_audioset__is_content_with_other_numbers_and_with_the_file(data, caplog):
     setup_task(root(data, norm_mean=-5.0, norm_std=4.0).task).load_dataset("train")
     write_statistics(data, OWN)
     setup_task(root(data).task).load_dataset("train")
     assert not warnings_of(caplog)
 
 
-def test_compare__a_small_sample_of_clips_that_differ_proves_nothing(data, caplog, monkeypatch):
+def test_warn_of_audioset__a_small_sample_proves_nothing(data, caplog, monkeypatch):
     near = Moments(128, -4.9, 128 * 4.569**2)
     for errors, count in (((0.3, 0.0), 0), ((0.1, 0.0), 1)):
-        sample = statistics.measure_some(read_manifest(data / "train.tsv"), 1)
+        sample = normalisation.measure_some(read_manifest(data / "train.tsv"), 1)
         sample = type(sample)(near, 48, *errors)
-        monkeypatch.setattr(statistics, "measure_some", lambda *_, found=sample: found)
+        monkeypatch.setattr(normalisation, "measure_some", lambda *_, found=sample: found)
         setup_task(root(data).task).load_dataset("train")
         assert len(warnings_of(caplog)) == count
         monkeypatch.undo()
 
 
-def test_compare__damaged_clips_and_a_broken_file_do_not_stop_a_run(data, caplog):
+def test_warn_of_audioset__damaged_clips_and_a_broken_file_do_not_stop_a_run(data, caplog):
     (data / "stats.json").write_text("{")
     for number in range(11):
         (data / f"{number}.wav").write_text("no audio")
@@ -161,20 +163,20 @@ def test_compare__damaged_clips_and_a_broken_file_do_not_stop_a_run(data, caplog
     assert not warnings_of(caplog)
 
 
-def test_compare__is_for_sound_and_the_first_process(data, monkeypatch):
+def test_warn_of_audioset__is_for_sound_and_the_first_process(data, monkeypatch):
     def fail(*_):
         raise AssertionError("measured")
 
-    monkeypatch.setattr(statistics, "measure_some", fail)
+    monkeypatch.setattr(normalisation, "measure_some", fail)
     manifest = read_manifest(data / "train.tsv")
     cfg = OmegaConf.structured(PretrainingConfig(data=str(data), seed=1))
     cfg.norm_mean, cfg.norm_std = AUDIOSET
-    monkeypatch.setattr(statistics, "_is_first", lambda: False)
-    statistics.compare(cfg, manifest)
+    monkeypatch.setattr(normalisation, "_is_first", lambda: False)
+    normalisation.warn_of_audioset(cfg, manifest)
     monkeypatch.undo()
-    monkeypatch.setattr(statistics, "measure_some", fail)
+    monkeypatch.setattr(normalisation, "measure_some", fail)
     cfg.images = ImagesConfig()
-    statistics.compare(cfg, manifest)
+    normalisation.warn_of_audioset(cfg, manifest)
 
 
 def test_published_tasks__warn_as_well(data, caplog):
@@ -189,4 +191,14 @@ def test_published_tasks__warn_as_well(data, caplog):
 
 def test_sample__is_no_other_than_the_whole_of_few_clips(data):
     manifest = read_manifest(data / "train.tsv")
-    assert statistics.measure_some(manifest, 48).moments == sum_up(measure_all(manifest, 1))
+    assert normalisation.measure_some(manifest, 48).moments == sum_up(measure_all(manifest, 1))
+
+
+def test_resolve_norm__a_resumed_run_keeps_its_statistics(data):
+    (data / "stats.json").write_text("invalid, and not read")
+    resumed = ResumedRun("last.pt", {"norm_mean": -5.0, "norm_std": 3.0}, {})
+    for given, expected in ((None, (-5.0, 3.0)), ((-4.0, 4.0), (-4.0, 4.0))):
+        cfg = root(data)
+        cfg.task.norm_mean, cfg.task.norm_std = given or (None, None)
+        normalisation.resolve_norm(cfg.task, RunConfig(cfg.task), resumed=resumed)
+        assert (cfg.task.norm_mean, cfg.task.norm_std) == expected

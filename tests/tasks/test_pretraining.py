@@ -1,5 +1,7 @@
 """The task's options, checked where the data set is built."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -64,13 +66,13 @@ def test_load_dataset__names_a_missing_manifest(make_task):
         make_task().load_dataset("valid")
 
 
-def test_load_dataset__a_split_for_validation_may_be_missing_where_there_is_none(make_task):
+def test_load_dataset__a_run_without_validation_needs_no_split_for_it(make_task):
     with pytest.raises(ValueError, match=r"valid\.tsv"):
         make_task(dataset={"disable_validation": False}).load_dataset("valid")
     task = make_task(dataset={"disable_validation": True}, target_length=128)
     task.load_dataset("valid")  # as fairseq 0.12.2 does
     assert "valid" not in task.datasets
-    manifest = task.manifest_path("train")
+    manifest = Path(task.cfg.data) / "train.tsv"
     manifest.rename(manifest.with_name("valid.tsv"))
     task.load_dataset("valid")
     assert len(task.dataset("valid")) == 1

@@ -79,21 +79,21 @@ def set_up(tmp_path):
 
 @half_on_cpu
 @pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])
-def test_task__refuses_to_go_on_in_the_other_mode(set_up, name):
-    with pytest.raises(ValueError, match=r"checkpoint_last\.pt was written .*_fp16=false"):
+def test_task__refuses_to_resume_in_the_other_mode(set_up, name):
+    with pytest.raises(ValueError, match=r"checkpoint_last\.pt was saved with .*_fp16=false"):
         set_up(name, efficient=True)
-    assert set_up(name).earlier.optimizer == "FP16Optimizer"
+    assert set_up(name).resumed.optimizer == "FP16Optimizer"
 
 
 @half_on_cpu
-def test_task__refuses_to_go_on_with_other_classes(set_up):
-    with pytest.raises(ValueError, match="label_descriptors.csv are not those of the run"):
+def test_task__refuses_to_resume_with_other_classes(set_up):
+    with pytest.raises(ValueError, match="label_descriptors.csv differ from those of"):
         set_up(CLASSIFICATION).load_dataset("train")
 
 
 @pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])
-def test_task__for_a_checkpoint_looks_at_no_earlier_run(set_up, name, caplog):
+def test_task__for_a_checkpoint_resumes_nothing(set_up, name, caplog):
     task = set_up(name, efficient=True, from_checkpoint=True)
-    assert task.earlier is None
+    assert task.resumed is None
     task.load_dataset("train")
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

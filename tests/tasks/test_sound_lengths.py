@@ -7,8 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
-from eat_plugin.tasks.lengths import check_patches
 from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
+from eat_plugin.tasks.sound import check_patches
 
 RATE = 16000
 MASKS = {

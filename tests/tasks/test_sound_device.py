@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.packed import PackedClip, compute_spectrograms, join_clips, pack_waveform
 from eat_plugin.inference import load_checkpoint
-from eat_plugin.tasks import device_front_end
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
+from eat_plugin.tasks.sound import compute_on_device
 
 RATE = 16000
 ON_MODEL = {"fbank": {"device": "model"}}
@@ -59,13 +59,13 @@ def test_device__cpu_is_the_default(make_task, kind):
     task = make_task(kind)
     assert task.cfg.fbank.device == "cpu"
     sample = first_batch(task)
-    assert device_front_end.complete(sample, task.front_end, torch.nn.Linear(1, 1)) is sample
-    assert device_front_end.complete({}, task.front_end, torch.nn.Linear(1, 1)) == {}
+    assert compute_on_device(sample, task.front_end, torch.nn.Linear(1, 1)) is sample
+    assert compute_on_device({}, task.front_end, torch.nn.Linear(1, 1)) == {}
 
 
 @KINDS
 @pytest.mark.parametrize("options", [{}, {"crop": "random"}, {"length": "crop"}])
-def test_complete__the_batch_of_spectrograms(make_task, kind, options):
+def test_compute_on_device__the_batch_of_spectrograms(make_task, kind, options):
     name = {"pretraining": "source", "classification": "imgs"}[kind]
     if kind == "classification":
         options = {"roll_gain": True, **options}
@@ -76,7 +76,7 @@ def test_complete__the_batch_of_spectrograms(make_task, kind, options):
     assert isinstance(packed, dict)
     model = torch.nn.Linear(1, 1)
     for _ in range(2):  # fairseq uses its first batch again
-        found = device_front_end.complete(sample, task.front_end, model)
+        found = compute_on_device(sample, task.front_end, model)
         assert sample["net_input"][name] is packed
         assert found["net_input"].keys() == expected["net_input"].keys()
         assert torch.equal(found["net_input"][name], expected["net_input"][name])
@@ -84,7 +84,7 @@ def test_complete__the_batch_of_spectrograms(make_task, kind, options):
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_complete__rounds_once_to_the_precision_of_the_model(make_task, precision):
+def test_compute_on_device__rounds_once_to_the_precision_of_the_model(make_task, precision):
     expected = first_batch(make_task("pretraining"))["net_input"]["source"].to(precision)
     task = make_task("pretraining", **ON_MODEL)
 
@@ -93,7 +93,7 @@ def test_complete__rounds_once_to_the_precision_of_the_model(make_task, precisio
 
     sample = apply_to_sample(convert, first_batch(task))
     model = torch.nn.Linear(1, 1).to(precision)
-    found = device_front_end.complete(sample, task.front_end, model)["net_input"]["source"]
+    found = compute_on_device(sample, task.front_end, model)["net_input"]["source"]
     assert found.dtype == precision
     assert torch.equal(found, expected)
 
@@ -103,7 +103,7 @@ def test_eval_windows__come_as_spectrograms(make_task):
     sample = first_batch(task, "eval")
     assert sample["net_input"]["num_windows"] == [1, 3, 3, 3]
     assert sample["net_input"]["imgs"].shape == (10, 1, 128, 128)
-    assert device_front_end.complete(sample, task.front_end, torch.nn.Linear(1, 1)) is sample
+    assert compute_on_device(sample, task.front_end, torch.nn.Linear(1, 1)) is sample
 
 
 @pytest.mark.parametrize(
@@ -112,15 +112,15 @@ def test_eval_windows__come_as_spectrograms(make_task):
         ("pretraining", {"fbank": {"device": "gpu"}}, "task.fbank.device is 'gpu'; choose one of"),
         (
             "classification", {"noise": True, **ON_MODEL},
-            "task.fbank.device is model, .* but task.noise is true, .* set task.fbank.device=cpu",
+            "task.noise is true, .* but task.fbank.device is model; set task.fbank.device=cpu",
         ),
         (
             "pretraining", {"length": "mask", **ON_MODEL},
-            "task.fbank.device is model, .* but task.length is mask, .* set task.fbank.device=cpu",
+            "task.length is mask, .* but task.fbank.device is model; set task.fbank.device=cpu",
         ),
         (
             "pretraining", {"images": {}, **ON_MODEL},
-            "task.fbank.device is model, .* but task.images is set, .* set task.fbank.device=cpu",
+            "task.images is set, .* but task.fbank.device is model; set task.fbank.device=cpu",
         ),
     ],
 )  # fmt: skip
@@ -153,7 +153,7 @@ def recording(rate, seconds, hz=None):
 
 
 @pytest.mark.gpu
-def test_complete__the_same_numbers_on_a_gpu_without_waiting():
+def test_compute_on_device__the_same_numbers_on_a_gpu_without_waiting():
     front_end = FrontEnd(512, -4.268, 4.569)
     clips = [(recording(8_000, 6), 8_000)]
     clips += [
@@ -167,13 +167,13 @@ def test_complete__the_same_numbers_on_a_gpu_without_waiting():
     expected = compute_spectrograms(batch, front_end)
     model = torch.nn.Linear(1, 1).cuda()
     sample = apply_to_sample(lambda tensor: tensor.cuda(), {"net_input": {"source": batch}})
-    device_front_end.complete(sample, front_end, model)  # makes tables
+    compute_on_device(sample, front_end, model)  # makes tables
     allowed = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.autocast("cuda", torch.float16):
-            found = device_front_end.complete(sample, front_end, model)["net_input"]["source"]
+            found = compute_on_device(sample, front_end, model)["net_input"]["source"]
     finally:
         torch.cuda.set_sync_debug_mode("default")
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -1,0 +1,250 @@
+"""Checks at start: fairseq's options, and the checkpoint to resume."""
+
+import os
+
+import pytest
+import torch
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.optim.lr_scheduler.pass_through import PassThroughScheduleConfig
+from omegaconf import OmegaConf
+
+from eat_plugin.tasks import checks
+from eat_plugin.tasks.checks import ResumedRun, RunConfig, check_run, find_resumed_run
+from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
+from tests.versions import fairseq_main, half_on_cpu
+
+COPIES, MASTERS = "FP16Optimizer", "MemoryEfficientFP16Optimizer"
+
+
+def make(**parts):
+    """The task's options within a whole configuration."""
+    return RunConfig(OmegaConf.create({"task": {"data": "x"}, **parts}).task)
+
+
+def test_run_config__with_and_without_a_parent():
+    assert make(common={"seed": 3}).get("common.seed") == 3
+    for alone in (OmegaConf.create({"data": "x"}), object()):
+        run = RunConfig(alone)
+        assert run.root is None
+        assert run.get("common.seed") is None
+        assert check_run(run) is None
+
+
+def test_get__is_none_for_an_unknown_option():
+    root = OmegaConf.structured(FairseqConfig(lr_scheduler=PassThroughScheduleConfig()))
+    root.task = {"data": "???"}
+    OmegaConf.set_struct(root, True)
+    run = RunConfig(root.task)
+    assert run.get("optimization.max_update") == 0
+    for path in ("lr_scheduler.warmup_updates", "ema.nothing", "nothing.at_all", "model.depth"):
+        assert run.get(path) is None
+    assert run.get("task.data") is None
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_check_run__each_of_several_processes_reads_checkpoints(processes):
+    run = make(
+        distributed_training={"distributed_world_size": processes},
+        checkpoint={"load_checkpoint_on_all_dp_ranks": False},
+    )
+    check_run(run)
+    assert run.get("checkpoint.load_checkpoint_on_all_dp_ranks") is (processes == 2)
+
+
+@pytest.mark.parametrize(
+    ("common", "names"),
+    [
+        ({"fp16": True, "bf16": True}, "common.fp16 and common.bf16"),
+        ({"bf16": True, "amp": True}, "common.bf16 and common.amp"),
+    ],
+)
+def test_precision__two_are_refused(common, names):
+    with pytest.raises(ValueError, match=f"{names} are true; set all but one to false"):
+        check_run(make(common={"cpu": True, **common}))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "amp"])
+def test_precision__half_needs_a_gpu_or_cpu_true(precision, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = f"common.{precision}=true, and .* no GPU; .* common.cpu=true common.{precision}=false"
+    with pytest.raises(ValueError, match=message):
+        check_run(make(common={precision: True}))
+    monkeypatch.setattr(checks, "OLDEST_FOR_HALF_ON_CPU", "2.0")
+    check_run(make(common={precision: True, "cpu": True}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_run(make(common={precision: True}))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_precision__half_on_a_cpu_needs_a_new_pytorch(precision, monkeypatch):
+    monkeypatch.setattr(checks, "OLDEST_FOR_HALF_ON_CPU", "99.0")
+    message = rf"common.{precision}=true with .* needs PyTorch 99.0 .*; set common.{precision}=fal"
+    with pytest.raises(ValueError, match=message):
+        check_run(make(common={precision: True, "cpu": True}))
+    check_run(make(common={"cpu": True}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_run(make(common={precision: True}))
+
+
+@half_on_cpu
+def test_precision__warns_of_amp(caplog):
+    check_run(make(common={"cpu": True, "bf16": True}))
+    assert not caplog.text
+    check_run(make(common={"cpu": True, "amp": True}))
+    assert "divides gradients by its loss scale twice" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("steps", "most", "warns"), [(9, 10, False), (10, 10, True), (11, 10, True), (11, 0, False)]
+)
+def test_warm_up__warns_if_the_rate_only_rises(steps, most, warns, caplog):
+    check_run(make(lr_scheduler={"warmup_updates": steps}, optimization={"max_update": most}))
+    assert ("the learning rate only rises" in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+    ("metric", "criterion", "works"),
+    [
+        ("mAP", "eat_classification", True),
+        ("loss", "eat_classification", True),
+        ("mAp", "eat_classification", False),
+        ("accuracy", "eat_classification", False),
+        ("accuracy", "model", False),
+        ("correct", "model", True),  # maybe one that this criterion logs
+    ],
+)
+def test_metric__one_that_is_not_computed_is_refused(metric, criterion, works):
+    def look(**dataset):
+        parts = {"checkpoint": {"best_checkpoint_metric": metric}, "dataset": dataset}
+        check_run(make(criterion={"_name": criterion}, **parts), ("mAP", "d_prime"))
+
+    look(disable_validation=True)
+    if works:
+        look()
+        return
+    with pytest.raises(ValueError, match=f"is '{metric}', .* choose one of mAP, d_prime, loss"):
+        look()
+
+
+def with_optimizer(optimizer="eat_adamw", **common):
+    return make(common={"cpu": True, **common}, optimizer={"_name": optimizer})
+
+
+@fairseq_main
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("begun", [COPIES, MASTERS, "EatAdamW", ""])
+@pytest.mark.parametrize("efficient", [False, True])
+def test_masters__a_run_resumes_in_its_own_mode(precision, begun, efficient, monkeypatch, caplog):
+    run = with_optimizer(**{precision: True, f"memory_efficient_{precision}": efficient})
+    monkeypatch.setattr(checks, "find_resumed_run", lambda _: ResumedRun("a.pt", {}, {}, begun))
+    if begun == (COPIES if efficient else MASTERS):
+        advice = f"common.memory_efficient_fp16={str(not efficient).lower()}"
+        message = f"a.pt was saved with {advice} .*; resume with {advice}"
+        with pytest.raises(ValueError, match=message):
+            check_run(run)
+    else:
+        check_run(run)
+    assert not caplog.text
+
+
+def test_masters__copies_that_lose_options_are_refused(monkeypatch):
+    check_run(with_optimizer("adam", bf16=True))
+    check_run(with_optimizer(bf16=True, memory_efficient_bf16=True))
+    monkeypatch.setattr(checks, "_copies_keep_overrides", lambda: False)
+    check_run(with_optimizer("adam", bf16=True))
+    check_run(with_optimizer(bf16=True, memory_efficient_bf16=True))
+    with pytest.raises(ValueError, match="fairseq .* loses .*; set common.memory_efficient_fp16="):
+        check_run(with_optimizer(bf16=True))
+
+
+@half_on_cpu
+def test_task__refuses_to_resume_in_the_other_mode(tmp_path):
+    history = [{"optimizer_name": COPIES}]
+    saved = {"cfg": {"task": {"norm_mean": -5.0, "norm_std": 3.0}}, "optimizer_history": history}
+    torch.save(saved, tmp_path / "checkpoint_last.pt")
+    checkpoint = {"save_dir": str(tmp_path), "restore_file": "checkpoint_last.pt"}
+
+    def begin(**options):
+        cfg = OmegaConf.create(
+            {
+                "common": {"cpu": True, "fp16": True, "memory_efficient_fp16": True, "seed": 1},
+                "optimizer": {"_name": "eat_adamw"},
+                "checkpoint": {**checkpoint, **options},
+                "task": OmegaConf.structured(
+                    PretrainingConfig(data=str(tmp_path), patch_size=16, seed=1)
+                ),
+            }
+        )
+        return EatPretrainingTask(cfg.task)
+
+    with pytest.raises(ValueError, match=r"checkpoint_last\.pt was saved"):
+        begin()
+    begin(reset_optimizer=True)  # nothing of its state is used
+
+
+def test_masters__float32_has_no_modes(caplog):
+    check_run(with_optimizer("adam", memory_efficient_fp16=True))
+    check_run(with_optimizer())
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "composite"])
+def test_masters__warns_of_optimizers_without_float32_weights(optimizer, caplog):
+    check_run(with_optimizer(optimizer, fp16=True, memory_efficient_fp16=False))
+    assert not caplog.text
+    check_run(with_optimizer(optimizer, fp16=True, memory_efficient_fp16=True))
+    assert f"optimizer {optimizer} keeps no float32 weights" in caplog.text
+
+
+def configure(folder, **checkpoint):
+    options = {"save_dir": str(folder), "restore_file": "checkpoint_last.pt", **checkpoint}
+    task = {"_name": "eat_pretraining", "data": str(folder), "images": None,
+            "norm_mean": None, "norm_std": None}  # fmt: skip
+    return RunConfig(OmegaConf.create({"checkpoint": options, "task": task}).task)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    content = {
+        "cfg": {"task": {"norm_mean": -5.0, "norm_std": 3.0}},
+        "task_state": {"labels": {"dog": "0"}},
+        "model": {"weight": torch.zeros(3)},
+    }
+    torch.save(content, tmp_path / "checkpoint_last.pt")
+    return tmp_path
+
+
+def test_find_resumed_run__the_checkpoint_that_fairseq_will_load(saved):
+    found = find_resumed_run(configure(saved))
+    assert found.path == str(saved / "checkpoint_last.pt")
+    assert found.options == {"norm_mean": -5.0, "norm_std": 3.0}
+    assert found.state == {"labels": {"dog": "0"}}
+    (saved / "checkpoint_last.pt").rename(saved / "other.pt")
+    other = str(saved / "other.pt")
+    assert find_resumed_run(configure(saved, restore_file=other)).path == other
+
+
+def test_find_resumed_run__a_new_run_or_no_checkpoint(saved, tmp_path):
+    assert find_resumed_run(configure(tmp_path / "empty")) is None
+    assert find_resumed_run(RunConfig(OmegaConf.create({"norm_mean": None}))) is None
+    (saved / "checkpoint_last.pt").write_bytes(b"no checkpoint")
+    assert find_resumed_run(configure(saved)) is None
+
+
+def test_find_resumed_run__finetune_from_model_does_not_matter(saved):
+    assert find_resumed_run(configure(saved, finetune_from_model="x.pt")) is not None
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_find_resumed_run__a_truncated_file_is_refused(saved, share):
+    path = saved / "checkpoint_last.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"checkpoint_last.pt is damaged: .*; remove it"):
+        find_resumed_run(configure(saved))
+    for time, name in enumerate(["checkpoint_1_10.pt", "checkpoint_1_20.pt"]):
+        (saved / name).write_bytes(content)
+        os.utime(saved / name, (time, time))
+    (saved / "checkpoint_1_30.pt").write_bytes(content[:-10])
+    with pytest.raises(ValueError, match=r"copy .*checkpoint_1_20.pt, the newest intact one"):
+        find_resumed_run(configure(saved))
