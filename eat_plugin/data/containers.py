@@ -23,15 +23,7 @@ AGAIN = "run eat manifest again"
 
 
 def find_containers(root: Path, names: Iterable[str]) -> list[str]:
-    """Return the archives and HDF5 files that clips are in.
-
-    Args:
-        root: The root of the manifest.
-        names: The entries of the clips.
-
-    Returns:
-        Paths relative to the root, each once, sorted.
-    """
+    """Return the archives and HDF5 files of clips, relative to the manifest's root, sorted."""
     candidates: set[str] = set()
     for name in names:
         span = split_span(name)
@@ -40,7 +32,7 @@ def find_containers(root: Path, names: Iterable[str]) -> list[str]:
 
 
 class Fingerprint(NamedTuple):
-    """What tells whether a file is still the same: bytes, time of change in ns, and SHA-256."""
+    """Identity of a file: bytes, modification time in ns, and SHA-256 on request."""
 
     size: int
     mtime_ns: int
@@ -48,15 +40,7 @@ class Fingerprint(NamedTuple):
 
 
 def take_fingerprint(path: str | os.PathLike[str], checksum: bool) -> Fingerprint:
-    """Take the fingerprint of a file.
-
-    Args:
-        path: The file.
-        checksum: Read it all for its SHA-256, too.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Take the fingerprint of a file; ``checksum`` reads all of it for its SHA-256."""
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         digest = hashlib.sha256()
@@ -66,15 +50,14 @@ def take_fingerprint(path: str | os.PathLike[str], checksum: bool) -> Fingerprin
 
 
 def write_archives(path: Path, fingerprints: Mapping[str, Fingerprint]) -> None:
-    """Write ``{split}.archives``, whole or not at all; without archives there is no such file.
+    """Write ``{split}.archives``, complete or not at all; without archives, remove it.
 
     Args:
-        path: The file; one of that name is replaced.
-        fingerprints: Of each archive, by its path relative to the root.
+        path: the file, which is replaced.
+        fingerprints: by path relative to the root.
 
     Raises:
-        ValueError: A path cannot stand in the file.
-        OSError: It cannot be written.
+        ValueError: a path is not allowed (see ``manifest.encode_name``).
     """
     if not fingerprints:
         path.unlink(missing_ok=True)
@@ -86,18 +69,18 @@ def write_archives(path: Path, fingerprints: Mapping[str, Fingerprint]) -> None:
 
 
 def check_archives(path: Path, root: Path) -> None:
-    """Make sure that the archives of a manifest are those that were indexed.
+    """Compare the archives of a manifest with their fingerprints.
 
-    Another size is an error. Another time is one, too, unless a checksum was written and is that of
-    the archive, which is then read as a whole.
+    A new size is an error. A new modification time is one too, unless the file has a SHA-256, and
+    the archive still matches it.
 
     Args:
-        path: ``{split}.archives``; where there is none, nothing is known of archives.
-        root: The root of the manifest.
+        path: ``{split}.archives``, which may be missing.
+        root: root of the manifest.
 
     Raises:
-        ManifestError: The file is not of its form; an archive is not there, not the one that was
-            indexed, or needs a library that is missing.
+        ManifestError: the file is invalid; an archive is missing, changed, or needs a library that
+            is not installed.
     """
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
@@ -116,7 +99,7 @@ def _parse(line: bytes) -> tuple[str, Fingerprint]:
     name, *fields = line.decode("utf-8").split("\t")
     if not name or len(fields) not in (2, 3) or not all(text.isdecimal() for text in fields[:2]):
         raise ValueError(
-            "expected 'archive<TAB>bytes<TAB>mtime_ns', maybe with '<TAB>sha256', got "
+            "expected 'archive<TAB>bytes<TAB>mtime_ns', optionally '<TAB>sha256', got "
             f"{line.decode()!r}"
         )
     return name, Fingerprint(int(fields[0]), int(fields[1]), *fields[2:])
@@ -133,8 +116,8 @@ def _check_archive(root: Path, name: str, indexed: Fingerprint) -> None:
     if found.mtime_ns != indexed.mtime_ns:
         if indexed.sha256 is None:
             raise ValueError(
-                f"the archive {str(path)!r} was changed after it was indexed (its time is another, "
-                f"its size the same); {AGAIN}, with --checksum if only the time will change"
+                f"the archive {str(path)!r} changed after it was indexed (another modification "
+                f"time, the same size); {AGAIN}, with --checksum to accept copies with a new time"
             )
         if take_fingerprint(path, checksum=True).sha256 != indexed.sha256:
             raise ValueError(

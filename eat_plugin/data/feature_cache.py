@@ -42,12 +42,12 @@ FORMAT = 1  # of shards, records and entries
 ENERGY = np.dtype("<f2")
 FRAME_BYTES = MEL_BINS * ENERGY.itemsize
 MOST_OPEN = 128  # shards that a process keeps open; each takes a file descriptor
-MOST_RECORDS = 1 << 14  # sizes that a process remembers
+MOST_RECORDS = 1 << 14  # shard sizes that a process keeps
 AGAIN = "run eat cache again"
 
 
 class SettingsError(ClipError):
-    """A cache that another front end has computed. The message names file, setting and values."""
+    """A cache was made by another front end. The message names file, setting and values."""
 
 
 def probe_cached(entry: Entry) -> tuple[int, int]:
@@ -107,13 +107,13 @@ def _open_shard(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=MOST_OPEN)
 def _map_shard(path: str, version: tuple[int, ...]) -> np.ndarray:
-    """Map a shard; a version that has changed on disk is mapped anew."""
+    """Map a shard; a new version on disk is mapped again."""
     expected = _read_size(path, version)
     with open(path, "rb") as file:
         found = os.fstat(file.fileno()).st_size
         if found != expected:
             raise ClipError(f"its shard {path} has {found} bytes instead of {expected}; {AGAIN}")
-        if found == 0:  # nothing to map: every clip is shorter than a frame
+        if found == 0:  # every clip is shorter than a frame
             return np.zeros((0, MEL_BINS), dtype=ENERGY)
         return np.asarray(np.memmap(file, ENERGY, "r")).reshape(-1, MEL_BINS)
 
@@ -154,7 +154,7 @@ def refuse_roll_gain(entry: Entry) -> None:
 
 
 def front_end_settings() -> dict[str, Any]:
-    """Return all that the energies in a cache depend on, by name."""
+    """Return the settings that the energies in a cache depend on."""
     return {
         "format": FORMAT,
         "sample_rate": frontend.SAMPLE_RATE,
@@ -172,15 +172,7 @@ def front_end_settings() -> dict[str, Any]:
 
 
 def check_settings(found: Any, path: str | os.PathLike[str]) -> None:
-    """Compare the settings in a file with those of this front end.
-
-    Args:
-        found: What the file has as its settings.
-        path: The file.
-
-    Raises:
-        SettingsError: They differ.
-    """
+    """Raise SettingsError if the settings found in a file differ from those of this front end."""
     known = found if isinstance(found, dict) else {}
     for name, value in front_end_settings().items():
         if known.get(name) != value:
@@ -192,16 +184,16 @@ def check_settings(found: Any, path: str | os.PathLike[str]) -> None:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What is known of a finished shard.
+    """Record of a finished shard.
 
     Attributes:
-        settings: Of the front end, see `front_end_settings`.
-        manifest: SHA-256 of the manifest that its clips are from.
-        first: Position in that manifest of the first clip.
-        samples: Length of each clip at 16 kHz; None of one that cannot be used.
-        problems: What is wrong with those, in order.
-        size: Bytes of the shard.
-        sha256: Of the shard.
+        settings: of the front end, see ``front_end_settings``.
+        manifest: SHA-256 of the manifest of its clips.
+        first: position of its first clip in that manifest.
+        samples: length of each clip at 16 kHz; None if it cannot be used.
+        problems: reasons why clips cannot be used, in order.
+        size: bytes of the shard.
+        sha256: of the shard.
     """
 
     settings: dict[str, Any]
@@ -214,24 +206,21 @@ class ShardRecord:
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
-    """Return where a shard of a split is."""
+    """Return the path of a shard of a split."""
     return folder / f"{split}-{number:05d}.mel"
 
 
 def record_path(shard: str | os.PathLike[str]) -> Path:
-    """Return where the record of a shard is."""
+    """Return the path of the record of a shard."""
     return Path(shard).with_suffix(".json")
 
 
 def read_record(shard: str | os.PathLike[str]) -> ShardRecord:
     """Read the record of a shard.
 
-    Args:
-        shard: Path of the shard.
-
     Raises:
-        SettingsError: Another front end has computed the shard.
-        ClipError: There is no record, or it is none.
+        SettingsError: another front end made the shard.
+        ClipError: the record is missing or invalid.
     """
     path = record_path(shard)
     try:
@@ -252,5 +241,5 @@ def read_record(shard: str | os.PathLike[str]) -> ShardRecord:
 
 
 def count_bytes(samples: list[int | None]) -> int:
-    """Return the size of a shard, given the samples of its clips."""
+    """Return the bytes of a shard for the samples of its clips."""
     return FRAME_BYTES * sum(count_frames(each) for each in samples if each is not None)

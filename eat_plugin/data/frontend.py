@@ -1,12 +1,7 @@
-"""The front end: a waveform at any rate becomes a normalised log-mel spectrogram.
+"""The front end: a waveform of any rate becomes a normalised log-mel spectrogram.
 
-In this file:
-    count_frames  of a number of samples
-    log_mel       Kaldi-style log-mel energies of a 16 kHz waveform
-    FrontEnd      a waveform at any rate -> a model's input: resampled, log-mel, normalised
-
-Tables are computed once and cached. They and the order of operations are those of published EAT
-features, in float32: bins that hold hardly any energy amplify a rounding error a million times.
+Tables are computed once and cached. They and the order of operations follow published EAT features,
+in float32: bins with almost no energy amplify a rounding error a million times.
 """
 
 from __future__ import annotations
@@ -22,36 +17,36 @@ from torch import Tensor
 
 from .resampling import rate_pair, resample
 
-SAMPLE_RATE = 16_000  # Hz, of every waveform that log_mel sees
+SAMPLE_RATE = 16_000  # Hz, after resampling
 FRAME_LENGTH = 400  # samples: 25 ms
 FRAME_SHIFT = 160  # samples: 10 ms
 FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 FFT_SIZE = 512  # samples
 MEL_BINS = 128
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
-BAND = 16  # mel filters that are computed at once
-CPU_FRAMES = 512  # of a clip at once on a CPU: what they take fits into a core's cache
+BAND = 16  # mel filters computed at once
+CPU_FRAMES = 512  # computed at once on a CPU: they fit into the cache of a core
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence finite
-# What a clip shorter than the window is padded with, as log-mel energies. The published 0 lies 16
-# above silence, and a standard deviation above the mean of AudioSet.
+# Log-mel energies of padding. The published 0 lies 16 above silence, and one standard deviation
+# above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
 
 Count = TypeVar("Count", int, np.ndarray)
 
 
 def count_frames(samples: Count) -> Count:
-    """Return the number of frames of a clip, or of each of many, given its samples at 16 kHz."""
+    """Return the number of frames for a number of samples at 16 kHz."""
     frames = 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT
     return frames * (frames > 0)
 
 
 def log_mel(waveform: Tensor) -> Tensor:
-    """Compute Kaldi-style log-mel energies, without dither and without padding at the ends.
+    """Compute Kaldi-style log-mel energies, without dither or padding.
 
-    Frames of 25 ms every 10 ms; each loses its mean, is pre-emphasised (0.97, the first sample
-    against itself) and windowed (symmetric Hann); then the logarithm of the energies of 128
-    triangular filters over its 512-point power spectrum.
+    Frames of 25 ms every 10 ms: subtract the mean, pre-emphasise (0.97, the first sample against
+    itself), apply a symmetric Hann window, take the logarithm of the energies of 128 triangular
+    filters over the 512-point power spectrum.
 
     Args:
         waveform: `[..., n]` float32 at 16 kHz.
@@ -74,7 +69,7 @@ def _energies(frames: Tensor) -> Tensor:
     padded = frames.new_empty(len(frames), FFT_SIZE)
     padded[:, FRAME_LENGTH:] = 0
     emphasised = padded[:, :FRAME_LENGTH]
-    # In this order, each product rounded: see the head of this file.
+    # The order and the rounding of each product matter: see the head of this file.
     torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
     torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
     torch.sub(frames, emphasised, out=emphasised)
@@ -89,7 +84,7 @@ def _energies(frames: Tensor) -> Tensor:
 
 def _power(spectrum: Tensor) -> Tensor:
     """Square the magnitudes of a complex spectrum."""
-    if spectrum.is_cpu:  # where NumPy takes half as long with values that are not neighbours
+    if spectrum.is_cpu:  # NumPy takes half as long with strided values
         values = spectrum.numpy()
         power = np.square(values.real)
         power += np.square(values.imag)
@@ -98,8 +93,8 @@ def _power(spectrum: Tensor) -> Tensor:
 
 
 def _log_(values: Tensor) -> Tensor:
-    """Replace values by their logarithms."""
-    if values.is_cpu:  # here too NumPy is the faster one
+    """Take the logarithm of values in place."""
+    if values.is_cpu:  # NumPy is faster
         np.log(values.numpy(), out=values.numpy())
         return values
     return values.log_()
@@ -109,18 +104,14 @@ def _log_(values: Tensor) -> Tensor:
 def _frame_tables(
     device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, list[tuple[slice, Tensor]]]:
-    """Return the window and the bands of filters, in a copy for each place where they are used."""
+    """Return the window and the bands of filters on a device."""
     bands = [(bins, weights.to(device, dtype)) for bins, weights in _bands()]
     return frame_window().to(device, dtype), bands
 
 
 @lru_cache(maxsize=1)
 def _bands() -> list[tuple[slice, Tensor]]:
-    """Part the mel filters into bands of neighbours, each with the few bins that it covers.
-
-    Returns:
-        Of each band its bins and the weights `[bins, BAND]` of its filters.
-    """
+    """Split the mel filters into bands: the bins that each covers, and weights `[bins, BAND]`."""
     bands = []
     for filters in mel_filters().split(BAND):
         covered = filters.any(dim=0).nonzero().flatten().tolist()
@@ -139,8 +130,8 @@ def frame_window() -> Tensor:
 def mel_filters() -> Tensor:
     """Return the mel filters over the bins of the power spectrum, `[128, 257]` float32.
 
-    The filters are triangles on the scale mel(f) = 1127 ln(1 + f / 700), spaced evenly from
-    20 Hz to 8 kHz; each rises from its left neighbour's centre and falls to its right one's.
+    Triangles on the scale mel(f) = 1127 ln(1 + f / 700), spaced evenly from 20 Hz to 8 kHz; each
+    rises from its left neighbour's centre and falls to its right neighbour's.
     """
     bin_hz = torch.arange(FFT_SIZE // 2 + 1, dtype=torch.float32) * (SAMPLE_RATE / FFT_SIZE)
     bins = 1127.0 * torch.log(1.0 + bin_hz / 700.0)  # [257], mel
@@ -154,20 +145,20 @@ def mel_filters() -> Tensor:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Turn a waveform into a model's input: the first ``target_length`` frames, normalised.
+    """Computes the input of a model: the first ``target_length`` frames, normalised.
 
     Attributes:
-        target_length: Frames T of the result, 10 ms each.
-        mean: Mean of the data set's log-mel energies.
-        std: Their standard deviation; the result is ``(x - mean) / (2 * std)``.
-        pad_value: What a clip shorter than T frames is padded with: ``zero``, log-mel energies of
-            0, as published; or ``silence``, those of digital silence.
-        patch: Frames of a patch, where a clip shorter than T frames keeps its own length: it is
-            padded to whole patches. 0 pads it to T frames.
+        target_length: frames T of the result, 10 ms each.
+        mean: mean of the data set's log-mel energies.
+        std: their standard deviation; the result is ``(x - mean) / (2 * std)``.
+        pad_value: padding of shorter clips: ``zero``, log-mel energies of 0, as published; or
+            ``silence``, energies of digital silence.
+        patch: if not 0, a shorter clip keeps its own length, padded to whole patches of so many
+            frames.
 
     Raises:
         ValueError: ``target_length`` or ``std`` is not positive, a value is not finite,
-            ``pad_value`` is unknown, or T frames are not whole patches.
+            ``pad_value`` is unknown, or T is not a multiple of ``patch``.
     """
 
     target_length: int
@@ -177,7 +168,6 @@ class FrontEnd:
     patch: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot normalise anything."""
         if self.target_length < 1:
             raise ValueError(f"target_length must be at least 1 frame, got {self.target_length}")
         if not math.isfinite(self.mean):
@@ -195,69 +185,46 @@ class FrontEnd:
             )
 
     def needed_samples(self, sample_rate: int) -> int:
-        """Count the samples at the start of a clip that determine its first T frames.
-
-        Args:
-            sample_rate: The clip's own rate in Hz.
-
-        Returns:
-            A number of samples at ``sample_rate``, the resampler's margin included.
-        """
+        """Return the number of samples at ``sample_rate`` that determine T frames."""
         period_in, period_out, width = rate_pair(sample_rate, SAMPLE_RATE)
         last = FRAME_LENGTH + (self.target_length - 1) * FRAME_SHIFT - 1  # at 16 kHz
         return last * period_in // period_out + width + 1
 
     def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Compute the normalised spectrogram of the beginning of a clip.
+        """Compute the normalised spectrogram of the start of a clip.
 
         Args:
             waveform: `[n]` float32, one channel; samples after ``needed_samples`` have no effect.
-            sample_rate: Its rate in Hz.
+            sample_rate: in Hz.
 
         Returns:
             `[1, T, 128]` float32, time x mel.
 
         Raises:
-            ValueError: ``waveform`` has more than one dimension (average the channels first).
+            ValueError: ``waveform`` has more than one dimension.
         """
         return self.finish(self.energies(waveform, sample_rate))
 
     def energies(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Compute the log-mel energies of the beginning of a clip, as `__call__` does at first.
-
-        Returns:
-            `[n, 128]` float32: T frames, or fewer of a short clip.
-        """
+        """Compute the log-mel energies of the start of a clip: `[n, 128]`, n <= T."""
         if waveform.dim() != 1:
             raise ValueError(f"waveform must have one dimension, got {list(waveform.shape)}")
         return self.batch_energies(waveform, sample_rate)
 
     def batch_energies(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Compute what `energies` does, of many clips of one length at once.
-
-        Args:
-            waveforms: `[..., n]`.
-            sample_rate: Their rate in Hz.
-
-        Returns:
-            `[..., frames, 128]`, frames up to T.
-        """
+        """Do the same for clips of one length: `[..., n]` to `[..., frames, 128]`."""
         given = waveforms[..., : self.needed_samples(sample_rate)]
         resampled = resample(given, sample_rate)
-        # Two rows: PyTorch divides one long sum among its threads, and their number would show.
+        # Two rows: PyTorch splits one long sum among threads, so their number would matter.
         mean = resampled.expand(2, *resampled.shape).mean(dim=-1, keepdim=True)[0]
         centred = resampled - mean if resampled is given else resampled.sub_(mean)
         return log_mel(centred)[..., : self.target_length, :]
 
     def finish(self, energies: Tensor) -> Tensor:
-        """Cut or pad log-mel energies to T frames, then normalise them.
-
-        Args:
-            energies: `[..., n, 128]`.
+        """Cut or pad log-mel energies `[..., n, 128]` to T frames, and normalise them.
 
         Returns:
-            `[..., 1, T, 128]`; of a clip that keeps its own length
-            `[..., 1, ceil(n / patch) * patch, 128]`, if this is less.
+            `[..., 1, T, 128]`; with ``patch``, `[..., 1, ceil(n / patch) * patch, 128]` if less.
         """
         length = self.target_length
         if self.patch:

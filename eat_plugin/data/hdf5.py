@@ -22,18 +22,14 @@ import numpy as np
 from .clip import ClipError
 
 RATE_ATTRIBUTES = ("sample_rate", "sampling_rate", "sr")
-MOST_CHANNELS = 1024  # as libsndfile has it; more are a spectrogram, or turned by 90 degrees
+MOST_CHANNELS = 1024  # the limit of libsndfile; more are a spectrogram, or transposed
 MOST_OPEN = 16  # files that a process keeps open
-MOST_LINKS = 40  # links that one key may lead through, as on Linux
-INT16_SCALE = np.float32(1 / 32768)  # as libsndfile has it, bit by bit
+MOST_LINKS = 40  # links per key, as on Linux
+INT16_SCALE = np.float32(1 / 32768)  # equals libsndfile bit by bit
 
 
 def require_h5py() -> ModuleType:
-    """Return the library.
-
-    Raises:
-        ClipError: It is not installed.
-    """
+    """Import h5py, or raise ClipError if it is not installed."""
     try:
         import h5py
     except ImportError as error:
@@ -42,7 +38,7 @@ def require_h5py() -> ModuleType:
 
 
 class _DatasetClip:
-    """A dataset with a position, as `AudioClip` asks."""
+    """A dataset as an ``AudioClip``."""
 
     extra_info = ""
 
@@ -62,7 +58,7 @@ class _DatasetClip:
         end = min(self._position + frames, self.frames)
         part = self._dataset[self._position : end]
         self._position = end
-        with np.errstate(over="ignore"):  # float64 beyond float32 is named later: not finite
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
             samples = part.astype(dtype)
         if part.dtype.kind == "i":
             samples *= INT16_SCALE
@@ -70,14 +66,14 @@ class _DatasetClip:
 
 
 class _OpenFiles:
-    """The files that a process has open, the least recently used one first."""
+    """The open files of a process, the least recently used first."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # as long as one is used: another thread might close it
+        self.lock = threading.RLock()  # held while a file is used: another thread might close it
         self._files: OrderedDict[str, tuple[tuple[int, ...], Any]] = OrderedDict()
 
     def get(self, path: str) -> Any:
-        """Return an open file; one that has changed on disk is opened anew."""
+        """Return an open file; a file that changed on disk is reopened."""
         status = os.stat(path)
         version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         known, file = self._files.pop(path, ((), None))
@@ -87,7 +83,7 @@ class _OpenFiles:
                 file.close()
             while len(self._files) >= MOST_OPEN:
                 self._files.popitem(last=False)[1][1].close()
-            # No lock on the file: many network file systems have none, and nothing is written.
+            # Many network file systems have no locks, and nothing is written.
             file = h5py.File(path, "r", locking=False)
         self._files[path] = (version, file)
         return file
@@ -99,38 +95,29 @@ class _OpenFiles:
 
 
 _open_files: dict[int, _OpenFiles] = {}
-"""Those of this process, by its id. After a fork, those of the parent are there until first use."""
+"""By process id: after a fork, the parent's are present until the first use."""
 
 
 def _own_files() -> _OpenFiles:
-    """Return this process's files; close, in this process, what it inherited.
+    """Return this process's files, and close inherited ones.
 
-    The library keeps one descriptor for all that opens the same file. A file opened while the
-    inherited handle is there would therefore share the parent's.
+    HDF5 keeps one descriptor per file: a file opened beside an inherited handle would share it.
     """
     pid = os.getpid()
     for other in [owner for owner in _open_files if owner != pid]:
         inherited = _open_files.pop(other, None)
-        if inherited is not None:  # its lock may be held by a thread that is not in this process
+        if inherited is not None:  # without its lock, which a thread of the parent may hold
             inherited.close()
     return _open_files.setdefault(pid, _OpenFiles())
 
 
 @contextmanager
 def open_dataset(path: str, key: str) -> Iterator[_DatasetClip]:
-    """Open a dataset for reading.
-
-    Args:
-        path: The HDF5 file.
-        key: Where in it the dataset is.
-
-    Yields:
-        The dataset as a clip.
+    """Open a dataset of an HDF5 file.
 
     Raises:
-        ClipError: The file cannot be read, there is no such dataset, it is not `[samples]` or
-            `[samples, channels]` of floating-point numbers or int16, its rate is not stated, or
-            its values are kept in other files.
+        ClipError: the file cannot be read, there is no such dataset, it has another form, its rate
+            is not stated, or its values are in other files.
     """
     files = _own_files()
     with files.lock:
@@ -142,7 +129,7 @@ def open_dataset(path: str, key: str) -> Iterator[_DatasetClip]:
             yield _DatasetClip(dataset, _read_rate(dataset))
         except ClipError:
             raise
-        # h5py passes on the library's errors as whatever fits the message.
+        # h5py raises errors of HDF5 as any of these.
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
             raise ClipError(f"cannot be read as HDF5: {_first_line(error)}") from error
 
@@ -153,7 +140,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _follow(file: Any, key: str) -> Any:
-    """Return the dataset of a key. A link to another file is not followed, by whatever detour."""
+    """Return the dataset of a key; links to other files are never followed."""
     h5py = require_h5py()
     group, parts, links = file, deque(key.split("/")), 0
     while parts:
@@ -181,7 +168,7 @@ def _follow(file: Any, key: str) -> Any:
 
 
 def _find_problem(dataset: Any) -> str | None:
-    """Return why a dataset cannot be a clip; None if it can."""
+    """Return why a dataset cannot be a clip, or None."""
     if not _has_samples(dataset):
         return f"has values of type {dataset.dtype}, expected floating-point numbers or int16"
     if dataset.is_virtual or dataset.external:
@@ -200,7 +187,7 @@ def _has_samples(dataset: Any) -> bool:
 
 
 def _read_rate(dataset: Any) -> int:
-    """Return the sampling rate in Hz that the dataset states, or else its file."""
+    """Return the sampling rate in Hz, from the dataset or its file."""
     for owner in (dataset, dataset.file):
         for name in RATE_ATTRIBUTES:
             if name in owner.attrs:
@@ -216,18 +203,13 @@ def _read_rate(dataset: Any) -> int:
 
 
 def list_datasets(path: str) -> list[tuple[str, str | None]]:
-    """List the datasets of a file that can be clips, and those that nearly can.
-
-    Links, and datasets of other types such as labels, are left out.
-
-    Args:
-        path: The HDF5 file.
+    """List the datasets of a file that have samples, except links.
 
     Returns:
-        The key of each dataset, and what is wrong with it or None.
+        The key of each dataset, and why it cannot be used or None.
 
     Raises:
-        ClipError: The file cannot be read.
+        ClipError: the file cannot be read.
     """
     found: list[tuple[str, str | None]] = []
     h5py = require_h5py()

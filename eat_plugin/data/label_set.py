@@ -1,11 +1,4 @@
-"""The classes of a data set: ``label_descriptors.csv``, a line ``index,label,name`` for each.
-
-In this file:
-    LabelSet           the classes, in order
-    check_label        what a label may be
-    read_label_set     from a file
-    write_label_set    to a file
-"""
+"""The classes of a data set: ``label_descriptors.csv``, one line ``index,label,name`` per class."""
 
 from __future__ import annotations
 
@@ -25,12 +18,12 @@ class LabelSet:
     """The classes of a data set, in the order of a classifier's outputs.
 
     Attributes:
-        ids: What label files call each class, as ``/m/068hy`` or ``dog``.
-        names: What to show for each class; the ids, if none are given.
+        ids: labels in label files, as ``/m/068hy`` or ``dog``.
+        names: display names; the ids by default.
 
     Raises:
-        ValueError: An id cannot stand in a label file or stands for two classes, or there are
-            more or fewer names than ids.
+        ValueError: an id is not allowed in a label file or occurs twice, or the number of names is
+            wrong.
     """
 
     ids: tuple[str, ...]
@@ -38,12 +31,12 @@ class LabelSet:
     _positions: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the ids and index them."""
+        """Check and index the ids."""
         positions: dict[str, int] = {}
         for position, label in enumerate(self.ids):
             check_label(label)
             if positions.setdefault(label, position) != position:
-                raise ValueError(f"the label {label!r} stands for two classes")
+                raise ValueError(f"the label {label!r} occurs twice")
         if self.names and len(self.names) != len(self.ids):
             raise ValueError(f"{len(self.names)} names for {len(self.ids)} classes")
         object.__setattr__(self, "names", self.names or self.ids)
@@ -51,16 +44,10 @@ class LabelSet:
 
     @classmethod
     def from_indices(cls, indices: Mapping[str, int | str]) -> LabelSet:
-        """Make a label set from a checkpoint's record of it.
-
-        Args:
-            indices: The index of each label, a number or its digits.
-
-        Returns:
-            The classes in the order of their indices.
+        """Make a label set from a checkpoint's dictionary of labels and their indices.
 
         Raises:
-            ValueError: The indices are not 0 to C-1, each once.
+            ValueError: the indices are not 0 to C-1, each once.
         """
         labels: list[str | None] = [None] * len(indices)
         for label, index in indices.items():
@@ -74,14 +61,13 @@ class LabelSet:
         return cls(tuple(label for label in labels if label is not None))
 
     def __len__(self) -> int:
-        """Return the number of classes."""
         return len(self.ids)
 
     def index(self, label: str) -> int:
-        """Return the position of the class that label files call ``label``.
+        """Return the index of a label.
 
         Raises:
-            ValueError: There is no such class; the message names some that there are.
+            ValueError: there is no such class; the message suggests others.
         """
         position = self._positions.get(label)
         if position is None:
@@ -93,14 +79,11 @@ class LabelSet:
 
 
 def check_label(label: str) -> str:
-    """Return a label if it can stand in a label file.
-
-    Args:
-        label: The label.
+    """Return a label that a label file can hold.
 
     Raises:
-        ValueError: The label is empty, begins or ends with a space, or holds a comma, a tab or a
-            line break.
+        ValueError: the label is empty, starts or ends with a space, or has a comma, tab or line
+            break.
     """
     if not label:
         raise ValueError("an empty label")
@@ -115,16 +98,11 @@ def check_label(label: str) -> str:
 def read_label_set(path: str | os.PathLike[str]) -> LabelSet:
     """Read ``label_descriptors.csv``, or AudioSet's ``class_labels_indices.csv``.
 
-    Args:
-        path: The file: rows of ``index,label,name`` in any order; the name may be left out, and
-            a header may come first.
-
-    Returns:
-        The classes in the order of their indices.
+    Rows ``index,label,name`` may have any order and no name; a header may come first.
 
     Raises:
-        TableError: A row is not of that form, or has the index or the label of another; indices
-            are missing; there are no rows.
+        TableError: a row has another form, or a repeated index or label; an index is missing; there
+            are no rows.
     """
     rows: dict[int, tuple[str, str]] = {}
     lines: dict[str, int] = {}
@@ -168,13 +146,5 @@ def _check_new_class(
 
 
 def write_label_set(path: str | os.PathLike[str], label_set: LabelSet) -> None:
-    """Write ``label_descriptors.csv``, whole or not at all; without a header, as published.
-
-    Args:
-        path: The file; one of that name is replaced.
-        label_set: The classes.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Write ``label_descriptors.csv``, complete or not at all; without a header, as published."""
     write_csv(path, zip(range(len(label_set)), label_set.ids, label_set.names))

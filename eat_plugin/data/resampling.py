@@ -1,10 +1,4 @@
-"""Band-limited change of a waveform's sampling rate.
-
-In this file:
-    resample             from any rate to any other
-    resampling_kernel    its weights
-    rate_pair            what of two rates matters
-"""
+"""Band-limited resampling of waveforms."""
 
 from __future__ import annotations
 
@@ -15,38 +9,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ZERO_CROSSINGS = 6  # of the sinc, on either side of its centre
-ROLLOFF = 0.99  # cut-off, as a fraction of the lower of the two Nyquist frequencies
-CHANNELS = 16  # outputs that processors compute at once
-NEGLIGIBLE = 1e-12  # a weight: the window ends in what rounding leaves of 0
-DENSE_KERNEL_LIMIT = 1 << 22  # weights (16 MiB); rate pairs that need more are resampled tap by tap
+ZERO_CROSSINGS = 6  # of the sinc, on each side
+ROLLOFF = 0.99  # cut-off over the lower Nyquist frequency
+CHANNELS = 16  # outputs computed at once
+NEGLIGIBLE = 1e-12  # a weight below it is a rounding error of the window's end
+DENSE_KERNEL_LIMIT = 1 << 22  # weights (16 MiB); larger kernels are applied tap by tap
 
 
 def resample(waveform: Tensor, orig_hz: int, new_hz: int = 16_000) -> Tensor:
-    """Change the sampling rate by band-limited interpolation.
+    """Resample by a sinc under a Hann window (6 zero crossings, roll-off 0.99).
 
-    Every output sample is a sum of the inputs around it, weighted by a sinc under a Hann window
-    (6 zero crossings, roll-off 0.99). The signal counts as 0 outside of its ends. The pattern of
-    weights repeats after ``new_hz / gcd`` outputs, so one strided convolution serves them all;
-    where these are many, a matrix product for each few of them; where they are too many for a
-    table, sums tap by tap.
+    The signal is 0 beyond its ends. The weights repeat after ``new_hz / gcd`` outputs: one strided
+    convolution applies them; for many outputs, a matrix product per band of them; for too many for
+    a table, sums tap by tap.
 
     Args:
         waveform: `[..., n]` float32.
-        orig_hz: Rate of ``waveform`` in Hz.
-        new_hz: Rate of the result in Hz.
+        orig_hz: rate of ``waveform`` in Hz.
+        new_hz: rate of the result in Hz.
 
     Returns:
-        `[..., ceil(n * new_hz / orig_hz)]`; ``waveform`` itself where the rates are equal.
+        `[..., ceil(n * new_hz / orig_hz)]`; ``waveform`` itself if the rates are equal.
 
     Raises:
-        ValueError: A rate is not positive.
+        ValueError: a rate is not positive.
     """
     period_in, period_out, width = rate_pair(orig_hz, new_hz)
     if period_in == period_out:
         return waveform
     length = waveform.shape[-1]
-    together = max(1, CHANNELS // period_out)  # periods in one stride
+    together = max(1, CHANNELS // period_out)  # periods per stride
     strides = max(1, math.ceil(length / (together * period_in)))
     missing = strides * together * period_in - length
     if period_out <= CHANNELS:
@@ -64,16 +56,9 @@ def resample(waveform: Tensor, orig_hz: int, new_hz: int = 16_000) -> Tensor:
 def _resample_by_convolution(
     whole: Tensor, together: int, period_in: int, period_out: int
 ) -> Tensor:
-    """Resample where a period has few outputs, several periods at once.
+    """Resample periods of few outputs, ``together`` of them per stride.
 
-    Args:
-        whole: `[..., strides * together * period_in]`.
-        together: Periods of a stride.
-        period_in: Input samples a period.
-        period_out: Output samples a period.
-
-    Returns:
-        `[rows, strides, together * period_out]`.
+    Maps `[..., strides * together * period_in]` to `[rows, strides, together * period_out]`.
     """
     width = rate_pair(period_in, period_out)[2]
     kernel = _repeated_kernel(period_in, period_out, together, whole.device, whole.dtype)
@@ -85,11 +70,7 @@ def _resample_by_convolution(
 def _repeated_kernel(
     period_in: int, period_out: int, times: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Return the weights of several periods at once.
-
-    Returns:
-        `[times * out, 1, times * in + 2 * width]`.
-    """
+    """Return the weights of several periods, `[times * out, 1, times * in + 2 * width]`."""
     kernel = resampling_kernel(period_in, period_out)
     end = (times - 1) * period_in
     shifted = [
@@ -99,16 +80,9 @@ def _repeated_kernel(
 
 
 def _resample_by_bands(padded: Tensor, periods: int, period_in: int, period_out: int) -> Tensor:
-    """Resample where a period has many outputs: a matrix product for each few neighbours of them.
+    """Resample periods of many outputs, by a matrix product per band of neighbouring outputs.
 
-    Args:
-        padded: `[..., periods * period_in + 2 * width]`.
-        periods: Number of periods.
-        period_in: Input samples a period.
-        period_out: Output samples a period.
-
-    Returns:
-        `[..., periods, period_out]`.
+    Maps `[..., periods * period_in + 2 * width]` to `[..., periods, period_out]`.
     """
     outputs = []
     for first, weights in _band_weights(period_in, period_out, padded.device, padded.dtype):
@@ -122,11 +96,7 @@ def _resample_by_bands(padded: Tensor, periods: int, period_in: int, period_out:
 def _band_weights(
     period_in: int, period_out: int, device: torch.device, dtype: torch.dtype
 ) -> list[tuple[int, Tensor]]:
-    """Part a period's outputs into bands of neighbours, each with the few inputs that it takes.
-
-    Returns:
-        Of each band its first input in a padded period, and the weights `[inputs, CHANNELS]`.
-    """
+    """Split a period's outputs into bands: first input in a padded period, `[inputs, CHANNELS]`."""
     bands = []
     for rows in resampling_kernel(period_in, period_out).split(CHANNELS):
         taken = (rows.abs() > NEGLIGIBLE).any(dim=0).nonzero().flatten().tolist()
@@ -137,16 +107,11 @@ def _band_weights(
 
 @lru_cache(maxsize=16)
 def resampling_kernel(orig_hz: int, new_hz: int) -> Tensor:
-    """Compute the resampling weights of one period, for a pair of rates.
-
-    Args:
-        orig_hz: Rate before, in Hz.
-        new_hz: Rate after, in Hz.
+    """Compute the resampling weights of one period.
 
     Returns:
-        `[new, orig + 2 * width]` float32, where ``new`` and ``orig`` are the rates over their
-        greatest common divisor: row i holds the weights of output i of a period, column
-        ``width`` stands for the period's first input sample.
+        `[new, orig + 2 * width]` float32, the rates divided by their greatest common divisor: row i
+        has the weights of output i of a period, column ``width`` is its first input sample.
     """
     period_in, period_out, width = rate_pair(orig_hz, new_hz)
     inputs = torch.arange(-width, period_in + width, dtype=torch.float32) / period_in
@@ -155,10 +120,10 @@ def resampling_kernel(orig_hz: int, new_hz: int) -> Tensor:
 
 
 def rate_pair(orig_hz: int, new_hz: int) -> tuple[int, int, int]:
-    """Return the period in input and in output samples, and the sinc's half-width in inputs.
+    """Return the period in input and output samples, and the half-width of the sinc in inputs.
 
     Raises:
-        ValueError: A rate is not positive.
+        ValueError: a rate is not positive.
     """
     if orig_hz < 1 or new_hz < 1:
         raise ValueError(f"sampling rates must be positive, got {orig_hz} Hz and {new_hz} Hz")
@@ -182,10 +147,9 @@ def _sinc_weights(offsets: Tensor, period_in: int, period_out: int) -> Tensor:
 def _tap_weights(
     period_in: int, period_out: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return each output's own taps only: where in a padded period, and how heavy.
+    """Return positions in a padded period and weights of each output's taps.
 
-    Returns:
-        `[period_out, 2 * width + 1]` int64 and the same in ``dtype``.
+    Both are `[period_out, 2 * width + 1]`.
     """
     width = rate_pair(period_in, period_out)[2]
     centres = torch.arange(period_out) * period_in  # in inputs, times period_out: exact
@@ -196,16 +160,9 @@ def _tap_weights(
 
 
 def _resample_by_taps(padded: Tensor, periods: int, period_in: int, period_out: int) -> Tensor:
-    """Resample between rates with hardly a common divisor (22,254 Hz, say), period by period.
+    """Resample between rates with a small common divisor (such as 22,254 Hz), per period.
 
-    Args:
-        padded: `[..., periods * period_in + 2 * width]`.
-        periods: Number of periods.
-        period_in: Input samples a period.
-        period_out: Output samples a period.
-
-    Returns:
-        `[..., periods, period_out]`.
+    Maps `[..., periods * period_in + 2 * width]` to `[..., periods, period_out]`.
     """
     positions, weights = _tap_weights(period_in, period_out, padded.device, padded.dtype)
     outputs = [

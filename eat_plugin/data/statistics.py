@@ -23,13 +23,7 @@ SAMPLE_SECONDS = 10  # per clip of a sample
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and spread of some numbers, in float64.
-
-    Attributes:
-        count: how many there are.
-        mean: their mean.
-        squares: sum of their squared distances from it.
-    """
+    """Count, mean and sum of squared deviations of numbers, in float64."""
 
     count: int = 0
     mean: float = 0.0
@@ -45,7 +39,7 @@ class Moments:
         return cls(values.size, mean, float(np.square(values - mean).sum()))
 
     def __add__(self, other: Moments) -> Moments:
-        """Return the moments of both parts together (Chan, Golub and LeVeque, 1979)."""
+        """Combine the moments of two parts exactly (Chan, Golub and LeVeque, 1979)."""
         count = self.count + other.count
         if count == 0:
             return self
@@ -56,25 +50,18 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the numbers."""
+        """Standard deviation."""
         return math.sqrt(self.squares / self.count) if self.count else 0.0
 
 
 def sum_up(parts: Iterable[Moments]) -> Moments:
-    """Return the moments of all parts together."""
+    """Combine the moments of all parts."""
     return reduce(Moments.__add__, parts, Moments())
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The moments of a few clips, as an estimate of those of all.
-
-    Attributes:
-        moments: of what was read of the clips.
-        clips: number of clips.
-        mean_error: standard error of the mean.
-        std_error: standard error of the standard deviation.
-    """
+    """Moments of a sample of clips, with the standard errors of mean and standard deviation."""
 
     moments: Moments
     clips: int
@@ -83,15 +70,10 @@ class Sample:
 
 
 def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None:
-    """Measure up to ten seconds of each of a few clips, which are the same in every run.
-
-    Args:
-        manifest: the clips.
-        clips: how many to take at most.
-        seed: of the choice.
+    """Measure up to ten seconds each of at most ``clips`` clips, the same ones for a seed.
 
     Returns:
-        What was found; None if none of them can be used.
+        The sample; None if no clip can be used.
     """
     rng = np.random.default_rng(seed)
     total = len(manifest)
@@ -108,7 +90,7 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
     whole = sum_up(parts)
     means = np.array([part.mean for part in parts])
     squares = [part.squares / part.count + (part.mean - whole.mean) ** 2 for part in parts]
-    # Clips are drawn, not frames; of all clips there is nothing left to chance.
+    # Clips are drawn, not frames; with all clips measured there is no sampling error.
     chance = math.sqrt((1 - len(parts) / total) / len(parts))
     std_error = chance * float(np.std(squares)) / max(2 * whole.std, 1e-9)
     return Sample(whole, len(parts), chance * float(means.std()), std_error)
@@ -125,15 +107,15 @@ def _measure_part(manifest: Manifest, index: int, position: float) -> Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a data set's statistics file holds.
+    """Contents of ``stats.json``.
 
     Attributes:
-        mean: of the log-mel energies, over all frames and bins.
+        mean: mean of the log-mel energies, over all frames and bins.
         std: their standard deviation.
-        frames: number of frames, of 10 ms.
-        clips: number of clips that they are of.
-        split: the manifest that names the clips.
-        skipped: number of other clips in it, which cannot be used.
+        frames: number of frames of 10 ms.
+        clips: number of clips measured.
+        split: name of their manifest.
+        skipped: number of its clips that cannot be used.
     """
 
     mean: float
@@ -145,10 +127,10 @@ class Statistics:
 
     @classmethod
     def from_moments(cls, moments: Moments, clips: int, split: str, skipped: int) -> Statistics:
-        """Make the statistics of a split from the moments of its clips.
+        """Make the statistics of a split.
 
         Raises:
-            ValueError: all values are the same, or there are none.
+            ValueError: all values are equal, or there are none.
         """
         if not moments.std > 0:
             raise ValueError(
@@ -160,16 +142,10 @@ class Statistics:
 
 
 def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
-    """Read a data set's statistics.
-
-    Args:
-        folder: where the manifests are.
-
-    Returns:
-        The statistics; None if the folder has no such file.
+    """Read the statistics of a data folder; None if it has no ``stats.json``.
 
     Raises:
-        ValueError: the file does not hold what it should, naming it.
+        ValueError: the file is invalid.
         OSError: the file cannot be read.
     """
     path = Path(folder) / FILE
@@ -192,14 +168,6 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
 
 
 def write_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> None:
-    """Write a data set's statistics, whole or not at all.
-
-    Args:
-        folder: where the manifests are.
-        statistics: what to write.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the statistics of a data folder, complete or not at all."""
     with replacing(Path(folder) / FILE) as file:
         file.write(f"{json.dumps(asdict(statistics), indent=2)}\n".encode())

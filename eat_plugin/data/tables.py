@@ -1,12 +1,4 @@
-"""Small text files, read line by line, with file and line named where something is wrong.
-
-In this file:
-    TableError     a file that cannot be used, and where
-    read_lines     the lines of a text file
-    read_rows      the rows of a csv file
-    read_columns   some columns of a csv file with a header
-    write_csv      a csv file, written whole or not at all
-"""
+"""Small text files, read line by line; errors name file and line."""
 
 from __future__ import annotations
 
@@ -23,20 +15,17 @@ MOST_COLUMNS_SHOWN = 12
 
 
 class TableError(ValueError):
-    """A file of labels or other data that cannot be used: ``file:line: what is wrong``."""
+    """A file of labels or other data cannot be used. The message is ``file:line: reason``."""
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Read a text file.
-
-    Args:
-        path: The file: UTF-8, lines may end in CR LF.
+    """Read a UTF-8 text file, lines ending in LF or CR LF.
 
     Yields:
         The number of each line, from 1, and the line without its end.
 
     Raises:
-        TableError: The file cannot be opened, or is not UTF-8.
+        TableError: the file cannot be opened, or is not UTF-8.
     """
     for number, line in _decoded(path):
         yield number, line.rstrip("\r\n")
@@ -45,17 +34,13 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
 def read_rows(
     path: str | os.PathLike[str], skipinitialspace: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read a csv file; one that is called ``.tsv`` has tabs for commas.
-
-    Args:
-        path: The file: UTF-8, with or without a byte order mark.
-        skipinitialspace: Leave out spaces after a delimiter.
+    """Read a csv file (tab-separated if named ``.tsv``), with or without a byte order mark.
 
     Yields:
-        The number of the line that each row ends in, and its fields. Empty lines are left out.
+        The number of each row's last line, and its fields; empty lines are skipped.
 
     Raises:
-        TableError: The file cannot be opened, is not UTF-8, or a quotation does not end.
+        TableError: the file cannot be opened, is not UTF-8, or a quotation does not end.
     """
     delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
     lines = (line for _, line in _decoded(path))
@@ -71,18 +56,13 @@ def read_rows(
 def read_columns(
     path: str | os.PathLike[str], columns: Sequence[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read columns of a csv file by the names in its first row.
-
-    Args:
-        path: The file, as `read_rows` takes it.
-        columns: Names of the columns wanted.
+    """Read some columns of a csv file by the names in its first row.
 
     Yields:
-        The number of the line that each row ends in, and its fields in the columns wanted,
-        without spaces around them.
+        The number of each row's last line, and its fields in these columns, stripped.
 
     Raises:
-        TableError: As in `read_rows`; a column is not there; a row is shorter than the header.
+        TableError: as ``read_rows``; a column is missing; a row is shorter than the header.
     """
     rows = read_rows(path)
     first, header = next(rows, (1, []))
@@ -100,15 +80,7 @@ def read_columns(
 
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a csv file, whole or not at all.
-
-    Args:
-        path: The file; one of that name is replaced.
-        rows: The fields of each row.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Write a csv file, complete or not at all."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     with replacing(path) as file:
@@ -116,7 +88,7 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
 
 
 def _decoded(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    # Line by line: decoding in blocks, as text files do, could not tell the line of an error.
+    # Line by line: text files decode in blocks, which hides the line of an error.
     number = 1
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Task ``eat_classification``: labelled audio, and the metrics of its benchmarks."""
+"""Task ``eat_classification``: labelled clips and their metrics."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -32,15 +32,15 @@ class ClassificationConfig(AudioConfig):
 
     single_label: bool = option(False, "each clip has exactly one label")
     eval_windows: int = option(
-        3, "length=crop: windows of a longer clip that evaluation averages over"
+        3, "length=crop: windows per longer clip, averaged in evaluation"
     )
-    roll_gain: bool = option(False, "roll training waveforms and change their level")
+    roll_gain: bool = option(False, "roll and scale training waveforms")
     noise: bool = option(False, "add noise to training spectrograms")
     weights_file: Optional[str] = option(
-        None, "balanced sampling: a weight of each training clip, one a line"
+        None, "balanced sampling: weights of the training clips, one per line"
     )
-    num_samples: int = option(200000, "clips of an epoch of balanced sampling")
-    replacement: bool = option(False, "balanced sampling may repeat a clip within an epoch")
+    num_samples: int = option(200000, "clips per epoch of balanced sampling")
+    replacement: bool = option(False, "balanced sampling may repeat a clip in an epoch")
     label_descriptors: str = option("label_descriptors.csv", "file of the classes, in data")
     labels: str = option("lbl", "ending of the label files")
 
@@ -49,17 +49,13 @@ class ClassificationConfig(AudioConfig):
 class EatClassificationTask(AudioTask):
     """Classification of the clips of ``{data}/{split}.tsv`` by the labels in ``{split}.lbl``.
 
-    Validation reports mAP, mAUC and d-prime, and accuracy where clips have one label, over all
-    clips of the split, each counted once, however they were spread over batches and processes.
-
-    Args:
-        cfg: the options.
-        **kwargs: as of ``AudioTask``.
+    Validation reports mAP, mAUC and d-prime, and accuracy with one label per clip, over all clips
+    of the split, each counted once, whatever the batches and processes.
     """
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
         super().__init__(cfg, metrics=metric_names(cfg.single_label), **kwargs)
-        # fairseq keeps these in checkpoints: a fine-tuned model knows its labels.
+        # Kept in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
         self._scores = ClipScores()
@@ -123,11 +119,11 @@ class EatClassificationTask(AudioTask):
         )
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
-        """Build the model, for as many classes as the data has.
+        """Build the model for the classes of the data.
 
         Raises:
-            ValueError: if the model is configured for another number, or takes other input than
-                the task makes.
+            ValueError: the model is configured for another number of classes, or takes other input
+                than the task makes.
         """
         num_classes = len(self.label_set)
         with open_dict(cfg):
@@ -144,14 +140,14 @@ class EatClassificationTask(AudioTask):
         return model
 
     def build_criterion(self, cfg: FairseqDataclass, **kwargs: Any) -> FairseqCriterion:
-        """Build the criterion; fairseq's ``model`` is told to hand over the scores."""
+        """Build the criterion; fairseq's ``model`` is set to return the scores."""
         criterion = super().build_criterion(cfg, **kwargs)
         if hasattr(criterion, "log_keys"):
             criterion.log_keys = [*dict.fromkeys([*criterion.log_keys, *SCORES])]
         return criterion
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make an iterator over batches; in evaluation no clip is left out."""
+        """Make an iterator over batches; evaluation leaves out no clip."""
         if not dataset.shuffle:
             kwargs["required_batch_size_multiple"] = 1
             self._scores = ClipScores()
@@ -160,7 +156,7 @@ class EatClassificationTask(AudioTask):
     def valid_step(
         self, sample: Dict[str, Any], model: nn.Module, criterion: FairseqCriterion
     ) -> Tuple[Any, Any, Dict[str, Any]]:
-        """Do forward, and keep the scores of the batches of all processes."""
+        """Run forward, and keep the scores of all processes."""
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         predictions, targets = (log.pop(name) for name in SCORES)
         usable = ~sample["replaced"]
@@ -172,7 +168,7 @@ class EatClassificationTask(AudioTask):
     def reduce_metrics(
         self, logging_outputs: List[Dict[str, Any]], criterion: FairseqCriterion
     ) -> None:
-        """Reduce the criterion's log; in validation, log the metrics of the whole split."""
+        """Reduce the criterion's log; in validation log the metrics of the split."""
         super().reduce_metrics(logging_outputs, criterion)
         if criterion.training:
             return
@@ -180,7 +176,7 @@ class EatClassificationTask(AudioTask):
             metrics.log_derived(name, partial(self._metric, self._scores, name))
 
     def _metric(self, scores: ClipScores, name: str, meters: Any) -> float:
-        """Compute all metrics at the first call for these scores, and return one."""
+        """Return a metric; all are computed at the first call for these scores."""
         summarized, number, summary = self._summary
         if summarized is not scores or number != len(scores):
             _, predictions, targets = scores.arrays()

@@ -1,4 +1,4 @@
-"""Task ``eat_pretraining``: unlabelled audio, cut into windows, with masks drawn by the workers."""
+"""Task ``eat_pretraining``: windows of unlabelled clips, with masks drawn by the data workers."""
 
 from dataclasses import dataclass
 from typing import Optional

@@ -1,7 +1,4 @@
-"""Published tasks under their published names, translated into ours.
-
-This is the only place that says what the flags of the published tasks mean.
-"""
+"""Published task names and flags, translated into ours. No other file knows these flags."""
 
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
@@ -15,10 +12,10 @@ from .classification import ClassificationConfig, EatClassificationTask
 from .normalisation import AUDIOSET
 from .pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
 
-# Mean and standard deviation of the log-mel values that each published flag implies.
+# Published flag -> mean and standard deviation of log-mel values.
 STATISTICS = {"esc50_eval": (-6.627, 5.359), "spcv2_eval": (-6.846, 5.565)}
 
-# Published options that change the input and have no implementation: field -> accepted value.
+# Published options without an implementation: field -> the only accepted value.
 UNIMPLEMENTED = {
     "multi_data": None,
     "local_cache_path": None,
@@ -27,7 +24,7 @@ UNIMPLEMENTED = {
     "audio_mae": True,
     "is_finetuning": False,
 }
-# Options of fine-tuning, which pre-training does not take.
+# Options of fine-tuning that pre-training refuses.
 FINETUNING_ONLY = {
     "spcv1_finetune": False,
     "noise": False,
@@ -48,7 +45,7 @@ class MaeImagePretrainingConfig(FairseqDataclass):
     beit_transforms: bool = option(False, "image transform (unused for audio)")
     target_transform: bool = option(False, "image transform (unused for audio)")
     no_transform: bool = option(False, "image transform (unused for audio)")
-    rebuild_batches: bool = option(True, "put other clips together in each epoch")
+    rebuild_batches: bool = option(True, "form new batches in each epoch")
     precompute_mask_config: Optional[MaskConfig] = option(None, "draw masks in the data workers")
     subsample: float = option(1.0, "share of the data that is used (only 1)")
     seed: int = II("common.seed")
@@ -76,10 +73,10 @@ def translate_pretraining(
 
     Args:
         cfg: the published options.
-        from_checkpoint: a checkpoint is loaded, and how its data were stored does not matter.
+        from_checkpoint: a checkpoint is loaded; the storage of its data does not matter.
 
     Raises:
-        ValueError: if an option is set that has no implementation.
+        ValueError: an option without an implementation is set.
     """
     if not from_checkpoint:
         _refuse_unimplemented(cfg, {**UNIMPLEMENTED, **FINETUNING_ONLY}, "pre-training")
@@ -110,7 +107,7 @@ def _refuse_unimplemented(cfg: Any, only: Dict[str, Any], what: str) -> None:
 
 
 def _statistics(cfg: Any) -> Tuple[float, float]:
-    """Return the mean and standard deviation that the flags imply."""
+    """Return the mean and standard deviation for the flags."""
     for flag, statistics in STATISTICS.items():
         if getattr(cfg, flag):
             return statistics
@@ -139,15 +136,7 @@ class MaeImageClassificationConfig(MaeImagePretrainingConfig):
 def translate_classification(
     cfg: MaeImageClassificationConfig, from_checkpoint: bool = False
 ) -> ClassificationConfig:
-    """Translate published options of fine-tuning into ours.
-
-    Args:
-        cfg: the published options.
-        from_checkpoint: a checkpoint is loaded, and how its data were stored does not matter.
-
-    Raises:
-        ValueError: if an option is set that has no implementation.
-    """
+    """Translate published options of fine-tuning into ours; see ``translate_pretraining``."""
     if not from_checkpoint:
         _refuse_unimplemented(cfg, UNIMPLEMENTED, "fine-tuning")
     if cfg.key != "imgs":

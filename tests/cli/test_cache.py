@@ -512,7 +512,8 @@ def test_reader__what_the_command_wrote_is_what_audio_gives(data, tmp_path, smal
     front_end = FrontEnd(32, -4.268, 4.569)
     for split in ("train", "eval"):
         one, other = (
-            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in (data, out)
+            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in
+            (data, out)
         )
         for index in range(len(one.manifest)):
             pair = [reader(index, torch.Generator()) for reader in (one, other)]

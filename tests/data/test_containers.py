@@ -95,7 +95,7 @@ def test_check_archives__another_size(data: Path) -> None:
 
 def test_check_archives__another_time(data: Path) -> None:
     change_time(data / "deep" / "a b.zip")
-    with pytest.raises(ManifestError, match=r":1: .*a b.zip' was changed after .* eat manifest"):
+    with pytest.raises(ManifestError, match=r":1: .*a b.zip' changed after .* eat manifest"):
         check(data)
 
 

@@ -32,7 +32,7 @@ def test_label_set__unknown_label() -> None:
 @pytest.mark.parametrize(
     ("ids", "names", "problem"),
     [
-        (("a", "b", "a"), (), "'a' stands for two classes"),
+        (("a", "b", "a"), (), "'a' occurs twice"),
         (("a", ""), (), "an empty label"),
         (("a", "b,c"), (), "'b,c' holds a comma"),
         (("a", "b\tc"), (), "holds a tab"),

@@ -154,7 +154,7 @@ def test_read_labels__names_the_line_that_is_wrong(
 
 def test_read_labels__one_label_where_one_is_expected(tmp_path: Path, manifest: Manifest) -> None:
     path = write(tmp_path, "1\ta", "2\tb,b", "3 c\tb,two words")
-    with pytest.raises(TableError, match=f"^{path}:3: one label is expected, got 'b', 'two words'"):
+    with pytest.raises(TableError, match=f"^{path}:3: expected one label, got 'b', 'two words'"):
         read_labels(path, CLASSES, manifest, single_label=True)
 
 
