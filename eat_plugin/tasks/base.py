@@ -73,7 +73,6 @@ class AudioTask(FairseqTask):
         cfg: the options.
         from_checkpoint: the task is set up for a checkpoint, not for a run.
         given: the options as fairseq passed them, if ``cfg`` was translated from others.
-        metrics: metrics that validation logs.
         **kwargs: arguments of ``FairseqTask``.
 
     Raises:
@@ -83,19 +82,14 @@ class AudioTask(FairseqTask):
     source_dictionary = target_dictionary = None  # of text; fairseq 0.12.2 has no default
 
     def __init__(
-        self,
-        cfg: AudioConfig,
-        from_checkpoint: bool = False,
-        given: Any = None,
-        metrics: Tuple[str, ...] = (),
-        **kwargs: Any,
+        self, cfg: AudioConfig, from_checkpoint: bool = False, given: Any = None, **kwargs: Any
     ) -> None:
         super().__init__(cfg, **kwargs)
         run = RunConfig(cfg if given is None else given)
         self.resumed: Optional[ResumedRun] = None
         self._validates = from_checkpoint or not run.get("dataset.disable_validation")
         if not from_checkpoint:
-            self.resumed = check_run(run, metrics)
+            self.resumed = check_run(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)

@@ -5,14 +5,12 @@ import logging
 import os
 import pickle
 import zipfile
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional
 
 import fairseq
 import torch
 from fairseq.optim import FP16Optimizer
 from omegaconf import DictConfig
-
-from ..metrics import METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +66,11 @@ class ResumedRun(NamedTuple):
     optimizer: str = ""
 
 
-def check_run(run: RunConfig, metrics: Tuple[str, ...] = ()) -> Optional[ResumedRun]:
+def check_run(run: RunConfig) -> Optional[ResumedRun]:
     """Refuse options that cannot work, and find the checkpoint to resume.
 
     With several processes, each reads checkpoints itself: fairseq would broadcast one in a form
     that PyTorch refuses since 2.6.
-
-    Args:
-        run: the configuration.
-        metrics: metrics that the task logs, besides the loss.
 
     Returns:
         The checkpoint being resumed, or None.
@@ -90,7 +84,6 @@ def check_run(run: RunConfig, metrics: Tuple[str, ...] = ()) -> Optional[Resumed
         run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
     _check_precision(run)
     _check_warm_up(run)
-    _check_metric(run, metrics)
     resumed = find_resumed_run(run)
     _check_masters(run, resumed)
     return resumed
@@ -129,20 +122,6 @@ def _check_warm_up(run: RunConfig) -> None:
             "learning rate only rises",
             steps, most,
         )  # fmt: skip
-
-
-def _check_metric(run: RunConfig, names: Tuple[str, ...]) -> None:
-    """Refuse a metric for the best checkpoint that fairseq would miss after the first epoch."""
-    if not names or run.get("dataset.disable_validation"):
-        return
-    metric = run.get("checkpoint.best_checkpoint_metric") or "loss"
-    # Other criterions may log a metric of their own.
-    ours = run.get("criterion._name") == "eat_classification"
-    if metric not in (*names, "loss") and (ours or metric in METRICS):
-        raise ValueError(
-            f"checkpoint.best_checkpoint_metric is {metric!r}, which is not computed; choose one "
-            f"of {', '.join(names)}, loss"
-        )
 
 
 def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:

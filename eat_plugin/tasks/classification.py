@@ -18,10 +18,11 @@ from ..data.label_set import LabelSet, read_label_set
 from ..data.labelled import LabelledDataset
 from ..data.labels import read_labels, read_weights
 from ..data.reader import ClipReader
-from ..metrics import metric_names, summarize
+from ..metrics import METRICS, metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
 from .base import TRAIN, AudioConfig, AudioTask, logger
+from .checks import RunConfig
 
 SCORES = ("_predictions", "_targets")
 
@@ -53,8 +54,16 @@ class EatClassificationTask(AudioTask):
     of the split, each counted once, whatever the batches and processes.
     """
 
-    def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
-        super().__init__(cfg, metrics=metric_names(cfg.single_label), **kwargs)
+    def __init__(
+        self,
+        cfg: ClassificationConfig,
+        from_checkpoint: bool = False,
+        given: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if not from_checkpoint:
+            _check_metric(RunConfig(cfg if given is None else given), cfg.single_label)
+        super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
         # Kept in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
@@ -183,6 +192,20 @@ class EatClassificationTask(AudioTask):
             summary = summarize(RankedScores(predictions, targets), self.cfg.single_label)
             self._summary = (scores, len(scores), summary)
         return summary[name]
+
+
+def _check_metric(run: RunConfig, single_label: bool) -> None:
+    """Refuse a metric for the best checkpoint that fairseq would miss after the first epoch."""
+    if run.root is None or run.get("dataset.disable_validation"):
+        return
+    metric, names = run.get("checkpoint.best_checkpoint_metric"), metric_names(single_label)
+    # Other criterions may log a metric of their own.
+    ours = run.get("criterion._name") == "eat_classification"
+    if metric not in (None, *names, "loss") and (ours or metric in METRICS):
+        raise ValueError(
+            f"checkpoint.best_checkpoint_metric is {metric!r}, which is not computed; choose one "
+            f"of {', '.join(names)}, loss"
+        )
 
 
 def _gather(scores: Tuple[Any, ...]) -> List[Tuple[Any, ...]]:

@@ -102,30 +102,6 @@ def test_warm_up__warns_if_the_rate_only_rises(steps, most, warns, caplog):
     assert ("the learning rate only rises" in caplog.text) == warns
 
 
-@pytest.mark.parametrize(
-    ("metric", "criterion", "works"),
-    [
-        ("mAP", "eat_classification", True),
-        ("loss", "eat_classification", True),
-        ("mAp", "eat_classification", False),
-        ("accuracy", "eat_classification", False),
-        ("accuracy", "model", False),
-        ("correct", "model", True),  # maybe one that this criterion logs
-    ],
-)
-def test_metric__one_that_is_not_computed_is_refused(metric, criterion, works):
-    def look(**dataset):
-        parts = {"checkpoint": {"best_checkpoint_metric": metric}, "dataset": dataset}
-        check_run(make(criterion={"_name": criterion}, **parts), ("mAP", "d_prime"))
-
-    look(disable_validation=True)
-    if works:
-        look()
-        return
-    with pytest.raises(ValueError, match=f"is '{metric}', .* choose one of mAP, d_prime, loss"):
-        look()
-
-
 def with_optimizer(optimizer="eat_adamw", **common):
     return make(common={"cpu": True, **common}, optimizer={"_name": optimizer})
 

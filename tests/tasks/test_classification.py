@@ -11,7 +11,12 @@ from omegaconf import OmegaConf
 
 from eat_plugin.metrics import summarize
 from eat_plugin.ranking import RankedScores
-from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
+from eat_plugin.tasks.checks import RunConfig
+from eat_plugin.tasks.classification import (
+    ClassificationConfig,
+    EatClassificationTask,
+    _check_metric,
+)
 from eat_plugin.tasks.published import MaeImageClassificationConfig, translate_classification
 
 RATE = 16000
@@ -208,3 +213,28 @@ def test_skipped_share__is_of_the_clips_drawn(make_task):
         task._check_share(11, SimpleNamespace(epoch_size=1000))
     skipped = [("a.wav", "is empty"), ("b.wav", "is empty"), ("a.wav", "is empty")]
     assert task._name_skipped({"skipped": skipped}) == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "criterion", "works"),
+    [
+        ("mAP", "eat_classification", True),
+        ("loss", "eat_classification", True),
+        ("mAp", "eat_classification", False),
+        ("accuracy", "eat_classification", False),
+        ("accuracy", "model", False),
+        ("correct", "model", True),  # maybe one that this criterion logs
+    ],
+)
+def test_metric__one_that_is_not_computed_is_refused(metric, criterion, works):
+    def look(**dataset):
+        parts = {"checkpoint": {"best_checkpoint_metric": metric}, "dataset": dataset}
+        root = OmegaConf.create({"task": {}, "criterion": {"_name": criterion}, **parts})
+        _check_metric(RunConfig(root.task), single_label=False)
+
+    look(disable_validation=True)
+    if works:
+        look()
+        return
+    with pytest.raises(ValueError, match=f"is '{metric}', .* choose one of mAP, mAUC, d_prime, loss"):
+        look()
