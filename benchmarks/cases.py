@@ -21,8 +21,8 @@ class Row:
     Attributes:
         prepare: prepares the case at a place.
         devices: devices that it runs on.
-        has_model: it runs a model, on all cores; a data worker has one thread.
-        what: description, for the row of a case that cannot run.
+        has_model: runs on all cores; a case of a data worker has one thread.
+        what: description, if the case cannot run.
     """
 
     prepare: Prepare

@@ -11,8 +11,7 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,11 @@ def run(args: argparse.Namespace) -> int:
     """
     _check(args)
     names = args.cases or _names(args.device)
-    with _quiet_logs(), _restored_threads():
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        for logger in map(logging.getLogger, ("fairseq.trainer", "eat_plugin.tasks")):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
         measured = {name: measure(name, args) for name in tqdm(names, desc="measuring")}
     if args.device == CPU and not args.cases:
         measured = {name: measured.get(name) or Comparison(name, ROWS[name].what) for name in ROWS}
@@ -99,28 +102,6 @@ def run(args: argparse.Namespace) -> int:
     say("")
     say("\n".join(format_table(comparisons)))
     return failed
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("fairseq.trainer", "eat_plugin.tasks")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _restored_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -161,23 +142,19 @@ def measure(name: str, args: argparse.Namespace) -> Comparison:
 
 
 def _as_dictionary(comparison: Comparison) -> dict[str, Any]:
-    goals = [
-        {**goal._asdict(), "reached": goal.is_reached(comparison)}
-        for goal in goals_of(comparison)
-    ]
-    return {**dataclasses.asdict(comparison), "goals": goals}
+    goals = goals_of(comparison)
+    reached = [{**goal._asdict(), "reached": goal.is_reached(comparison)} for goal in goals]
+    return {**dataclasses.asdict(comparison), "goals": reached}
 
 
 def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     """Describe the machine and the versions."""
     machine = {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
+        "processor": _processor(), "cores": str(os.cpu_count()),
         "threads": str(args.threads or f"1 (models: {MODEL_THREADS})"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "python": platform.python_version(), "torch": torch.__version__,
         "fairseq": fairseq.__version__,
-    }
+    }  # fmt: skip
     if args.device == CUDA:
         machine["GPU"] = torch.cuda.get_device_name()
         machine["CUDA"] = str(torch.version.cuda)

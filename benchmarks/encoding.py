@@ -49,13 +49,7 @@ def make_classifier(options: dict[str, Any], frames: int) -> EatClassifier:
 
 
 class FineTuning:
-    """Updates a classifier, as fairseq's trainer does.
-
-    Args:
-        model: the classifier.
-        lr: learning rate, before the scales of the parameters.
-        clip_norm: limit of the gradient norm, or None.
-    """
+    """Updates a classifier, as fairseq's trainer does."""
 
     def __init__(self, model: EatClassifier, lr: float, clip_norm: float | None) -> None:
         self.model = model
@@ -70,7 +64,7 @@ class FineTuning:
         return descend(self.optimizer, loss, self.clip_norm)
 
 
-def extracting(size: str, clips: int, rounds: int, is_long: bool = False) -> Prepare:
+def extracting(size: str, clips: int, rounds: int) -> Prepare:
     """Return the case of features of a batch of clips of 10 s."""
 
     def prepare(place: Place) -> Case:
@@ -90,19 +84,13 @@ def extracting(size: str, clips: int, rounds: int, is_long: bool = False) -> Pre
                 model.compile_evaluation()
             return torch.no_grad()(lambda: model.extract_features(source)["x"])
 
-        return Case(
-            f"features {size}: {clips} x 10 s, {place.precision}",
-            Form(make_plain),
-            Form(make_ours),
-            clips=clips,
-            most_rounds=rounds,
-            is_long=is_long,
-        )
+        what = f"features {size}: {clips} x 10 s, {place.precision}"
+        return Case(what, Form(make_plain), Form(make_ours), clips=clips, most_rounds=rounds)
 
     return prepare
 
 
-def fine_tuning(size: str, clips: int, rounds: int, is_long: bool = False) -> Prepare:
+def fine_tuning(size: str, clips: int, rounds: int) -> Prepare:
     """Return the case of whole updates of a classifier of ESC-50."""
 
     def prepare(place: Place) -> Case:
@@ -119,21 +107,15 @@ def fine_tuning(size: str, clips: int, rounds: int, is_long: bool = False) -> Pr
             ours = FineTuning(model.to(place.device, place.dtype), LR, CLIP_NORM)
             return lambda: ours.step(source, label)
 
-        return Case(
-            f"fine-tune {size}: {clips} x {ESC_FRAMES / 100:.0f} s, {place.precision}",
-            Form(make_plain),
-            Form(make_ours),
-            clips=clips,
-            most_rounds=rounds,
-            is_long=is_long,
-        )
+        what = f"fine-tune {size}: {clips} x {ESC_FRAMES / 100:.0f} s, {place.precision}"
+        return Case(what, Form(make_plain), Form(make_ours), clips=clips, most_rounds=rounds)
 
     return prepare
 
 
 CASES: dict[str, Prepare] = {
     "features_1": extracting("base", 1, rounds=5),
-    "features_32": extracting("base", 32, rounds=2, is_long=True),
+    "features_32": extracting("base", 32, rounds=2),
     "finetune_1": fine_tuning("base", 1, rounds=5),
-    "finetune_32": fine_tuning("base", 32, rounds=2, is_long=True),
+    "finetune_32": fine_tuning("base", 32, rounds=2),
 }

@@ -103,28 +103,16 @@ def count_trained(cfg: EatConfig) -> int:
 
 
 def all_reduce_seconds(size: float, gpus: int, bandwidth: float) -> float:
-    """Time of a ring all-reduce: each of n GPUs sends ``2 (n - 1) / n`` of the bytes.
+    """Time of a ring all-reduce of so many bytes: each of n GPUs sends ``2 (n - 1) / n`` of them.
 
-    Args:
-        size: bytes of the gradients.
-        gpus: n.
-        bandwidth: bytes/s of the slowest link of the ring.
+    The bandwidth is that of the slowest link of the ring, in bytes/s.
     """
     steps = 2 * (gpus - 1)
     return steps * (size / gpus / bandwidth + math.ceil(size / BUCKET) * LATENCY)
 
 
 def most_nodes(size: float, bandwidth: float, seconds: float) -> int:
-    """Count the nodes whose all-reduce takes no longer than a backward pass.
-
-    Args:
-        size: bytes of the gradients.
-        bandwidth: bytes/s of the link of a node.
-        seconds: time of the backward pass.
-
-    Returns:
-        From 1 (two nodes are too many) to ``MOST_NODES``.
-    """
+    """Count the nodes whose all-reduce takes at most so many seconds, up to ``MOST_NODES``."""
     for nodes in range(2, MOST_NODES + 1):
         if all_reduce_seconds(size, GPUS_A_NODE * nodes, bandwidth) > seconds:
             return nodes - 1

@@ -85,7 +85,7 @@ def measure_workers(args: argparse.Namespace) -> None:
             file.write(f"{folder}\n")
             for number in range(args.clips):
                 name = f"{number:08d}.wav"
-                link(first, Path(folder) / name)
+                (Path(folder) / name).symlink_to(first)
                 file.write(f"{name}\t{RATE // 5}\n")
         task = make_task(folder, target_length=16)
         task.load_dataset("train")
@@ -115,14 +115,6 @@ def batches_of(task: Any, batch_size: int, workers: int) -> Any:
     return task.get_batch_iterator(
         task.dataset("train"), max_sentences=batch_size, seed=1, num_workers=workers
     )
-
-
-def link(source: Path, name: Path) -> None:
-    """Link a file, hard if possible."""
-    try:
-        os.link(source, name)
-    except OSError:  # file systems limit the number of links
-        name.symlink_to(source)
 
 
 def resident() -> float:

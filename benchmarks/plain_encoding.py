@@ -30,15 +30,7 @@ def extract_features(encoder: EatEncoder, source: Tensor) -> Tensor:
 
 
 class PlainFineTuning:
-    """Updates a copy of a classifier with CLS pooling, without dropout and masks.
-
-    Args:
-        model: the classifier; it is not changed.
-        lr: learning rate, before the scales of the parameters.
-        clip_norm: limit of the gradient norm, or None.
-        device: device of the copy; None for the model's.
-        dtype: precision of the copy; None for the model's.
-    """
+    """Updates a copy of a classifier with CLS pooling, without dropout and masks."""
 
     def __init__(
         self,

@@ -122,15 +122,6 @@ class PlainUpdate:
 
     In half precision the optimizer keeps float32 copies of the parameters, as fairseq's fp16 and
     bf16 modes do.
-
-    Args:
-        model: the model; it is not changed.
-        lr: learning rate.
-        decay: decay of the teacher.
-        clip_norm: limit of the gradient norm, or None.
-        eps: epsilon of Adam.
-        device: device of the copy; None for the model's.
-        dtype: precision of the copy; None for the model's.
     """
 
     def __init__(
@@ -179,10 +170,7 @@ class PlainUpdate:
 def make_adam(model: nn.Module, lr: float, eps: float = 1e-8) -> FairseqOptimizer:
     """Make fairseq's Adam for a model; half precision parameters have float32 copies.
 
-    Args:
-        model: a model; parameters may have a learning rate scale, see ``models.param_groups``.
-        lr: learning rate.
-        eps: epsilon of Adam.
+    Learning rate scales of parameters count (see ``models.param_groups``).
     """
     options = {
         "adam_betas": [0.9, 0.95], "adam_eps": eps, "weight_decay": 0.05, "lr": [lr],

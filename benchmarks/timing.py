@@ -25,13 +25,7 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a case runs.
-
-    Attributes:
-        folder: temporary folder for files.
-        device: device of models and their input.
-        compile: compile our models.
-    """
+    """Folder for temporary files, and device of models; ours may be compiled."""
 
     folder: Path
     device: torch.device
@@ -58,14 +52,10 @@ class Case:
     """A computation in two forms.
 
     Attributes:
-        what: description.
-        plain: the plain form.
-        ours: the form of this package.
         same: both return a tensor or a number, to be compared.
         clips: clips per call.
-        most_rounds: maximum number of rounds on the CPU.
+        most_rounds: maximum number of rounds on the CPU; without a warm-up call if at most 2.
         burst: calls per round; their mean counts. For work that a process repeats with warm caches.
-        is_long: a call takes about a minute on the CPU, so there is no warm-up call there.
         flops: FLOPs per call, for MFU.
     """
 
@@ -76,7 +66,6 @@ class Case:
     clips: int = 1
     most_rounds: int = 1000
     burst: int = 1
-    is_long: bool = False
     flops: float | None = None
 
 
@@ -98,10 +87,7 @@ class Comparison:
     """Result of a case; figures that were not measured are None.
 
     Attributes:
-        name: name of the case.
-        what: description.
-        unit: unit of ``plain`` and ``ours``.
-        plain: the plain form; of times, the median time of a call.
+        plain: the plain form, in ``unit``; of times, the median time of a call.
         ours: the same for our form.
         ratio: plain / ours; of times, the median of the ratios of the rounds.
         difference: largest difference of the results / largest value of the plain result.
@@ -109,7 +95,6 @@ class Comparison:
         plain_mib: peak GPU memory of the plain form, models and optimizer included, in MiB.
         ours_mib: the same for our form.
         mfu: model FLOPs utilisation of our form: share of the GPU's peak.
-        rounds: number of rounds.
         device: ``cpu``, or the name of the GPU.
         problem: error message of a failed case.
     """
@@ -157,22 +142,13 @@ class Form:
 
 
 def compare(name: str, case: Case | Count, rounds: int, device: torch.device) -> Comparison:
-    """Run both forms in turn, after warm-up calls.
-
-    Other load of the machine slows both forms down alike; the median ignores outliers.
-
-    Args:
-        name: name of the case.
-        case: the case.
-        rounds: number of rounds, at least 1.
-        device: device of the case.
-    """
+    """Run both forms in turn, after warm-up calls, so that other load affects both."""
     where = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     if isinstance(case, Count):
         ratio = case.plain / case.ours
         return Comparison(name, case.what, case.unit, case.plain, case.ours, ratio, device=where)
     plain, ours = forms = [_as_form(case.plain), _as_form(case.ours)]
-    plain_mib, ours_mib = (_warm_up(form, device, case.is_long) for form in forms)
+    plain_mib, ours_mib = (_warm_up(form, device, case.most_rounds <= 2) for form in forms)
     rounds = min(rounds, case.most_rounds) if device.type == "cpu" else rounds
     times = [[_time(form, device, case.burst) for form in forms] for _ in range(rounds)]
     plain_seconds, seconds = (statistics.median(column) for column in zip(*times))
@@ -212,10 +188,10 @@ def _as_form(function: Callable[[], Any]) -> Form:
     return function if isinstance(function, Form) else Form(lambda: function)
 
 
-def _warm_up(form: Form, device: torch.device, is_long: bool) -> float | None:
+def _warm_up(form: Form, device: torch.device, is_slow: bool) -> float | None:
     """Make the warm-up calls; return their peak memory on a GPU, in MiB."""
     if device.type == "cpu":
-        form.prepare() if is_long else form()
+        form.prepare() if is_slow else form()
         return None
     torch.cuda.init()  # the peak cannot be reset before
     gc.collect()

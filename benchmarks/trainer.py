@@ -28,10 +28,7 @@ from .training import load_config, start_without_noise
 class TrainerUpdate:
     """Updates a model with one batch through fairseq's trainer.
 
-    Args:
-        cfg: configuration of the run.
-        task: task of ``cfg.task``, with a data set `train`.
-        batch: a batch of a data worker.
+    The task has a data set `train`.
     """
 
     def __init__(self, cfg: DictConfig, task: FairseqTask, batch: dict[str, Any]) -> None:
@@ -73,14 +70,7 @@ def make_batch(cfg: DictConfig, task: FairseqTask, folder: Path) -> dict[str, An
 def training(
     size: str, clips: int, overrides: Sequence[str] = (), rounds: int = 1000
 ) -> Prepare:
-    """Return the case of whole updates through fairseq's trainer.
-
-    Args:
-        size: size of the model, a file of config/size.
-        clips: clips per update.
-        overrides: changes of the configuration.
-        rounds: maximum number of updates.
-    """
+    """Return the case of whole updates through fairseq's trainer, with a file of config/size."""
 
     def prepare(place: Place) -> Case:
         cfg = load_config(size, [*run_options(place, clips), *overrides])

@@ -29,12 +29,7 @@ LR, DECAY, CLIP_NORM = 5e-4, 0.9998, 4.0
 
 
 def load_config(size: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Read config/pretrain.yaml with a size, completed as fairseq does.
-
-    Args:
-        size: tiny, base or large.
-        overrides: as on a command line, such as ``common.bf16=true``.
-    """
+    """Read config/pretrain.yaml with a file of config/size, completed as fairseq does."""
     given: Any = OmegaConf.load(CONFIG / "pretrain.yaml")
     for name in ("defaults", "hydra"):
         del given[name]
@@ -69,14 +64,7 @@ def make_model(options: dict[str, Any], frames: int) -> EatModel:
 
 
 class Update:
-    """Updates a model, as fairseq's trainer does.
-
-    Args:
-        model: the model.
-        lr: learning rate.
-        clip_norm: limit of the gradient norm, or None.
-        eps: epsilon of Adam.
-    """
+    """Updates a model, as fairseq's trainer does."""
 
     def __init__(
         self, model: EatModel, lr: float, clip_norm: float | None, eps: float = 1e-8
@@ -107,13 +95,9 @@ def make_optimizer(model: nn.Module, lr: float, eps: float = 1e-8) -> EatAdamW:
 
 
 def start_without_noise(model: EatModel, step: Callable[[], float]) -> Callable[[], float]:
-    """Return a step whose first call has no noise at hidden patches.
+    """Turn off the noise at hidden patches in the first call of a step.
 
-    Each form draws its own noise; without noise their first losses can be compared.
-
-    Args:
-        model: the model of the step.
-        step: does an update and returns the loss.
+    Each form draws its own noise; without it their first losses can be compared.
     """
     image = model.patch_encoder.cfg
     std, image.mask_noise_std = image.mask_noise_std, 0.0

@@ -49,7 +49,7 @@ def test_compare__returns_the_mean_of_a_burst(monkeypatch):
 
 def test_compare__of_a_long_case_counts_the_first_call(monkeypatch):
     forms = Forms(monkeypatch, [4, 6], [1, 3])
-    got = compare("x", Case("what", forms.plain, forms.ours, is_long=True), 2, CPU)
+    got = compare("x", Case("what", forms.plain, forms.ours, most_rounds=2), 2, CPU)
     assert forms.calls == ["plain", "ours"] * 2
     assert (got.plain, got.ours, got.ratio) == (5000, 2000, 3)
     assert got.difference == 1 / 4
@@ -65,7 +65,7 @@ def test_compare__does_not_time_the_making_of_forms(monkeypatch):
 
         return Form(make_form)
 
-    case = Case("what", make(forms.plain), make(forms.ours), same=False, is_long=True)
+    case = Case("what", make(forms.plain), make(forms.ours), same=False, most_rounds=2)
     got = compare("x", case, 1, CPU)
     assert (got.plain, got.ours, got.difference) == (4000, 1000, None)
 
