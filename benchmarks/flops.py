@@ -103,7 +103,7 @@ def count_trained(cfg: EatConfig) -> int:
 
 
 def all_reduce_seconds(size: float, gpus: int, bandwidth: float) -> float:
-    """Time of a ring all-reduce of so many bytes: each of n GPUs sends ``2 (n - 1) / n`` of them.
+    """Time of a ring all-reduce of ``size`` bytes: each of n GPUs sends ``2 (n - 1) / n`` of them.
 
     The bandwidth is that of the slowest link of the ring, in bytes/s.
     """
@@ -112,7 +112,7 @@ def all_reduce_seconds(size: float, gpus: int, bandwidth: float) -> float:
 
 
 def most_nodes(size: float, bandwidth: float, seconds: float) -> int:
-    """Count the nodes whose all-reduce takes at most so many seconds, up to ``MOST_NODES``."""
+    """Count the nodes whose all-reduce takes at most ``seconds``, up to ``MOST_NODES``."""
     for nodes in range(2, MOST_NODES + 1):
         if all_reduce_seconds(size, GPUS_A_NODE * nodes, bandwidth) > seconds:
             return nodes - 1

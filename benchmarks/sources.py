@@ -51,7 +51,7 @@ def main() -> int:
         seconds = measure(datasets, args.rounds)
     wav = seconds["wav"]
     say(f"{args.clips} clips of {SECONDS} s at {RATE} Hz, 16 bits; {MASKS} masks each\n")
-    say("| source | ms a clip | clips a second | of wav |\n|---|---|---|---|")
+    say("| source | ms per clip | clips/s | relative to wav |\n|---|---|---|---|")
     for form, value in seconds.items():
         say(f"| {form} | {1000 * value:.2f} | {1 / value:.0f} | {wav / value:.2f} |")
     return 0

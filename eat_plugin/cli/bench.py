@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options, or take any arguments without a checkout, for `run` to refuse."""
     if (ROOT / "benchmarks" / "command.py").is_file():
-        sys.path.insert(0, str(ROOT))
+        if str(ROOT) not in sys.path:
+            sys.path.insert(0, str(ROOT))
         importlib.import_module("benchmarks.command").add_arguments(parser)
     else:
         parser.prefix_chars = ""  # options are positional arguments too
