@@ -1,38 +1,35 @@
 """Does pre-training pay on images? The 1,797 handwritten digits of scikit-learn, on a CPU.
 
-The digits are written out as PNG, 8 x 8 grey pixels each, and listed with a fifth of each class
-held out. A tiny model is pre-trained on the other images, without their labels, and compared with
-random weights, at the same budget of updates:
+The digits are written as PNG of 8 x 8 grey pixels; a fifth of each class is held out. A tiny model
+is pre-trained on the other images without labels, and compared with random weights at the same
+number of updates:
 
     scratch      the whole model trained from random weights
     fine-tuned   the whole model trained from the pre-trained weights
     probe random a linear classifier on a frozen random encoder
     probe        a linear classifier on the frozen pre-trained encoder
 
-What is reported is the accuracy after the last update: no checkpoint is chosen by the images held
-out.
+Accuracies are those after the last update: no checkpoint is chosen on the held-out images.
 
-    .venv/bin/python benchmarks/digits.py --out runs/digits
+    python -m benchmarks.digits --out runs/digits
 
-An interrupted run goes on where it was. The table is printed and written to OUT/table.md, the
-numbers to OUT/results.json.
+An interrupted run resumes. Results: OUT/table.md and OUT/results.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from launching import BIN, ROOT, finetune, pretrain, run, say
 from PIL import Image
 from sklearn.datasets import load_digits
 
-# 64 patches, as many as a digit has pixels. A digit is no other one's mirror image, and fills its
-# image: hence neither flips nor small crops. Mean and deviation are those of all pixels.
+from .launching import BIN, ROOT, finetune_arms, make_parser, pretrain, run, write_results
+
+# 64 patches, as many as a digit has pixels. No flips and no small crops: a mirrored digit is no
+# digit, and a digit fills its image. Mean and deviation are those of all pixels.
 SIZE = [
     "task.images.size=[32,32]", "task.images.channels=1", "task.images.mean=[0.305]",
     "task.images.std=[0.376]", "task.images.flip=0", "task.images.crop_scale=[0.6,1]",
@@ -54,46 +51,26 @@ FINETUNING = [
     "model.mixup=0", "model.cutmix=0", "dataset.validate_interval=1000",
     "checkpoint.save_interval=1000", "checkpoint.save_interval_updates=0",
 ]  # fmt: skip
-PROBE = ["model.linear_probe=true", "optimization.lr=[0.01]"]
-# A layer-wise decay of the learning rate protects what pre-training has learnt; there is nothing to
-# protect in random weights.
-OF_ARM = {
-    "scratch": ["model.model_path=null", "model.layer_decay=1"],
-    "fine-tuned": ["model.layer_decay=0.75"],
-    "probe random": ["model.model_path=null", *PROBE],
-    "probe": PROBE,
-}
 
 
 def main() -> int:
-    """Run what is not done yet, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the missing trainings, and print the table."""
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "digits", metavar="DIR")
     out = parser.parse_args().out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     data = prepare(out)
     pretrained = pretrain("image_pretrain", data, out / "pretraining", [*SIZE, *PRETRAINING])
-    results = {
-        arm: finetune(
-            "image_finetune", data, pretrained, out / arm.replace(" ", "_"),
-            [*SIZE, *FINETUNING, *options],
-        )
-        for arm, options in OF_ARM.items()
-    }  # fmt: skip
+    results = finetune_arms("image_finetune", data, pretrained, out, [*SIZE, *FINETUNING])
     lines = ["| arm | accuracy |", "|---|---|"]
     lines += [f"| {arm} | {accuracy:.1%} |" for arm, accuracy in results.items()]
-    table = "\n".join(lines) + "\n"
-    (out / "table.md").write_text(table, encoding="utf-8")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    say(f"\n{table}\n{(time.monotonic() - began) / 60:.1f} minutes")
+    write_results(out, "\n".join(lines) + "\n", results, began)
     return 0
 
 
 def prepare(out: Path) -> Path:
-    """Write the digits as images, and list them; return the folder of the manifests."""
+    """Write the digits as images with manifests; return the folder of the manifests."""
     images, data = out / "images", out / "data"
     if not (data / "eval.lbl").is_file():
         digits = load_digits()

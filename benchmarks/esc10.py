@@ -1,35 +1,42 @@
 """Does pre-training pay? Five folds of ESC-10 (or ESC-50), on a CPU or a GPU.
 
-In each fold a model is pre-trained on the training folds' audio alone: no test clip is ever seen.
-Then it is compared with random weights, at the same budget of updates:
+In each fold a model is pre-trained on the audio of the training folds only. It is compared with
+random weights at the same number of updates:
 
     scratch      the whole model trained from random weights
     fine-tuned   the whole model trained from the pre-trained weights
     probe random a linear classifier on a frozen random encoder
     probe        a linear classifier on the frozen pre-trained encoder
 
-What is reported is the accuracy after the last update: no checkpoint is chosen by the test fold.
+Accuracies are those after the last update: no checkpoint is chosen on the test fold.
 
-    .venv/bin/python benchmarks/esc10.py --esc /data/ESC-50-master --out runs/esc10
+    python -m benchmarks.esc10 --esc /data/ESC-50-master --out runs/esc10
 
-An interrupted run goes on where it was. The table is printed and written to OUT/table.md, the
-numbers to OUT/results.json.
+An interrupted run resumes. Results: OUT/table.md and OUT/results.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from launching import BIN, ROOT, finetune, pretrain, run, say
 
-# Chosen on fold 2 with folds 3 to 5 for training, before any other fold was looked at; so were the
-# learning rate, the weights of the losses and the masks of size=tiny. Pre-training sees windows of
-# 2 s, which is quick; fine-tuning sees the whole clips of 5 s.
+from .launching import (
+    ARMS,
+    BIN,
+    ROOT,
+    finetune_arms,
+    make_parser,
+    pretrain,
+    run,
+    say,
+    write_results,
+)
+
+# These settings, and learning rate, loss weights and masks of size=tiny, were chosen on fold 2 with
+# training on folds 3 to 5. Pre-training sees windows of 2 s, for speed; fine-tuning sees all 5 s.
 PRETRAINING = [
     "size=tiny", "task.target_length=208", "task.norm_mean=-6.627", "task.norm_std=5.359",
     "task.crop=random", "optimization.max_update=1200", "lr_scheduler.warmup_updates=120",
@@ -41,26 +48,12 @@ FINETUNING = [
     "model.drop_path_rate=0", "model.mask_ratio=0.2", "dataset.validate_interval=1000",
     "checkpoint.save_interval=1000",
 ]  # fmt: skip
-PROBE = [
-    "model.linear_probe=true", "model.prediction_mode=MEAN_POOLING", "model.specaug=false",
-    "optimization.lr=[0.01]",
-]  # fmt: skip
-# A layer-wise decay of the learning rate protects what pre-training has learnt; there is nothing to
-# protect in random weights.
-OF_ARM = {
-    "scratch": ["model.model_path=null", "model.layer_decay=1"],
-    "fine-tuned": ["model.layer_decay=0.75"],
-    "probe random": ["model.model_path=null", *PROBE],
-    "probe": PROBE,
-}
-ARMS = tuple(OF_ARM)
+PROBE = ("model.prediction_mode=MEAN_POOLING", "model.specaug=false")
 
 
 def main() -> int:
-    """Run what is not done yet, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run the missing trainings, and print the table."""
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--esc", type=Path, required=True, metavar="DIR", help="folder with meta/esc50.csv, audio/"
     )
@@ -70,37 +63,28 @@ def main() -> int:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     began, results = time.monotonic(), {}
-    for fold in args.folds:
-        data = prepare(args.esc.resolve(), fold, out)
-        pretrained = pretrain("pretrain", data, out / f"fold{fold}" / "pretraining", PRETRAINING)
-        results[fold] = {
-            arm: finetune(
-                "finetune", data, pretrained, out / f"fold{fold}" / arm.replace(" ", "_"),
-                [*FINETUNING, *OF_ARM[arm]],
-            )
-            for arm in ARMS
-        }  # fmt: skip
-        say(f"fold {fold}: " + ", ".join(f"{arm} {results[fold][arm]:.1%}" for arm in ARMS))
-    table = write_table(results)
-    (out / "table.md").write_text(table, encoding="utf-8")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    say(f"\n{table}\n{(time.monotonic() - began) / 60:.0f} minutes")
+    for number in args.folds:
+        fold = out / f"fold{number}"
+        data = prepare(args.esc.resolve(), number, fold)
+        pretrained = pretrain("pretrain", data, fold / "pretraining", PRETRAINING)
+        results[number] = finetune_arms("finetune", data, pretrained, fold, FINETUNING, PROBE)
+        accuracies = ", ".join(f"{arm} {value:.1%}" for arm, value in results[number].items())
+        say(f"fold {number}: {accuracies}")
+    write_results(out, format_table(results), results, began)
     return 0
 
 
-def prepare(esc: Path, fold: int, out: Path) -> Path:
-    """List the clips with one fold held out; return the folder of the manifests."""
-    data = out / f"fold{fold}" / "data"
+def prepare(esc: Path, number: int, fold: Path) -> Path:
+    """Make manifests with one fold held out; return their folder."""
+    data = fold / "data"
     if not (data / "eval.lbl").is_file():
-        run(
-            [BIN / "eat", "manifest", esc, "--layout", "esc50", "--fold", fold, "--out", data],
-            out / f"fold{fold}-manifest.log",
-        )
+        command = [BIN / "eat", "manifest", esc, "--layout", "esc50", "--fold", number]
+        run([*command, "--out", data], fold / "manifest.log")
     return data
 
 
-def write_table(results: dict[int, dict[str, float]]) -> str:
-    """Lay accuracies out in Markdown: a row a fold, then mean and standard deviation."""
+def format_table(results: dict[int, dict[str, float]]) -> str:
+    """Format accuracies in Markdown: a row per fold, then mean and standard deviation."""
     lines = ["| fold | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
     for fold, row in results.items():
         lines.append(f"| {fold} | " + " | ".join(f"{100 * row[arm]:.1f}" for arm in ARMS) + " |")

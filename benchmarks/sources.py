@@ -1,16 +1,15 @@
-"""How fast clips of each source are read: files, archives, HDF5, a feature cache; side by side.
+"""Reading speed per source: files, archives, HDF5, a feature cache.
 
-    .venv/bin/python benchmarks/sources.py
+    python -m benchmarks.sources
 
-The same clips are written in every form. One process on one thread reads them in turn, as a data
-worker does in pre-training: decode, resample, log-mel, 16 masks. Files are in the system's cache:
-what is measured is the work and not the disk. All forms must give the same spectrograms (mp3, which
-is lossy, apart; the cache, which is float16, within its rounding).
+The same clips are written in every form. One process with one thread reads the forms in turn, as a
+data worker does in pre-training: decode, resample, log-mel, 16 masks. Files are in the page cache,
+so that disks do not count. All forms must give equal spectrograms, except mp3 (lossy) and the cache
+(float16, within its rounding).
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -25,14 +24,13 @@ import numpy as np
 import soundfile
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from eat_plugin.data.dataset import ClipDataset
+from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.reader import SpectrogramReader
+from eat_plugin.masking import MaskSpec
 
-from eat_plugin.data.dataset import ClipDataset  # noqa: E402
-from eat_plugin.data.frontend import FrontEnd  # noqa: E402
-from eat_plugin.data.manifest import read_manifest  # noqa: E402
-from eat_plugin.data.reader import SpectrogramReader  # noqa: E402
-from eat_plugin.masking import MaskSpec  # noqa: E402
+from .launching import ROOT, make_parser, say
 
 RATE, SECONDS, FRAMES, MASKS = 32_000, 10, 1024, 16
 FRONT_END = FrontEnd(FRAMES, -4.268, 4.569)
@@ -41,9 +39,7 @@ EAT = [sys.executable, "-m", "eat_plugin"]
 
 def main() -> int:
     """Write, check and measure all forms."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--clips", type=int, default=32, metavar="N")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     args = parser.parse_args()
@@ -55,14 +51,14 @@ def main() -> int:
         seconds = measure(datasets, args.rounds)
     wav = seconds["wav"]
     say(f"{args.clips} clips of {SECONDS} s at {RATE} Hz, 16 bits; {MASKS} masks each\n")
-    say("| source | ms a clip | clips a second | of wav |\n|---|---|---|---|")
+    say("| source | ms per clip | clips/s | relative to wav |\n|---|---|---|---|")
     for form, value in seconds.items():
         say(f"| {form} | {1000 * value:.2f} | {1 / value:.0f} | {wav / value:.2f} |")
     return 0
 
 
 def write_forms(folder: Path, clips: int) -> dict[str, Path]:
-    """Write the clips in every form, and list each; return the folders of the manifests."""
+    """Write the clips with a manifest in every form; return the folders of the manifests."""
     rng = np.random.default_rng(0)
     samples = [
         (rng.normal(0, 3000, SECONDS * RATE)).clip(-32768, 32767).astype(np.int16)
@@ -95,18 +91,18 @@ def write_forms(folder: Path, clips: int) -> dict[str, Path]:
 
 
 def run(*arguments: object) -> None:
-    """Run `eat`, silently."""
+    """Run `eat` without output."""
     subprocess.run([*EAT, *map(str, arguments)], cwd=ROOT, check=True, capture_output=True)
 
 
 def open_form(data: Path) -> ClipDataset:
-    """Make the data set of pre-training."""
+    """Make a pre-training data set."""
     reader = SpectrogramReader(read_manifest(data / "train.tsv"), FRONT_END)
     return ClipDataset(reader, masks=MaskSpec((FRAMES // 16, 8)), num_masks=MASKS)
 
 
 def check(datasets: dict[str, ClipDataset]) -> None:
-    """Make sure that all forms give the same."""
+    """Check that all forms give the same samples."""
     for form, dataset in datasets.items():
         if form == "mp3":
             continue
@@ -119,7 +115,7 @@ def check(datasets: dict[str, ClipDataset]) -> None:
 
 
 def measure(datasets: dict[str, ClipDataset], rounds: int) -> dict[str, float]:
-    """Return the median seconds a clip of each form, taken in turn."""
+    """Return the median seconds per clip of each form; the forms run in turn."""
     times: dict[str, list[float]] = {form: [] for form in datasets}
     for _ in range(rounds):
         for form, dataset in datasets.items():
@@ -128,12 +124,6 @@ def measure(datasets: dict[str, ClipDataset], rounds: int) -> dict[str, float]:
                 dataset[index]
             times[form].append((time.perf_counter() - began) / len(dataset))
     return {form: statistics.median(values) for form, values in times.items()}
-
-
-def say(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

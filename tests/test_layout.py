@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
 # What may import fairseq, and so be imported by nothing else: all others do without.
 WITH_FAIRSEQ = {
-    "", "__main__", "models", "criterions", "tasks", "optim", "inference", "cli", "bench",
+    "", "__main__", "models", "criterions", "tasks", "optim", "inference", "cli",
     "data.dataset", "data.labelled",
 }  # fmt: skip
 LEAVES = {path.stem for path in PACKAGE.glob("[!_]*.py")} - WITH_FAIRSEQ
@@ -28,8 +28,7 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {"data", "masking", "options", *METRICS},
     "inference": {"data", "models"},
-    "bench": {"data", "models", "masking", "optim"},
-    "cli": {"data", "models", "masking", "modules", "outputs", "inference", "bench", *METRICS},
+    "cli": {"data", "models", "masking", "modules", "outputs", "inference", *METRICS},
 }  # fmt: skip
 
 

@@ -57,6 +57,14 @@ def test_setup__packages_hold_every_module(metadata):
     assert set(found) == {".".join(folder.parts) for folder in folders}
 
 
+def test_setup__packages_hold_no_benchmarks(monkeypatch):
+    declared = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, "setup", lambda **kwargs: declared.update(kwargs))
+    runpy.run_path("setup.py")
+    assert {name.split(".")[0] for name in declared["packages"]} == {"eat_plugin"}
+
+
 @pytest.mark.parametrize("name", [*PINS, LEGACY])
 def test_pins__are_exact_sorted_and_name_no_build(name):
     lines = read_lines(name)

@@ -1,219 +1,34 @@
-"""`eat bench`: how fast this package is, beside plain forms of the same computations."""
+"""`eat bench`: the benchmarks of a checkout; an installed package has none."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import gc
-import json
-import logging
-import os
-import platform
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import importlib
+import sys
 from pathlib import Path
-from typing import Any
-
-import fairseq
-import torch
-
-from eat_plugin.bench.cases import CPU, CUDA, ROWS, Row
-from eat_plugin.bench.goals import goals_of
-from eat_plugin.bench.gpus import hide_gpus
-from eat_plugin.bench.table import format_table
-from eat_plugin.bench.timing import Comparison, Place, compare
-from eat_plugin.cli import progress, say
-from eat_plugin.modules import decoders, transformer
 
 NAME = "bench"
-MODEL_THREADS = torch.get_num_threads()  # what PyTorch finds: containers and OMP_NUM_THREADS too
 HELP = "time this package beside plain forms of the same computations"
-
-
-def _names(device: str) -> list[str]:
-    return [name for name, row in ROWS.items() if device in row.devices]
-
-
-EXAMPLE = f"""
-examples:
-  eat bench
-  eat bench log_mel load_flac --rounds 200
-  eat bench --device cuda
-  eat bench --json > bench.json
-
-Each computation runs in two forms, in turn, in one process: ours, and a plain one that reads as its
-definition (eat_plugin/bench/plain*.py). Times are medians, ratios are medians of the ratios of the
-rounds: what else the machine does falls on both. The results of both are compared: what is shown is
-the largest difference, over the largest value. The model of all but the tiny cases is base; it
-computes in float32 on the CPU and in bfloat16 on a GPU.
-
-cases on the CPU:
-  {", ".join(_names(CPU))}
-cases on a GPU (--device cuda):
-  {", ".join(_names(CUDA))}
-"""
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE
-    parser.add_argument(
-        "cases", metavar="CASE", nargs="*", help="what to measure (default: all of the device)"
-    )
-    parser.add_argument(
-        "--device", choices=(CPU, CUDA), default=CPU, help="where (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--rounds",
-        metavar="N",
-        type=int,
-        default=50,
-        help="times taken of each form; on the CPU fewer of what takes long (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        metavar="N",
-        type=int,
-        help="threads of PyTorch (default: 1 for what a data worker does, its own for models)",
-    )
-    parser.add_argument("--compile", action="store_true", help="compile models of ours")
-    parser.add_argument("--json", action="store_true", help="write JSON, with the machine named")
+    """Declare the options, or take any arguments without a checkout, for `run` to refuse."""
+    if (ROOT / "benchmarks" / "command.py").is_file():
+        if str(ROOT) not in sys.path:
+            sys.path.insert(0, str(ROOT))
+        importlib.import_module("benchmarks.command").add_arguments(parser)
+    else:
+        parser.prefix_chars = ""  # options are positional arguments too
+        parser.add_argument("arguments", nargs="*")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure the cases and print a table.
-
-    Returns:
-        0; 1 if a case could not be measured.
+    """Run the benchmarks; return 1 if a case failed.
 
     Raises:
-        ValueError: An option makes no sense, there is no such case, or no such device.
+        ValueError: there is no checkout, or an option is invalid.
     """
-    _check(args)
-    names = args.cases or _names(args.device)
-    with _quiet_logs(), _same_threads():
-        measured = {name: measure(name, args) for name in progress(names, "measuring", "")}
-    if args.device == CPU and not args.cases:
-        measured = {name: measured.get(name) or _leave_out(name) for name in ROWS}
-    machine = describe_machine(args)
-    comparisons = list(measured.values())
-    failed = int(any(comparison.problem for comparison in comparisons))
-    if args.json:
-        results = [_as_dictionary(comparison) for comparison in comparisons]
-        say(json.dumps({"machine": machine, "rounds": args.rounds, "results": results}, indent=2))
-        return failed
-    say(", ".join(f"{key} {value}" for key, value in machine.items()))
-    say("")
-    for line in format_table(comparisons):
-        say(line)
-    return failed
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("fairseq.trainer", "eat_plugin.tasks")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _same_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _check(args: argparse.Namespace) -> None:
-    for name in args.cases:
-        if name not in ROWS:
-            raise ValueError(f"there is no case {name!r}; choose from {', '.join(ROWS)}")
-        if args.device not in ROWS[name].devices:
-            raise ValueError(f"the case {name!r} runs on {ROWS[name].devices[0]} only")
-    for option in ("rounds", "threads"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise ValueError(f"--{option} must be at least 1, got {value}")
-    if args.device == CUDA and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, but PyTorch finds no GPU; choose cpu")
-
-
-def measure(name: str, args: argparse.Namespace) -> Comparison:
-    """Prepare a case and measure it."""
-    row = ROWS[name]
-    torch.set_num_threads(args.threads or _threads_of(row))
-    device = torch.device(args.device)
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", module=r"fairseq\.")
-        if args.device == CPU:
-            stack.enter_context(hide_gpus())
-        place = Place(Path(folder), device, args.compile)
-        try:
-            comparison = compare(name, row.prepare(place), args.rounds, device)
-        except (ValueError, OSError, RuntimeError) as error:  # no memory, no encoder of mp3
-            reason = str(error).partition("\n")[0]
-            comparison = Comparison(name, row.what, problem=f"failed: {reason}")
-    if args.device == CUDA:
-        gc.collect()  # fairseq's trainer is part of a cycle
-        torch.cuda.empty_cache()
-    return comparison
-
-
-def _threads_of(row: Row) -> int:
-    return MODEL_THREADS if row.has_model else 1
-
-
-def _leave_out(name: str) -> Comparison:
-    return Comparison(name, ROWS[name].what)
-
-
-def _as_dictionary(comparison: Comparison) -> dict[str, Any]:
-    goals = [
-        {**goal._asdict(), "reached": goal.is_reached(comparison)}
-        for goal in goals_of(comparison)
-    ]
-    return {**dataclasses.asdict(comparison), "goals": goals}
-
-
-def describe_machine(args: argparse.Namespace) -> dict[str, str]:
-    """Say what the figures were measured on."""
-    cores = str(os.cpu_count())
-    machine = {
-        "processor": _processor(),
-        "cores": cores,
-        "threads": str(args.threads or f"1 (models: {MODEL_THREADS})"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "fairseq": fairseq.__version__,
-    }
-    if args.device == CUDA:
-        machine["GPU"] = torch.cuda.get_device_name()
-        machine["CUDA"] = str(torch.version.cuda)
-    machine["compile"] = _tell_compilation() if args.compile else "no"
-    return machine
-
-
-def _tell_compilation() -> str:
-    used = [function.what for function in (transformer.COMPILED, decoders.COMPILED)
-            if function.is_in_use]  # fmt: skip
-    return f"yes: {' and '.join(used)}" if used else "asked for, but not in use"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if "arguments" in args:
+        raise ValueError("benchmarks need a checkout of the repository")
+    return importlib.import_module("benchmarks.command").run(args)

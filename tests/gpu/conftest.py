@@ -1,15 +1,16 @@
-"""Small models on the CPU and on a GPU; what needs a GPU is skipped where there is none."""
+"""Small models on the CPU and on a GPU; tests that need a GPU are skipped without one."""
 
 import pytest
 import torch
 from fairseq.optim import MemoryEfficientFP16Optimizer
 from omegaconf import OmegaConf
 
-from eat_plugin.bench.training import draw_batch_masks, make_clips, make_model, make_optimizer
+from benchmarks.plain_training import HALF_OPTIONS
+from benchmarks.training import draw_batch_masks, make_clips, make_model, make_optimizer
 from eat_plugin.criterions.pretraining import PretrainingCriterion
 
 FRAMES, CLIPS = 128, 2
-# Heads of 64 channels, as published: what a GPU's attention is made for.
+# Heads of 64 channels, as published, so that flash attention can run.
 SMALL = {
     "depth": 2, "embed_dim": 128, "num_heads": 2, "average_top_k_layers": 2, "clone_batch": 4,
     "ema_decay": 0.9, "ema_end_decay": 0.9,
@@ -25,13 +26,13 @@ def pytest_collection_modifyitems(items):
 
 
 class Step:
-    """Whole pre-training updates of a small model, by the parts that a run has of ours.
+    """Whole pre-training updates of a small model with our criterion and optimizer.
 
     Args:
-        device: of the model and its batch, which is there from the start.
-        dtype: of the model.
-        noise: whether hidden patches are noise, which differs from device to device.
-        options: of the model.
+        device: device of the model and its batch.
+        dtype: precision of the model.
+        noise: add noise at hidden patches, which differs between devices.
+        options: options of the model.
     """
 
     def __init__(self, device, dtype, noise=True, **options):
@@ -40,8 +41,8 @@ class Step:
             model.patch_encoder.cfg.mask_noise_std = 0.0
         self.model = model.to(device, dtype).train()
         self.optimizer = make_optimizer(self.model, 1e-3)
-        if dtype == torch.bfloat16:  # as in a run; in float16 fairseq's scaler waits for the GPU
-            cfg = OmegaConf.create({"common": {"bf16": True, "fp16_scale_window": 1}})
+        if dtype == torch.bfloat16:  # in float16 fairseq's scaler synchronises
+            cfg = OmegaConf.create({"common": HALF_OPTIONS})
             self.optimizer = MemoryEfficientFP16Optimizer(cfg, None, self.optimizer)
         self.criterion = PretrainingCriterion(None)
         mask, num_visible = draw_batch_masks(model, CLIPS)
@@ -57,12 +58,12 @@ class Step:
         self.updates = 0
 
     def __call__(self):
-        """Do an update; return the loss as a tensor, over the number of hidden patches."""
+        """Do an update; return the loss per hidden patch, as a tensor."""
         self.model.set_num_updates(self.updates)
         loss, sample_size, log = self.criterion(self.model, self.sample)
         assert log["loss"].device == loss.device
         self.optimizer.zero_grad()
-        self.optimizer.backward(loss * (2 / sample_size))  # of the whole sum, float16 runs over
+        self.optimizer.backward(loss * (2 / sample_size))  # the sum overflows float16
         self.optimizer.multiply_grads(0.5)
         self.optimizer.clip_grad_norm(4.0)
         self.optimizer.step()
@@ -78,5 +79,5 @@ def make_step():
 
 @pytest.fixture
 def full_precision(monkeypatch):
-    """Convolutions of float32 in float32: by itself PyTorch rounds them on GPUs."""
+    """Float32 convolutions without TF32, PyTorch's default on GPUs."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

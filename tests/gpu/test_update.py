@@ -1,6 +1,6 @@
-"""Updates on a GPU: no wait for it, the CPU's losses, flash attention, compiled or not.
+"""Updates on a GPU: no synchronisation, the CPU's losses, flash attention, compilation.
 
-The same code runs on the CPU, as far as that has what is asked of it.
+The tests run on the CPU too, where it has the feature.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 @contextlib.contextmanager
-def no_waiting(device):
-    """Raise where the host waits for a GPU."""
+def no_synchronisation(device):
+    """Raise if the host waits for a GPU."""
     if device == "cpu":
         yield
         return
@@ -31,9 +31,9 @@ def no_waiting(device):
 
 
 @pytest.mark.gpu
-def test_no_waiting__notices_one():
+def test_no_synchronisation__raises():
     value = torch.ones((), device="cuda")
-    with pytest.raises(RuntimeError, match="synchroniz"), no_waiting("cuda"):
+    with pytest.raises(RuntimeError, match="synchroniz"), no_synchronisation("cuda"):
         value.item()
     assert torch.cuda.get_sync_debug_mode() == 0
 
@@ -43,19 +43,19 @@ def test_no_waiting__notices_one():
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
 def test_update__does_not_wait_for_the_gpu(make_step, device, dtype, recompute):
     step = make_step(device, dtype, recompute=recompute)
-    losses = [step()]  # states are made, libraries are loaded
-    with no_waiting(device):
+    losses = [step()]  # creates states, loads libraries
+    with no_synchronisation(device):
         losses += [step() for _ in range(3)]
     losses = [float(loss) for loss in losses]
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_losses__are_those_of_the_cpu(make_step, full_precision, device):
+def test_losses__equal_the_cpus(make_step, full_precision, device):
     expected = make_step("cpu", torch.float32, noise=False)
     found = make_step(device, torch.float32, noise=False)
     assert float(found()) == pytest.approx(float(expected()), rel=1e-4)
-    # Adam's first step goes by the signs of gradients, of which some are nothing but rounding.
+    # Adam's first step depends on the signs of gradients; some of them are rounding errors.
     assert float(found()) == pytest.approx(float(expected()), rel=1e-3)
 
 
@@ -71,9 +71,9 @@ def test_losses__in_half_precision_are_near_those_of_float32(make_step, device, 
 def test_attention__is_flash_attention(make_step):
     attention = pytest.importorskip("torch.nn.attention")
     if torch.cuda.get_device_capability() < (8, 0):
-        pytest.skip("flash attention takes a GPU of compute capability 8.0")
+        pytest.skip("flash attention needs compute capability 8.0")
     step = make_step("cuda", torch.bfloat16)
-    # Any other kind of attention is an error in here.
+    # Any other backend is an error here.
     with attention.sdpa_kernel(attention.SDPBackend.FLASH_ATTENTION):
         loss = step()
     assert torch.isfinite(loss)

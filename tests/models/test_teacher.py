@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from eat_plugin.bench.counting import count_operations
+from benchmarks.counts import count_operations
 from eat_plugin.models.teacher import annealed_decay
 
 

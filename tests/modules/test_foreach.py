@@ -2,7 +2,7 @@
 
 import torch
 
-from eat_plugin.bench.counting import count_operations
+from benchmarks.counts import count_operations
 from eat_plugin.modules.foreach import in_float32
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eat_plugin.bench.memory import count_saved_bytes
+from benchmarks.counts import count_saved_bytes
 from eat_plugin.modules import decoders, transformer
 from eat_plugin.modules.decoders import ConvDecoder
 from eat_plugin.modules.transformer import TransformerBlock

@@ -236,5 +236,5 @@ def test_metric__one_that_is_not_computed_is_refused(metric, criterion, works):
     if works:
         look()
         return
-    with pytest.raises(ValueError, match=f"is '{metric}', .* choose one of mAP, mAUC, d_prime, loss"):
+    with pytest.raises(ValueError, match=f"is '{metric}', .* choose one of mAP, .*loss"):
         look()

@@ -1,15 +1,8 @@
 """The plain form of a pre-training update, with the weights of a given model.
 
-Every clone's tokens and targets are repeated before they are chosen from, attention makes its table
-of weights, the decoder works on images with channels first and turns them for each norm, and
-fairseq's own modules average the teacher, clip gradients and step.
-
-In this file:
-    compute_losses    the losses of a batch
-    transform         a block
-    PlainUpdate       whole updates: losses, gradients, clipping, Adam, teacher
-    make_adam         fairseq's optimizer
-    descend           gradients, clipping, and a step of any optimizer of fairseq
+Tokens and targets are repeated per clone before selection. Attention computes its table of weights.
+The decoder works channels first and transposes for each norm. The teacher average, clipping and
+optimizer are fairseq's.
 """
 
 from __future__ import annotations
@@ -26,8 +19,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.eat import EatModel
-from ..models.encoder import EatEncoder
+from eat_plugin.models.eat import EatModel
+from eat_plugin.models.encoder import EatEncoder
+
+# fairseq's half precision wrappers demand a window for the loss scale; bfloat16 does not use it.
+HALF_OPTIONS = {"bf16": True, "fp16_scale_window": 1}
 
 
 def compute_losses(
@@ -35,16 +31,16 @@ def compute_losses(
 ) -> tuple[dict[str, Tensor], int]:
     """Compute the losses of a batch (EAT, Chen et al. 2024, section 3).
 
-    The model has post-norm blocks, targets as published, and utterances by regression.
+    The model has post-norm blocks, the published targets and utterance loss by regression.
 
     Args:
         student: the model.
-        teacher: its average.
+        teacher: the teacher's encoder.
         source: [B, C, T, F].
         mask: [B*K, L], 1 = hidden.
 
     Returns:
-        The losses, each already weighed, and the number of hidden patches.
+        The weighted losses, and the number of hidden patches.
     """
     cfg = student.cfg
     clones = cfg.clone_batch
@@ -77,7 +73,7 @@ def compute_losses(
 
 
 def transform(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Take x [N, S, D] through a post-norm block; return its output and its target output."""
+    """Apply a post-norm block to x [N, S, D]; return its output and its target output."""
     attention = block.attn
     batch, length, width = x.shape
     qkv = multiply(attention.qkv, x).reshape(batch, length, 3, attention.num_heads, -1)
@@ -108,7 +104,7 @@ def make_targets(teacher: EatEncoder, source: Tensor, top: int) -> Tensor:
 
 
 def decode(decoder: Any, x: Tensor) -> Tensor:
-    """Take a grid [N, D, rows, columns] through the decoder: [N, L, D]."""
+    """Decode a grid [N, D, rows, columns] to [N, L, D]."""
     for layer in decoder.blocks:
         y = layer[0](x).transpose(1, -1)
         y = F.gelu(F.layer_norm(y, y.shape[-1:], eps=1e-5).transpose(1, -1))
@@ -117,24 +113,15 @@ def decode(decoder: Any, x: Tensor) -> Tensor:
 
 
 def multiply(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Take x [..., in] through a linear layer, as PyTorch's own layers do."""
+    """Apply a linear layer to x [..., in] with PyTorch's own function."""
     return F.linear(x, layer.weight, layer.bias)
 
 
 class PlainUpdate:
-    """Updates a copy of a model, the plain way.
+    """Updates a copy of a model in the plain form.
 
     In half precision the optimizer keeps float32 copies of the parameters, as fairseq's fp16 and
     bf16 modes do.
-
-    Args:
-        model: the model; it stays as it is.
-        lr: learning rate.
-        decay: of the teacher.
-        clip_norm: bound of the gradients' norm; None for no bound.
-        eps: of Adam.
-        device: of the copy; None for the model's.
-        dtype: of the copy; None for the model's.
     """
 
     def __init__(
@@ -162,14 +149,14 @@ class PlainUpdate:
 
     @property
     def teacher(self) -> EatEncoder:
-        """The model whose weights are the averages."""
+        """The model with the averaged weights."""
         shell = copy.copy(self.model)
         shell._modules = dict(shell._modules)
         shell._modules.update(self.average.model._modules)
         return shell
 
     def step(self, source: Tensor, mask: Tensor) -> float:
-        """Do one update; return the loss, over the number of hidden patches."""
+        """Do one update; return the loss per hidden patch."""
         weight = next(self.model.parameters())
         source, mask = source.to(weight), mask.to(weight.device)
         if self.updates:
@@ -181,20 +168,15 @@ class PlainUpdate:
 
 
 def make_adam(model: nn.Module, lr: float, eps: float = 1e-8) -> FairseqOptimizer:
-    """Make fairseq's Adam for a model, in half precision over float32 copies of its parameters.
+    """Make fairseq's Adam for a model; half precision parameters have float32 copies.
 
-    Args:
-        model: some of its parameters may have a scale of the learning rate, see
-            ``models.param_groups``.
-        lr: learning rate.
-        eps: floor of Adam's denominator.
+    Learning rate scales of parameters count (see ``models.param_groups``).
     """
     options = {
         "adam_betas": [0.9, 0.95], "adam_eps": eps, "weight_decay": 0.05, "lr": [lr],
         "use_old_adam": True, "fp16_adam_stats": False,
     }  # fmt: skip
-    # A window for a scale of the loss has to be named; bfloat16 has none.
-    cfg = OmegaConf.create({"optimizer": options, "common": {"bf16": True, "fp16_scale_window": 1}})
+    cfg = OmegaConf.create({"optimizer": options, "common": HALF_OPTIONS})
     parameters = [p for p in model.parameters() if p.requires_grad]
     if parameters[0].dtype != torch.bfloat16:
         return FairseqAdam(cfg.optimizer, _group(parameters, lr))
@@ -204,7 +186,7 @@ def make_adam(model: nn.Module, lr: float, eps: float = 1e-8) -> FairseqOptimize
 
 
 def _group(parameters: Iterable[Any], lr: float) -> list[dict[str, Any]]:
-    """Put parameters of the same learning rate together."""
+    """Group parameters by learning rate."""
     groups: dict[float, list[Any]] = {}
     for parameter in parameters:
         overrides = getattr(parameter, "optim_overrides", {}).get("optimizer", {})
@@ -213,7 +195,7 @@ def _group(parameters: Iterable[Any], lr: float) -> list[dict[str, Any]]:
 
 
 def descend(optimizer: FairseqOptimizer, loss: Tensor, clip_norm: float | None) -> float:
-    """Take a step down the gradient of a loss, as fairseq's trainer does; return the loss."""
+    """Take an optimizer step on a loss, as fairseq's trainer does; return the loss."""
     optimizer.zero_grad()
     optimizer.backward(loss)
     if clip_norm is not None:

@@ -1,12 +1,4 @@
-"""Plain forms: each computation as its definition reads, nothing kept from call to call.
-
-In this file:
-    resample       the resampler, its kernel computed at every call
-    log_mel        Kaldi's log-mel energies, the mel filters computed at every call
-    draw_masks     inverse block masks, one after another
-    read_audio     a file through soundfile
-    load           all of these: from a file to a spectrogram
-"""
+"""Plain forms of the front end: they follow the definitions and cache nothing between calls."""
 
 from __future__ import annotations
 
@@ -19,7 +11,7 @@ from torch.nn import functional as F
 
 
 def resample(waveform: Tensor, orig_hz: int, new_hz: int = 16_000) -> Tensor:
-    """Change the sampling rate of a waveform [n] by a sinc under a Hann window."""
+    """Resample a waveform [n] with a sinc in a Hann window."""
     if orig_hz == new_hz:
         return waveform
     divisor = math.gcd(orig_hz, new_hz)
@@ -57,7 +49,7 @@ def log_mel(waveform: Tensor) -> Tensor:
 def draw_masks(
     grid: tuple[int, int], num_masks: int, mask_prob: float, adjust: float, length: int
 ) -> Tensor:
-    """Draw inverse block masks [K, L], 1 = hidden, in a loop over masks and blocks."""
+    """Draw inverse block masks [K, L], 1 = hidden, in loops over masks and blocks."""
     rows, columns = grid
     total = rows * columns
     wanted = int(total * (1 - mask_prob))
@@ -81,13 +73,13 @@ def draw_masks(
 
 
 def read_audio(path: str) -> tuple[Tensor, int]:
-    """Read a file, and average its channels: [n], and the rate in Hz."""
+    """Read a file and average its channels; return [n] and the rate in Hz."""
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return torch.from_numpy(samples.mean(axis=1)), rate
 
 
 def load(path: str, target_length: int, mean: float, std: float) -> Tensor:
-    """Read a file, and compute its normalised spectrogram [1, T, 128]."""
+    """Read a file and compute its normalised spectrogram [1, T, 128]."""
     waveform, rate = read_audio(path)
     waveform = resample(waveform, rate)
     energies = log_mel(waveform - waveform.mean())[:target_length]

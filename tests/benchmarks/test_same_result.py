@@ -1,17 +1,17 @@
-"""The published size gives the same first loss in every form and precision."""
+"""Base gives the same first loss in every form and precision."""
 
 import pytest
 import torch
 
-from eat_plugin.bench.plain_training import compute_losses
-from eat_plugin.bench.training import FRAMES, MEL_BINS, SIZES, make_model
+from benchmarks.plain_training import compute_losses
+from benchmarks.training import FRAMES, MEL_BINS, SIZES, make_model
 from eat_plugin.masking import MaskSpec, draw_masks
 from tests.versions import half_on_cpu
 
 
 def make_base(clones):
     model = make_model({**SIZES["base"], "clone_batch": clones}, FRAMES)
-    model.patch_encoder.cfg.mask_noise_std = 0  # each form draws the noise of hidden patches anew
+    model.patch_encoder.cfg.mask_noise_std = 0  # each form draws its own noise
     return model
 
 
@@ -24,7 +24,7 @@ def make_batch(model):
 
 
 def first_losses(model, source, mask):
-    """The losses of the first update by name, each over the number of hidden patches."""
+    """The losses of the first update by name, per hidden patch."""
     with torch.no_grad():
         result = model(source, precomputed_mask=mask)
     return {name: float(v.sum()) / result["sample_size"] for name, v in result["losses"].items()}

@@ -1,12 +1,12 @@
-"""Feature extraction and fine-tuning: the plain forms compute what ours do."""
+"""Feature extraction and fine-tuning: the plain forms give the same results as ours."""
 
 import pytest
 import torch
 
-from eat_plugin.bench import encoding, training
-from eat_plugin.bench.encoding import FineTuning, make_classifier
-from eat_plugin.bench.plain_encoding import PlainFineTuning
-from eat_plugin.bench.timing import Place, compare
+from benchmarks import encoding, training
+from benchmarks.encoding import FineTuning, make_classifier
+from benchmarks.plain_encoding import PlainFineTuning
+from benchmarks.timing import Place, compare
 from tests.versions import half_on_cpu
 
 SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 2}
@@ -34,7 +34,7 @@ def test_case__both_forms_agree(name, tmp_path):
 
 
 @half_on_cpu
-def test_case__computes_in_the_precision_of_its_place(tmp_path):
+def test_case__has_the_precision_of_its_place(tmp_path):
     case = encoding.CASES["features_1"](HalfPlace(tmp_path, CPU))
     assert case.what == "features base: 1 x 10 s, bfloat16"
     assert case.plain().dtype == case.ours().dtype == torch.bfloat16
@@ -43,7 +43,7 @@ def test_case__computes_in_the_precision_of_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("name", "maker"), [("features_1", "make_model"), ("finetune_1", "make_classifier")]
 )
-def test_case__compiles_ours_alone(name, maker, tmp_path, monkeypatch):
+def test_case__compiles_ours_only(name, maker, tmp_path, monkeypatch):
     make, made = getattr(encoding, maker), []
 
     def note(options, frames):
@@ -58,7 +58,7 @@ def test_case__compiles_ours_alone(name, maker, tmp_path, monkeypatch):
     assert made == [False, True]
 
 
-def test_fine_tuning__plain_and_ours_train_alike():
+def test_fine_tuning__plain_and_ours_have_equal_losses():
     model = make_classifier(SMALL, 64).double()
     plain = PlainFineTuning(model, 1e-3, None)
     ours = FineTuning(model, 1e-3, None)
@@ -73,7 +73,7 @@ def test_fine_tuning__plain_and_ours_train_alike():
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_fine_tuning__learns_more_slowly_towards_the_input():
+def test_fine_tuning__learning_rates_fall_towards_the_input():
     plain = PlainFineTuning(make_classifier(SMALL, 64), 1.0, None)
     rates = {id(p): group["lr"] for group in plain.optimizer.param_groups for p in group["params"]}
     blocks = plain.model.model.blocks
@@ -83,7 +83,7 @@ def test_fine_tuning__learns_more_slowly_towards_the_input():
 
 
 @half_on_cpu
-def test_plain_fine_tuning__in_half_precision_keeps_copies_with_their_rates():
+def test_plain_fine_tuning__half_precision_has_float32_copies_with_their_rates():
     plain = PlainFineTuning(make_classifier(SMALL, 64), 1e-3, 4.0, dtype=torch.bfloat16)
     groups = plain.optimizer.param_groups
     assert {p.dtype for group in groups for p in group["params"]} == {torch.float32}

@@ -1,11 +1,4 @@
-"""The cases of `eat bench` that train through fairseq's trainer, as `fairseq-hydra-train` does.
-
-In this file:
-    load_config       config/pretrain.yaml, as fairseq completes it
-    TrainerUpdate     whole updates of one batch, from host memory to the trainer's log
-    make_batch        such a batch
-    training          makes a case
-"""
+"""The cases of `eat bench` that train through fairseq's trainer, as `fairseq-hydra-train` does."""
 
 from __future__ import annotations
 
@@ -16,87 +9,53 @@ from typing import Any, Callable
 import soundfile
 import torch
 from fairseq import tasks
-from fairseq.dataclass.configs import FairseqConfig
-from fairseq.dataclass.initialize import add_defaults
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from fairseq.trainer import Trainer
 from fairseq.utils import apply_to_sample
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ..data.manifest import write_manifest
-from ..models.eat import EatModel
+from eat_plugin.data.manifest import write_manifest
+from eat_plugin.models.eat import EatModel
+
 from .flops import update_flops
 from .front_end import write_clip
 from .plain_training import PlainUpdate
-from .timing import Case, Form, Place
-from .training import start_without_noise
-
-CONFIG = Path(__file__).resolve().parents[2] / "config"
-
-
-def load_config(size: str, overrides: Sequence[str]) -> DictConfig:
-    """Read config/pretrain.yaml with a size, and complete it as fairseq does.
-
-    Args:
-        size: tiny, base or large.
-        overrides: as on a command line, ``common.bf16=true``.
-
-    Raises:
-        ValueError: if the configurations are not there.
-    """
-    if not CONFIG.is_dir():
-        raise ValueError(
-            f"there is no folder {CONFIG}, which this case reads; run it from a checkout"
-        )
-    given: Any = OmegaConf.load(CONFIG / "pretrain.yaml")
-    for name in ("defaults", "hydra"):
-        del given[name]
-    cfg: Any = OmegaConf.structured(FairseqConfig())
-    OmegaConf.set_struct(cfg, False)
-    cfg = OmegaConf.merge(
-        cfg, given, OmegaConf.load(CONFIG / "size" / f"{size}.yaml"),
-        OmegaConf.from_dotlist(list(overrides)),
-    )  # fmt: skip
-    add_defaults(cfg)
-    settled: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return OmegaConf.create(settled)
+from .timing import Case, Form, Place, Prepare
+from .training import load_config, start_without_noise
 
 
 class TrainerUpdate:
-    """Updates a model with the same batch again and again, through fairseq's trainer.
+    """Updates a model with one batch through fairseq's trainer.
 
-    Args:
-        cfg: of the run.
-        task: of ``cfg.task``, with a data set `train`.
-        batch: what a data worker would hand over.
+    The task has a data set `train`.
     """
 
     def __init__(self, cfg: DictConfig, task: FairseqTask, batch: dict[str, Any]) -> None:
         self.model = build_model(cfg, task)
         self.trainer = Trainer(cfg, task, self.model, task.build_criterion(cfg.criterion))
-        # In each update it would reset the peak of memory, which is to be measured.
+        # With it, the trainer resets the peak of memory in each update.
         self.trainer.cuda_env = None
         self.trainer.begin_epoch(1)
         self.batch = batch
 
     def step(self) -> float:
-        """Do one update; return the loss, over the number of hidden patches."""
+        """Do one update; return the loss per hidden patch."""
         before = self.trainer.get_num_updates()
         self.trainer.train_step([self.batch], raise_oom=True)
         if self.trainer.get_num_updates() == before:
-            raise RuntimeError("fairseq's trainer left out the update; its log says why")
-        return float(metrics.get_meter("train", "loss").val)  # what it returns is rounded
+            raise RuntimeError("fairseq's trainer skipped the update; its log says why")
+        return float(metrics.get_meter("train", "loss").val)  # train_step returns it rounded
 
 
 def build_model(cfg: DictConfig, task: FairseqTask) -> EatModel:
-    """Build the model of a run; its weights are always the same."""
+    """Build the model of a run, always with the same weights."""
     torch.manual_seed(cfg.common.seed)
     return task.build_model(cfg.model)
 
 
 def make_batch(cfg: DictConfig, task: FairseqTask, folder: Path) -> dict[str, Any]:
-    """Make a batch of a run as its data workers do: one clip again and again, the masks differ."""
+    """Make a batch as data workers do: copies of one clip, with different masks."""
     clip = write_clip(folder, "wav")
     write_manifest(folder / "train.tsv", folder, [(clip.name, soundfile.info(clip).frames)])
     task.load_dataset("train")
@@ -110,21 +69,14 @@ def make_batch(cfg: DictConfig, task: FairseqTask, folder: Path) -> dict[str, An
 
 def training(
     size: str, clips: int, overrides: Sequence[str] = (), rounds: int = 1000
-) -> Callable[[Place], Case]:
-    """Return the case of whole updates through fairseq's trainer.
-
-    Args:
-        size: of the model, as in config/size.
-        clips: of an update.
-        overrides: of the configuration.
-        rounds: updates at most.
-    """
+) -> Prepare:
+    """Return the case of whole updates through fairseq's trainer, with a file of config/size."""
 
     def prepare(place: Place) -> Case:
         cfg = load_config(size, [*run_options(place, clips), *overrides])
         task = tasks.setup_task(cfg.task)
         batch = make_batch(cfg, task, place.folder)
-        if place.device.type == "cuda":  # as fairseq's loader hands it over
+        if place.device.type == "cuda":  # as fairseq's loader does
             batch = apply_to_sample(lambda tensor: tensor.pin_memory(), batch)
         source, mask = (batch["net_input"][name] for name in ("source", "precomputed_mask"))
 
@@ -155,12 +107,12 @@ def training(
 
 
 def describe(size: str, clips: int, clones: int, frames: int, precision: str) -> str:
-    """Say in a few words what a case is."""
+    """Describe a case."""
     return f"train {size}: {clips} x {clones} clones of {frames / 100:.0f} s, {precision}"
 
 
 def run_options(place: Place, clips: int) -> list[str]:
-    """Return options of a run on one device, in the precision of a place."""
+    """Return the options of a run on one device, in the precision of a place."""
     half = str(place.dtype == torch.bfloat16).lower()
     return [
         f"common.cpu={place.device.type == 'cpu'}", "common.fp16=false", f"common.bf16={half}",

@@ -1,10 +1,4 @@
-"""The cases of `eat bench` that use an encoder: feature extraction, and updates in fine-tuning.
-
-In this file:
-    make_classifier    a classifier with the settings of ESC-50
-    FineTuning         whole updates of it
-    CASES              the cases; each prepares its input at a place and returns a `Case`
-"""
+"""The cases of `eat bench` that use an encoder: feature extraction and fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,13 +8,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..models.classifier import EatClassifier
-from ..models.classifier_config import EatClassifierConfig
-from ..models.eat import EatModel
-from . import plain_encoding
-from .plain_encoding import PlainFineTuning
+from eat_plugin.models.classifier import EatClassifier
+from eat_plugin.models.classifier_config import EatClassifierConfig
+from eat_plugin.models.eat import EatModel
+
+from .plain_encoding import PlainFineTuning, extract_features
 from .plain_training import descend
-from .timing import Case, Form, Place
+from .timing import Case, Form, Place, Prepare
 from .training import (
     CLIP_NORM,
     FRAMES,
@@ -36,13 +30,13 @@ LR = 5e-5
 
 
 def make_classifier(options: dict[str, Any], frames: int) -> EatClassifier:
-    """Build a classifier of ESC-50 without a checkpoint; its weights are always the same.
+    """Build a classifier of ESC-50, always with the same random weights.
 
-    Drop path and SpecAugment are off: what is random cannot be compared.
+    Drop path and SpecAugment are off, since random results cannot be compared.
     """
     width, heads, depth = (options[name] for name in ("embed_dim", "num_heads", "depth"))
     given = make_options(options, frames)
-    # These follow other options of a whole run.
+    # In a run these are interpolations of other sections.
     given["modalities"]["image"].update(num_alibi_heads=heads, model_depth=depth, embed_dim=width)
     given.update(
         max_update=1, seed=1, target_length=frames, num_classes=ESC_CLASSES, single_label=True,
@@ -55,13 +49,7 @@ def make_classifier(options: dict[str, Any], frames: int) -> EatClassifier:
 
 
 class FineTuning:
-    """Updates a classifier, as fairseq's trainer does.
-
-    Args:
-        model: the classifier.
-        lr: learning rate, before the parameters' scales.
-        clip_norm: bound of the gradients' norm; None for no bound.
-    """
+    """Updates a classifier, as fairseq's trainer does."""
 
     def __init__(self, model: EatClassifier, lr: float, clip_norm: float | None) -> None:
         self.model = model
@@ -76,10 +64,8 @@ class FineTuning:
         return descend(self.optimizer, loss, self.clip_norm)
 
 
-def extracting(
-    size: str, clips: int, rounds: int, is_long: bool = False
-) -> Callable[[Place], Case]:
-    """Return the case of features of so many whole clips at once."""
+def extracting(size: str, clips: int, rounds: int) -> Prepare:
+    """Return the case of features of a batch of clips of 10 s."""
 
     def prepare(place: Place) -> Case:
         source = make_clips(clips, FRAMES).to(place.device, place.dtype)
@@ -90,7 +76,7 @@ def extracting(
 
         def make_plain() -> Callable[[], Tensor]:
             model = place_model({})
-            return lambda: plain_encoding.extract_features(model, source)
+            return lambda: extract_features(model, source)
 
         def make_ours() -> Callable[[], Tensor]:
             model = place_model(place.options)
@@ -98,22 +84,14 @@ def extracting(
                 model.compile_evaluation()
             return torch.no_grad()(lambda: model.extract_features(source)["x"])
 
-        return Case(
-            f"features {size}: {clips} x 10 s, {place.precision}",
-            Form(make_plain),
-            Form(make_ours),
-            clips=clips,
-            most_rounds=rounds,
-            is_long=is_long,
-        )
+        what = f"features {size}: {clips} x 10 s, {place.precision}"
+        return Case(what, Form(make_plain), Form(make_ours), clips=clips, most_rounds=rounds)
 
     return prepare
 
 
-def fine_tuning(
-    size: str, clips: int, rounds: int, is_long: bool = False
-) -> Callable[[Place], Case]:
-    """Return the case of whole updates of a classifier, of so many clips of ESC-50 at once."""
+def fine_tuning(size: str, clips: int, rounds: int) -> Prepare:
+    """Return the case of whole updates of a classifier of ESC-50."""
 
     def prepare(place: Place) -> Case:
         source = make_clips(clips, ESC_FRAMES).to(place.device)
@@ -129,21 +107,15 @@ def fine_tuning(
             ours = FineTuning(model.to(place.device, place.dtype), LR, CLIP_NORM)
             return lambda: ours.step(source, label)
 
-        return Case(
-            f"fine-tune {size}: {clips} x {ESC_FRAMES / 100:.0f} s, {place.precision}",
-            Form(make_plain),
-            Form(make_ours),
-            clips=clips,
-            most_rounds=rounds,
-            is_long=is_long,
-        )
+        what = f"fine-tune {size}: {clips} x {ESC_FRAMES / 100:.0f} s, {place.precision}"
+        return Case(what, Form(make_plain), Form(make_ours), clips=clips, most_rounds=rounds)
 
     return prepare
 
 
-CASES: dict[str, Callable[[Place], Case]] = {
+CASES: dict[str, Prepare] = {
     "features_1": extracting("base", 1, rounds=5),
-    "features_32": extracting("base", 32, rounds=2, is_long=True),
+    "features_32": extracting("base", 32, rounds=2),
     "finetune_1": fine_tuning("base", 1, rounds=5),
-    "finetune_32": fine_tuning("base", 32, rounds=2, is_long=True),
+    "finetune_32": fine_tuning("base", 32, rounds=2),
 }

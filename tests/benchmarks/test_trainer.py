@@ -1,10 +1,11 @@
-"""Whole updates through fairseq's trainer, beside the plain form of them."""
+"""Whole updates through fairseq's trainer, and their plain form."""
 
 import pytest
 import torch
 
-from eat_plugin.bench import trainer
-from eat_plugin.bench.timing import Place, compare
+from benchmarks import trainer
+from benchmarks.timing import Place, compare
+from benchmarks.training import load_config
 from tests.versions import half_on_cpu
 
 SMALL = [
@@ -35,7 +36,7 @@ def test_training__takes_half_precision(tmp_path):
     case = trainer.training("base", 2, SMALL)(place)
     got = compare("x", case, 1, CPU)
     assert case.flops == 2 * trainer.update_flops(
-        trainer.load_config("base", [*trainer.run_options(place, 2), *SMALL]).model, (4, 8)
+        load_config("base", [*trainer.run_options(place, 2), *SMALL]).model, (4, 8)
     )
     assert 0 < got.difference < 1e-2
 
@@ -45,7 +46,7 @@ def update(tmp_path):
     def make(kind=Place, *overrides):
         place = kind(tmp_path, CPU)
         options = [*trainer.run_options(place, 2), *SMALL, *overrides]
-        cfg = trainer.load_config("base", options)
+        cfg = load_config("base", options)
         task = trainer.tasks.setup_task(cfg.task)
         return trainer.TrainerUpdate(cfg, task, trainer.make_batch(cfg, task, tmp_path))
 
@@ -57,11 +58,11 @@ def test_trainer__trains(update):
     losses = [ours.step() for _ in range(10)]
     assert losses[-1] < 0.9 * losses[0]
     assert ours.trainer.get_num_updates() == 10
-    assert ours.model.num_updates == 9  # announced at the start of the last
+    assert ours.model.num_updates == 9  # set at the start of the last update
     assert ours.trainer.cfg.optimizer._name == "eat_adamw"
 
 
-def test_trainer__an_update_without_memory_is_none(update, monkeypatch):
+def test_trainer__out_of_memory_is_an_error(update, monkeypatch):
     ours = update()
     ours.step()
 
@@ -74,19 +75,19 @@ def test_trainer__an_update_without_memory_is_none(update, monkeypatch):
 
 
 @half_on_cpu
-def test_trainer__is_in_the_precision_of_its_place(update):
+def test_trainer__has_the_precision_of_its_place(update):
     ours = update(HalfPlace)
     assert {p.dtype for p in ours.model.parameters()} == {torch.bfloat16}
     assert type(ours.trainer.optimizer).__name__ == "MemoryEfficientFP16Optimizer"
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_trainer__compiles_where_asked_to(tmp_path, compiled):
+def test_trainer__compiles_on_request(tmp_path, compiled):
     options = trainer.run_options(Place(tmp_path, CPU, compile=compiled), 2)
-    assert trainer.load_config("base", options).model.compile == compiled
+    assert load_config("base", options).model.compile == compiled
 
 
-def test_batch__is_what_a_data_worker_makes(update):
+def test_batch__is_that_of_a_data_worker(update):
     batch = update().batch["net_input"]
     assert batch["source"].shape == (2, 1, 64, 128)
     masks = batch["precomputed_mask"]
@@ -97,14 +98,8 @@ def test_batch__is_what_a_data_worker_makes(update):
 
 
 def test_config__is_that_of_the_command_line(tmp_path):
-    cfg = trainer.load_config("base", ["task.data=/data"])
+    cfg = load_config("base", ["task.data=/data"])
     assert (cfg.model.depth, cfg.model.clone_batch, cfg.optimization.lr) == (12, 16, [0.0005])
     assert (cfg.criterion._name, cfg.optimizer.adam_betas) == ("eat_pretraining", [0.9, 0.95])
     assert cfg.optimization.clip_norm == 4
     assert cfg.model.modalities.image.embed_dim == 768
-
-
-def test_config__says_where_it_looked(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "CONFIG", tmp_path / "config")
-    with pytest.raises(ValueError, match=r"there is no folder .*config, which this case reads"):
-        trainer.load_config("base", [])

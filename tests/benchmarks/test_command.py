@@ -1,22 +1,26 @@
-"""`eat bench`: both forms give the same, and what was measured is told."""
+"""`eat bench`: both forms give the same result; the output holds the figures."""
 
 import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from eat_plugin.bench import cases, plain, timing
-from eat_plugin.bench.cases import ROWS
-from eat_plugin.bench.front_end import CASES
-from eat_plugin.cli import bench as command
-from eat_plugin.cli import main
+from benchmarks import cases, command, plain, timing
+from benchmarks.cases import ROWS
+from benchmarks.front_end import CASES
+from eat_plugin.cli import bench, main
 from eat_plugin.masking import MaskSpec, draw_masks
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def one_thread():
-    """As in `eat bench`: with several, PyTorch parts a long sum, and soft bins show it."""
+    """One thread, as in `eat bench`: several threads split long sums, which quiet bins show."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -25,7 +29,7 @@ def one_thread():
 
 @pytest.mark.parametrize("name", CASES)
 def test_case__both_forms_agree(name, tmp_path, one_thread):
-    case = CASES[name](tmp_path)
+    case = CASES[name](timing.Place(tmp_path, torch.device("cpu")))
     first, second = case.plain(), case.ours()
     assert first.shape == second.shape
     if case.same:
@@ -61,7 +65,7 @@ def test_bench__table_and_json(capsys):
     assert goal["reached"] == (result["ratio"] >= 6)
 
 
-def test_bench__tells_what_only_a_gpu_can_measure(capsys, monkeypatch):
+def test_bench__lists_cases_that_need_a_gpu(capsys, monkeypatch):
     rows = {name: ROWS[name] for name in ("masks", "train_base_12")}
     for module in (command, cases):
         monkeypatch.setattr(module, "ROWS", rows)
@@ -79,7 +83,7 @@ def test_bench__tells_what_only_a_gpu_can_measure(capsys, monkeypatch):
 
 @pytest.fixture
 def threads(monkeypatch):
-    """The number of threads that each case found, by its name."""
+    """Number of threads per case."""
     seen = {}
 
     def look(name):
@@ -106,7 +110,7 @@ def test_bench__models_take_all_cores(threads, capsys):
     assert torch.get_num_threads() == before
 
 
-def test_bench__leaves_logs_and_threads_as_they_were(capsys):
+def test_bench__restores_log_levels_and_threads(capsys):
     logger, threads = logging.getLogger("eat_plugin.tasks"), torch.get_num_threads()
     before = logger.level
     assert main(["bench", "masks", "--rounds", "1", "--threads", str(threads + 1)]) == 0
@@ -141,9 +145,9 @@ def test_bench__help_names_the_cases_of_each_device(capsys):
     assert {*on_cpu, *on_gpu} == set(ROWS)
 
 
-def test_bench__a_case_that_fails_leaves_the_others(capsys, monkeypatch):
+def test_bench__a_failed_case_does_not_stop_the_others(capsys, monkeypatch):
     def fail(place):
-        raise torch.cuda.OutOfMemoryError("no memory left\nmore about it")
+        raise torch.cuda.OutOfMemoryError("no memory left\nmore")
 
     monkeypatch.setitem(ROWS, "read_wav", cases.Row(fail, what="read"))
     names = ["read_wav", "masks"]
@@ -173,3 +177,19 @@ def test_bench__mistakes_in_one_line(capsys, monkeypatch, arguments, message):
     assert main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith(f"eat bench: error: {message}")
+
+
+def test_bench__without_a_checkout_says_so(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    for arguments in ([], ["masks", "--device", "cuda"], ["--help"]):
+        assert main(["bench", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error == "eat bench: error: benchmarks need a checkout of the repository\n"
+
+
+def test_module__is_the_same_command():
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("eat bench: error: there is no case 'nothing'")

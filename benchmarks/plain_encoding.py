@@ -1,10 +1,4 @@
-"""The plain forms of feature extraction and of fine-tuning, with the weights of a given model.
-
-In this file:
-    encode              whole clips, through blocks that make their table of attention weights
-    extract_features    the same without gradients, and without the extra tokens
-    PlainFineTuning     whole updates of a classifier
-"""
+"""The plain forms of feature extraction and fine-tuning, with the weights of a given model."""
 
 from __future__ import annotations
 
@@ -14,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.classifier import EatClassifier
-from ..models.encoder import EatEncoder
+from eat_plugin.models.classifier import EatClassifier
+from eat_plugin.models.encoder import EatEncoder
+
 from .plain_training import descend, make_adam, transform
 
 
 def encode(encoder: EatEncoder, source: Tensor) -> Tensor:
-    """Encode whole clips [B, C, T, F]: [B, E + L, D], the extra tokens first."""
+    """Encode whole clips [B, C, T, F] to [B, E + L, D], the extra tokens first."""
     patches = encoder.patch_encoder
     x = patches.contextualize(patches.embed(source))
     for block in encoder.blocks:
@@ -35,15 +30,7 @@ def extract_features(encoder: EatEncoder, source: Tensor) -> Tensor:
 
 
 class PlainFineTuning:
-    """Updates a copy of a classifier by its CLS token, without dropout and masks.
-
-    Args:
-        model: the classifier; it stays as it is.
-        lr: learning rate, before the parameters' scales.
-        clip_norm: bound of the gradients' norm; None for no bound.
-        device: of the copy; None for the model's.
-        dtype: of the copy; None for the model's.
-    """
+    """Updates a copy of a classifier with CLS pooling, without dropout and masks."""
 
     def __init__(
         self,
@@ -55,7 +42,7 @@ class PlainFineTuning:
     ) -> None:
         self.model = copy.deepcopy(model).to(device=device, dtype=dtype).train()
         for own, given in zip(self.model.parameters(), model.parameters()):
-            if hasattr(given, "optim_overrides"):  # a copy has no attributes
+            if hasattr(given, "optim_overrides"):  # deepcopy drops attributes
                 own.optim_overrides = given.optim_overrides  # type: ignore[attr-defined]
         self.optimizer = make_adam(self.model, lr)
         self.clip_norm = clip_norm

@@ -1,12 +1,12 @@
-"""The plain form of an update trains to the same losses as ours."""
+"""Updates of the plain form and of ours give the same losses."""
 
 import pytest
 import torch
 
-from eat_plugin.bench import training
-from eat_plugin.bench.plain_training import PlainUpdate, compute_losses, descend, make_adam
-from eat_plugin.bench.timing import Place
-from eat_plugin.bench.training import Update, make_model, make_optimizer, start_without_noise
+from benchmarks import training
+from benchmarks.plain_training import PlainUpdate, compute_losses, descend, make_adam
+from benchmarks.timing import Place
+from benchmarks.training import Update, make_model, make_optimizer, start_without_noise
 from eat_plugin.masking import MaskSpec, draw_masks
 
 SMALL = {
@@ -19,7 +19,7 @@ SPEC = MaskSpec((8, 8), 0.8, 0.07, 2)
 
 def small_model():
     model = make_model(SMALL, 128).double()
-    model.patch_encoder.cfg.mask_noise_std = 0  # the noise of hidden patches is random in both
+    model.patch_encoder.cfg.mask_noise_std = 0  # each form draws its own noise
     return model
 
 
@@ -30,7 +30,7 @@ def batches(number):
         yield source, draw_masks(SPEC, 6, generator)
 
 
-def test_update__plain_and_ours_train_alike_in_float64():
+def test_update__plain_and_ours_have_equal_losses_in_float64():
     model = small_model()
     # fairseq does not scale epsilon, and does not clip in float64.
     plain = PlainUpdate(model, LR, model.cfg.ema_decay, None, eps=1e-30)
@@ -43,7 +43,7 @@ def test_update__plain_and_ours_train_alike_in_float64():
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_plain_losses__are_the_models():
+def test_plain_losses__equal_the_models():
     model = small_model()
     source, mask = next(batches(1))
     expected, size = compute_losses(model, model.teacher.encoder, source, mask)
@@ -65,7 +65,7 @@ def test_descend__clips_and_steps(make):
     assert (before - model.weight).tolist()[0] == pytest.approx([0.5] * 3, abs=0.05)
 
 
-def test_first_step__alone_is_without_noise():
+def test_first_step__only_is_without_noise():
     model = make_model(SMALL, 128)
     seen = []
 
@@ -81,7 +81,7 @@ def test_first_step__alone_is_without_noise():
 
 @pytest.fixture
 def small_sizes(monkeypatch):
-    """Small models for the cases; the options that they were made with."""
+    """Small models for the cases; returns the options of the models made."""
     made = []
 
     def make(options, frames):
@@ -101,7 +101,7 @@ def test_case__compares_first_losses(small_sizes, tmp_path):
     assert case.ours() != pytest.approx(case.ours(), rel=1e-3)
 
 
-def test_case__compiles_ours_alone(small_sizes, tmp_path):
+def test_case__compiles_ours_only(small_sizes, tmp_path):
     case = training.CASES["update_base"](Place(tmp_path, torch.device("cpu"), compile=True))
     case.plain.prepare()
     assert small_sizes == [SMALL]

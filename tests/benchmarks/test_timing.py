@@ -1,18 +1,17 @@
-"""What is measured of two forms, and whether it is what was hoped for."""
+"""Measurements of two forms, goals, and the table."""
 
 import pytest
 import torch
 
-from eat_plugin.bench import gpus, timing
-from eat_plugin.bench.goals import GOALS, Goal, goals_of
-from eat_plugin.bench.table import format_table
-from eat_plugin.bench.timing import Case, Comparison, Count, Form, compare
+from benchmarks import timing
+from benchmarks.table import GOALS, Goal, format_table, goals_of
+from benchmarks.timing import Case, Comparison, Count, Form, compare
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 class Forms:
-    """Two forms that take given times on a clock of their own."""
+    """Two forms that take given times on a fake clock."""
 
     def __init__(self, monkeypatch, plain, ours):
         self.calls, self.clock = [], 0.0
@@ -30,7 +29,7 @@ class Forms:
         return call
 
 
-def test_compare__takes_medians_of_calls_in_turn(monkeypatch):
+def test_compare__returns_medians_of_alternating_calls(monkeypatch):
     forms = Forms(monkeypatch, [9, 4, 6, 2], [9, 1, 3, 2])
     case = Case("what", forms.plain, forms.ours, clips=6, most_rounds=3, flops=8.0)
     got = compare("x", case, 9, CPU)
@@ -41,22 +40,22 @@ def test_compare__takes_medians_of_calls_in_turn(monkeypatch):
     assert (got.plain_mib, got.ours_mib, got.mfu) == (None, None, None)
 
 
-def test_compare__takes_the_mean_of_a_burst(monkeypatch):
+def test_compare__returns_the_mean_of_a_burst(monkeypatch):
     forms = Forms(monkeypatch, [9, 5, 1, 6], [9, 1, 2, 3])
     got = compare("x", Case("what", forms.plain, forms.ours, burst=3), 1, CPU)
     assert forms.calls == ["plain", "ours", *["plain"] * 3, *["ours"] * 3]
     assert (got.plain, got.ours, got.ratio) == (4000, 2000, 2)
 
 
-def test_compare__counts_the_first_call_of_what_takes_long(monkeypatch):
+def test_compare__of_a_long_case_counts_the_first_call(monkeypatch):
     forms = Forms(monkeypatch, [4, 6], [1, 3])
-    got = compare("x", Case("what", forms.plain, forms.ours, is_long=True), 2, CPU)
+    got = compare("x", Case("what", forms.plain, forms.ours, most_rounds=2), 2, CPU)
     assert forms.calls == ["plain", "ours"] * 2
     assert (got.plain, got.ours, got.ratio) == (5000, 2000, 3)
     assert got.difference == 1 / 4
 
 
-def test_compare__makes_forms_before_their_time_is_taken(monkeypatch):
+def test_compare__does_not_time_the_making_of_forms(monkeypatch):
     forms = Forms(monkeypatch, [4], [1])
 
     def make(form):
@@ -66,12 +65,12 @@ def test_compare__makes_forms_before_their_time_is_taken(monkeypatch):
 
         return Form(make_form)
 
-    case = Case("what", make(forms.plain), make(forms.ours), same=False, is_long=True)
+    case = Case("what", make(forms.plain), make(forms.ours), same=False, most_rounds=2)
     got = compare("x", case, 1, CPU)
     assert (got.plain, got.ours, got.difference) == (4000, 1000, None)
 
 
-def test_compare__waits_for_a_gpu_and_takes_its_memory(monkeypatch):
+def test_compare__synchronises_a_gpu_and_measures_its_memory(monkeypatch):
     log, memory = [], {"now": 3 * 2**20, "peak": 0}
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "init", lambda: None)
@@ -102,20 +101,20 @@ def test_compare__waits_for_a_gpu_and_takes_its_memory(monkeypatch):
     assert log == ["call"] * 2 * timing.WARM_UPS + ["wait", "call", "wait"] * 4
 
 
-def test_compare__takes_counts_as_they_are():
+def test_compare__of_a_count_returns_the_count():
     got = compare("x", Count("what", "MiB", 6, 4), 9, CPU)
     assert got == Comparison("x", "what", "MiB", 6, 4, 1.5, device="cpu")
 
 
-def test_peak__is_that_of_the_device(monkeypatch):
+def test_peak__of_each_device(monkeypatch):
     peaks = {
         "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12,
         "NVIDIA A100-SXM4-80GB": 312e12, "Another": None,
     }  # fmt: skip
     for name, peak in peaks.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
-        assert gpus.peak_of(CUDA) == peak
-    assert gpus.peak_of(CPU) is None
+        assert timing.peak_of(CUDA) == peak
+    assert timing.peak_of(CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -129,11 +128,11 @@ def test_peak__is_that_of_the_device(monkeypatch):
         (Goal("ratio", 2, 3), {}, None),
     ],
 )
-def test_goal__is_reached_on_its_own_side(goal, figure, reached):
+def test_goal__is_a_lower_or_an_upper_limit(goal, figure, reached):
     assert goal.is_reached(Comparison("x", "what", **figure)) is reached
 
 
-def test_goals__are_those_of_the_device():
+def test_goals__of_each_device():
     def figures(name, device):
         return [goal.figure for goal in goals_of(Comparison(name, "what", device=device))]
 
@@ -145,14 +144,14 @@ def test_goals__are_those_of_the_device():
     assert figures("operations", "cpu") == figures("operations", "NVIDIA H100") == ["ours"]
 
 
-def test_hide_gpus__hides_them_from_fairseq_for_a_while(monkeypatch):
+def test_hide_gpus__restores_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with gpus.hide_gpus():
+    with timing.hide_gpus():
         assert not torch.cuda.is_available()
     assert torch.cuda.is_available()
 
 
-def test_table__leaves_out_what_no_row_has():
+def test_table__leaves_out_empty_columns():
     rows = [
         Comparison("masks", "some masks", "ms", 8.0, 1.0, 8.0, clips_a_second=1000.0),
         Comparison("train_base_12", "an update"),
@@ -172,7 +171,7 @@ def test_table__leaves_out_what_no_row_has():
     assert gpu[1].split() == ["not", "measured", "ms", "48%", "70", "30", "x:", "y"]
 
 
-def test_goals__are_of_cases_that_exist():
-    from eat_plugin.bench.cases import ROWS
+def test_goals__belong_to_existing_cases():
+    from benchmarks.cases import ROWS
 
     assert set(GOALS) <= set(ROWS)

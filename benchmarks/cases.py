@@ -1,0 +1,46 @@
+"""All cases of `eat bench`, and the devices that each runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .counts import CASES as COUNTED
+from .encoding import CASES as ENCODING
+from .front_end import CASES as FRONT_END
+from .timing import Prepare
+from .trainer import describe, training
+from .training import CASES as TRAINING
+
+CPU, CUDA = "cpu", "cuda"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case before it is prepared.
+
+    Attributes:
+        prepare: prepares the case at a place.
+        devices: devices that it runs on.
+        has_model: runs on all cores; a case of a data worker has one thread.
+        what: description, if the case cannot run.
+    """
+
+    prepare: Prepare
+    devices: tuple[str, ...] = (CPU, CUDA)
+    has_model: bool = True
+    what: str = ""
+
+
+def _train_base(clips: int) -> Row:
+    what = describe("base", clips, 16, 1024, "bfloat16")
+    return Row(training("base", clips), (CUDA,), what=what)
+
+
+ROWS: dict[str, Row] = {
+    **{name: Row(prepare, (CPU,), has_model=False) for name, prepare in FRONT_END.items()},
+    **{name: Row(prepare) for name, prepare in {**ENCODING, **TRAINING}.items()},
+    "train_tiny": Row(training("tiny", 12, rounds=10)),
+    "train_base_12": _train_base(12),
+    "train_base_48": _train_base(48),
+    **{name: Row(prepare) for name, prepare in COUNTED.items()},
+}
