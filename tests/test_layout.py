@@ -1,4 +1,4 @@
-"""Who may import whom, and what importing the package registers."""
+"""Who may import whom, what a pre-training run imports, and what importing the package registers."""
 
 import ast
 import re
@@ -10,26 +10,30 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
-# What may import fairseq, and so be imported by nothing else: all others do without.
+# Rooms and modules that may import fairseq; no other may import them.
 WITH_FAIRSEQ = {
     "", "__main__", "models", "criterions", "tasks", "optim", "inference", "cli",
     "data.dataset", "data.labelled",
 }  # fmt: skip
-LEAVES = {path.stem for path in PACKAGE.glob("[!_]*.py")} - WITH_FAIRSEQ
-METRICS = LEAVES - {"masking", "losses", "outputs", "options"}
-# Part -> the parts that it may import.
+METRICS = {"metrics", "ranking", "clip_scores"} & {path.stem for path in PACKAGE.glob("*.py")}
+# Room -> the rooms that it may import.
 MAY_IMPORT = {
     "": {"models", "criterions", "tasks", "optim"}, "__main__": {"cli"},
     "masking": set(), "losses": set(), "outputs": set(), "options": set(), "modules": set(),
     **dict.fromkeys(METRICS, METRICS),
     "optim": {"modules", "options"},
     "data": {"masking"},
+    "images": {"data"},
+    "prepare": {"data", "images"},
     "models": {"modules", "masking", "losses", "outputs", "options"},
     "criterions": {"outputs"},
-    "tasks": {"data", "masking", "options", *METRICS},
-    "inference": {"data", "models"},
-    "cli": {"data", "models", "masking", "modules", "outputs", "inference", *METRICS},
+    "tasks": {"data", "images", "masking", "options", *METRICS},
+    "inference": {"data", "images", "models", *METRICS},
+    "cli": {"data", "images", "prepare", "models", "inference", "outputs", *METRICS},
 }  # fmt: skip
+# Imported inside functions, where a run has such clips.
+ON_DEMAND = {"data.hdf5", "data.feature_cache", "data.packed", "images.decode", "images.image_reader"}
+RUN = {"tasks.pretraining", "models.eat", "criterions.pretraining", "optim.adamw"}
 
 
 def module_name(path):
@@ -37,20 +41,36 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path):
-    """Absolute names of all modules that a file imports."""
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def statements(tree, everywhere):
+    """The import statements of a file; those of the module level alone unless ``everywhere``."""
+    if everywhere:
+        yield from ast.walk(tree)
+        return
+    for node in tree.body:
+        is_for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        yield from () if is_for_types else [node]
+
+
+def imports_of(name, everywhere=True):
+    """Absolute names of all modules that a module imports, and of all names in them."""
+    path = FILES[name]
     package = ["eat_plugin", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), everywhere):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            name = ".".join([*base, *([node.module] if node.module else [])])
-            yield name
-            yield from (f"{name}.{alias.name}" for alias in node.names)
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+def own(names):
+    """Those of the package, by their names in it."""
+    return {name.partition(".")[2] for name in names if name.startswith("eat_plugin.")}
 
 
 def may_import_fairseq(name):
@@ -60,20 +80,37 @@ def may_import_fairseq(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports__follow_the_rules(name):
-    imported = set(imports_of(FILES[name]))
+    imported = set(imports_of(name))
     packages = {other.split(".")[0] for other in imported}
     assert "torchaudio" not in packages
-    own = {other.partition(".")[2] for other in imported if other.startswith("eat_plugin.")}
-    part = name.split(".")[0]
-    assert {other.split(".")[0] for other in own} <= MAY_IMPORT[part] | {part}
+    room = name.split(".")[0]
+    assert {other.split(".")[0] for other in own(imported)} <= MAY_IMPORT[room] | {room}
     if not may_import_fairseq(name):
         assert "fairseq" not in packages
-        assert not {other for other in own & FILES.keys() if may_import_fairseq(other)}
+        assert not {other for other in own(imported) & FILES.keys() if may_import_fairseq(other)}
 
 
-def test_imports__every_rule_has_its_module():
+def test_imports__every_rule_has_its_room():
     assert {name.split(".")[0] for name in FILES} == MAY_IMPORT.keys()
     assert FILES.keys() >= WITH_FAIRSEQ
+
+
+def test_imports__a_pre_training_run_needs_few_rooms():
+    seen, waiting = set(), set(RUN)
+    while waiting:
+        seen |= waiting
+        found = {other for name in waiting for other in own(imports_of(name, everywhere=False))}
+        waiting = (found & FILES.keys()) - seen
+    assert not seen & ON_DEMAND
+    assert {name.split(".")[0] for name in seen} <= {
+        "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
+        "criterions", "optim",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES.values(), ids=FILES.keys())
+def test_files__have_at_most_300_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 def run_python(code):
@@ -104,6 +141,6 @@ def test_import__refuses_a_name_that_is_taken():
         "class Other(BaseFairseqModel): pass\n"
         "import eat_plugin\n"
     )
-    # The second message is that of fairseq 0.12.2, which looks itself.
+    # The second message is fairseq 0.12.2's own.
     known = r"fairseq has a model 'data2vec_multi' from __main__ already|duplicate model .*2vec_mul"
     assert re.search(known, result.stderr)
