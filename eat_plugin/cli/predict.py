@@ -1,4 +1,4 @@
-"""`eat predict`: the labels of audio files, by a fine-tuned model."""
+"""`eat predict`: the labels of audio files, from a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.inference import Loaded
-from eat_plugin.inference.windows import Job, Window, Windowing
+from eat_plugin.inference.batches import Result, group_results, list_jobs
+from eat_plugin.inference.windows import Window, Windowing
 
 NAME = "predict"
-HELP = "name the likeliest labels of audio files"
+HELP = "predict the labels of audio files"
 EXAMPLE = """
 examples:
   eat predict --checkpoint checkpoint_best.pt dog.wav --top 3
   eat predict --checkpoint checkpoint_best.pt an_hour.wav --window 10 --hop 5
   eat predict --checkpoint checkpoint_best.pt /my/audio --json > predictions.jsonl
 
-A line for each label, likeliest first, with tabs between file, label and score (a probability; of
-a model trained with cross-entropy they sum to 1 over all labels). --json writes an object a file, a
-line each:
+One line per label, the best first: file, label and score, separated by tabs. A score is a
+probability; the scores of a model trained with cross-entropy sum to 1 over all labels. --json
+writes one object per file and line:
   {"file": "dog.wav", "predictions": [{"label": "dog", "name": "Dog", "score": 0.93}, ...]}
 
-Of a file longer than the window of training only the beginning counts, as in validation; a model
-trained with task.length=crop sees several windows of it, whose probabilities are averaged. With
---window or --hop it is cut into windows, and lines begin with file, start and end in seconds; in
-JSON: {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}.
+A file longer than the window of training is scored by its start, as in validation. A model trained
+with task.length=crop averages the probabilities of several windows. With --window or --hop, the
+file is cut into windows, and lines begin with file, start and end in seconds; in JSON:
+  {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}
 
-A model of images takes images: files, folders, or a manifest of them; they have no windows.
+A model of images takes images: files, folders or a manifest. They have no windows.
 
-Files that cannot be used are named at the end; the exit code is then 1 (2 if none can).
+Unusable files are listed at the end; the exit code is then 1 (2 if all are unusable).
 """
 
 
 class Outcome(NamedTuple):
-    """What a model makes of a recording: its windows, and their probabilities, each [classes]."""
+    """A recording, its windows, and their probabilities, each [classes]."""
 
     recording: Recording
     windows: list[Window]
@@ -58,19 +59,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="K", type=int, default=5, help="labels to show (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="write JSON, an object a file")
+    parser.add_argument("--json", action="store_true", help="write JSON, one object per file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the labels of all files.
 
     Returns:
-        0, or 1 if some files could not be used.
+        0, or 1 if some files are unusable.
 
     Raises:
-        ValueError: An option or an input makes no sense, the checkpoint has no classifier, or no
-            file can be used.
-        OSError: A file cannot be read.
+        ValueError: an option or an input is invalid, the checkpoint has no classifier, or no file
+            can be used.
+        OSError: a file cannot be read.
     """
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     timeline = args.window is not None or args.hop is not None
     recordings = inputs.probe(clips, failures, images)
     plans = [loaded.plan(windowing, recording.samples, recording.rate) for recording in recordings]
-    num_cut = sum(len(windows) > 1 for windows in plans)
+    num_long = sum(len(windows) > 1 for windows in plans)
     if not timeline:
         plans = [loaded.plan_scores(windowing, each.samples, each.rate) for each in recordings]
     if not args.json:
@@ -93,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
         if not timeline:
             outcome = outcome._replace(scores=[np.mean(outcome.scores, axis=0)])
         show(outcome, windowing, labels, args.top, timeline)
-    if num_cut and not timeline and not loaded.eval_windows:
+    if num_long and not timeline and not loaded.eval_windows:
         sys.stderr.write(
-            f"eat predict: of {num_cut} files longer than {windowing.seconds} s only the beginning "
-            "counts; --window gives a time line\n"
+            f"eat predict: {num_long} files are longer than {windowing.seconds} s and are scored "
+            "by their start only; --window scores all of them\n"
         )
     return inputs.conclude(NAME, failures, total)
 
@@ -109,22 +110,17 @@ def _predict(
     plans: list[list[Window]],
     failures: Failures,
 ) -> Iterator[Outcome]:
-    """Yield each recording as soon as all its windows are done."""
-    jobs = inputs.lay_windows(recordings, plans, failures)
-    results: Iterable[tuple[Job, np.ndarray | ClipError]]
+    """Yield each recording as soon as it is complete."""
+    jobs = list_jobs(zip((recording.entry for recording in recordings), plans))
+    results: Iterable[Result]
     results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)
-    if not sys.stdout.isatty():  # on one screen, lines and a bar would run into each other
+    if not sys.stdout.isatty():  # a bar would mix with the lines on a terminal
         results = progress(results, "predicting", "window", sum(map(len, plans)))
-    scores: list[np.ndarray] = []
-    for job, row in results:
-        if str(job.path) in failures:
-            continue
-        if isinstance(row, ClipError):
-            failures[str(job.path)] = str(row)
-            continue
-        scores = [*scores, row] if job.number else [row]
-        if len(scores) == len(plans[job.clip]):
-            yield Outcome(recordings[job.clip], plans[job.clip], scores)
+    for clip, scores in group_results(results):
+        if isinstance(scores, ClipError):
+            failures[recordings[clip].entry.path] = str(scores)
+        else:
+            yield Outcome(recordings[clip], plans[clip], scores)
 
 
 def _show_table(
@@ -135,7 +131,7 @@ def _show_table(
         if timeline:
             times = [f"{time:.2f}" for time in _span(window, windowing, outcome.recording)]
         for index in _best(scores, top):
-            cells = [str(outcome.recording.path), *times, labels.names[index]]
+            cells = [outcome.recording.entry.path, *times, labels.names[index]]
             say("\t".join([*cells, f"{scores[index]:.4f}"]))
 
 
@@ -150,7 +146,7 @@ def _show_json(
         ]
         start, end = _span(window, windowing, outcome.recording) if timeline else (None, None)
         windows.append({"start": start, "end": end, "predictions": predictions})
-    shown: dict[str, Any] = {"file": str(outcome.recording.path)}
+    shown: dict[str, Any] = {"file": outcome.recording.entry.path}
     if timeline:
         shown["windows"] = windows
     else:
@@ -163,7 +159,7 @@ def _best(scores: np.ndarray, top: int) -> list[int]:
 
 
 def _span(window: Window, windowing: Windowing, recording: Recording) -> tuple[float, float]:
-    """Return where a window starts and ends, or the recording, in seconds."""
+    """Return start and end of a window within its recording, in seconds."""
     end = (window.start + windowing.frames) / FRAMES_A_SECOND
     duration = round(recording.samples / recording.rate, 3)
     return window.start / FRAMES_A_SECOND, min(end, duration)
