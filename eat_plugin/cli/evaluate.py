@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -56,20 +56,6 @@ LEVEL = 0.95  # of the interval
 SHOWN = 5  # labels in an error message
 
 
-class Scored(NamedTuple):
-    """The scores of all usable clips.
-
-    Attributes:
-        clips: positions in the manifest, [N].
-        scores: [N, classes].
-        targets: [N, classes], 0 or 1.
-    """
-
-    clips: np.ndarray
-    scores: np.ndarray
-    targets: np.ndarray
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = EXAMPLE
@@ -90,16 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the metrics, write the tables.
-
-    Returns:
-        0, or 1 if some clips are unusable.
-
-    Raises:
-        ValueError: an option or a file is invalid, the checkpoint has no classifier or other
-            classes than the data, or no clip can be used.
-        OSError: a file cannot be read or written.
-    """
+    """Evaluate, print the metrics, write the tables."""
     if args.resamples < 0:
         raise ValueError(f"--resamples is {args.resamples}; it must be 0 or more")
     loaded = inputs.load_model(args)
@@ -108,10 +85,9 @@ def run(args: argparse.Namespace) -> int:
     check_archives(args.data / f"{args.split}.archives", manifest.root)
     labels = _read_labels(args, loaded, label_set, manifest)
     failures: inputs.Failures = {}
-    scored = _score(loaded, args.batch_size, manifest, labels, failures)
+    clips, ranked = _score(loaded, args.batch_size, manifest, labels, failures)
     code = inputs.conclude(NAME, failures, len(manifest))
-    ranked = RankedScores(scored.scores, scored.targets)
-    metrics = _measure(args, loaded, manifest, scored.clips, ranked)
+    metrics = _measure(args, loaded, manifest, clips, ranked)
     _show(metrics, args.json)
     if args.out is not None:
         _write(args.out, loaded, label_set, ranked, metrics, failures)
@@ -145,8 +121,8 @@ def _score(
     manifest: Manifest,
     labels: ClipLabels,
     failures: inputs.Failures,
-) -> Scored:
-    """Compute the scores of all clips as validation does."""
+) -> tuple[list[int], RankedScores]:
+    """Score all clips as validation does; return the usable ones and their scores."""
     windowing = loaded.windowing()
     entries = (manifest.entry(clip) for clip in range(len(manifest)))
     jobs = list_jobs((entry, _plan(loaded, windowing, entry)) for entry in entries)
@@ -158,9 +134,8 @@ def _score(
         else:
             clips.append(clip)
             scores.append(np.mean(found, axis=0))
-    used = np.array(clips, dtype=np.int64)
     rows = np.stack(scores) if scores else np.zeros((0, labels.num_classes), dtype=np.float32)
-    return Scored(used, rows, labels.multi_hot(used))
+    return clips, RankedScores(rows, labels.multi_hot(np.array(clips, dtype=np.int64)))
 
 
 def _plan(loaded: Loaded, windowing: Windowing, entry: Entry) -> list[Window]:
@@ -177,23 +152,22 @@ def _measure(
     args: argparse.Namespace,
     loaded: Loaded,
     manifest: Manifest,
-    clips: np.ndarray,
+    clips: list[int],
     ranked: RankedScores,
 ) -> dict[str, Any]:
     """Compute the metrics; undefined ones are None."""
     single = loaded.single_label
     summary = summarize(ranked, single)
-    main = "accuracy" if single else "mAP"
     interval = (math.nan, math.nan)
     if args.resamples:
         metric = RankedScores.accuracy if single else RankedScores.mean_average_precision
         interval = bootstrap_interval(ranked, metric, args.resamples, level=LEVEL)
     # The same checksum for a cache and its audio.
-    names = sorted(original_name(manifest.name(int(clip))) for clip in clips)
+    names = sorted(original_name(manifest.name(clip)) for clip in clips)
     return {
         **{name: _finite(summary.get(name, math.nan)) for name in METRICS},
         "interval": {
-            "metric": main,
+            "metric": "accuracy" if single else "mAP",
             "level": LEVEL,
             "low": _finite(interval[0]),
             "high": _finite(interval[1]),

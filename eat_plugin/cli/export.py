@@ -43,12 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the converted checkpoint.
-
-    Raises:
-        ValueError: the file is not an EAT checkpoint, or has options without a published name.
-        OSError: a file cannot be read or written.
-    """
+    """Write the converted checkpoint."""
     if args.out.exists() and args.out.samefile(args.checkpoint):
         raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
     state, cpu = read_checkpoint(args.checkpoint), torch.device("cpu")

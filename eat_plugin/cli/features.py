@@ -78,15 +78,7 @@ def _parse_layer(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the features of all files.
-
-    Returns:
-        0, or 1 if some files are unusable.
-
-    Raises:
-        ValueError: an option or an input is invalid, or no file can be used.
-        OSError: a file cannot be read or written.
-    """
+    """Write the features of all files."""
     loaded = inputs.load_model(args)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)

@@ -85,12 +85,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(args: argparse.Namespace) -> Loaded:
-    """Load the checkpoint.
-
-    Raises:
-        ValueError: it is not an EAT checkpoint, or an option is invalid.
-        OSError: it cannot be read.
-    """
+    """Load the checkpoint, see ``load_checkpoint``."""
     if args.batch_size < 1:
         raise ValueError(f"--batch-size is {args.batch_size}; it must be 1 or more")
     return load_checkpoint(args.checkpoint, args.device)
@@ -173,15 +168,7 @@ def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[R
 
 
 def conclude(command: str, failures: Failures, total: int) -> int:
-    """List the unusable files on standard error.
-
-    Args:
-        command: the subcommand.
-        failures: the files.
-        total: number of all files.
-
-    Returns:
-        The exit code: 0 without failures, 1 otherwise.
+    """List the unusable files of all ``total`` files on standard error, and return the exit code.
 
     Raises:
         ValueError: no file can be used.

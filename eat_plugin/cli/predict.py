@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Union
 
 import numpy as np
 
 from eat_plugin.cli import inputs, progress, say
-from eat_plugin.cli.inputs import Failures, Recording
+from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
@@ -43,12 +43,9 @@ Unusable files are listed at the end; the exit code is then 1 (2 if all are unus
 """
 
 
-class Outcome(NamedTuple):
-    """A recording, its windows, and their probabilities, each [classes]."""
-
-    recording: Recording
-    windows: list[Window]
-    scores: list[np.ndarray]
+Span = Union[tuple[float, float], tuple[()]]
+"""Start and end of a window in seconds; empty for a whole file."""
+WHOLE: Span = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,16 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the labels of all files.
-
-    Returns:
-        0, or 1 if some files are unusable.
-
-    Raises:
-        ValueError: an option or an input is invalid, the checkpoint has no classifier, or no file
-            can be used.
-        OSError: a file cannot be read.
-    """
+    """Print the labels of all files."""
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
     loaded = inputs.load_model(args)
@@ -90,10 +78,16 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         say("\t".join(["file", *(["start", "end"] if timeline else []), "label", "score"]))
     show = _show_json if args.json else _show_table
-    for outcome in _predict(loaded, args.batch_size, windowing, recordings, plans, failures):
-        if not timeline:
-            outcome = outcome._replace(scores=[np.mean(outcome.scores, axis=0)])
-        show(outcome, windowing, labels, args.top, timeline)
+    for clip, scores in _predict(loaded, args.batch_size, windowing, recordings, plans):
+        recording, spans = recordings[clip], [WHOLE]
+        if isinstance(scores, ClipError):
+            failures[recording.entry.path] = str(scores)
+            continue
+        if timeline:
+            spans = [_span(window, windowing, recording) for window in plans[clip]]
+        else:
+            scores = [np.mean(scores, axis=0)]
+        show(recording.entry.path, spans, scores, labels, args.top)
     if num_long and not timeline and not loaded.eval_windows:
         sys.stderr.write(
             f"eat predict: {num_long} files are longer than {windowing.seconds} s and are scored "
@@ -108,57 +102,44 @@ def _predict(
     windowing: Windowing,
     recordings: list[Recording],
     plans: list[list[Window]],
-    failures: Failures,
-) -> Iterator[Outcome]:
-    """Yield each recording as soon as it is complete."""
+) -> Iterator[tuple[int, list[np.ndarray] | ClipError]]:
+    """Yield the scores of the windows of each recording as soon as it is complete."""
     jobs = list_jobs(zip((recording.entry for recording in recordings), plans))
     results: Iterable[Result]
     results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)
     if not sys.stdout.isatty():  # a bar would mix with the lines on a terminal
         results = progress(results, "predicting", "window", sum(map(len, plans)))
-    for clip, scores in group_results(results):
-        if isinstance(scores, ClipError):
-            failures[recordings[clip].entry.path] = str(scores)
-        else:
-            yield Outcome(recordings[clip], plans[clip], scores)
+    return group_results(results)
 
 
 def _show_table(
-    outcome: Outcome, windowing: Windowing, labels: LabelSet, top: int, timeline: bool
+    path: str, spans: list[Span], scores: list[np.ndarray], labels: LabelSet, top: int
 ) -> None:
-    for window, scores in zip(outcome.windows, outcome.scores):
-        times = []
-        if timeline:
-            times = [f"{time:.2f}" for time in _span(window, windowing, outcome.recording)]
-        for index in _best(scores, top):
-            cells = [outcome.recording.entry.path, *times, labels.names[index]]
-            say("\t".join([*cells, f"{scores[index]:.4f}"]))
+    for span, row in zip(spans, scores):
+        for index in _best(row, top):
+            times = [f"{time:.2f}" for time in span]
+            say("\t".join([path, *times, labels.names[index], f"{row[index]:.4f}"]))
 
 
 def _show_json(
-    outcome: Outcome, windowing: Windowing, labels: LabelSet, top: int, timeline: bool
+    path: str, spans: list[Span], scores: list[np.ndarray], labels: LabelSet, top: int
 ) -> None:
-    windows = []
-    for window, scores in zip(outcome.windows, outcome.scores):
+    windows: list[dict[str, Any]] = []
+    for span, row in zip(spans, scores):
         predictions = [
-            {"label": labels.ids[i], "name": labels.names[i], "score": round(float(scores[i]), 6)}
-            for i in _best(scores, top)
+            {"label": labels.ids[i], "name": labels.names[i], "score": round(float(row[i]), 6)}
+            for i in _best(row, top)
         ]
-        start, end = _span(window, windowing, outcome.recording) if timeline else (None, None)
-        windows.append({"start": start, "end": end, "predictions": predictions})
-    shown: dict[str, Any] = {"file": outcome.recording.entry.path}
-    if timeline:
-        shown["windows"] = windows
-    else:
-        shown["predictions"] = windows[0]["predictions"]
-    say(json.dumps(shown, ensure_ascii=False))
+        windows.append({**dict(zip(("start", "end"), span)), "predictions": predictions})
+    shown = {"windows": windows} if spans[0] else windows[0]
+    say(json.dumps({"file": path, **shown}, ensure_ascii=False))
 
 
 def _best(scores: np.ndarray, top: int) -> list[int]:
     return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
-def _span(window: Window, windowing: Windowing, recording: Recording) -> tuple[float, float]:
+def _span(window: Window, windowing: Windowing, recording: Recording) -> Span:
     """Return start and end of a window within its recording, in seconds."""
     end = (window.start + windowing.frames) / FRAMES_A_SECOND
     duration = round(recording.samples / recording.rate, 3)
