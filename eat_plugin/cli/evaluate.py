@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DATA", type=Path, required=True, help="folder written by eat manifest"
     )
-    parser.add_argument("--split", metavar="NAME", default="eval", help="default: %(default)s")
+    parser.add_argument(
+        "--split", metavar="NAME", default="eval", help="split (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the metrics as a line of JSON")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for tables and a picture")
     parser.add_argument(

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("published",),
         default="published",
-        help="whose names (default: %(default)s)",
+        help="names to use (default: %(default)s)",
     )
 
 

@@ -103,11 +103,7 @@ class Loaded:
         raise ValueError(f"{self.path} is a model of sound; read clips with spectrogram()")
 
     def probe(self, clip: Clip) -> tuple[int, int]:
-        """Read samples and rate from a header; for an image, pixels and 0.
-
-        Raises:
-            ClipError: the header is invalid.
-        """
+        """Read samples and rate (pixels and 0) from a header; raise ClipError if it is invalid."""
         return probe_clip(clip)
 
     def require_labels(self) -> LabelSet:

@@ -17,13 +17,7 @@ LEAST_HALVES = 2 * math.ceil(FRAME_LENGTH / FRAME_SHIFT)  # half frames; fewer g
 
 
 class Window(NamedTuple):
-    """A window of a recording.
-
-    Attributes:
-        start: first frame, from the start of the recording.
-        first: first valid column.
-        last: one past the last valid column.
-    """
+    """A window of a recording: its first frame, and the range of its valid columns."""
 
     start: int
     first: int

@@ -103,7 +103,7 @@ def test_extract__never_reads_more_than_a_window(pretrained, tmp_path, monkeypat
     assert max(lengths) < 1.31 * RATE
 
 
-def test_extract__names_a_bad_recording(pretrained, tmp_path):
+def test_extract__names_an_unusable_recording(pretrained, tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
     with pytest.raises(ValueError, match="text.wav: cannot be decoded"):
         pretrained.extract(tmp_path / "text.wav")
