@@ -1,38 +1,65 @@
-"""How well scores agree with labels: the figures of a split, and how far they may be off.
-
-In this file:
-    d_prime                      a ROC area as a distance
-    confusion_matrix             which class is taken for which
-    summarize, metric_names      the figures that benchmarks quote, as plain floats
-    bootstrap_interval           how far a figure may be off, given the number of clips
-"""
+"""Metrics of a split: collected per clip, summarized, with their uncertainty."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
-from .ranking import RankedScores
+from .ranking import RankedScores, check_scores
 
-METRICS = ("accuracy", "mAP", "mAUC", "d_prime")  # the first one of single labels alone
+METRICS = ("accuracy", "mAP", "mAUC", "d_prime")  # the first one for single labels only
+
+
+class ClipScores:
+    """Collects the results of many batches, each clip once.
+
+    Several processes evaluate overlapping batches if the clips do not divide evenly: the first
+    result of a clip is kept.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        self._num_classes = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, ids: np.ndarray, scores: np.ndarray, targets: np.ndarray) -> None:
+        """Add a batch: ids of clips [batch], scores and targets (0 or 1) [batch, classes].
+
+        Raises:
+            ValueError: shapes do not match each other or earlier batches, a score is NaN, or a
+                target is neither 0 nor 1.
+        """
+        ids = np.asarray(ids)
+        scores, targets = check_scores(scores, targets)
+        if ids.shape != scores.shape[:1]:
+            raise ValueError(f"ids have shape {ids.shape}; {len(scores)} clips need as many")
+        if self._rows and scores.shape[1] != self._num_classes:
+            raise ValueError(
+                f"scores have {scores.shape[1]} classes; earlier batches had {self._num_classes}"
+            )
+        self._num_classes = scores.shape[1]
+        for clip, own_scores, own_targets in zip(ids.tolist(), scores, targets):
+            if clip not in self._rows:
+                self._rows[clip] = (own_scores.copy(), own_targets.copy())
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ids [N], scores [N, classes] and bool targets; ValueError if there are none."""
+        if not self._rows:
+            raise ValueError("no clip has been evaluated")
+        ids = np.array(sorted(self._rows))
+        scores, targets = zip(*(self._rows[clip] for clip in ids.tolist()))
+        return ids, np.stack(scores), np.stack(targets)
 
 
 def d_prime(auc: float) -> float:
-    """Express an area under the ROC curve as the distance of two unit Gaussians.
+    """Convert an area under the ROC curve to the distance of two unit Gaussians.
 
-    d' = sqrt(2) * Phi^-1(auc), where Phi is the normal distribution function; 0 at chance (0.5).
-
-    Args:
-        auc: area, between 0 and 1.
-
-    Returns:
-        The distance in standard deviations: inf for an area of 1, -inf for 0, NaN for NaN.
-
-    Raises:
-        ValueError: the area lies outside of 0 to 1.
+    d' = sqrt(2) * Phi^-1(auc), where Phi is the normal distribution function: 0 at chance (0.5).
     """
     if math.isnan(auc):
         return math.nan
@@ -44,16 +71,9 @@ def d_prime(auc: float) -> float:
 
 
 def confusion_matrix(ranked: RankedScores) -> np.ndarray:
-    """Count which class is taken for which, the largest score (of equal ones the first) deciding.
+    """Count the clips per true class (rows) and predicted class (columns): int [classes, classes].
 
-    Args:
-        ranked: scores and targets of the clips, a single class each.
-
-    Returns:
-        int [classes, classes]: a row is the true class, a column the predicted one.
-
-    Raises:
-        ValueError: a clip has no class or several.
+    It needs clips with exactly one class.
     """
     predicted, true = ranked.predicted_and_true()
     num_classes = ranked.scores.shape[1]
@@ -62,21 +82,21 @@ def confusion_matrix(ranked: RankedScores) -> np.ndarray:
 
 
 def metric_names(single_label: bool) -> tuple[str, ...]:
-    """Return the names of what `summarize` computes, in the order in which they are shown."""
+    """Return the names of the metrics of `summarize`, in the same order."""
     return METRICS if single_label else METRICS[1:]
 
 
 def summarize(ranked: RankedScores, single_label: bool) -> dict[str, float]:
-    """Compute the figures that benchmarks quote.
+    """Compute the metrics of a split.
 
     Args:
         ranked: scores and targets of the clips.
-        single_label: whether each clip has a single class, so that accuracy makes sense.
+        single_label: each clip has one class, so that accuracy is defined.
 
     Returns:
-        ``mAP`` and ``mAUC``, means over the classes that occur (NaN if none does), ``d_prime`` of
-        ``mAUC``, and ``accuracy`` if ``single_label``: plain floats, as NumPy's make a checkpoint
-        that holds them unreadable for PyTorch's safe loading.
+        ``accuracy`` if ``single_label``; ``mAP`` and ``mAUC``, means over the classes that occur
+        (NaN without any); ``d_prime`` of ``mAUC``. Plain floats: PyTorch's safe loading refuses a
+        checkpoint with NumPy numbers.
 
     Raises:
         ValueError: ``single_label``, but a clip has no class or several.
@@ -97,22 +117,19 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Estimate how far a metric may be off, given the number of clips (percentile bootstrap).
+    """Estimate the interval of a metric for this number of clips (percentile bootstrap).
 
-    Each resample draws as many clips as there are, with replacement; a clip's weight is how often
-    it was drawn.
+    Each resample draws as many clips, with replacement; the weight of a clip is its count.
 
     Args:
         ranked: scores and targets of the clips.
-        metric: maps ranked scores and weights [clips] to a figure, for instance
-            ``RankedScores.mean_average_precision`` or ``RankedScores.accuracy``.
-        resamples: how many to draw.
+        metric: maps scores and weights [clips] to a number, as ``RankedScores.accuracy`` does.
+        resamples: number of resamples.
         seed: of the draws.
-        level: probability that the interval is meant to cover, between 0 and 1.
+        level: probability that the interval covers, between 0 and 1.
 
     Returns:
-        Lower and upper end. Resamples in which the metric is NaN are left out; both ends are NaN
-        where it always is.
+        Lower and upper end, without the resamples that give NaN; NaN if all do.
 
     Raises:
         ValueError: ``resamples`` or ``level`` is out of range.
@@ -123,11 +140,11 @@ def bootstrap_interval(
         raise ValueError(f"level is {level}; it must lie between 0 and 1")
     num_clips = len(ranked.scores)
     random = np.random.default_rng(seed)
-    figures = []
+    values = []
     for _ in range(resamples):
         drawn = random.integers(num_clips, size=num_clips)
-        figures.append(metric(ranked, np.bincount(drawn, minlength=num_clips)))
-    known = np.array([figure for figure in figures if not math.isnan(figure)])
+        values.append(metric(ranked, np.bincount(drawn, minlength=num_clips)))
+    known = np.array([value for value in values if not math.isnan(value)])
     if not known.size:
         return math.nan, math.nan
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])

@@ -1,12 +1,8 @@
-"""Scores of clips, ranked class by class: average precision, ROC area, accuracy.
+"""Scores of clips ranked per class: average precision, ROC area, accuracy.
 
-Scores and targets are [clips, classes] throughout: a score may be any number (probability or logit)
-that is larger the surer the model is, a target is 1 where the clip has the class and 0 elsewhere.
-Weights [clips] say how often each clip counts; None counts each once.
-
-In this file:
-    RankedScores    scores sorted once, to be evaluated under many weights
-    check_scores    refuses scores and targets that make no sense
+Scores and targets are [clips, classes]. A score is a probability, a logit or any other number that
+rises with confidence. A target is 1 if the clip has the class, else 0. Weights [clips] are counts
+of the clips; None counts each once.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ import numpy as np
 
 
 class RankedScores:
-    """Scores sorted once, class by class, to be evaluated under many weights of the clips.
+    """Scores sorted once per class, for evaluation with many weights of the clips.
 
     Attributes:
         scores: [clips, classes].
@@ -37,13 +33,9 @@ class RankedScores:
         ]
 
     def average_precision(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Compute the area under each class's precision-recall curve.
+        """Compute the area under the precision-recall curve of each class.
 
-        The area is the sum of steps AP = sum_k (R_k - R_(k-1)) * P_k over the distinct scores, from
-        the largest down; clips of equal score pass the threshold together.
-
-        Args:
-            weights: [clips], not negative.
+        AP = sum_k (R_k - R_(k-1)) * P_k over the distinct scores in descending order.
 
         Returns:
             [classes]; NaN for a class without a positive clip.
@@ -55,13 +47,10 @@ class RankedScores:
         return np.array([_average_precision(ranking, weights) for ranking in self._rankings])
 
     def roc_auc(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Compute the area under each class's ROC curve.
+        """Compute the area under the ROC curve of each class.
 
-        It is the probability that a positive clip has a larger score than a negative one, where
-        equal scores count one half.
-
-        Args:
-            weights: [clips], not negative.
+        It is the probability that a positive clip has a larger score than a negative one; equal
+        scores count one half.
 
         Returns:
             [classes]; NaN for a class without a positive or without a negative clip.
@@ -81,16 +70,9 @@ class RankedScores:
         return _mean_of_known(self.roc_auc(weights))
 
     def accuracy(self, weights: np.ndarray | None = None) -> float:
-        """Compute the share of clips whose largest score (of equals the first) is at their class.
+        """Compute the share of clips with the (first) largest score at their class.
 
-        Args:
-            weights: [clips], not negative.
-
-        Returns:
-            Share between 0 and 1; NaN if no clip has weight.
-
-        Raises:
-            ValueError: as for ``average_precision``, or a clip has no class or several.
+        It is NaN if the sum of the weights is 0. Each clip must have exactly one class.
         """
         is_right = self._is_right
         weights = _check_weights(weights, len(self.scores))
@@ -111,20 +93,13 @@ class RankedScores:
 
     @cached_property
     def _is_right(self) -> np.ndarray:
-        """Whether each clip is taken for its class, [clips]: the same in every resample."""
+        """Whether each clip is classified correctly, [clips]."""
         predicted, true = self.predicted_and_true()
         return predicted == true
 
 
 def check_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Check what can be ranked.
-
-    Args:
-        scores: [clips, classes].
-        targets: [clips, classes], 0 or 1.
-
-    Returns:
-        The scores as they are, and the targets as bool.
+    """Return scores and bool targets, [clips, classes] each.
 
     Raises:
         ValueError: shapes do not match, a score is NaN or a target is neither 0 nor 1.
@@ -149,13 +124,13 @@ def check_scores(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, n
 
 
 class _Ranking(NamedTuple):
-    """The clips of one class by falling score."""
+    """The clips of one class, sorted by descending score."""
 
     order: np.ndarray  # [N] clips
     is_negative: np.ndarray  # [N], in this order
     positives: np.ndarray  # [P] positive clips
-    # Of each positive clip [P]: how many clips, and how many positive ones, score as high or higher
-    # than it (`reached`), and how many score higher (`above`).
+    # Per positive clip [P]: number of clips and of positive clips with the same score or a higher
+    # one (`reached`), and number of clips with a higher one (`above`).
     reached: np.ndarray
     positives_reached: np.ndarray
     above: np.ndarray
@@ -183,7 +158,7 @@ def _average_precision(ranking: _Ranking, weights: np.ndarray) -> float:
     if hits[-1] == 0:
         return math.nan
     reached = _running_sum(weights[ranking.order])[ranking.reached]
-    # Only a positive clip of no weight can reach none; its precision counts nothing.
+    # Only a positive clip of weight 0 can reach none; its precision does not count.
     precision = hits[ranking.positives_reached] / np.where(reached > 0, reached, 1)
     return float(own @ precision / hits[-1])
 
@@ -194,7 +169,7 @@ def _roc_auc(ranking: _Ranking, weights: np.ndarray) -> float:
     if own.sum() == 0 or misses[-1] == 0:
         return math.nan
     beaten = misses[-1] - (misses[ranking.above] + misses[ranking.reached]) / 2
-    return min(float(own @ beaten / (own.sum() * misses[-1])), 1.0)  # 1 + rounding breaks d'
+    return min(float(own @ beaten / (own.sum() * misses[-1])), 1.0)  # rounding above 1 breaks d'
 
 
 def _running_sum(values: np.ndarray) -> np.ndarray:
@@ -210,7 +185,7 @@ def _mean_of_known(values: np.ndarray) -> float:
 
 
 def _check_weights(weights: np.ndarray | None, num_clips: int) -> np.ndarray:
-    """Return weights as float64 [num_clips], ones for None, or refuse them."""
+    """Return weights as float64 [num_clips], ones for None; raise ValueError if invalid."""
     if weights is None:
         return np.ones(num_clips)
     weights = np.asarray(weights, dtype=np.float64)

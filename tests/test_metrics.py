@@ -1,4 +1,4 @@
-"""The figures that benchmarks quote, by hand."""
+"""Metrics of a split, by hand, and the collection of its scores."""
 
 import math
 from functools import partial
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eat_plugin.metrics import (
+    ClipScores,
     bootstrap_interval,
     confusion_matrix,
     d_prime,
@@ -51,7 +52,7 @@ def test_d_prime__by_hand():
 
 
 @pytest.mark.parametrize("auc", [-0.1, 97.3])
-def test_d_prime__refuses_what_is_no_area(auc):
+def test_d_prime__refuses_values_outside_0_to_1(auc):
     with pytest.raises(ValueError, match=f"auc is {auc}; it must lie between 0 and 1"):
         d_prime(auc)
 
@@ -80,13 +81,13 @@ def test_summarize__means_over_classes_that_occur():
 
 
 @pytest.mark.parametrize("single_label", [True, False])
-def test_summarize__gives_what_is_named(single_label):
+def test_summarize__has_the_names_of_metric_names(single_label):
     names = ["accuracy", "mAP", "mAUC", "d_prime"][not single_label :]
     assert list(metric_names(single_label)) == names
     assert list(summarize(RANKED, single_label)) == names
 
 
-def test_summarize__d_prime_is_that_of_the_mean_area():
+def test_summarize__d_prime_of_the_mean_area():
     ranked = draw(5)
     summary = summarize(ranked, single_label=False)
     assert list(summary) == ["mAP", "mAUC", "d_prime"]
@@ -101,7 +102,7 @@ def test_summarize__is_nan_where_no_class_occurs():
     assert all(type(value) is float and math.isnan(value) for value in summary.values())
 
 
-def test_bootstrap_interval__of_an_accuracy_is_that_of_the_binomial():
+def test_bootstrap_interval__accuracy_agrees_with_the_binomial():
     # 70 right of 100: normal approximation 0.7 +- z * sqrt(0.7 * 0.3 / 100). The quantiles of 2000
     # resamples have a standard error near 0.003, and the binomial's steps are 0.01.
     targets = one_hot(np.zeros(100, int), 2)
@@ -113,7 +114,7 @@ def test_bootstrap_interval__of_an_accuracy_is_that_of_the_binomial():
         assert all(type(end) is float for end in interval)
 
 
-def test_bootstrap_interval__follows_from_the_seed():
+def test_bootstrap_interval__depends_on_the_seed():
     ranked = draw(6)
     metric = RankedScores.mean_average_precision
     first = bootstrap_interval(ranked, metric, resamples=20, seed=1)
@@ -129,7 +130,7 @@ def test_bootstrap_interval__resamples_as_many_clips_with_replacement():
         seen.append(weights)
         return NAN if len(seen) % 2 else 0.25
 
-    # Half of the resamples have no value: they are left out.
+    # Half of the resamples are NaN and left out.
     assert bootstrap_interval(RANKED, metric, resamples=300) == (0.25, 0.25)
     counts = np.array(seen)
     assert counts.shape == (300, 3)
@@ -145,3 +146,44 @@ def test_bootstrap_interval__resamples_as_many_clips_with_replacement():
 def test_bootstrap_interval__refuses_options_out_of_range(option, value):
     with pytest.raises(ValueError, match=f"{option} is {value}"):
         bootstrap_interval(RANKED, RankedScores.mean_roc_auc, **{option: value})
+
+
+def test_clip_scores__each_clip_once_and_sorted_by_id():
+    collected = ClipScores()
+    assert len(collected) == 0
+    scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
+    targets = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    collected.add(np.array([7, 2, 7]), scores, targets)  # a duplicate within a batch
+    collected.add(np.array([2, 3]), scores[:2] + 10, 1 - targets[:2])  # and of an earlier batch
+    scores[:] = -1  # the caller may reuse the memory
+    assert len(collected) == 3
+    ids, kept_scores, kept_targets = collected.arrays()
+    assert ids.tolist() == [2, 3, 7]
+    np.testing.assert_array_equal(kept_scores, [[0.2, 0.8], [10.2, 10.8], [0.1, 0.9]])
+    np.testing.assert_array_equal(kept_targets, [[0, 1], [1, 0], [1, 0]])
+
+
+def test_clip_scores__order_and_overlap_of_batches_do_not_matter():
+    random = np.random.default_rng(8)
+    scores, targets = random.standard_normal((40, 6)), random.random((40, 6)) < 0.5
+    whole, parts = ClipScores(), ClipScores()
+    ids = np.arange(40)
+    whole.add(ids, scores, targets)
+    for batch in (ids[30:], ids[:0], ids[5:35:2], ids[::-1]):
+        parts.add(batch, scores[batch], targets[batch])
+    for first, second in zip(whole.arrays(), parts.arrays()):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_clip_scores__refuses_batches_that_do_not_match():
+    collected = ClipScores()
+    with pytest.raises(ValueError, match="no clip has been evaluated"):
+        collected.arrays()
+    with pytest.raises(ValueError, match=r"ids have shape \(2,\); 3 clips"):
+        collected.add(np.arange(2), SCORES, TARGETS)
+    with pytest.raises(ValueError, match="NaN"):
+        collected.add(np.arange(3), SCORES * math.nan, TARGETS)
+    assert len(collected) == 0
+    collected.add(np.arange(3), SCORES, TARGETS)
+    with pytest.raises(ValueError, match="scores have 2 classes; earlier batches had 3"):
+        collected.add(np.arange(3), SCORES[:, :2], TARGETS[:, :2])

@@ -15,7 +15,7 @@ TARGETS = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
 
 
 def draw(seed, clips=40, classes=6, levels=None):
-    """Random scores (of few distinct values, if ``levels``), targets and weights (some 0)."""
+    """Random scores (with few distinct values if ``levels``), targets and weights (some 0)."""
     random = np.random.default_rng(seed)
     scores = random.standard_normal((clips, classes))
     if levels:
@@ -147,7 +147,7 @@ def test_accuracy__by_hand():
     assert math.isnan(accuracy(scores, targets, np.zeros(4)))
 
 
-def test_accuracy__is_that_of_each_weights():
+def test_accuracy__with_several_weights_in_turn():
     ranked = RankedScores(np.array([[2, 1], [1, 2], [2, 1]]), one_hot([0, 1, 1], 2))
     figures = [ranked.accuracy(weights) for weights in (None, np.array([0, 1, 3]), None)]
     assert figures == [2 / 3, 1 / 4, 2 / 3]
@@ -172,7 +172,7 @@ def test_accuracy__refuses_a_clip_without_exactly_one_class(labels, number):
         (SCORES, -TARGETS, "target of row 0, class 0 is -1"),
     ],
 )
-def test_ranked_scores__refuse_what_makes_no_sense(scores, targets, message):
+def test_ranked_scores__refuse_invalid_scores(scores, targets, message):
     with pytest.raises(ValueError, match=message):
         RankedScores(scores, targets)
 
@@ -188,7 +188,7 @@ def test_ranked_scores__refuse_what_makes_no_sense(scores, targets, message):
     ],
 )
 @pytest.mark.parametrize("metric", [average_precision, roc_auc, accuracy])
-def test_ranked_scores__refuse_weights_that_make_no_sense(metric, weights, message):
+def test_ranked_scores__refuse_invalid_weights(metric, weights, message):
     targets = one_hot([0, 1, 2], 3)
     with pytest.raises(ValueError, match=message):
         metric(SCORES, targets, weights)

@@ -1,8 +1,8 @@
-"""The command `eat`: one file a subcommand, dispatched here.
+"""The command `eat` with one module per subcommand.
 
-A subcommand is a module with ``NAME``, ``HELP`` (one line), ``add_arguments(parser)`` and
-``run(args) -> int``, the exit code. A user's mistake is a ValueError or an OSError raised by
-``run``: `main` prints it as one line and exits with 2.
+The module has ``NAME``, ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``,
+the exit code: 0, or 1 if some files are unusable. For a user's mistake ``run`` raises ValueError or
+OSError: `main` prints one line and exits with 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-# The module of each bears its name.
+# Each has a module of the same name.
 SUBCOMMANDS = (
     "manifest", "stats", "cache", "features", "predict", "evaluate", "export", "plot", "demo",
     "bench",
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print one line where argparse would print its usage as well."""
+        """Print one line, without the usage."""
         self.exit(MISTAKE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -36,11 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments after the command's name; None takes the process's own.
+        argv: arguments after the command's name; None for those of the process.
 
     Returns:
-        The exit code: 0, 1 if some of many files could not be used, 2 for a user's mistake, 130
-        after ctrl-C.
+        The exit code: 0; 1 if some files are unusable; 2 for a user's mistake; 130 after ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     command = "eat"
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _build_parser(argv).parse_args(argv)
         command = f"eat {args.subcommand}"
         return args.run(args)
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -69,16 +68,13 @@ def say(line: str) -> None:
 def progress(
     items: Iterable[Item], label: str, unit: str, total: int | None = None
 ) -> Iterable[Item]:
-    """Show a progress bar on standard error while ``items`` are gone through.
+    """Iterate over items with a progress bar on standard error, in a log every 30 s.
 
     Args:
-        items: What is worked on.
-        label: What is done with them.
-        unit: What one of them is.
-        total: How many there are, where that is known.
-
-    Returns:
-        The same items; on a terminal the bar moves at once, in a log it is written twice a minute.
+        items: the items.
+        label: the work, as ``"reading headers"``.
+        unit: one item, as ``"file"``.
+        total: number of items, if known.
     """
     interval = 0.1 if sys.stderr.isatty() else 30.0  # seconds
     return tqdm(items, desc=label, unit=unit, total=total, mininterval=interval)
@@ -90,7 +86,7 @@ def _report(command: str, problem: str) -> int:
 
 
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Build the parser: of the subcommand asked for (the others are not imported), or of all."""
+    """Build the parser for the subcommand (the others are not imported), or for all of them."""
     wanted = [argv[0]] if argv and argv[0] in SUBCOMMANDS else list(SUBCOMMANDS)
     parser = _Parser(prog="eat", description="Tools around EAT models.")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)

@@ -1,12 +1,4 @@
-"""Pictures of an evaluation: how well each class does, or which is taken for which.
-
-In this file:
-    draw_average_precision    bars, for clips of several labels
-    draw_confusion            a matrix, for clips of one label
-    styled_figure             an empty picture, drawn in the style of this package
-    new_figure                the same, with axes
-    escape                    a name, as a picture is to show it
-"""
+"""Charts of an evaluation, and the common style of all charts."""
 
 from __future__ import annotations
 
@@ -20,9 +12,9 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_BARS = 80  # with more classes, the best and the worst half of them
-MOST_NAMES = 60  # classes that a matrix has room to name
-MOST_COUNTS = 20  # classes whose counts can be read in a matrix
+MOST_BARS = 80  # classes; of more, the best and the worst are shown
+MOST_NAMES = 60  # classes with names in a matrix
+MOST_COUNTS = 20  # classes with counts in a matrix
 BAR_COLOUR, MEAN_COLOUR = "#3b5b92", "#c8553d"
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -35,15 +27,10 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_average_precision(names: tuple[str, ...], precisions: np.ndarray, title: str) -> Figure:
-    """Draw the average precision of each class that occurs, best first.
-
-    Args:
-        names: of the classes.
-        precisions: [classes], NaN for a class that does not occur.
-        title: of the picture.
+    """Draw the average precisions [classes], best first; NaN is left out.
 
     Raises:
-        ValueError: if matplotlib is not installed.
+        ValueError: matplotlib is not installed.
     """
     order = np.argsort(-precisions, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(precisions))]
@@ -67,7 +54,7 @@ def draw_average_precision(names: tuple[str, ...], precisions: np.ndarray, title
 
 
 def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Figure:
-    """Draw which class is taken for which, as shares of each true class.
+    """Draw a confusion matrix as shares of each true class.
 
     Args:
         names: of the classes.
@@ -75,7 +62,7 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
         title: of the picture.
 
     Raises:
-        ValueError: if matplotlib is not installed.
+        ValueError: matplotlib is not installed.
     """
     size = float(np.clip(2 + 0.35 * len(names), 5, 16))
     figure, axes = new_figure(size + 1, size)
@@ -103,18 +90,10 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
 def styled_figure(
     width: float, height: float, style: dict[Any, Any] | None = None
 ) -> Iterator[Figure]:
-    """Make an empty picture, to be drawn on in the style of this package.
-
-    Args:
-        width: in inches.
-        height: in inches.
-        style: what is to be another than in ``STYLE``.
-
-    Yields:
-        The picture.
+    """Yield an empty picture in the style of this package, with ``style`` on top; in inches.
 
     Raises:
-        ValueError: if matplotlib is not installed.
+        ValueError: matplotlib is not installed.
     """
     # Importing fairseq leaves the root logger at DEBUG, where matplotlib reports every font.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -130,24 +109,11 @@ def styled_figure(
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
-    """Make an empty picture.
-
-    Args:
-        width: in inches.
-        height: in inches.
-        rows: of axes.
-        columns: of axes.
-
-    Returns:
-        The picture, and its axes; an array of them if there are several.
-
-    Raises:
-        ValueError: if matplotlib is not installed.
-    """
+    """Return an empty picture and its axes, an array if there are several."""
     with styled_figure(width, height) as figure:
         return figure, figure.subplots(rows, columns)
 
 
 def escape(name: str) -> str:
-    """Return a name as matplotlib takes it literally."""
-    return name.replace("$", r"\$")  # otherwise taken for a formula
+    """Return a name that matplotlib shows literally."""
+    return name.replace("$", r"\$")  # otherwise a formula

@@ -1,4 +1,4 @@
-"""`eat evaluate`: how well a fine-tuned model labels a split, in figures that can be compared."""
+"""`eat evaluate`: the metrics of a fine-tuned model on a split."""
 
 from __future__ import annotations
 
@@ -8,67 +8,52 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from eat_plugin.cli import charts, inputs, progress, say
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.containers import check_archives
-from eat_plugin.data.entries import original_name
+from eat_plugin.data.entries import Entry, original_name
 from eat_plugin.data.files import replacing
 from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
 from eat_plugin.inference import Loaded
-from eat_plugin.inference.windows import Job, Windowing
+from eat_plugin.inference.batches import group_results, list_jobs
+from eat_plugin.inference.windows import Window, Windowing
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
 from eat_plugin.ranking import RankedScores
 
 NAME = "evaluate"
-HELP = "measure how well a fine-tuned model labels the clips of a split"
+HELP = "evaluate a fine-tuned model on a split"
 EXAMPLE = """
 examples:
   eat evaluate --checkpoint checkpoint_best.pt --data data --out evaluation
   eat evaluate --checkpoint checkpoint_best.pt --data data --split eval --json
 
-Reads DATA/SPLIT.tsv, DATA/SPLIT.lbl and DATA/label_descriptors.csv. The classes have to be those
-of the checkpoint, in any order. Clips are prepared as in training: the checkpoint says how. Of a
-model trained with task.length=crop a clip's score is the mean over several windows, as in its
-validation.
+Reads DATA/SPLIT.tsv, DATA/SPLIT.lbl and DATA/label_descriptors.csv. The classes must be those of
+the checkpoint, in any order. Clips are prepared as in training. For a model trained with
+task.length=crop, the score of a clip is the mean over several windows, as in validation.
 
-mAP and mAUC are means over the classes that occur; d_prime is that of mAUC. The interval covers
-the main figure (accuracy where clips have one label, mAP otherwise) with 95 % probability, by
-resampling the clips. clips_sha256 is of the sorted names of the clips that were used, joined by
-line feeds: two evaluations can be compared if they agree in it.
+mAP and mAUC are means over the classes that occur; d_prime is computed from mAUC. The 95 % interval
+of the main metric (accuracy for one label per clip, else mAP) comes from resampling the clips.
+clips_sha256 is the checksum of the sorted names of all used clips, separated by line feeds: compare
+evaluations with the same checksum only.
 
---json prints one line and nothing else; what is not defined (accuracy with several labels a clip,
-an infinite d_prime) is null. --out DIR also writes
+--json prints one line and nothing else; undefined values (accuracy with several labels per clip, an
+infinite d_prime) are null. --out DIR also writes
   metrics.json    the same
-  classes.csv     label, name, clips, AP, AUC; with one label a clip also recall and precision
-  classes.png     average precision of the classes; with one label a clip a confusion matrix
-  missing.tsv     the clips that could not be used, and why; the exit code is then 1
+  classes.csv     label, name, clips, AP, AUC; for one label per clip also recall and precision
+  classes.png     average precision of each class; for one label per clip a confusion matrix
+  missing.tsv     the unusable clips and the reasons; the exit code is then 1
 """
 DESCRIPTORS = "label_descriptors.csv"
 LEVEL = 0.95  # of the interval
-SHOWN = 5  # labels that an error names
-
-
-class Scored(NamedTuple):
-    """The clips that could be used.
-
-    Attributes:
-        clips: their positions in the manifest, [N].
-        scores: [N, classes].
-        targets: [N, classes], 0 or 1.
-    """
-
-    clips: np.ndarray
-    scores: np.ndarray
-    targets: np.ndarray
+SHOWN = 5  # labels in an error message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,31 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     inputs.add_model_arguments(parser)
     parser.add_argument(
-        "--data", metavar="DATA", type=Path, required=True, help="folder that eat manifest wrote"
+        "--data", metavar="DATA", type=Path, required=True, help="folder written by eat manifest"
     )
-    parser.add_argument("--split", metavar="NAME", default="eval", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print the figures as a line of JSON")
+    parser.add_argument(
+        "--split", metavar="NAME", default="eval", help="split (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the metrics as a line of JSON")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for tables and a picture")
     parser.add_argument(
         "--resamples",
         metavar="N",
         type=int,
         default=1000,
-        help="of the clips, for the interval; 0 for no interval (default: %(default)s)",
+        help="resamples for the interval; 0 for no interval (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the figures, write the tables.
-
-    Returns:
-        0, or 1 if some clips could not be used.
-
-    Raises:
-        ValueError: An option makes no sense, the checkpoint has no classifier, its classes are
-            not those of the data, a file is wrong, or no clip can be used.
-        OSError: A file cannot be read or written.
-    """
+    """Evaluate, print the metrics, write the tables."""
     if args.resamples < 0:
         raise ValueError(f"--resamples is {args.resamples}; it must be 0 or more")
     loaded = inputs.load_model(args)
@@ -109,13 +87,12 @@ def run(args: argparse.Namespace) -> int:
     check_archives(args.data / f"{args.split}.archives", manifest.root)
     labels = _read_labels(args, loaded, label_set, manifest)
     failures: inputs.Failures = {}
-    scored = _score(loaded, args.batch_size, manifest, labels, failures)
+    clips, ranked = _score(loaded, args.batch_size, manifest, labels, failures)
     code = inputs.conclude(NAME, failures, len(manifest))
-    ranked = RankedScores(scored.scores, scored.targets)
-    figures = _measure(args, loaded, manifest, scored.clips, ranked)
-    _show(figures, args.json)
+    metrics = _measure(args, loaded, manifest, clips, ranked)
+    _show(metrics, args.json)
     if args.out is not None:
-        _write(args.out, loaded, label_set, ranked, figures, failures)
+        _write(args.out, loaded, label_set, ranked, metrics, failures)
     return code
 
 
@@ -136,7 +113,7 @@ def _read_labels(
     path = args.data / f"{args.split}.lbl"
     labels = read_labels(path, label_set, manifest, loaded.single_label)
     if not labels.names_match:
-        sys.stderr.write(f"{path} names its clips otherwise than the manifest; order decides\n")
+        sys.stderr.write(f"{path} has other clip names than the manifest; lines are matched\n")
     return labels
 
 
@@ -146,64 +123,53 @@ def _score(
     manifest: Manifest,
     labels: ClipLabels,
     failures: inputs.Failures,
-) -> Scored:
-    """Compute the scores of all clips, from what the windows of validation hold of each."""
+) -> tuple[list[int], RankedScores]:
+    """Score all clips as validation does; return the usable ones and their scores."""
     windowing = loaded.windowing()
-    jobs = _lay_windows(loaded, windowing, manifest)
-    results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)
-    by_clip = groupby(results, key=lambda result: result[0].clip)
+    entries = (manifest.entry(clip) for clip in range(len(manifest)))
+    jobs = list_jobs((entry, _plan(loaded, windowing, entry)) for entry in entries)
+    results = group_results(loaded.map_windows(jobs, windowing, loaded.predict, batch_size))
     clips, scores = [], []
-    for clip, windows in progress(by_clip, "evaluating", "clip", len(manifest)):
-        name, found = original_name(manifest.name(clip)), []
-        for _, row in windows:
-            if isinstance(row, ClipError):
-                failures[name] = str(row)
-            else:
-                found.append(row)
-        if name not in failures:
+    for clip, found in progress(results, "evaluating", "clip", len(manifest)):
+        if isinstance(found, ClipError):
+            failures[original_name(manifest.name(clip))] = str(found)
+        else:
             clips.append(clip)
             scores.append(np.mean(found, axis=0))
-    used = np.array(clips, dtype=np.int64)
-    num_classes = labels.num_classes
-    rows = np.stack(scores) if scores else np.zeros((0, num_classes), dtype=np.float32)
-    return Scored(used, rows, labels.multi_hot(used))
+    rows = np.stack(scores) if scores else np.zeros((0, labels.num_classes), dtype=np.float32)
+    return clips, RankedScores(rows, labels.multi_hot(np.array(clips, dtype=np.int64)))
 
 
-def _lay_windows(loaded: Loaded, windowing: Windowing, manifest: Manifest) -> Iterator[Job]:
-    for clip in range(len(manifest)):
-        path, size = manifest.path(clip), int(manifest.sizes[clip])
-        starts = [0]
-        if loaded.eval_windows:
-            try:
-                _, rate = loaded.probe(path)
-                starts = [window.start for window in loaded.plan_scores(windowing, size, rate)]
-            except ClipError:
-                pass  # reading it will name what is wrong
-        for number, start in enumerate(starts):
-            yield Job(clip, number, path, start, size)
+def _plan(loaded: Loaded, windowing: Windowing, entry: Entry) -> list[Window]:
+    if loaded.eval_windows:
+        assert entry.size is not None
+        try:
+            return loaded.plan_scores(windowing, entry.size, loaded.probe(entry)[1])
+        except ClipError:
+            pass  # reading the clip gives the error
+    return [Window(0, 0, windowing.frames // windowing.patch)]
 
 
 def _measure(
     args: argparse.Namespace,
     loaded: Loaded,
     manifest: Manifest,
-    clips: np.ndarray,
+    clips: list[int],
     ranked: RankedScores,
 ) -> dict[str, Any]:
-    """Compute the figures; None stands for what is not defined."""
+    """Compute the metrics; undefined ones are None."""
     single = loaded.single_label
     summary = summarize(ranked, single)
-    main = "accuracy" if single else "mAP"
     interval = (math.nan, math.nan)
     if args.resamples:
         metric = RankedScores.accuracy if single else RankedScores.mean_average_precision
         interval = bootstrap_interval(ranked, metric, args.resamples, level=LEVEL)
-    # A cache gives the figures of its data, and their checksum.
-    names = sorted(original_name(manifest.name(int(clip))) for clip in clips)
+    # The same checksum for a cache and its audio.
+    names = sorted(original_name(manifest.name(clip)) for clip in clips)
     return {
         **{name: _finite(summary.get(name, math.nan)) for name in METRICS},
         "interval": {
-            "metric": main,
+            "metric": "accuracy" if single else "mAP",
             "level": LEVEL,
             "low": _finite(interval[0]),
             "high": _finite(interval[1]),
@@ -222,20 +188,20 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _show(figures: dict[str, Any], as_json: bool) -> None:
+def _show(metrics: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        say(json.dumps(figures))
+        say(json.dumps(metrics))
         return
-    interval = figures["interval"]
+    interval = metrics["interval"]
     for name in METRICS:
-        if figures[name] is None:
+        if metrics[name] is None:
             continue
-        line = f"{name:<12} {figures[name]:.4f}"
+        line = f"{name:<12} {metrics[name]:.4f}"
         if name == interval["metric"] and interval["low"] is not None:
             line += f"  (95 % interval {interval['low']:.4f} to {interval['high']:.4f})"
         say(line)
     for name in ("n_clips", "n_missing", "clips_sha256"):
-        say(f"{name:<12} {figures[name]}")
+        say(f"{name:<12} {metrics[name]}")
 
 
 def _write(
@@ -243,13 +209,13 @@ def _write(
     loaded: Loaded,
     label_set: LabelSet,
     ranked: RankedScores,
-    figures: dict[str, Any],
+    metrics: dict[str, Any],
     failures: inputs.Failures,
 ) -> None:
-    """Write the figures, the table of the classes, the picture and the list of missing clips."""
+    """Write metrics, table and picture of the classes, and the list of missing clips."""
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "metrics.json") as file:
-        file.write(f"{json.dumps(figures, indent=2)}\n".encode())
+        file.write(f"{json.dumps(metrics, indent=2)}\n".encode())
     with replacing(out / "missing.tsv") as file:
         file.writelines(f"{name}\t{reason}\n".encode() for name, reason in failures.items())
     precisions = ranked.average_precision()
@@ -268,12 +234,12 @@ def _write(
             columns["recall"] = (hits / counts.sum(axis=1)).tolist()
             columns["precision"] = (hits / counts.sum(axis=0)).tolist()
     write_csv(out / "classes.csv", [tuple(columns), *_cells(columns)])
-    title = f"{figures['split']}: {figures['n_clips']} clips"
+    title = f"{metrics['split']}: {metrics['n_clips']} clips"
     try:
         if counts is None:
             picture = charts.draw_average_precision(label_set.names, precisions, title)
         else:
-            title += f", accuracy {figures['accuracy']:.1%}"
+            title += f", accuracy {metrics['accuracy']:.1%}"
             picture = charts.draw_confusion(label_set.names, counts, title)
     except ValueError as error:
         sys.stderr.write(f"eat evaluate: no picture: {error}\n")
@@ -283,6 +249,6 @@ def _write(
 
 
 def _cells(columns: dict[str, Any]) -> Iterator[list[object]]:
-    """Yield the rows of a table; a cell of what is not defined is empty."""
+    """Yield the rows of a table; undefined cells are empty."""
     for row in zip(*columns.values()):
         yield ["" if isinstance(v, float) and math.isnan(v) else v for v in row]

@@ -1,4 +1,4 @@
-"""`eat predict`: the labels of audio files, by a fine-tuned model."""
+"""`eat predict`: the labels of audio files, from a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -6,48 +6,46 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Union
 
 import numpy as np
 
 from eat_plugin.cli import inputs, progress, say
-from eat_plugin.cli.inputs import Failures, Recording
+from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.inference import Loaded
-from eat_plugin.inference.windows import Job, Window, Windowing
+from eat_plugin.inference.batches import Result, group_results, list_jobs
+from eat_plugin.inference.windows import Window, Windowing
 
 NAME = "predict"
-HELP = "name the likeliest labels of audio files"
+HELP = "predict the labels of audio files"
 EXAMPLE = """
 examples:
   eat predict --checkpoint checkpoint_best.pt dog.wav --top 3
   eat predict --checkpoint checkpoint_best.pt an_hour.wav --window 10 --hop 5
   eat predict --checkpoint checkpoint_best.pt /my/audio --json > predictions.jsonl
 
-A line for each label, likeliest first, with tabs between file, label and score (a probability; of
-a model trained with cross-entropy they sum to 1 over all labels). --json writes an object a file, a
-line each:
+One line per label, the best first: file, label and score, separated by tabs. A score is a
+probability; the scores of a model trained with cross-entropy sum to 1 over all labels. --json
+writes one object per file and line:
   {"file": "dog.wav", "predictions": [{"label": "dog", "name": "Dog", "score": 0.93}, ...]}
 
-Of a file longer than the window of training only the beginning counts, as in validation; a model
-trained with task.length=crop sees several windows of it, whose probabilities are averaged. With
---window or --hop it is cut into windows, and lines begin with file, start and end in seconds; in
-JSON: {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}.
+A file longer than the window of training is scored by its start, as in validation. A model trained
+with task.length=crop averages the probabilities of several windows. With --window or --hop, the
+file is cut into windows, and lines begin with file, start and end in seconds; in JSON:
+  {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}
 
-A model of images takes images: files, folders, or a manifest of them; they have no windows.
+A model of images takes images: files, folders or a manifest. They have no windows.
 
-Files that cannot be used are named at the end; the exit code is then 1 (2 if none can).
+Unusable files are listed at the end; the exit code is then 1 (2 if all are unusable).
 """
 
 
-class Outcome(NamedTuple):
-    """What a model makes of a recording: its windows, and their probabilities, each [classes]."""
-
-    recording: Recording
-    windows: list[Window]
-    scores: list[np.ndarray]
+Span = Union[tuple[float, float], tuple[()]]
+"""Start and end of a window in seconds; empty for a whole file."""
+WHOLE: Span = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,20 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="K", type=int, default=5, help="labels to show (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="write JSON, an object a file")
+    parser.add_argument("--json", action="store_true", help="write JSON, one object per file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the labels of all files.
-
-    Returns:
-        0, or 1 if some files could not be used.
-
-    Raises:
-        ValueError: An option or an input makes no sense, the checkpoint has no classifier, or no
-            file can be used.
-        OSError: A file cannot be read.
-    """
+    """Print the labels of all files."""
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; it must be 1 or more")
     loaded = inputs.load_model(args)
@@ -83,20 +72,26 @@ def run(args: argparse.Namespace) -> int:
     timeline = args.window is not None or args.hop is not None
     recordings = inputs.probe(clips, failures, images)
     plans = [loaded.plan(windowing, recording.samples, recording.rate) for recording in recordings]
-    num_cut = sum(len(windows) > 1 for windows in plans)
+    num_long = sum(len(windows) > 1 for windows in plans)
     if not timeline:
         plans = [loaded.plan_scores(windowing, each.samples, each.rate) for each in recordings]
     if not args.json:
         say("\t".join(["file", *(["start", "end"] if timeline else []), "label", "score"]))
     show = _show_json if args.json else _show_table
-    for outcome in _predict(loaded, args.batch_size, windowing, recordings, plans, failures):
-        if not timeline:
-            outcome = outcome._replace(scores=[np.mean(outcome.scores, axis=0)])
-        show(outcome, windowing, labels, args.top, timeline)
-    if num_cut and not timeline and not loaded.eval_windows:
+    for clip, scores in _predict(loaded, args.batch_size, windowing, recordings, plans):
+        recording, spans = recordings[clip], [WHOLE]
+        if isinstance(scores, ClipError):
+            failures[recording.entry.path] = str(scores)
+            continue
+        if timeline:
+            spans = [_span(window, windowing, recording) for window in plans[clip]]
+        else:
+            scores = [np.mean(scores, axis=0)]
+        show(recording.entry.path, spans, scores, labels, args.top)
+    if num_long and not timeline and not loaded.eval_windows:
         sys.stderr.write(
-            f"eat predict: of {num_cut} files longer than {windowing.seconds} s only the beginning "
-            "counts; --window gives a time line\n"
+            f"eat predict: {num_long} files are longer than {windowing.seconds} s and are scored "
+            "by their start only; --window scores all of them\n"
         )
     return inputs.conclude(NAME, failures, total)
 
@@ -107,63 +102,45 @@ def _predict(
     windowing: Windowing,
     recordings: list[Recording],
     plans: list[list[Window]],
-    failures: Failures,
-) -> Iterator[Outcome]:
-    """Yield each recording as soon as all its windows are done."""
-    jobs = inputs.lay_windows(recordings, plans, failures)
-    results: Iterable[tuple[Job, np.ndarray | ClipError]]
+) -> Iterator[tuple[int, list[np.ndarray] | ClipError]]:
+    """Yield the scores of the windows of each recording as soon as it is complete."""
+    jobs = list_jobs(zip((recording.entry for recording in recordings), plans))
+    results: Iterable[Result]
     results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)
-    if not sys.stdout.isatty():  # on one screen, lines and a bar would run into each other
+    if not sys.stdout.isatty():  # a bar would mix with the lines on a terminal
         results = progress(results, "predicting", "window", sum(map(len, plans)))
-    scores: list[np.ndarray] = []
-    for job, row in results:
-        if str(job.path) in failures:
-            continue
-        if isinstance(row, ClipError):
-            failures[str(job.path)] = str(row)
-            continue
-        scores = [*scores, row] if job.number else [row]
-        if len(scores) == len(plans[job.clip]):
-            yield Outcome(recordings[job.clip], plans[job.clip], scores)
+    return group_results(results)
 
 
 def _show_table(
-    outcome: Outcome, windowing: Windowing, labels: LabelSet, top: int, timeline: bool
+    path: str, spans: list[Span], scores: list[np.ndarray], labels: LabelSet, top: int
 ) -> None:
-    for window, scores in zip(outcome.windows, outcome.scores):
-        times = []
-        if timeline:
-            times = [f"{time:.2f}" for time in _span(window, windowing, outcome.recording)]
-        for index in _best(scores, top):
-            cells = [str(outcome.recording.path), *times, labels.names[index]]
-            say("\t".join([*cells, f"{scores[index]:.4f}"]))
+    for span, row in zip(spans, scores):
+        for index in _best(row, top):
+            times = [f"{time:.2f}" for time in span]
+            say("\t".join([path, *times, labels.names[index], f"{row[index]:.4f}"]))
 
 
 def _show_json(
-    outcome: Outcome, windowing: Windowing, labels: LabelSet, top: int, timeline: bool
+    path: str, spans: list[Span], scores: list[np.ndarray], labels: LabelSet, top: int
 ) -> None:
-    windows = []
-    for window, scores in zip(outcome.windows, outcome.scores):
+    windows: list[dict[str, Any]] = []
+    for span, row in zip(spans, scores):
         predictions = [
-            {"label": labels.ids[i], "name": labels.names[i], "score": round(float(scores[i]), 6)}
-            for i in _best(scores, top)
+            {"label": labels.ids[i], "name": labels.names[i], "score": round(float(row[i]), 6)}
+            for i in _best(row, top)
         ]
-        start, end = _span(window, windowing, outcome.recording) if timeline else (None, None)
-        windows.append({"start": start, "end": end, "predictions": predictions})
-    shown: dict[str, Any] = {"file": str(outcome.recording.path)}
-    if timeline:
-        shown["windows"] = windows
-    else:
-        shown["predictions"] = windows[0]["predictions"]
-    say(json.dumps(shown, ensure_ascii=False))
+        windows.append({**dict(zip(("start", "end"), span)), "predictions": predictions})
+    shown = {"windows": windows} if spans[0] else windows[0]
+    say(json.dumps({"file": path, **shown}, ensure_ascii=False))
 
 
 def _best(scores: np.ndarray, top: int) -> list[int]:
     return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
-def _span(window: Window, windowing: Windowing, recording: Recording) -> tuple[float, float]:
-    """Return where a window starts and ends, or the recording, in seconds."""
+def _span(window: Window, windowing: Windowing, recording: Recording) -> Span:
+    """Return start and end of a window within its recording, in seconds."""
     end = (window.start + windowing.frames) / FRAMES_A_SECOND
     duration = round(recording.samples / recording.rate, 3)
     return window.start / FRAMES_A_SECOND, min(end, duration)

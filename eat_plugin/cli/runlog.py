@@ -1,37 +1,61 @@
-"""What a run logged, read back: each loss, the variances, the metric, update by update.
-
-Contents: ``read_curves`` (a folder of logs -> numbers) and ``parse_line`` (one line of a log).
-"""
+"""The results of a run: its logged losses and metrics, and a clip and masks from its data."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.reader import read_energies
+from eat_plugin.masking import MaskSpec, draw_masks
+from eat_plugin.models.interop import NO_CHECKPOINT
 
 VARIANCES = ("target_var", "pred_var")
-MAIN = ("accuracy", "mAP")  # metrics of fine-tuning; the first one that was logged is shown
+MAIN = ("accuracy", "mAP")  # metrics of fine-tuning; the first one in the log is shown
 COUNT = "num_updates"
-EPOCH = "train_"  # of the mean of an epoch, all of whose updates are there already
+EPOCH = "train_"  # prefix of the mean over an epoch, whose updates are logged already
+NUM_MASKS = 4
 
 Curves = dict[str, tuple[list[int], list[float]]]
-"""Name of a logged quantity -> its updates, and its value at each."""
+"""Name of a logged value -> updates, and the value at each."""
+
+
+class Example(NamedTuple):
+    """A clip as a model is trained on it.
+
+    Attributes:
+        name: of the clip in the manifest.
+        spectrogram: normalised log-mel energies, float32 ``[T, F]``; frames of padding are NaN.
+        masks: hidden patches, bool ``[masks, T / patch, F / patch]``.
+        patch: side of a patch, in frames and mel bins.
+    """
+
+    name: str
+    spectrogram: np.ndarray
+    masks: np.ndarray
+    patch: int
 
 
 def read_curves(run_dir: Path) -> Curves:
-    """Collect what a run logged, from the ``*.log`` files of its folder.
+    """Collect the losses and metrics from the ``*.log`` files of a run.
 
-    Where an update was logged twice (a run that was resumed, two log files), the last one counts.
-
-    Args:
-        run_dir: folder of the run.
+    If an update was logged twice (a resumed run, two log files), the last value is used.
 
     Returns:
-        ``loss``, then each ``loss_*`` by name, of a split ``eval`` the ``eval_loss`` and
-        ``eval_accuracy`` or ``eval_mAP``, then the variances, as far as they were logged.
+        ``loss``; each ``loss_*`` by name; for a split ``eval`` ``eval_loss`` and ``eval_accuracy``
+        or ``eval_mAP``; the variances; each if it was logged.
 
     Raises:
-        ValueError: if there is no such folder, or no update in its logs.
+        ValueError: the folder does not exist, or its logs have no update.
     """
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a folder of a run")
@@ -61,13 +85,9 @@ def read_curves(run_dir: Path) -> Curves:
 
 
 def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
-    """Find the losses, variances and metrics in a line of a log.
+    """Yield name, update and value of the losses, variances and metrics in a line of a log.
 
-    Args:
-        line: ``[time][train_inner][INFO] - {...}`` as hydra writes it, or the JSON object alone.
-
-    Yields:
-        Name, update and value of each; nothing for any other line.
+    A record is ``[time][train_inner][INFO] - {...}``, or the JSON object alone.
     """
     brace = line.find("{")
     if brace < 0 or COUNT not in line:
@@ -77,7 +97,7 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
         count = next(name for name in record if name.endswith(COUNT))
         update = int(record[count])
     except (ValueError, TypeError, StopIteration):
-        return  # a line that was cut off, or a dictionary that only looks like a record
+        return  # a truncated line, or another dictionary
     split = count[: -len(COUNT)]  # "" in training, "eval_" in validation
     if split == EPOCH:
         return
@@ -88,3 +108,76 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
                 yield name, update, float(value)
             except (ValueError, TypeError):
                 continue
+
+
+def find_checkpoint(run_dir: Path) -> Path:
+    """Return ``checkpoint_last.pt`` of a run, or its newest checkpoint without one.
+
+    Raises:
+        ValueError: the run has no checkpoint.
+    """
+    # Sorted so that the newest checkpoint of this run is last, those of runs below it first.
+    found = sorted(
+        run_dir.glob("**/*.pt"), key=lambda path: (-len(path.parts), path.stat().st_mtime)
+    )
+    if not found:
+        raise ValueError(f"no checkpoint (*.pt) in {run_dir}; wait until the run has saved one")
+    named = [path for path in found if path.name == "checkpoint_last.pt"]
+    return (named or found)[-1]
+
+
+def read_example(checkpoint: Path) -> Example | None:
+    """Load the longest clip of the training data of a checkpoint, and draw masks for it.
+
+    Returns:
+        The clip and ``NUM_MASKS`` masks; None for fine-tuning, which has no masks.
+
+    Raises:
+        ValueError: the file is not a checkpoint of a run on audio files, or its data is unusable.
+    """
+    configuration = _read_configuration(checkpoint)
+    if configuration is None:
+        return None
+    task, image, split = configuration
+    manifest = read_manifest(Path(task.data) / f"{split}.tsv")
+    index = int(np.argmax(manifest.sizes))  # the least padding
+    front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
+    try:
+        energies = read_energies(manifest.path(index), front_end)
+    except ClipError as error:
+        raise ValueError(f"{manifest.path(index)}: {error}") from error
+    spectrogram = front_end.finish(energies)[0].numpy()  # [T, F]
+    spectrogram[len(energies) :] = np.nan
+
+    side = image.patch_size
+    grid = (spectrogram.shape[0] // side, spectrogram.shape[1] // side)
+    spec = MaskSpec.from_options(image, grid, flexible=getattr(task, "flexible_mask", False))
+    masks = draw_masks(spec, NUM_MASKS, torch.Generator().manual_seed(0))  # [masks, L]
+    return Example(
+        manifest.name(index), spectrogram, masks.view(NUM_MASKS, *grid).bool().numpy(), side
+    )
+
+
+def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str] | None:
+    """Return the options of task and patches, and the training split; None for fine-tuning."""
+    try:
+        # mmap: the weights are not used and stay on disk.
+        saved = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+        saved = saved["cfg"]
+        if "num_classes" in saved["model"]:
+            return None
+        task = SimpleNamespace(**saved["task"])
+        image = SimpleNamespace(**saved["model"]["modalities"]["image"])
+        split = saved["dataset"]["train_subset"]
+        fields = (task.data, task.target_length, task.norm_mean, task.norm_std, image.patch_size)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{checkpoint} was not written by EAT pre-training on audio files: its configuration "
+            f"has no {error}"
+        ) from error
+    except (*NO_CHECKPOINT, OSError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} is not a readable checkpoint: {reason}") from error
+    if None in fields:
+        raise ValueError(f"{checkpoint}: task.data and task.target_length must be set")
+    return task, image, split

@@ -1,18 +1,15 @@
-"""Checkpoints put to use in Python: features and predictions, without fairseq's command line.
+"""Use checkpoints in Python: features and predictions, without fairseq's command line.
 
     from eat_plugin.inference import load_checkpoint
 
     loaded = load_checkpoint("checkpoint_best.pt", device="cuda")  # ours or published
     spectrogram = loaded.spectrogram("dog.wav")                    # [1, T, F], as in training
     loaded.predict(spectrogram[None])                              # [1, classes], probabilities
-    loaded.labels.names                                            # what the classes are
+    loaded.labels.names                                            # names of the classes
     loaded.features(spectrogram[None], "frame", layer=-2)          # [1, T/p, D]
     x, times = loaded.extract("an_hour.wav", "grid")               # [columns, F/p, D], seconds
 
-In this package:
-    loading    a file -> Loaded
-    loaded     model, labels and inputs, and what they can do
-    inputs     sound or images, as the model takes them
+``Loaded`` documents all methods.
 """
 
 from .loaded import ALONG_TIME, DEFAULT_BATCH, GRANULARITIES, ClipFeatures, Loaded

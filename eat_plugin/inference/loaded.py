@@ -1,15 +1,11 @@
-"""A model that is ready for use: predictions, features, long recordings.
-
-In this file:
-    Loaded          model, labels and inputs, and what they can do
-    ClipFeatures    the features of a recording
-"""
+"""A model ready for use: predictions and features of clips and of long recordings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
@@ -19,29 +15,28 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ..data.clip import ClipError
-from ..data.frontend import FrontEnd
+from ..data.entries import Clip, Entry, locate
+from ..data.frontend import FRAMES_A_SECOND, FrontEnd
 from ..data.label_set import LabelSet
-from ..data.reader import spread_windows
+from ..data.reader import read_window, spread_windows
+from ..data.sources import probe_clip
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder
-from .inputs import Inputs, errors_naming
-from .windows import ClipLayout, Job, Window, Windowing
+from .batches import Job, Result, compute_batches, list_jobs
+from .windows import ClipLayout, Window, Windowing
 
 if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
 
 GRANULARITIES = ("utterance", "frame", "all", "grid")
-ALONG_TIME = ("frame", "grid")  # their windows are joined to one axis
+ALONG_TIME = ("frame", "grid")  # results of windows are joined to one time axis
 DEFAULT_BATCH = 8  # windows
 
 
 class ClipFeatures(NamedTuple):
-    """The features of a recording.
+    """The features of a recording, float32, see ``ClipLayout``.
 
-    Attributes:
-        x: float32, see ``ClipLayout``.
-        times: centres of the columns in seconds, of ``frame`` and ``grid`` of sound; None
-            otherwise.
+    The centres of the columns are in seconds, for ``frame`` and ``grid`` of sound; else None.
     """
 
     x: np.ndarray
@@ -50,17 +45,16 @@ class ClipFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for use, with all that belongs to it.
+    """A model of sound with everything that its use needs; ``LoadedImages`` is one of images.
 
     Attributes:
         path: the checkpoint.
         model: in evaluation mode; an ``EatModel`` or an ``EatClassifier``.
         encoder: the model itself, or the classifier's encoder.
-        front_end: makes the model's input of sound, as it was made in training.
-        images: makes it of images; None for a model of sound.
-        inputs: what it takes, sound or images.
-        labels: the classes in the order of a classifier's outputs; None for a pre-trained model.
-        single_label: each clip has exactly one of them.
+        front_end: computes spectrograms as in training.
+        images: reads images as in training; None for a model of sound.
+        labels: the classes in the order of the outputs; None for a pre-trained model.
+        single_label: each clip has exactly one class.
         cfg: fairseq's whole configuration.
     """
 
@@ -69,50 +63,51 @@ class Loaded:
     encoder: EatEncoder
     front_end: FrontEnd
     images: ImageFrontEnd | None
-    inputs: Inputs
     labels: LabelSet | None
     single_label: bool
     cfg: DictConfig
 
     @property
     def eval_windows(self) -> int:
-        """Windows of a long clip that scores are averaged over; 0: they go by its start."""
+        """Windows of a long clip over which scores are averaged; 0: its start alone is scored."""
         task = self.cfg.task
         return int(task.eval_windows) if task.get("length", "pad") == "crop" else 0
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
-    def spectrogram(self, path: str | os.PathLike[str]) -> Tensor:
-        """Compute the spectrogram [1, T, F] of the beginning of a clip, as in training.
+    @property
+    def patch(self) -> int:
+        """Frames of a patch (rows of an image)."""
+        return self.encoder.patch_encoder.cfg.patch_size
 
-        Of a model trained with ``task.length=mask``, T is the clip's own length, in whole patches.
+    def spectrogram(self, clip: Clip) -> Tensor:
+        """Compute the spectrogram [1, T, F] of the start of a clip, as in training.
 
-        Raises:
-            ValueError: if the clip cannot be used, or the model takes images.
-        """
-        return self.inputs.spectrogram(path)
-
-    def image(self, path: str | os.PathLike[str]) -> Tensor:
-        """Read the middle of an image [C, H, W], as validation does in training.
+        For a model trained with ``task.length=mask``, T is the clip's own length in whole patches.
 
         Raises:
-            ValueError: if the image cannot be used, or the model takes sound.
+            ValueError: the clip cannot be used, or the model takes images.
         """
-        return self.inputs.image(path)
+        with naming_clip(clip) as entry:
+            return read_window(entry, self.front_end)
 
-    def probe(self, path: str | os.PathLike[str]) -> tuple[int, int]:
-        """Read a file's header: samples and rate of sound, pixels and 0 of an image.
+    def image(self, clip: Clip) -> Tensor:
+        """Read the middle of an image [C, H, W], as in validation.
 
         Raises:
-            ClipError: if it makes no sense.
+            ValueError: the image cannot be used, or the model takes sound.
         """
-        return self.inputs.probe(path)
+        raise ValueError(f"{self.path} is a model of sound; read clips with spectrogram()")
+
+    def probe(self, clip: Clip) -> tuple[int, int]:
+        """Read samples and rate (pixels and 0) from a header; raise ClipError if it is invalid."""
+        return probe_clip(clip)
 
     def require_labels(self) -> LabelSet:
-        """Return the labels; raise ValueError if the model is no classifier."""
+        """Return the labels; raise ValueError if the model is not a classifier."""
         if self.labels is None:
             raise ValueError(
                 f"{self.path} is a pre-trained checkpoint without a classifier; fine-tune it first"
@@ -121,7 +116,7 @@ class Loaded:
 
     @torch.no_grad()
     def predict(self, source: Tensor) -> Tensor:
-        """Compute the probability of every class.
+        """Compute the probabilities of all classes.
 
         Args:
             source: spectrograms [B, 1, T, F], time before mel, or images [B, C, H, W].
@@ -130,14 +125,14 @@ class Loaded:
             [B, classes]; each row sums to 1 if the model was trained with cross-entropy.
 
         Raises:
-            ValueError: if the model is no classifier, or the input does not fit it.
+            ValueError: the model is not a classifier, or the input does not fit it.
         """
         self.require_labels()
         assert isinstance(self.model, EatClassifier)
-        # The model takes mel-major input where it was configured so, the front end never gives it.
+        # A model may be configured for mel-major input; the front end is always time-major.
         logits = self.model(self.encoder.time_major(source.to(self.device))).float()
         if not bool(torch.isfinite(logits).all()):
-            raise ValueError(f"{self.path} gives scores that are no numbers: are its weights?")
+            raise ValueError(f"{self.path} gives scores that are not finite; check its weights")
         return logits.softmax(-1) if self.model.objective.loss == "ce" else logits.sigmoid()
 
     @torch.no_grad()
@@ -147,11 +142,11 @@ class Loaded:
         """Compute features.
 
         Args:
-            source: spectrograms [B, 1, T, F], time before mel; p is the patch size, E the number
-                of extra tokens (1: CLS), L = (T/p)(F/p) the number of patches. Or images
-                [B, C, H, W]: rows count as frames, columns as mel bins.
-            granularity: ``utterance``, the CLS token (the mean over patches in a model without
-                one); ``frame``, the mean over the mel axis; ``all`` tokens; ``grid``, the patches.
+            source: spectrograms [B, 1, T, F], time before mel, or images [B, C, H, W], with rows
+                for frames and columns for mel bins. p is the patch size, E the number of extra
+                tokens (1: CLS), L = (T/p)(F/p) the number of patches.
+            granularity: ``utterance``, the CLS token (mean over patches in a model without one);
+                ``frame``, the mean over the mel axis; ``all`` tokens; ``grid``, the patches.
             layer: N from 1, the output of block N after its last norm; negative from the end;
                 ``mean``, the mean over blocks; ``all`` blocks.
 
@@ -160,7 +155,7 @@ class Loaded:
             [B, T/p, F/p, D]; [B, depth, ...] for all layers.
 
         Raises:
-            ValueError: if an argument is unknown, or the input does not fit the model.
+            ValueError: an argument is unknown, or the input does not fit the model.
         """
         self.check_features(granularity, layer)
         outputs = self.encoder.block_outputs(source.to(self.device))  # each [B, E + L, D]
@@ -180,41 +175,57 @@ class Loaded:
         return grid if granularity == "grid" else grid.mean(dim=-2)
 
     def check_features(self, granularity: str, layer: int | str) -> None:
-        """Raise ValueError where ``features`` does not know a granularity or a layer."""
+        """Raise ValueError for a granularity or a layer that ``features`` does not know."""
         if granularity not in GRANULARITIES:
             raise ValueError(
                 f"the granularity is {granularity!r}; choose one of {', '.join(GRANULARITIES)}"
             )
         depth = len(self.encoder.blocks)
-        numbers = [*range(1, depth + 1), *range(-depth, 0)]
-        if layer not in ("all", "mean", *numbers):
+        if layer not in ("all", "mean", *range(1, depth + 1), *range(-depth, 0)):
             raise ValueError(
                 f"the layer is {layer!r}; choose 1 to {depth}, -1 to -{depth}, mean or all"
             )
 
     def windowing(self, window: float | None = None, hop: float | None = None) -> Windowing:
-        """Choose windows that the model can take.
+        """Choose windows that fit the model.
 
         Args:
             window: length in seconds, rounded up to whole patches; None for that of training.
-            hop: seconds from one window to the next; None for the window's length.
+            hop: seconds from the start of a window to the next start; None for the window's length.
 
         Raises:
-            ValueError: if a length is not positive, or the model's table of positions is shorter,
-                or the model takes images, which are seen whole.
+            ValueError: a length is not positive, the window is longer than the position table, or
+                the model takes images.
         """
-        return self.inputs.windowing(window, hop)
+        chosen = Windowing.from_seconds(window, hop, self.patch, self.front_end.target_length)
+        patches = self.encoder.patch_encoder
+        longest = patches.cfg.max_length * self.patch
+        if patches.fixed_positional_encoder is not None and chosen.frames > longest:
+            raise ValueError(
+                f"the window is {chosen.seconds} s; the position table of this model ends at "
+                f"{longest / FRAMES_A_SECOND} s"
+            )
+        return chosen
 
     def plan(self, windowing: Windowing, num_samples: int, sample_rate: int) -> list[Window]:
-        """Lay windows over a recording, as ``Windowing.plan`` does; an image is one window."""
-        return self.inputs.plan(windowing, num_samples, sample_rate)
+        """Lay windows over a recording, see ``Windowing.plan``; an image is one window."""
+        return windowing.plan(num_samples, sample_rate)
 
     def plan_scores(self, windowing: Windowing, num_samples: int, sample_rate: int) -> list[Window]:
-        """Choose the windows whose mean score is that of a whole recording, as in validation."""
+        """Choose the windows of a recording whose scores validation averages."""
         if not self.eval_windows:
             return self.plan(windowing, num_samples, sample_rate)[:1]
         starts = spread_windows(num_samples, sample_rate, windowing.frames, self.eval_windows)
         return [Window(start, 0, windowing.frames // windowing.patch) for start in starts]
+
+    def times(self, windowing: Windowing, windows: list[Window]) -> np.ndarray | None:
+        """Return the centres of all valid columns in seconds; None for images."""
+        return windowing.times(windows)
+
+    def read_job(self, job: Job, windowing: Windowing) -> Tensor:
+        """Read the input [C, T, F] of a window."""
+        front_end = replace(self.front_end, target_length=windowing.frames)
+        return read_window(job.entry, front_end, job.start)
 
     def map_windows(
         self,
@@ -222,29 +233,21 @@ class Loaded:
         windowing: Windowing,
         function: Callable[[Tensor], Tensor],
         batch_size: int = DEFAULT_BATCH,
-    ) -> Iterator[tuple[Job, np.ndarray | ClipError]]:
-        """Take many windows of many recordings through the model, a few at a time.
+    ) -> Iterator[Result]:
+        """Apply a function to many windows of many recordings, batch by batch.
 
         Args:
-            jobs: the windows.
+            jobs: the windows, in order; see ``list_jobs``.
             windowing: how they were cut.
-            function: as ``predict``; maps spectrograms [B, 1, T, F] to [B, ...].
-            batch_size: windows that the model sees at once, of one recording or of several. The
-                results do not depend on it, but for rounding.
+            function: maps spectrograms [B, 1, T, F] to [B, ...], as ``predict`` does.
+            batch_size: windows per call; the results depend on it by rounding alone.
 
         Yields:
-            Each window in order, with its row of the results, float32, or what is wrong with the
-            recording.
+            Each window in order with its row of the results, float32, or with the error of its
+            recording, whose further windows are left out.
         """
-        for batch in self.inputs.batches(jobs, windowing, batch_size):
-            spectrograms = [found for _, found in batch if isinstance(found, Tensor)]
-            rows: Iterator[np.ndarray] = iter(())
-            if spectrograms:
-                # Stricter than no_grad: what comes of it can be used in no gradient elsewhere.
-                with torch.inference_mode():
-                    rows = iter(_map_alike(function, spectrograms))
-            for job, found in batch:
-                yield job, found if isinstance(found, ClipError) else next(rows)
+        read = partial(self.read_job, windowing=windowing)
+        return compute_batches(jobs, read, function, batch_size)
 
     def extract(
         self,
@@ -255,30 +258,21 @@ class Loaded:
         hop: float | None = None,
         batch_size: int = DEFAULT_BATCH,
     ) -> ClipFeatures:
-        """Compute the features of a whole recording, window by window where it is a long one.
+        """Compute the features of a whole recording (or image), window by window.
 
-        Args:
-            path: audio file, or an image.
-            granularity: as for ``features``.
-            layer: as for ``features``.
-            window: as for ``windowing``.
-            hop: as for ``windowing``.
-            batch_size: windows that the model sees at once.
-
-        Returns:
-            The features, laid out as ``ClipLayout`` says, and the times of the columns of sound.
+        The arguments are those of ``features``, ``windowing`` and ``map_windows``.
 
         Raises:
-            ValueError: if the recording cannot be used, or an argument makes no sense.
+            ValueError: the recording cannot be used, or an argument is invalid.
         """
         self.check_features(granularity, layer)
         windowing = self.windowing(window, hop)
         x = None
-        with errors_naming(path):
-            windows = self.plan(windowing, *self.probe(path))
+        with naming_clip(path) as entry:
+            windows = self.plan(windowing, *self.probe(entry))
             layout = ClipLayout(windows, granularity in ALONG_TIME, layer == "all")
-            jobs = (Job(0, number, path, w.start) for number, w in enumerate(windows))
             compute = partial(self.features, granularity=granularity, layer=layer)
+            jobs = list_jobs([(entry, windows)])
             for job, row in self.map_windows(jobs, windowing, compute, batch_size):
                 if isinstance(row, ClipError):
                     raise row
@@ -286,17 +280,15 @@ class Loaded:
                     x = np.empty(layout.shape(row.shape), dtype=np.float32)
                 layout.put(x, job.number, row)
         assert x is not None
-        times = self.inputs.times(windowing, windows) if granularity in ALONG_TIME else None
-        return ClipFeatures(x, times)
+        along_time = granularity in ALONG_TIME
+        return ClipFeatures(x, self.times(windowing, windows) if along_time else None)
 
 
-def _map_alike(function: Callable[[Tensor], Tensor], sources: list[Tensor]) -> list[np.ndarray]:
-    """Apply a function to a batch; to each length by itself where clips keep their own."""
-    alike: dict[torch.Size, list[int]] = {}
-    for number, source in enumerate(sources):
-        alike.setdefault(source.shape, []).append(number)
-    rows: dict[int, np.ndarray] = {}
-    for numbers in alike.values():
-        results = function(torch.stack([sources[number] for number in numbers]))
-        rows.update(zip(numbers, results.float().cpu().numpy()))
-    return [rows[number] for number in range(len(sources))]
+@contextmanager
+def naming_clip(clip: Clip) -> Iterator[Entry]:
+    """Yield the entry of a clip; turn a ClipError into a ValueError that names it."""
+    entry = locate(clip)
+    try:
+        yield entry
+    except ClipError as error:
+        raise ValueError(f"{entry.path}: {error}") from error

@@ -1,10 +1,4 @@
-"""From a checkpoint on disk to a model that is ready for use.
-
-In this file:
-    load_checkpoint    a file -> Loaded
-    load_state         the same, of what was read of it
-    choose_device      "cuda:1" -> a device that is there
-"""
+"""Loading a checkpoint for use."""
 
 from __future__ import annotations
 
@@ -20,36 +14,29 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..data.label_set import LabelSet
 from ..models.classifier import EatClassifier
-from ..models.encoder import EatEncoder
 from ..models.interop import read_checkpoint
-from .inputs import ImageInputs, Inputs, SoundInputs
 from .loaded import Loaded
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Loaded:
-    """Load a checkpoint of EAT: pre-trained or fine-tuned, of this or of the published code.
+    """Load an EAT checkpoint, pre-trained or fine-tuned, ours or published.
 
-    Neither the data nor the pre-trained checkpoint that it was made from need to be there. Nothing
-    that is in the file is executed.
-
-    Args:
-        path: the file.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+    It needs neither the data nor another checkpoint. No code in the file is executed.
 
     Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is no checkpoint of EAT, or its weights do not fit its configuration, or
-            there is no such device.
+        OSError: the file cannot be read.
+        ValueError: it is not an EAT checkpoint, its weights do not fit its configuration, or the
+            device does not exist.
     """
     device = choose_device(device)
     return load_state(path, read_checkpoint(path), device)
 
 
 def load_state(path: str | os.PathLike[str], state: dict[str, Any], device: torch.device) -> Loaded:
-    """Do what ``load_checkpoint`` does, with what ``read_checkpoint`` has read."""
+    """Do the same with the result of ``read_checkpoint``."""
     path = os.fspath(path)
     _check_kind(path, state["cfg"])
-    # Without the history the teacher takes no step; and nobody needs the optimizer's state.
+    # Without the update history the teacher takes no step.
     content: dict[str, Any] = {"model": state["model"], "task_state": state.get("task_state") or {}}
     labels = None
     try:
@@ -60,18 +47,21 @@ def load_state(path: str | os.PathLike[str], state: dict[str, Any], device: torc
             labels = LabelSet(task.label_set.ids, tuple(names))
     except (RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split("\n")[:2])
-        raise ValueError(f"{path} does not hold what its configuration says: {reason}") from error
+        raise ValueError(f"{path} does not match its configuration: {reason}") from error
     except (ValueError, OmegaConfBaseException) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: {reason}") from error
-    encoder = model if labels is None else model.model
-    return Loaded(
+    kind: type[Loaded] = Loaded
+    if task.images is not None:
+        from .images import LoadedImages
+
+        kind = LoadedImages
+    return kind(
         path=path,
         model=model.to(device).eval(),
-        encoder=encoder,
+        encoder=model if labels is None else model.model,
         front_end=task.front_end,
         images=task.images,
-        inputs=_choose_inputs(path, encoder, task),
         labels=labels,
         single_label=labels is not None and model.objective.single_label,
         cfg=cfg,
@@ -79,7 +69,7 @@ def load_state(path: str | os.PathLike[str], state: dict[str, Any], device: torc
 
 
 def _check_kind(path: str, cfg: dict[str, Any]) -> None:
-    """Refuse what is no model of EAT before fairseq builds it."""
+    """Refuse other models before fairseq builds them."""
     task = cfg.get("task")
     for kind, section, registry in (
         ("model", cfg["model"], MODEL_REGISTRY), ("task", task, TASK_REGISTRY)
@@ -88,30 +78,13 @@ def _check_kind(path: str, cfg: dict[str, Any]) -> None:
         owner = getattr(registry.get(name), "__module__", "")
         if owner.partition(".")[0] != __name__.partition(".")[0]:
             raise ValueError(
-                f"{path} holds a {kind} {name!r}; expected a checkpoint of EAT, pre-trained or "
+                f"{path} holds a {kind} {name!r}; expected an EAT checkpoint, pre-trained or "
                 "fine-tuned"
             )
 
 
-def _choose_inputs(path: str, encoder: EatEncoder, task: Any) -> Inputs:
-    patches = encoder.patch_encoder
-    patch, longest = patches.cfg.patch_size, None
-    if task.images is not None:
-        return ImageInputs(path, task.images, patch)
-    if patches.fixed_positional_encoder is not None:
-        longest = patches.cfg.max_length * patch
-    return SoundInputs(path, task.front_end, patch, longest)
-
-
 def choose_device(name: str | torch.device) -> torch.device:
-    """Return a device that this machine has.
-
-    Args:
-        name: ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        ValueError: if there is no such device.
-    """
+    """Return the device ``cpu``, ``cuda`` or ``cuda:N``; raise ValueError if it does not exist."""
     try:
         device = torch.device(name)
     except RuntimeError:

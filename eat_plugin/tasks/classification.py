@@ -13,12 +13,11 @@ from fairseq.tasks import register_task
 from omegaconf import open_dict
 from torch import nn
 
-from ..clip_scores import ClipScores
 from ..data.label_set import LabelSet, read_label_set
 from ..data.labelled import LabelledDataset
 from ..data.labels import read_labels, read_weights
 from ..data.reader import ClipReader
-from ..metrics import METRICS, metric_names, summarize
+from ..metrics import METRICS, ClipScores, metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
 from .base import TRAIN, AudioConfig, AudioTask, logger

@@ -27,7 +27,7 @@ def sounds(tmp_path):
 
 @pytest.fixture
 def add_bad_files(sounds):
-    """Put beside the clips what cannot be used: text, three samples, a truncated file."""
+    """Add unusable files: text, three samples, a truncated file."""
 
     def add():
         (sounds / "text.wav").write_text("no audio")
@@ -41,7 +41,7 @@ def add_bad_files(sounds):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """A split ``eval`` of eleven clips of 0.3 s, a label each, and their classes."""
+    """A split ``eval`` of eleven clips of 0.3 s with one label each, and their classes."""
     data = tmp_path / "data"
     (data / "audio").mkdir(parents=True)
     lines, labels = [str(data / "audio")], []

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation."""
+"""Charts of an evaluation."""
 
 import builtins
 import io
@@ -21,7 +21,7 @@ def render(figure):
     return len(buffer.getvalue())
 
 
-def test_draw_average_precision__best_first_without_what_does_not_occur():
+def test_draw_average_precision__best_first_without_nan():
     figure = charts.draw_average_precision(
         ("a", "b$", "c", "d"), np.array([0.2, 0.9, np.nan, 0.4]), "eval"
     )
@@ -32,7 +32,7 @@ def test_draw_average_precision__best_first_without_what_does_not_occur():
     assert render(figure) > 1000
 
 
-def test_draw_average_precision__of_many_classes_both_ends():
+def test_draw_average_precision__best_and_worst_of_many_classes():
     values = np.random.default_rng(0).permutation(200) / 200
     names = tuple(f"{value:.3f}" for value in values)
     bars, axes = bars_of(charts.draw_average_precision(names, values, "eval"))

@@ -1,4 +1,4 @@
-"""`eat evaluate`, from the command line on."""
+"""`eat evaluate`, end to end."""
 
 import csv
 import hashlib
@@ -46,25 +46,25 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_evaluate__one_label_a_clip(single, labelled, tmp_path, capsys):
+def test_evaluate__one_label_per_clip(single, labelled, tmp_path, capsys):
     assert run(single, labelled, "--json", "--out", tmp_path / "out") == 0
     output = capsys.readouterr().out
     assert output.count("\n") == 1
-    figures = json.loads(output)
+    metrics = json.loads(output)
     scores = scores_of(single, labelled)
     expected = summarize(RankedScores(scores, TARGETS), single_label=True)
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     right = (scores.argmax(1) == np.arange(11) % 3).sum()
-    assert figures["accuracy"] == pytest.approx(right / 11)
-    assert (figures["n_clips"], figures["n_missing"], figures["n_classes"]) == (11, 0, 3)
+    assert metrics["accuracy"] == pytest.approx(right / 11)
+    assert (metrics["n_clips"], metrics["n_missing"], metrics["n_classes"]) == (11, 0, 3)
     names = "\n".join(f"{number:02d}.wav" for number in range(11))
-    assert figures["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
-    interval = figures["interval"]
+    assert metrics["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
+    interval = metrics["interval"]
     assert (interval["metric"], interval["level"]) == ("accuracy", 0.95)
-    assert 0 <= interval["low"] < figures["accuracy"] < interval["high"] <= 1
+    assert 0 <= interval["low"] < metrics["accuracy"] < interval["high"] <= 1
 
     out = tmp_path / "out"
-    assert json.loads((out / "metrics.json").read_text()) == figures
+    assert json.loads((out / "metrics.json").read_text()) == metrics
     assert (out / "missing.tsv").read_text() == ""
     assert (out / "classes.png").read_bytes().startswith(b"\x89PNG")
     rows = read_csv(out / "classes.csv")
@@ -84,18 +84,18 @@ def test_evaluate__one_label_a_clip(single, labelled, tmp_path, capsys):
         assert shown == (pytest.approx(hits / guesses) if guesses else None)
 
 
-def test_evaluate__several_labels_a_clip(several, labelled, tmp_path, capsys):
+def test_evaluate__several_labels_per_clip(several, labelled, tmp_path, capsys):
     lines = (labelled / "eval.lbl").read_text().replace("00.wav\tdog", "00.wav\tdog,clock")
     (labelled / "eval.lbl").write_text(lines)
     targets = TARGETS.copy()
     targets[0, 2] = 1
     assert run(several, labelled, "--json", "--out", tmp_path / "out") == 0
-    figures = json.loads(capsys.readouterr().out)
+    metrics = json.loads(capsys.readouterr().out)
     ranked = RankedScores(scores_of(several, labelled), targets)
     expected = summarize(ranked, single_label=False)
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
-    assert figures["accuracy"] is None
-    assert figures["interval"]["metric"] == "mAP"
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert metrics["accuracy"] is None
+    assert metrics["interval"]["metric"] == "mAP"
     rows = read_csv(tmp_path / "out" / "classes.csv")
     assert list(rows[0]) == ["label", "name", "clips", "AP", "AUC"]
     assert [row["clips"] for row in rows] == ["4", "4", "4"]
@@ -116,26 +116,26 @@ def test_evaluate__a_class_that_does_not_occur(single, labelled, tmp_path, capsy
         lines = (labelled / name).read_text().splitlines()
         (labelled / name).write_text("\n".join(lines[: 3 if name == "eval.tsv" else 2]) + "\n")
     assert run(single, labelled, "--json", "--out", tmp_path / "out") == 0
-    figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    metrics = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     ranked = RankedScores(scores_of(single, labelled, range(2)), TARGETS[:2])
-    assert figures["mAP"] == pytest.approx(np.nanmean(ranked.average_precision()))
+    assert metrics["mAP"] == pytest.approx(np.nanmean(ranked.average_precision()))
     rows = read_csv(tmp_path / "out" / "classes.csv")
     assert (rows[2]["clips"], rows[2]["AP"], rows[2]["recall"]) == ("0", "", "")
 
 
-def test_evaluate__unusable_clips_are_named_and_left_out(single, labelled, tmp_path, capsys):
+def test_evaluate__unusable_clips_are_listed_and_left_out(single, labelled, tmp_path, capsys):
     (labelled / "audio" / "03.wav").unlink()
     (labelled / "audio" / "07.wav").write_text("no audio")
     assert run(single, labelled, "--json", "--out", tmp_path / "out", "--batch-size", 4) == 1
     written = capsys.readouterr()
-    figures = json.loads(written.out)
-    assert (figures["n_clips"], figures["n_missing"]) == (9, 2)
+    metrics = json.loads(written.out)
+    assert (metrics["n_clips"], metrics["n_missing"]) == (9, 2)
     kept = [number for number in range(11) if number not in (3, 7)]
     names = "\n".join(f"{number:02d}.wav" for number in kept)
-    assert figures["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
+    assert metrics["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
     ranked = RankedScores(scores_of(single, labelled, kept), TARGETS[kept])
     expected = summarize(ranked, single_label=True)
-    assert figures["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
+    assert metrics["mAP"] == pytest.approx(expected["mAP"], abs=1e-6)
     lines = (tmp_path / "out" / "missing.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["03.wav", "07.wav"]
     assert "eat evaluate: 2 of 11 files cannot be used:\n  03.wav: cannot be opened" in written.err
@@ -151,8 +151,8 @@ def test_evaluate__the_order_of_clips_does_not_matter(single, labelled, capsys):
         (labelled / name).write_text("\n".join(turned) + "\n")
     assert run(single, labelled, "--json", "--batch-size", "4") == 0
     after = json.loads(capsys.readouterr().out)
-    for figures in (before, after):
-        del figures["interval"]
+    for metrics in (before, after):
+        del metrics["interval"]
     assert after == pytest.approx(before, abs=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_evaluate__a_clip_of_another_length_is_unusable(single, labelled, capsys
     assert "04.wav: has 4800 samples, but 9600 were expected" in written.err
 
 
-def test_evaluate__figures_for_people(single, labelled, capsys):
+def test_evaluate__a_table_of_metrics(single, labelled, capsys):
     assert run(single, labelled, "--resamples", "0") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
@@ -192,7 +192,7 @@ def write(data, name, old, new):
         (("eval.tsv", "04.wav\t4800", "04.wav"), "eval.tsv:6: expected 'path<TAB>samples'"),
     ],
 )
-def test_evaluate__data_that_does_not_fit_is_named(single, labelled, capsys, change, message):
+def test_evaluate__names_a_mismatch_of_the_data(single, labelled, capsys, change, message):
     write(labelled, *change)
     assert run(single, labelled) == 2
     error = capsys.readouterr().err
@@ -209,7 +209,7 @@ def test_evaluate__data_that_does_not_fit_is_named(single, labelled, capsys, cha
         (["--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
     ],
 )
-def test_evaluate__mistakes_are_one_line(single, labelled, capsys, arguments, message):
+def test_evaluate__an_error_is_one_line(single, labelled, capsys, arguments, message):
     assert run(single, labelled, *arguments) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -227,7 +227,7 @@ def test_evaluate__nothing_to_evaluate(single, make_checkpoint, labelled, capsys
     assert "is a pre-trained checkpoint without a classifier" in capsys.readouterr().err
 
 
-def test_evaluate__without_matplotlib_the_rest_is_written(
+def test_evaluate__without_matplotlib_writes_the_rest(
     single, labelled, tmp_path, capsys, monkeypatch
 ):
     def refuse(*args):
@@ -251,7 +251,7 @@ def test_evaluate__through_the_console(console, single, labelled):
 
 
 def test_evaluate__a_model_of_crops_averages_windows(make_checkpoint, labelled, capsys):
-    """The same windows as validation's: their mean probability is a clip's score."""
+    """The score of a clip is the mean over the windows of validation."""
     for number in (1, 4):
         samples = np.random.default_rng(number).normal(0, 0.01 * number, 40_000)
         soundfile.write(labelled / "audio" / f"{number:02d}.wav", samples, 16_000)
@@ -265,8 +265,8 @@ def test_evaluate__a_model_of_crops_averages_windows(make_checkpoint, labelled, 
         task_data=str(labelled),
     )  # fmt: skip
     assert run(path, labelled, "--json", "--batch-size", 4) == 1
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["n_clips"] == 10
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["n_clips"] == 10
 
     loaded = load_checkpoint(path)
     task = setup_task(loaded.cfg.task)
@@ -280,4 +280,4 @@ def test_evaluate__a_model_of_crops_averages_windows(make_checkpoint, labelled, 
     ranked = RankedScores(output["_predictions"].numpy(), TARGETS[used])
     expected = summarize(ranked, single_label=True)
     for name in ("mAP", "accuracy"):
-        assert figures[name] == pytest.approx(expected[name], abs=1e-6)
+        assert metrics[name] == pytest.approx(expected[name], abs=1e-6)

@@ -1,4 +1,4 @@
-"""`eat export`, from the command line on."""
+"""`eat export`, end to end."""
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def published(shared):
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "classification"])
-def test_export__has_the_published_names_and_no_others(run, make_checkpoint, published, kind):
+def test_export__has_exactly_the_published_names(run, make_checkpoint, published, kind):
     masks = {"task_precompute_mask_config": {}} if kind == "pretraining" else {}
     _, out = run(make_checkpoint(kind, **masks))
     ours, theirs = read_checkpoint(out), published[kind]
@@ -119,7 +119,7 @@ def test_export__has_the_published_names_and_no_others(run, make_checkpoint, pub
     arguments = [model.pop("pretrained_model_args", None) for model in models]
     for part in ("task", "model", "criterion"):
         assert keys_of(ours["cfg"][part]) == keys_of(theirs["cfg"][part])
-    if kind == "classification":  # of the whole configuration, what the published code looks at
+    if kind == "classification":  # the parts that the published code reads
         ours, theirs = arguments
         assert set(ours) == {"_name", "criterion", "lr_scheduler", "model", "task"} < set(theirs)
         # The published classifier adds an option itself.
@@ -161,16 +161,16 @@ def test_export__statistics_and_objective_by_published_flags(
         ("pretraining", {**statistics((-5.0, 4.0)), "model_ema_encoder_only": False}),
         ("pretraining", {**statistics((-5.0, 4.0)), "model_ema_encoder_only": True}),
         ("classification", statistics((-5.0, 6.0))),
-        ("classification", statistics(ESC50)),  # by publication only with one label a clip
+        ("classification", statistics(ESC50)),  # published with one label per clip only
     ],
 )
-def test_export__other_statistics_go_into_the_patch_embedding(
+def test_export__folds_other_statistics_into_the_patch_embedding(
     run, make_checkpoint, capsys, tmp_path, kind, options
 ):
     path = make_checkpoint(kind, **options)
     code, out = run(path)
     assert code == 0
-    assert "now inputs have to be normalised by -4.268 and 4.569" in capsys.readouterr().err
+    assert "normalise inputs by -4.268 and 4.569" in capsys.readouterr().err
     clip = tmp_path / "short.wav"  # padded, too
     soundfile.write(clip, np.random.default_rng(0).uniform(-0.1, 0.1, 12_000), 16_000)
     first, second = load_checkpoint(path), load_checkpoint(out)
@@ -200,10 +200,10 @@ def test_export__other_statistics_go_into_the_patch_embedding(
             "no published name",
         ),
         ({"task_pad_value": "silence"}, "task.pad_value=silence has no published name"),
-        ({"task_length": "mask"}, "task.length=mask has no published name; there is only pad"),
+        ({"task_length": "mask"}, "task.length=mask has no published name; only pad has"),
     ],
 )
-def test_export__what_cannot_be_said_is_refused_by_name(
+def test_export__refuses_options_without_a_published_name(
     run, make_checkpoint, capsys, options, message
 ):
     code, out = run(make_checkpoint("classification", **options))
@@ -214,7 +214,7 @@ def test_export__what_cannot_be_said_is_refused_by_name(
     assert not out.exists()
 
 
-def test_export__the_transposed_layout_is_refused_by_name(run, make_checkpoint, capsys):
+def test_export__refuses_the_transposed_layout(run, make_checkpoint, capsys):
     path = make_checkpoint("pretraining")
     state = read_checkpoint(path)
     state["cfg"]["model"]["modalities"]["image"]["mel_by_time"] = True
@@ -223,7 +223,7 @@ def test_export__the_transposed_layout_is_refused_by_name(run, make_checkpoint, 
     assert "model.modalities.image.mel_by_time=true has no" in capsys.readouterr().err
 
 
-def test_export__what_only_training_used_is_left_out_and_named(run, make_checkpoint, capsys):
+def test_export__lists_training_options_that_are_left_out(run, make_checkpoint, capsys):
     path = make_checkpoint(
         "classification", task_crop="random", task_length="crop", task_roll_gain=True,
         task_weights_file="w.csv",
@@ -232,7 +232,7 @@ def test_export__what_only_training_used_is_left_out_and_named(run, make_checkpo
     code, out = run(path)
     assert code == 0
     assert capsys.readouterr().err == (
-        "eat export: left out, without a published name: task.crop=random, "
+        "eat export: left out, no published name: task.crop=random, "
         "task.length=crop, model.layer_decay_embeddings=True\n"
     )
     cfg = read_checkpoint(out)["cfg"]
@@ -241,7 +241,7 @@ def test_export__what_only_training_used_is_left_out_and_named(run, make_checkpo
     assert cfg["model"]["linear_classifier"] is True
 
 
-def test_export__smoothing_of_mixed_targets_is_named_where_it_acts(run, make_checkpoint, capsys):
+def test_export__lists_smooth_mixed_only_if_it_has_an_effect(run, make_checkpoint, capsys):
     mixed = {"model_mixup": 0.5, "model_label_smoothing": 0.1}
     single = {**mixed, **SINGLE, **statistics(ESC50)}
     assert run(make_checkpoint("classification", **single))[0] == 0
@@ -251,7 +251,7 @@ def test_export__smoothing_of_mixed_targets_is_named_where_it_acts(run, make_che
 
 
 @pytest.mark.parametrize("name", ["ckpt_pretrain_tiny.pt", "ckpt_finetune_tiny.pt"])
-def test_export__a_published_checkpoint_stays_as_it_is(run, shared, name):
+def test_export__keeps_a_published_configuration(run, shared, name):
     code, out = run(shared / "golden" / name)
     assert code == 0
     before, after = read_checkpoint(shared / "golden" / name)["cfg"], read_checkpoint(out)["cfg"]
@@ -261,7 +261,7 @@ def test_export__a_published_checkpoint_stays_as_it_is(run, shared, name):
     assert after["optimizer"] == before["optimizer"]
 
 
-def test_export__published_flags_stay_where_others_would_do(run, shared, tmp_path):
+def test_export__keeps_published_flags_if_others_fit_too(run, shared, tmp_path):
     state = read_checkpoint(shared / "golden" / "ckpt_finetune_tiny.pt")
     for part in ("task", "model"):
         state["cfg"][part]["spcv2_eval"] = True
@@ -274,25 +274,25 @@ def test_export__published_flags_stay_where_others_would_do(run, shared, tmp_pat
         assert cfg[part] == state["cfg"][part]
 
 
-def test_export__what_was_exported_can_be_exported_again(run, make_checkpoint, tmp_path):
+def test_export__twice_gives_the_same(run, make_checkpoint, tmp_path):
     _, once = run(make_checkpoint("classification", **statistics(SPEECH), **SINGLE))
     twice = tmp_path / "twice.pt"
     assert main(["export", "--checkpoint", str(once), "--out", str(twice)]) == 0
     assert read_checkpoint(once)["cfg"] == read_checkpoint(twice)["cfg"]
 
 
-def test_export__never_over_the_checkpoint_itself(make_checkpoint, capsys):
+def test_export__does_not_overwrite_the_checkpoint(make_checkpoint, capsys):
     path = make_checkpoint("pretraining")
     before = path.read_bytes()
     assert main(["export", "--checkpoint", str(path), "--out", str(path)]) == 2
-    assert "the checkpoint itself, which would lose its state" in capsys.readouterr().err
+    assert "the checkpoint itself; choose another file" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 
-def test_export__nothing_is_written_if_it_would_compute_something_else(
+def test_export__writes_nothing_if_the_results_would_differ(
     run, make_checkpoint, monkeypatch, capsys
 ):
-    translate = export.export_published
+    translate = export.convert_to_published
 
     def spoil(state, loaded):
         exported, left_out = translate(state, loaded)
@@ -300,10 +300,10 @@ def test_export__nothing_is_written_if_it_would_compute_something_else(
         exported["model"] = {**weights, "head.bias": weights["head.bias"] + 1}
         return exported, left_out
 
-    monkeypatch.setattr(export, "export_published", spoil)
+    monkeypatch.setattr(export, "convert_to_published", spoil)
     code, out = run(make_checkpoint("classification"))
     assert code == 2
-    assert "would compute something else when exported; not written" in capsys.readouterr().err
+    assert "would give other results after the conversion; not written" in capsys.readouterr().err
     assert not out.exists()
 
 

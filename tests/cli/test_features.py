@@ -1,4 +1,4 @@
-"""`eat features`, from the command line on."""
+"""`eat features`, end to end."""
 
 import builtins
 
@@ -37,7 +37,7 @@ def files_in(folder):
         ("grid", [(3, 8, 32), (8, 8, 32), (20, 8, 32)]),
     ],
 )
-def test_features__a_file_each_below_the_folder(
+def test_features__an_array_per_file_below_the_folder(
     run, checkpoint, sounds, tmp_path, capsys, granularity, shapes
 ):
     assert run(sounds, "--granularity", granularity, "--layer", 1) == 0
@@ -60,7 +60,7 @@ def test_features__a_file_each_below_the_folder(
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: features of 3 of 3 files\n"
 
 
-def test_features__batch_size_order_and_company_do_not_matter(run, sounds, tmp_path):
+def test_features__do_not_depend_on_batch_size_order_and_other_files(run, sounds, tmp_path):
     files = [sounds / "c.wav", sounds / "a.wav", sounds / "deep er" / "b.flac"]
     assert run(*files, "--batch-size", 2, "--granularity", "frame", out="one.npz") == 0
     assert run(*files[::-1], "--batch-size", 5, "--granularity", "frame", out="two.npz") == 0
@@ -108,7 +108,7 @@ def test_features__hdf5_without_h5py(run, sounds, capsys, monkeypatch):
     assert "HDF5 needs h5py: pip install h5py, or this package's extra" in capsys.readouterr().err
 
 
-def test_features__windows_as_the_options_say(run, checkpoint, sounds, tmp_path):
+def test_features__windows_by_options(run, checkpoint, sounds, tmp_path):
     assert run(sounds / "c.wav", "--window", "0.6", "--hop", "0.32") == 0
     x = np.load(tmp_path / "out" / "c.npy")
     # 64 frames every 32: from 0, 0.32, ... until 0.64 s from one on reach the end, 3.2 s.
@@ -123,7 +123,7 @@ def test_features__a_manifest(run, sounds, tmp_path):
     assert files_in(tmp_path / "out") == {"deep er/b.npy", "c.npy"}
 
 
-def test_features__bad_files_are_named_and_the_rest_goes_on(
+def test_features__lists_unusable_files_and_computes_the_others(
     run, sounds, tmp_path, capsys, add_bad_files
 ):
     bad = add_bad_files()
@@ -138,7 +138,7 @@ def test_features__bad_files_are_named_and_the_rest_goes_on(
 
 @pytest.fixture
 def damaged(sounds):
-    """A file whose header is right, and whose first window can be decoded, but not the rest."""
+    """A file with a valid header of which only the first window can be decoded."""
     whole = (sounds / "c.wav").read_bytes()
     samples = np.frombuffer(whole[44:], dtype=np.int16).copy()
     soundfile.write(sounds / "c.flac", samples, 16_000)
@@ -148,7 +148,7 @@ def damaged(sounds):
     return sounds / "c.flac"
 
 
-def test_features__damage_further_inside_leaves_nothing_behind(
+def test_features__damage_after_the_first_window_leaves_no_file(
     run, sounds, damaged, tmp_path, capsys
 ):
     assert run(damaged, sounds / "a.wav", "--batch-size", 1) == 1
@@ -158,14 +158,16 @@ def test_features__damage_further_inside_leaves_nothing_behind(
     assert set(np.load(tmp_path / "x.npz")) == {"a.wav"}
 
 
-def test_features__damage_further_inside_leaves_nothing_in_hdf5(run, sounds, damaged, tmp_path):
+def test_features__damage_after_the_first_window_leaves_nothing_in_hdf5(
+    run, sounds, damaged, tmp_path
+):
     h5py = pytest.importorskip("h5py")
     assert run(damaged, sounds / "a.wav", "--batch-size", 1, out="x.h5") == 1
     with h5py.File(tmp_path / "x.h5") as file:
         assert set(file) == {"a.wav"}
 
 
-def test_features__a_manifest_that_does_not_fit_its_files(run, sounds, tmp_path, capsys):
+def test_features__a_manifest_that_does_not_match_its_files(run, sounds, tmp_path, capsys):
     (tmp_path / "x.tsv").write_text(f"{sounds}\na.wav\t1\ndeep er\t9\nc.wav\t51200\n")
     assert run(tmp_path / "x.tsv") == 1
     errors = capsys.readouterr().err
@@ -186,7 +188,7 @@ def test_features__a_manifest_that_does_not_fit_its_files(run, sounds, tmp_path,
         (["sounds", "--layer", "last"], "the layer is 'last'; choose 1 to 2"),
         (["sounds", "--window", "0"], "the window is 0.0 s; it must be more than 0"),
         (["sounds", "--hop", "-1"], "the hop is -1.0 s; it must be more than 0"),
-        (["sounds", "--window", "60"], "this model's table of positions ends at 2.56 s"),
+        (["sounds", "--window", "60"], "the position table of this model ends at 2.56 s"),
         (["sounds", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
         (["sounds", "--device", "tpu"], "the device is 'tpu'; choose cpu, cuda or cuda:N"),
         (["sounds", "--out", "x.npy"], "x.npy; give a folder, or a file that ends in .npz or .h5"),
@@ -194,10 +196,10 @@ def test_features__a_manifest_that_does_not_fit_its_files(run, sounds, tmp_path,
         (["sounds", "--checkpoint", "text.txt"], "text.txt is not a PyTorch checkpoint"),
         (["sounds", "--checkpoint", "sounds"], "sounds is a folder; give the checkpoint file"),
         (["sounds", "--checkpoint", "none.pt"], "none.pt: No such file"),
-        (["sounds/a.wav", "other/a.wav"], "'a.wav' and of 'a.wav' would both be called 'a.npy'"),
+        (["sounds/a.wav", "other/a.wav"], "'a.wav' and 'a.wav' would have the same name 'a.npy'"),
     ],
 )
-def test_features__mistakes_are_one_line(
+def test_features__an_error_is_one_line(
     run, sounds, tmp_path, capsys, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -216,15 +218,15 @@ def test_features__mistakes_are_one_line(
     assert files_in(tmp_path) == before
 
 
-def test_features__endings_tell_files_apart_in_an_npz(run, sounds, tmp_path, capsys):
+def test_features__an_npz_keeps_endings(run, sounds, tmp_path, capsys):
     soundfile.write(sounds / "a.flac", np.zeros(16_000), 16_000)
     assert run(sounds) == 2
-    assert "would both be called 'a.npy'; give the folder that holds" in capsys.readouterr().err
+    assert "would have the same name 'a.npy'; give the folder that has" in capsys.readouterr().err
     assert run(sounds, out="x.npz") == 0
     assert {"a.wav", "a.flac"} < set(np.load(tmp_path / "x.npz"))
 
 
-def test_features__an_interrupted_npz_leaves_the_former_one(run, sounds, tmp_path, monkeypatch):
+def test_features__an_interrupted_npz_keeps_the_old_one(run, sounds, tmp_path, monkeypatch):
     assert run(sounds / "a.wav", out="x.npz") == 0
     before = (tmp_path / "x.npz").read_bytes()
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eat_plugin.cli import main
-from eat_plugin.data.containers import find_span
+from eat_plugin.data.entries import split_span
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.inference import load_checkpoint
 
@@ -104,7 +104,7 @@ def test_manifest__images_in_an_archive(pictures, tmp_path):
     assert manifest(root, "--images", "--out", tmp_path / "out", *pattern) == 0
     listed = read_manifest(tmp_path / "out" / "train.tsv")
     assert len(listed) == 9
-    assert all(find_span(listed.name(index)) is not None for index in range(9))
+    assert all(split_span(listed.name(index)) is not None for index in range(9))
     assert sorted(listed.sizes.tolist()) == [40 * (50 + number) for number in range(9)]
 
 
@@ -146,7 +146,7 @@ def test_evaluate_and_predict__images(make_image_checkpoint, pictures, tmp_path,
     assert figures["accuracy"] == pytest.approx(hits / 9)
 
 
-def test_predict__bad_images_are_named_and_windows_refused(
+def test_predict__lists_unusable_images_and_refuses_windows(
     make_image_checkpoint, pictures, capsys
 ):
     checkpoint = str(make_image_checkpoint("classification"))
@@ -178,7 +178,7 @@ def test_features__images(make_image_checkpoint, pictures, tmp_path, granularity
     assert np.allclose(stored["dog/0.png"], expected.x, atol=1e-5)
 
 
-def test_loaded__sound_and_images_are_not_mixed_up(
+def test_loaded__refuses_the_other_kind_of_input(
     make_image_checkpoint, make_checkpoint, pictures
 ):
     with pytest.raises(ValueError, match="is a model of images; read them with image"):

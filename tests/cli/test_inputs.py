@@ -1,4 +1,4 @@
-"""Files that a subcommand works on, and what becomes of the bad ones."""
+"""Input files of the subcommands, and the unusable ones."""
 
 import os
 
@@ -6,6 +6,7 @@ import pytest
 
 from eat_plugin.cli import inputs
 from eat_plugin.cli.inputs import Clip, collect, conclude
+from eat_plugin.data.entries import locate
 
 
 def test_collect__files_folders_and_manifests_in_the_order_given(sounds, tmp_path):
@@ -14,16 +15,16 @@ def test_collect__files_folders_and_manifests_in_the_order_given(sounds, tmp_pat
     single = sounds / "deep er" / "b.flac"
     clips, failures = collect([single, sounds, tmp_path / "x.tsv", single])
     assert clips == [
-        Clip("b.flac", single),
-        Clip("a.wav", sounds / "a.wav"),
-        Clip("c.wav", sounds / "c.wav"),
-        Clip("deep er/b.flac", single),
-        Clip("deep er/b.flac", single, 20_480),
+        Clip("b.flac", locate(single)),
+        Clip("a.wav", locate(sounds / "a.wav")),
+        Clip("c.wav", locate(sounds / "c.wav")),
+        Clip("deep er/b.flac", locate(single)),
+        Clip("deep er/b.flac", locate(single)._replace(size=20_480)),
     ]
     assert failures == {}
 
 
-def test_collect__a_name_that_no_line_can_hold(sounds):
+def test_collect__refuses_names_that_no_manifest_can_have(sounds):
     strange = sounds / os.fsdecode(b"\xff.wav")
     strange.write_bytes(b"")
     (sounds / "a\tb.wav").write_bytes(b"")
@@ -36,11 +37,11 @@ def test_collect__a_folder_that_cannot_be_listed(sounds, monkeypatch):
     found = [("a.wav", None), ("locked/", "cannot be listed: Permission denied")]
     monkeypatch.setattr(inputs, "find_files", lambda root, extensions: iter(found))
     clips, failures = collect([sounds])
-    assert clips == [Clip("a.wav", sounds / "a.wav")]
+    assert clips == [Clip("a.wav", locate(sounds / "a.wav"))]
     assert failures == {str(sounds / "locked"): "cannot be listed: Permission denied"}
 
 
-def test_conclude__codes_and_lines(capsys):
+def test_conclude__exit_codes_and_lines(capsys):
     assert conclude("predict", {}, 3) == 0
     assert capsys.readouterr().err == ""
     assert conclude("predict", {"a\nb.wav": "is empty"}, 2) == 1

@@ -7,7 +7,7 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main, plot
-from eat_plugin.cli.runlog import read_curves
+from eat_plugin.cli.runlog import NUM_MASKS, read_curves
 
 
 def log_line(update, tag="train_inner", **values):
@@ -56,8 +56,8 @@ def test_read_example__longest_clip_padding_and_masks(run_dir):
     num_frames = 1 + (2 * 16_000 - 400) // 160
     assert np.isfinite(example.spectrogram[:num_frames]).all()
     assert np.isnan(example.spectrogram[num_frames:]).all()
-    assert example.masks.shape == (plot.NUM_MASKS, 16, 8)
-    assert (~example.masks).sum(axis=(1, 2)).tolist() == [int(128 * (1 - 0.8))] * plot.NUM_MASKS
+    assert example.masks.shape == (NUM_MASKS, 16, 8)
+    assert (~example.masks).sum(axis=(1, 2)).tolist() == [int(128 * (1 - 0.8))] * NUM_MASKS
 
 
 def test_find_checkpoint__prefers_the_last_one(run_dir):
@@ -68,7 +68,7 @@ def test_find_checkpoint__prefers_the_last_one(run_dir):
     assert plot.find_checkpoint(run_dir) == other
 
 
-def test_find_checkpoint__of_the_run_itself_not_of_fine_tuning_below_it(run_dir):
+def test_find_checkpoint__ignores_a_run_below_it(run_dir):
     own = plot.find_checkpoint(run_dir)
     below = run_dir / "finetuned" / "checkpoints" / "checkpoint_last.pt"
     below.parent.mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_find_checkpoint__of_the_run_itself_not_of_fine_tuning_below_it(run_dir)
     assert plot.find_checkpoint(run_dir) == own
 
 
-def test_plot__of_fine_tuning_losses_and_metric_alone(make_checkpoint, tmp_path):
+def test_plot__fine_tuning_shows_losses_and_metric(make_checkpoint, tmp_path):
     run_dir = tmp_path / "finetuned"
     (run_dir / "checkpoints").mkdir(parents=True)
     make_checkpoint("classification").rename(run_dir / "checkpoints" / "checkpoint_last.pt")
@@ -103,7 +103,7 @@ def test_draw_figure__a_panel_for_each_loss_and_each_mask(run_dir):
     assert not first.spines["top"].get_visible()
     assert first.get_yticklabels()[0].get_size() == 8
     views = [axes for axes in figure.get_axes() if "student's view" in axes.get_title(loc="left")]
-    assert len(views) == plot.NUM_MASKS
+    assert len(views) == NUM_MASKS
     # The second image of a view covers exactly what its mask hides: the rest is transparent.
     for axes, mask in zip(views, example.masks):
         shown = axes.get_images()[1].get_array()
@@ -137,12 +137,12 @@ def damage(run, what):
     [
         ("no log", "has a logged update"),
         ("no checkpoint", "no checkpoint (*.pt) in"),
-        ("not a checkpoint", "is not a checkpoint that can be read"),
+        ("not a checkpoint", "is not a readable checkpoint"),
         ("other model", "was not written by EAT pre-training"),
         ("no clip", "long.wav"),
     ],
 )
-def test_plot__what_is_missing_is_one_line(run_dir, tmp_path, capsys, what, message):
+def test_plot__an_error_is_one_line(run_dir, tmp_path, capsys, what, message):
     damage(run_dir, what)
     assert main(["plot", "--run", str(run_dir), "--out", str(tmp_path / "x.png")]) == 2
     error = capsys.readouterr().err

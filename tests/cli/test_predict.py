@@ -1,4 +1,4 @@
-"""`eat predict`, from the command line on."""
+"""`eat predict`, end to end."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from eat_plugin.cli import main
+from eat_plugin.data.reader import read_window
 from eat_plugin.inference import load_checkpoint
-from eat_plugin.inference.windows import read_window
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def read_table(text):
     return [line.split("\t") for line in text.splitlines()]
 
 
-def test_predict__a_table_of_the_likeliest(run, checkpoint, sounds, capsys):
+def test_predict__a_table_of_the_best(run, checkpoint, sounds, capsys):
     assert run(sounds, "--top", 2) == 0
     header, *rows = read_table(capsys.readouterr().out)
     assert header == ["file", "label", "score"]
@@ -43,7 +43,7 @@ def test_predict__a_table_of_the_likeliest(run, checkpoint, sounds, capsys):
         assert [first[2], second[2]] == [f"{scores[index]:.4f}" for index in best[:2]]
 
 
-def test_predict__json_has_an_object_a_file(run, checkpoint, sounds, capsys):
+def test_predict__json_has_an_object_per_file(run, checkpoint, sounds, capsys):
     assert run(sounds, "--json", "--batch-size", 2) == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [set(found) for found in objects] == [{"file", "predictions"}] * 3
@@ -62,11 +62,12 @@ def test_predict__json_has_an_object_a_file(run, checkpoint, sounds, capsys):
     assert ordered == sorted(ordered, reverse=True)
 
 
-def test_predict__a_long_file_is_cut_as_in_training_and_that_is_said(run, sounds, capsys):
+def test_predict__a_long_file_is_scored_by_its_start_with_a_note(run, sounds, capsys):
     assert run(sounds) == 0
-    assert "of 1 files longer than 1.28 s only the beginning counts" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "1 files are longer than 1.28 s and are scored by their start only" in error
     assert run(sounds / "a.wav") == 0
-    assert "only the beginning" not in capsys.readouterr().err
+    assert "scored by their start" not in capsys.readouterr().err
 
 
 def test_predict__a_time_line(run, checkpoint, sounds, capsys):
@@ -76,7 +77,7 @@ def test_predict__a_time_line(run, checkpoint, sounds, capsys):
     assert header == ["file", "start", "end", "label", "score"]
     spans = [("0.00", "1.28"), ("1.00", "2.28"), ("2.00", "3.20")]
     assert [tuple(row[1:3]) for row in rows] == spans
-    assert "only the beginning" not in written.err
+    assert "scored by their start" not in written.err
 
     assert run(sounds / "c.wav", sounds / "a.wav", "--window", "0.5", "--hop", 1, "--json") == 0
     long, short = (json.loads(line) for line in capsys.readouterr().out.splitlines())
@@ -96,7 +97,7 @@ def test_predict__a_time_line(run, checkpoint, sounds, capsys):
     )
 
 
-def test_predict__bad_files_are_named_and_the_rest_goes_on(run, sounds, capsys, add_bad_files):
+def test_predict__lists_unusable_files_and_scores_the_others(run, sounds, capsys, add_bad_files):
     bad = add_bad_files()
     assert run(sounds, "--json") == 1
     written = capsys.readouterr()
@@ -111,10 +112,13 @@ def test_predict__bad_files_are_named_and_the_rest_goes_on(run, sounds, capsys, 
     [
         (["--top", "0"], "--top is 0; it must be 1 or more"),
         (["nothing.wav"], "nothing.wav does not exist"),
-        (["--window", "9"], "the window is 9.12 s; this model's table of positions ends at 2.56 s"),
+        (
+            ["--window", "9"],
+            "the window is 9.12 s; the position table of this model ends at 2.56 s",
+        ),
     ],
 )
-def test_predict__mistakes_are_one_line(run, sounds, capsys, arguments, message):
+def test_predict__an_error_is_one_line(run, sounds, capsys, arguments, message):
     assert run(sounds, *arguments) == 2
     assert capsys.readouterr().err == f"eat predict: error: {message}\n"
 
@@ -140,7 +144,7 @@ def test_predict__through_the_console(console, checkpoint, sounds):
     assert json.loads(output)["file"] == str(file)
 
 
-def test_predict__what_is_no_checkpoint(sounds, capsys):
+def test_predict__refuses_another_file_as_checkpoint(sounds, capsys):
     path = str(sounds / "a.wav")
     assert main(["predict", "--checkpoint", path, path]) == 2
     error = capsys.readouterr().err
@@ -153,7 +157,7 @@ def test_predict__a_model_of_crops_averages_windows(make_checkpoint, sounds, cap
     arguments = [str(sounds / "a.wav"), str(sounds / "c.wav"), "--json", "--top", "3"]
     assert main(["predict", "--checkpoint", str(path), *arguments]) == 0
     written = capsys.readouterr()
-    assert "only the beginning" not in written.err
+    assert "scored by their start" not in written.err
     short, long = (json.loads(line)["predictions"] for line in written.out.splitlines())
     loaded = load_checkpoint(path)
     each = []
@@ -167,13 +171,13 @@ def test_predict__a_model_of_crops_averages_windows(make_checkpoint, sounds, cap
     )
     scores = loaded.predict(loaded.spectrogram(sounds / "a.wav")[None])[0]
     assert max(scores.tolist()) == pytest.approx(short[0]["score"], abs=1e-5)
-    # A time line is asked for: each window has its own score.
+    # With --window, each window has its own score.
     assert main(["predict", "--checkpoint", str(path), *arguments, "--window", "1.28"]) == 0
     shown = json.loads(capsys.readouterr().out.splitlines()[1])
     assert [window["start"] for window in shown["windows"]] == [0.0, 1.28, 2.56]
 
 
-def test_predict__a_model_of_own_lengths_sees_no_padding(make_checkpoint, sounds, capsys):
+def test_predict__with_length_mask_no_padding(make_checkpoint, sounds, capsys):
     path = make_checkpoint("classification", task_length="mask")
     arguments = [*map(str, sorted(sounds.glob("*.wav"))), "--json", "--top", "3"]
     assert main(["predict", "--checkpoint", str(path), *arguments]) == 0

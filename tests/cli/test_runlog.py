@@ -30,7 +30,7 @@ def test_read_curves__losses_first_then_variances(run_dir):
     assert list(curves) == ["loss", "loss_cls", "target_var"]
 
 
-def test_read_curves__the_last_value_of_an_update_counts(run_dir):
+def test_read_curves__uses_the_last_value_of_an_update(run_dir):
     with (run_dir / "hydra_train.log").open("a") as log:
         log.write(log_line(20, loss="1.9") + log_line(30, loss="1.8"))
     assert read_curves(run_dir)["loss"] == ([10, 20, 30], [2.5, 1.9, 1.8])
@@ -41,7 +41,7 @@ def test_parse_line__plain_json():
     assert list(parse_line(line)) == [("loss", 7, 0.001)]
 
 
-def test_read_curves__validation_by_accuracy_where_there_is_one(tmp_path):
+def test_read_curves__shows_accuracy_rather_than_map(tmp_path):
     record = {"eval_loss": "0.5", "eval_mAP": "0.25", "eval_accuracy": "0.75", "eval_wps": "3"}
     line = json.dumps({**record, "eval_num_updates": "20"})
     (tmp_path / "x.log").write_text(log_line(10, loss="2.5") + f"[x][eval][INFO] - {line}\n")
@@ -55,17 +55,17 @@ def test_read_curves__validation_by_accuracy_where_there_is_one(tmp_path):
     [
         "[2026][fairseq_cli.train][INFO] - num. model params: 3\n",
         '[2026][train][INFO] - {"epoch": 1, "train_loss": "2", "train_num_updates": "9"}\n',
-        '[2026][train_inner][INFO] - {"loss": "2", "num_updates": "9"',  # cut off
+        '[2026][train_inner][INFO] - {"loss": "2", "num_updates": "9"',  # truncated
         "[2026][x][INFO] - {'loss': 1, \"num_updates\": 3}\n",
         '[2026][train_inner][INFO] - {"loss": null, "num_updates": "9"}\n',
         '[2026][train_inner][INFO] - {"lr": "2", "num_updates": "9"}\n',
     ],
 )
-def test_parse_line__other_lines_hold_nothing(line):
+def test_parse_line__ignores_other_lines(line):
     assert list(parse_line(line)) == []
 
 
-def test_read_curves__nothing_logged_names_the_options(tmp_path):
+def test_read_curves__without_a_record_names_the_options(tmp_path):
     with pytest.raises(ValueError, match=r"has a logged update.*common\.log_format=json"):
         read_curves(tmp_path)
     with pytest.raises(ValueError, match="is not a folder of a run"):

@@ -1,4 +1,4 @@
-"""Small checkpoints, loaded, and what to give them."""
+"""Small loaded checkpoints and their inputs."""
 
 import numpy as np
 import pytest

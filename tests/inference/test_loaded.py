@@ -7,14 +7,14 @@ from eat_plugin.inference import load_checkpoint
 from eat_plugin.models.interop import read_checkpoint
 
 
-def test_features__the_last_layer_is_what_extract_features_gives(pretrained, source):
+def test_features__last_layer_equals_extract_features(pretrained, source):
     with torch.no_grad():
         expected = pretrained.model.extract_features(source, remove_extra_tokens=False)["x"]
     for layer in (-1, 2):
         torch.testing.assert_close(pretrained.features(source, "all", layer), expected)
 
 
-def test_features__can_train_something_else(pretrained, source):
+def test_features__can_train_another_module(pretrained, source):
     features = pretrained.features(source)
     assert not features.requires_grad
     head = torch.nn.Linear(32, 1)
@@ -48,7 +48,7 @@ def test_features__granularities(pretrained, source):
     assert pretrained.features(source, "grid", "all").shape == (3, 2, 8, 8, 32)
 
 
-def test_features__time_goes_along_the_first_axis_of_the_grid(pretrained, source):
+def test_features__time_is_the_first_axis_of_the_grid(pretrained, source):
     changed = source.clone()
     changed[:, :, 16:32] += 1  # the second column of patches
     embed = pretrained.encoder.patch_encoder.embed
@@ -87,7 +87,7 @@ def test_features__unknown_arguments(pretrained, source, granularity, layer, mes
         pretrained.features(source, granularity, layer)
 
 
-def test_features__the_transposed_layout_of_a_model_does_not_matter_here(make_checkpoint, source):
+def test_features__do_not_depend_on_mel_by_time(make_checkpoint, source):
     path = make_checkpoint("classification")
     plain = load_checkpoint(path)
     state = read_checkpoint(path)
@@ -122,9 +122,9 @@ def test_predict__needs_a_classifier(pretrained, source):
         pretrained.predict(source)
 
 
-def test_predict__refuses_weights_that_are_no_numbers(make_checkpoint, source, tmp_path):
+def test_predict__refuses_weights_that_are_not_finite(make_checkpoint, source, tmp_path):
     state = read_checkpoint(make_checkpoint("classification"))
     state["model"]["head.weight"][0] = float("nan")
     torch.save(state, tmp_path / "broken.pt")
-    with pytest.raises(ValueError, match=r"broken.pt gives scores that are no numbers"):
+    with pytest.raises(ValueError, match=r"broken.pt gives scores that are not finite"):
         load_checkpoint(tmp_path / "broken.pt").predict(source)

@@ -17,14 +17,14 @@ def test_load__a_pretrained_model(pretrained):
     assert pretrained.cfg.task._name == "eat_pretraining"
 
 
-def test_load__a_classifier_stands_alone(classifier):
+def test_load__a_classifier_needs_no_other_file(classifier):
     assert classifier.encoder is classifier.model.model
     assert classifier.labels.ids == ("dog", "rain", "clock")
     assert classifier.labels.names == ("A dog", "The rain", "A clock")
     assert not classifier.single_label
 
 
-def test_load__pads_as_training_did(make_checkpoint):
+def test_load__pads_as_in_training(make_checkpoint):
     loaded = load_checkpoint(make_checkpoint("pretraining", task_pad_value="silence"))
     assert loaded.front_end == FrontEnd(128, -4.268, 4.569, "silence")
 
@@ -33,7 +33,7 @@ def test_load__takes_the_weights_of_the_file(make_checkpoint):
     path = make_checkpoint("pretraining")
     loaded = load_checkpoint(path)
     state = read_checkpoint(path)["model"]
-    teacher = loaded.model.state_dict()["_ema"]  # no step of the teacher is taken
+    teacher = loaded.model.state_dict()["_ema"]  # without an EMA step
     assert all(torch.equal(teacher[name], value) for name, value in state.pop("_ema").items())
     assert all(torch.equal(loaded.model.state_dict()[name], v) for name, v in state.items())
 
@@ -62,19 +62,19 @@ def test_load__published_pretrained_checkpoint(shared):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("cfg/model/_name", "wav2vec2", "holds a model 'wav2vec2'; expected a checkpoint of EAT"),
-        ("cfg/task/_name", "translation", "holds a task 'translation'; expected a checkpoint of"),
-        ("cfg/task", None, "holds a task None; expected a checkpoint of EAT"),
-        ("cfg/task/_name", "eat_pretraining", "does not hold what .* says: .*label"),
-        ("model/head.bias", torch.zeros(5), "does not hold what .* says: .*mismatch for head.bias"),
-        ("model/unknown", torch.zeros(5), 'does not hold what .* says: .*"unknown"'),
+        ("cfg/model/_name", "wav2vec2", "holds a model 'wav2vec2'; expected an EAT checkpoint"),
+        ("cfg/task/_name", "translation", "holds a task 'translation'; expected an EAT"),
+        ("cfg/task", None, "holds a task None; expected an EAT checkpoint"),
+        ("cfg/task/_name", "eat_pretraining", "does not match its configuration: .*label"),
+        ("model/head.bias", torch.zeros(5), "not match its configuration: .*mismatch for head.b"),
+        ("model/unknown", torch.zeros(5), 'does not match its configuration: .*"unknown"'),
         ("task_state", {}, "/nowhere/label_descriptors.csv: cannot be read"),
         ("task_state/label_names", ["A dog"], "1 names for 3 classes"),
         ("cfg/model/loss", "mse", "model.loss is 'mse'; choose one of bce, ce"),
         ("cfg/model/layer_decay", "small", "Value 'small' .*could not be converted to Float"),
     ],
 )
-def test_load__what_does_not_fit_is_named(make_checkpoint, tmp_path, place, value, message):
+def test_load__names_the_mismatch(make_checkpoint, tmp_path, place, value, message):
     state = read_checkpoint(make_checkpoint("classification"))
     *folders, name = place.split("/")
     part = state
@@ -92,7 +92,7 @@ def test_choose_device__unknown(name):
         choose_device(name)
 
 
-def test_choose_device__more_than_there_are(monkeypatch):
+def test_choose_device__refuses_a_missing_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("cuda:1") == torch.device("cuda:1")

@@ -1,4 +1,4 @@
-"""Recordings of any length: read, cut into windows, their features and scores."""
+"""Features and scores of recordings of any length."""
 
 from functools import partial
 
@@ -7,32 +7,35 @@ import pytest
 import soundfile
 import torch
 
+from eat_plugin.data import reader
+from eat_plugin.data.entries import locate
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.sources import read_audio
-from eat_plugin.inference import load_checkpoint, windows
+from eat_plugin.inference import load_checkpoint
+from eat_plugin.inference.batches import Job
 
 RATE = 16_000
 
 
-def test_spectrogram__is_made_as_in_training(pretrained, recording):
+def test_spectrogram__as_in_training(pretrained, recording):
     waveform, rate = read_audio(recording)
     assert torch.equal(pretrained.spectrogram(recording), pretrained.front_end(waveform, rate))
     with pytest.raises(ValueError, match="nothing.wav: cannot be opened"):
         pretrained.spectrogram("nothing.wav")
 
 
-def test_windowing__what_the_model_can_take(pretrained):
+def test_windowing__fits_the_model(pretrained):
     assert pretrained.windowing().frames == 128
     assert pretrained.windowing(2.5, 1).frames == 256
-    with pytest.raises(ValueError, match="the window is 2.72 s; .* positions ends at 2.56 s"):
+    with pytest.raises(ValueError, match="the window is 2.72 s; .* this model ends at 2.56 s"):
         pretrained.windowing(2.57)
 
 
 @pytest.mark.parametrize("layer", [1, "all"])
 @pytest.mark.parametrize("granularity", ["utterance", "frame", "all", "grid"])
-def test_extract__is_the_windows_by_hand(pretrained, recording, granularity, layer):
+def test_extract__equals_the_windows_by_hand(pretrained, recording, granularity, layer):
     waveform, rate = read_audio(recording)
-    starts = [0, 1.28, 2.56, 3.84]  # 5 s in windows of 1.28 s; 7 columns of the last one count
+    starts = [0, 1.28, 2.56, 3.84]  # 5 s in windows of 1.28 s; 7 columns of the last one are valid
     parts = [
         pretrained.features(
             pretrained.front_end(waveform[round(start * rate) :], rate)[None], granularity, layer
@@ -72,7 +75,7 @@ def test_extract__does_not_depend_on_the_batch_size(pretrained, recording, batch
     np.testing.assert_allclose(x, expected, atol=1e-5)
 
 
-def test_extract__a_short_clip_is_one_result_without_its_padding(pretrained, tmp_path):
+def test_extract__padding_of_a_short_clip_is_excluded(pretrained, tmp_path):
     soundfile.write(tmp_path / "short.wav", np.random.default_rng(0).normal(0, 0.1, 8_000), RATE)
     utterance, _ = pretrained.extract(tmp_path / "short.wav")
     spectrogram = pretrained.spectrogram(tmp_path / "short.wav")
@@ -86,21 +89,21 @@ def test_extract__never_reads_more_than_a_window(pretrained, tmp_path, monkeypat
     path = tmp_path / "long.wav"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 120 * RATE), RATE)
     lengths = []
-    read = windows.read_opened
+    read = reader.read_opened
 
     def spy(*args):
         waveform = read(*args)
         lengths.append(len(waveform))
         return waveform
 
-    monkeypatch.setattr(windows, "read_opened", spy)
+    monkeypatch.setattr(reader, "read_opened", spy)
     x, _ = pretrained.extract(path)
     assert x.shape == (94, 32)
     assert len(lengths) == 94
     assert max(lengths) < 1.31 * RATE
 
 
-def test_extract__names_a_bad_recording(pretrained, tmp_path):
+def test_extract__names_an_unusable_recording(pretrained, tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
     with pytest.raises(ValueError, match="text.wav: cannot be decoded"):
         pretrained.extract(tmp_path / "text.wav")
@@ -111,7 +114,7 @@ def test_extract__names_a_bad_recording(pretrained, tmp_path):
 
 @pytest.fixture(scope="module")
 def own_length(make_checkpoint):
-    """A pre-trained model of clips that keep their own length, up to 1.28 s."""
+    """A pre-trained model of clips with their own lengths, up to 1.28 s."""
     return load_checkpoint(make_checkpoint("pretraining", task_length="mask"))
 
 
@@ -120,7 +123,7 @@ def write_noise(path, seconds):
     return path
 
 
-def test_own_length__a_clip_is_seen_in_whole_patches(own_length, tmp_path):
+def test_own_length__in_whole_patches(own_length, tmp_path):
     for seconds, columns in ((0.05, 1), (0.5, 3), (1.28, 8), (3.0, 8)):
         path = write_noise(tmp_path / "clip.wav", seconds)
         spectrogram = own_length.spectrogram(path)
@@ -132,7 +135,7 @@ def test_own_length__a_clip_is_seen_in_whole_patches(own_length, tmp_path):
 @pytest.mark.parametrize("granularity", ["utterance", "frame", "grid", "all"])
 def test_own_length__features_do_not_depend_on_the_batch(own_length, tmp_path, granularity):
     paths = [write_noise(tmp_path / f"{s}.wav", s) for s in (0.5, 1.0, 0.51, 1.5)]
-    jobs = [windows.Job(number, 0, path) for number, path in enumerate(paths)]
+    jobs = [Job(number, 0, locate(path)) for number, path in enumerate(paths)]
     compute = partial(own_length.features, granularity=granularity)
     results = own_length.map_windows(jobs, own_length.windowing(), compute, batch_size=4)
     for path, (_, row) in zip(paths, results):
@@ -156,7 +159,7 @@ def test_own_length__extract_joins_windows(own_length, tmp_path, granularity, se
 
 
 @pytest.mark.parametrize(("most", "starts"), [(1, [61]), (3, [0, 61, 122])])
-def test_plan_scores__windows_all_over_a_clip(make_checkpoint, most, starts):
+def test_plan_scores__spreads_windows_over_a_clip(make_checkpoint, most, starts):
     loaded = load_checkpoint(
         make_checkpoint("classification", task_length="crop", task_eval_windows=most)
     )
@@ -166,7 +169,7 @@ def test_plan_scores__windows_all_over_a_clip(make_checkpoint, most, starts):
     assert len(loaded.plan_scores(loaded.windowing(), RATE, RATE)) == 1
 
 
-def test_plan_scores__by_the_start_alone(classifier):
+def test_plan_scores__the_start_alone(classifier):
     assert classifier.eval_windows == 0
     plan = classifier.plan_scores(classifier.windowing(), 5 * RATE, RATE)
     assert [window.start for window in plan] == [0]

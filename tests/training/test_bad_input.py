@@ -33,7 +33,7 @@ def test_too_many_damaged_clips__end_the_run_with_one_error(trainer):
         file.write_bytes(b"")
     status, output = trainer.run("optimization.max_update=6")
     assert status != 0
-    assert re.search(r"RuntimeError: \d+ clips of this epoch cannot be used, of 12 in all", output)
+    assert re.search(r"RuntimeError: \d+ of the 12 clips of this epoch cannot be used", output)
     assert "task.max_skipped_share=0.01" in output
 
 
