@@ -1,4 +1,4 @@
-"""Who may import whom, what a pre-training run imports, and what importing the package registers."""
+"""Who may import whom, what a pre-training run imports, what importing the package registers."""
 
 import ast
 import re
@@ -29,10 +29,12 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {"data", "images", "masking", "options", *METRICS},
     "inference": {"data", "images", "models", *METRICS},
-    "cli": {"data", "images", "prepare", "models", "inference", "outputs", *METRICS},
+    "cli": {"data", "images", "prepare", "masking", "models", "inference", *METRICS},
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
-ON_DEMAND = {"data.hdf5", "data.feature_cache", "data.packed", "images.decode", "images.image_reader"}
+ON_DEMAND = {
+    "data.hdf5", "data.feature_cache", "data.packed", "images.decode", "images.image_reader",
+}  # fmt: skip
 RUN = {"tasks.pretraining", "models.eat", "criterions.pretraining", "optim.adamw"}
 
 

@@ -61,4 +61,4 @@ def test_finetune__works_and_refuses_to_roll(trainer, cached):
     assert "eval_accuracy" in output
     assert "order decides" not in output
     assert refused.returncode != 0
-    assert "ValueError: task.roll_gain needs waveforms; a cache holds spectrograms" in error
+    assert "ValueError: task.roll_gain needs waveforms, and a cache holds spectrograms" in error
