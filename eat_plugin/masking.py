@@ -72,11 +72,13 @@ class MaskSpec:
             grid: (time, mel) size of the patch grid.
             flexible: keep blocks of varying shapes rather than squares.
         """
-        strategy = "inverse_block" if options.inverse_mask else "block"
-        if flexible:
-            strategy = "flexible"
-        if options.mask_length == 1:
-            strategy = "random"
+        strategy = getattr(options, "mask_strategy", None)  # older checkpoints do not have it
+        if strategy is None:
+            strategy = "inverse_block" if options.inverse_mask else "block"
+            if flexible:
+                strategy = "flexible"
+            if options.mask_length == 1:
+                strategy = "random"
         return cls(
             grid, options.mask_prob, options.mask_prob_adjust, options.mask_length, strategy
         )

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
-from ..modules.padding import column_padding, mean_patches, own_columns
+from ..modules.patches import column_padding, mean_patches, own_columns
 from ..outputs import ClassificationOutput
 from .classifier_config import (
     COMPUTATION,

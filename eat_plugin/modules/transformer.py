@@ -1,4 +1,4 @@
-"""Transformer blocks that also return the output a student is trained to predict."""
+"""Transformer blocks that also return the output which the student predicts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
         Args:
             x: [N, S, D].
-            padding_mask: bool [N, S], True where a token is padding that nobody may attend to.
+            padding_mask: bool [N, S], True = padding, to which no token attends.
 
         Returns:
             [N, S, D].
@@ -60,7 +60,7 @@ class Mlp(nn.Module):
         dim: width D.
         hidden_dim: width between the layers.
         dropout: dropout rate.
-        recompute_gelu: keep the first layer's output for backward, and not the second one's input.
+        recompute_gelu: compute GELU again in backward instead of keeping its output.
     """
 
     def __init__(
@@ -84,10 +84,9 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drop a residual branch for whole sequences (Huang et al. 2016).
+    """Stochastic depth (Huang et al. 2016): drop the branch of a sequence at a ``rate``.
 
-    Args:
-        rate: probability that a sequence loses the branch; the others are scaled up to match.
+    The other sequences are scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
@@ -95,11 +94,11 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [N, S, D] with some of its N sequences zeroed, in training only."""
+        """Map [N, S, D] to [N, S, D]."""
         return scale_sequences(x, self.draw(x))
 
     def draw(self, x: Tensor) -> Tensor | None:
-        """Draw what each sequence is multiplied with, float32 or 64 [N, 1, 1]; None for 1."""
+        """Draw the factor of each sequence, float32 or float64 [N, 1, 1]; None for 1."""
         if not self.training or self.rate == 0:
             return None
         # A factor in half precision would change the mean.
@@ -109,7 +108,7 @@ class DropPath(nn.Module):
 
 
 def scale_sequences(x: Tensor, factors: Tensor | None) -> Tensor:
-    """Multiply each sequence of x [N, S, D] with its factor, of [N, 1, 1]; None for 1."""
+    """Multiply each sequence of x [N, S, D] by its factor [N, 1, 1]; None for 1."""
     return x if factors is None else (x * factors).to(x.dtype)
 
 
@@ -124,19 +123,19 @@ class TransformerBlock(nn.Module):
         num_heads: attention heads.
         mlp_ratio: hidden width of the MLP over D.
         norm_eps: epsilon of both LayerNorms.
-        norm_affine: whether the LayerNorms have weights.
-        pre_norm: normalise before each branch rather than after.
-        end_of_block_target: the target output is the block's output rather than t.
+        norm_affine: the LayerNorms have weights.
+        pre_norm: normalise before each branch, not after.
+        end_of_block_target: the target output is the block's output, not t.
         dropout: rate after the attention projection.
         attention_dropout: rate on the attention weights.
         activation_dropout: rate inside the MLP.
         mlp_dropout: rate after the MLP.
         drop_path: stochastic depth rate of both branches.
-        recompute: what backward computes again, one of ``recompute.CHOICES``.
-        compiled: compile it, for training.
+        recompute: one of ``recompute.CHOICES``.
+        compiled: compile the block for training.
 
     Attributes:
-        compiled_in_evaluation: compile it for evaluation too, as is good for a teacher.
+        compiled_in_evaluation: compile the block for evaluation too; for a teacher.
     """
 
     def __init__(
@@ -180,8 +179,7 @@ class TransformerBlock(nn.Module):
         Returns:
             The block's output and its target output, both [N, S, D].
         """
-        # What drop path draws comes from outside: its rate is another one in each block, and the
-        # compiled code is the same for all.
+        # Drop path is drawn outside: blocks have different rates but share the compiled code.
         args = (self, x, padding_mask, self.drop_path.draw(x), self.drop_path.draw(x))
         transform: Callable[..., tuple[Tensor, Tensor]] = transform_sequences
         if self.compiled if self.training else self.compiled_in_evaluation:
@@ -198,7 +196,7 @@ def transform_sequences(
     attention_factors: Tensor | None,
     mlp_factors: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Do what a block does, given what its branches' sequences are multiplied with."""
+    """Compute a block, given the drop path factors of its branches."""
     if block.pre_norm:
         x = x + scale_sequences(block.attn(block.norm1(x), padding_mask), attention_factors)
         target = block.mlp(block.norm2(x))

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from eat_plugin.models.classifier import EatClassifier, pool
 from eat_plugin.models.classifier_config import EatClassifierConfig, PredictionMode
 from eat_plugin.models.published import MaeImageClassificationConfig, MaeImageClassificationModel
-from eat_plugin.modules.padding import column_padding
+from eat_plugin.modules.patches import column_padding
 
 
 @pytest.fixture

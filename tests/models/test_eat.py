@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eat_plugin.losses import normalize_patches
-from eat_plugin.models.eat import channel_deviation
+from eat_plugin.models.objectives import channel_deviation
 from eat_plugin.modules.compiled import Compiled
 from eat_plugin.modules.patches import patchify
 
@@ -40,7 +40,7 @@ def test_forward__masks_hide_from_the_student_but_not_from_the_teacher(make_mode
     other[0, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 1
 
     def student(source):
-        return model._encode(source, (8, 8), None, True, True, False, mask)["x"]
+        return model._encode(source, None, True, True, False, mask)["x"]
 
     assert torch.equal(student(batch["source"]), student(other))
     with_target = model(source=batch["source"], target=other, precomputed_mask=mask)

@@ -9,8 +9,8 @@ from eat_plugin.losses import make_targets
 from eat_plugin.masking import MaskSpec, draw_masks, join_masks
 from eat_plugin.models.classifier import pool
 from eat_plugin.models.classifier_config import PredictionMode
-from eat_plugin.modules.masked import split_patches
-from eat_plugin.modules.padding import blank_padding, column_padding, mean_patches, own_columns
+from eat_plugin.modules.patch_split import split_patches
+from eat_plugin.modules.patches import blank_padding, column_padding, mean_patches, own_columns
 
 COLUMNS = (8, 3, 5)  # time steps of the clips, in patches
 CLONES = 3
@@ -188,7 +188,7 @@ def test_masks__the_ratio_is_of_a_clips_own_patches(make_model, columns, prob):
     model = make_model(modalities__image__mask_prob=prob)
     padding = column_padding(torch.tensor([8, columns]), (8, 8))
     source = torch.randn(2, 1, 128, 128, dtype=torch.float64)
-    masks = model._masks(source, (8, 8), CLONES, None, padding)
+    masks = model.patch_encoder.make_masks(source, CLONES, None, padding)
     own = masks[CLONES:, : columns * 8]
     assert ((own == 0).sum(dim=1) == int(columns * 8 * (1 - prob))).all()
     assert masks[CLONES:, columns * 8 :].all()
@@ -287,11 +287,11 @@ def test_split_patches__by_hand():
     padding = torch.tensor([[False] * 4, [False, False, True, True]])
     split = split_patches(masks, None, 2, padding)
     assert split.visible.tolist() == [[1, 3], [0, 1], [1, 0], [0, 1]]
-    assert split.ragged.unused.tolist() == [[False] * 2] * 2 + [[False, True]] * 2
+    assert split.lengths.unused.tolist() == [[False] * 2] * 2 + [[False, True]] * 2
     assert split.visible_rows.tolist() == [1, 3, 4, 5, 9, 12]
     assert split.hidden_rows.tolist() == [0, 2, 6, 7, 8, 13]
     assert split.hidden_sources.tolist() == [0, 2, 2, 3, 4, 5]
-    assert split.ragged.used.tolist() == [0, 1, 2, 3, 4, 6]
-    assert split.ragged.own_rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
-    assert split.ragged.num_patches == [4, 2]
-    assert split.ragged.hidden_share.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
+    assert split.lengths.used.tolist() == [0, 1, 2, 3, 4, 6]
+    assert split.lengths.own_rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
+    assert split.lengths.num_patches == [4, 2]
+    assert split.lengths.hidden_share.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])

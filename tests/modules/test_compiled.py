@@ -155,8 +155,8 @@ def test_failure__goes_on_without_and_says_so_once(set_backend, caplog, error):
     assert backend.count == 2  # once for the blocks, once for the decoder
     (message,) = warnings(caplog)
     assert message == (
-        "model.compile: the transformer blocks run without being compiled, slower and with the "
-        f"same result: {type(error).__name__}: {error}"
+        "model.compile: the transformer blocks run uncompiled, slower, with the same result: "
+        f"{type(error).__name__}: {error}"
     )
 
 
@@ -204,13 +204,13 @@ def test_failure__an_old_pytorch(set_backend, caplog, monkeypatch):
 
 def test_shapes__beyond_a_number_are_not_compiled(set_backend, caplog, monkeypatch):
     backend = set_backend(Backend())
-    monkeypatch.setattr(compiled, "MOST_KINDS", 2)
+    monkeypatch.setattr(compiled, "MAX_SIGNATURES", 2)
     blocks = make_blocks(2, compiled=True)
     for size in (1, 2, 3, 4, 2):
         run_blocks(blocks, size)
     assert backend.count == 2
     (message,) = warnings(caplog)
-    assert "more than 2 shapes of input" in message
+    assert "more than 2 input shapes" in message
 
 
 def test_shapes__pytorch_s_own_limit_is_not_met(set_backend, monkeypatch):

@@ -14,7 +14,7 @@ def convolutions(monkeypatch):
     calls = []
     convolve = F.conv2d
     monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(linear, "LEAST_PRODUCTS", 100)
+    monkeypatch.setattr(linear, "MIN_PRODUCTS", 100)
     monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or convolve(*args))
     return calls
 

@@ -5,15 +5,8 @@ import math
 import pytest
 import torch
 
-from eat_plugin.modules.patches import (
-    FixedPositions,
-    PatchEmbedding,
-    flat_indices,
-    patchify,
-    pick_tokens,
-    sincos_positions,
-    split_mask,
-)
+from eat_plugin.modules.patch_split import flat_indices, pick_tokens, split_mask
+from eat_plugin.modules.patches import FixedPositions, PatchEmbedding, patchify, sincos_positions
 
 
 def test_patch_embedding__tokens_are_in_time_major_order():
