@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, Callable
 
 import torch
@@ -96,10 +94,9 @@ class Compiled:
         try:
             if torch.__version__ < OLDEST_TORCH:
                 raise RuntimeError(f"it takes PyTorch {OLDEST_TORCH} or later")
-            with ExitStack() as stack:
-                stack.enter_context(_quiet_locks())
-                stack.enter_context(torch.random.fork_rng(devices=on_gpu))
-                stack.enter_context(_compiler_settings())
+            # The compiler takes hundreds of file locks; keep them out of a debug log.
+            logging.getLogger("filelock").setLevel(logging.WARNING)
+            with torch.random.fork_rng(devices=on_gpu), _compiler_settings():
                 if self._compiled is None:
                     self._compiled = torch.compile(self.function, dynamic=False, backend=BACKEND)
                 _rehearse(self._compiled, args)
@@ -165,18 +162,6 @@ def _rehearse(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         modules = [value for value in args if isinstance(value, nn.Module)]
         sources = [p for module in modules for p in module.parameters() if p.requires_grad]
     torch.autograd.grad(outputs, sources, [torch.zeros_like(value) for value in outputs])
-
-
-@contextmanager
-def _quiet_locks() -> Iterator[None]:
-    """Keep the compiler's hundreds of file locks out of a debug log."""
-    locks = logging.getLogger("filelock")
-    level = locks.level
-    locks.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        locks.setLevel(level)
 
 
 def _compiler_settings() -> Any:

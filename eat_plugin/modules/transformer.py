@@ -83,28 +83,19 @@ class Mlp(nn.Module):
         return self.fc2(self.drop(F.gelu(hidden)))
 
 
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): drop the branch of a sequence at a ``rate``.
+def draw_drop_path(x: Tensor, rate: float) -> Tensor | None:
+    """Draw the factors of stochastic depth for N sequences [N, S, D] (Huang et al. 2016).
 
-    The other sequences are scaled by 1 / (1 - rate).
+    Returns:
+        [N, 1, 1], float32 or float64: 0 with probability ``rate``, else 1 / (1 - rate). None if the
+        rate is 0.
     """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, S, D] to [N, S, D]."""
-        return scale_sequences(x, self.draw(x))
-
-    def draw(self, x: Tensor) -> Tensor | None:
-        """Draw the factor of each sequence, float32 or float64 [N, 1, 1]; None for 1."""
-        if not self.training or self.rate == 0:
-            return None
-        # A factor in half precision would change the mean.
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        keep = torch.empty(x.size(0), 1, 1, dtype=dtype, device=x.device)
-        return keep.bernoulli_(1 - self.rate) / (1 - self.rate)
+    if rate == 0:
+        return None
+    # A factor in half precision would change the mean.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    keep = torch.empty(x.size(0), 1, 1, dtype=dtype, device=x.device)
+    return keep.bernoulli_(1 - rate) / (1 - rate)
 
 
 def scale_sequences(x: Tensor, factors: Tensor | None) -> Tensor:
@@ -120,14 +111,14 @@ class TransformerBlock(nn.Module):
 
     Args:
         dim: width D.
-        num_heads: attention heads.
+        num_heads: number of heads.
         mlp_ratio: hidden width of the MLP over D.
         norm_eps: epsilon of both LayerNorms.
         norm_affine: the LayerNorms have weights.
         pre_norm: normalise before each branch, not after.
         end_of_block_target: the target output is the block's output, not t.
         dropout: rate after the attention projection.
-        attention_dropout: rate on the attention weights.
+        attention_dropout: rate of the attention weights.
         activation_dropout: rate inside the MLP.
         mlp_dropout: rate after the MLP.
         drop_path: stochastic depth rate of both branches.
@@ -160,7 +151,7 @@ class TransformerBlock(nn.Module):
         self.end_of_block_target = end_of_block_target
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
         self.attn = Attention(dim, num_heads, attention_dropout, dropout)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = drop_path
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), activation_dropout, recompute == "gelu")
         self.mlp_drop = nn.Dropout(mlp_dropout)
@@ -179,8 +170,9 @@ class TransformerBlock(nn.Module):
         Returns:
             The block's output and its target output, both [N, S, D].
         """
-        # Drop path is drawn outside: blocks have different rates but share the compiled code.
-        args = (self, x, padding_mask, self.drop_path.draw(x), self.drop_path.draw(x))
+        # Drawn outside of the compiled code, which blocks with different rates share.
+        rate = self.drop_path if self.training else 0.0
+        args = (self, x, padding_mask, draw_drop_path(x, rate), draw_drop_path(x, rate))
         transform: Callable[..., tuple[Tensor, Tensor]] = transform_sequences
         if self.compiled if self.training else self.compiled_in_evaluation:
             transform = COMPILED.choose(*args)

@@ -246,7 +246,7 @@ def test_layer_decay__weight_decay_scales_of_blocks_may_go(make_classifier):
     ("changes", "problem"),
     [
         ({"loss": "mse"}, "model.loss is 'mse'; choose one of bce, ce"),
-        ({"loss": "ce", "single_label": False}, "needs one label a clip"),
+        ({"loss": "ce", "single_label": False}, "needs one label per clip"),
         ({"label_smoothing": 0.1}, "model.label_smoothing is 0.1; with several labels"),
         ({"num_classes": None}, "model.num_classes is None"),
         ({"num_classes": 1}, "model.num_classes is 1"),

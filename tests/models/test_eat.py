@@ -247,7 +247,7 @@ def test_layerdrop__leaves_blocks_out_in_training_only(make_model, batch):
 
 def test_drop_path__rises_from_first_to_last_block(make_model):
     model = make_model(start_drop_path_rate=0.1, end_drop_path_rate=0.3)
-    assert [block.drop_path.rate for block in model.blocks] == pytest.approx([0.1, 0.3])
+    assert [block.drop_path for block in model.blocks] == pytest.approx([0.1, 0.3])
 
 
 def test_initialisation(make_model):
