@@ -159,10 +159,7 @@ STRATEGIES = {
 
 
 def _keep_blocks(
-    spec: MaskSpec,
-    num_masks: int,
-    generator: torch.Generator | None,
-    size: tuple[int, int],
+    spec: MaskSpec, num_masks: int, generator: torch.Generator | None, size: tuple[int, int]
 ) -> Tensor:
     covered = _cover_blocks(spec, num_masks, generator, size, 1 - spec.mask_prob)
     # Covered patches have higher scores than all others, at random among themselves. The best V

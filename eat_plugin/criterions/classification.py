@@ -21,12 +21,9 @@ class ClassificationCriterion(FairseqCriterion):
     def forward(
         self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
     ) -> Tuple[Tensor, Any, Dict[str, Any]]:
-        """Return the summed loss, the number by which fairseq divides gradients, and the log.
+        """Return the summed loss, the divisor of gradients, and the log.
 
-        Args:
-            model: returns ``eat_plugin.outputs.ClassificationOutput``.
-            sample: has ``net_input`` for the model, and the clips' ``id``.
-            reduce: ignored; the loss is always summed.
+        The model returns ``outputs.ClassificationOutput``; ``reduce`` is ignored.
         """
         output = model(**sample["net_input"])
         loss = torch.stack([loss.sum() for loss in output["losses"].values()]).sum()

@@ -22,12 +22,9 @@ class PretrainingCriterion(FairseqCriterion):
     def forward(
         self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
     ) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Return the summed loss, the number by which fairseq divides gradients, and the log.
+        """Return the summed loss, the divisor of gradients, and the log.
 
-        Args:
-            model: returns ``eat_plugin.outputs.PretrainingOutput``.
-            sample: has ``net_input`` for the model, and the clips' ``id``.
-            reduce: ignored; the loss is always summed.
+        The model returns ``outputs.PretrainingOutput``; ``reduce`` is ignored.
         """
         output = model(**sample["net_input"])
         sums = {name: loss.sum() for name, loss in output["losses"].items()}

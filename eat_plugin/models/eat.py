@@ -15,7 +15,7 @@ from .config import EatConfig, validate_config
 from .encoder import MODALITY, EatEncoder, init_normal
 from .objectives import channel_deviation, choose_objectives
 from .param_groups import set_param_groups
-from .step import Objective, Step
+from .step import Step
 from .teacher import Teacher, annealed_decay
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class EatModel(EatEncoder):
         ValueError: if the configuration cannot work, naming option, value and choices.
     """
 
-    objectives: list[Objective]
     teacher: Teacher | None
 
     def __init__(self, cfg: EatConfig) -> None:
@@ -272,7 +271,7 @@ class EatModel(EatEncoder):
         return result
 
     def _describe(self, step: Step) -> PretrainingOutput:
-        """Return what is logged beside the losses."""
+        """Return the output without its losses."""
         assert self.teacher is not None
         num_hidden = len(step.split.hidden_rows)
         result: PretrainingOutput = {
@@ -292,9 +291,8 @@ class EatModel(EatEncoder):
         since = self.num_updates - UPDATES_BEFORE_VARIANCE_CHECK
         if since <= 0 or since % UPDATES_BETWEEN_VARIANCE_CHECKS:
             return
-        for name, least in (
-            ("target_var", self.cfg.min_target_var), ("pred_var", self.cfg.min_pred_var)
-        ):
+        for name in ("target_var", "pred_var"):
+            least = getattr(self.cfg, f"min_{name}")
             if least > 0 and name in result and float(result[name]) < least:  # type: ignore[literal-required]
                 raise RuntimeError(
                     f"{name} fell below model.min_{name}={least} at update {self.num_updates}: "

@@ -1,7 +1,7 @@
 """The objectives of pre-training.
 
-To add one: a subclass of ``Objective``, here or in a file of its own, its entry in ``OBJECTIVES``,
-and its weight in ``EatConfig``.
+To add one: a subclass of ``PretrainingObjective``, here or in a file of its own; its entry in
+``OBJECTIVES``; its weight in ``EatConfig``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ..losses import dino_loss, normalize_patches
 from ..modules.patches import mean_patches, patchify
-from .step import Objective, Step
+from .step import PretrainingObjective, Step
 
 if TYPE_CHECKING:
     from .config import EatConfig
     from .eat import EatModel
 
 
-class PatchRegression(Objective):
+class PatchRegression(PretrainingObjective):
     """The decoder predicts the teacher's targets at hidden patches (EAT eq. 3)."""
 
     name, weight_option, needs_decoder = "regression", "d2v_loss", True
@@ -33,7 +33,7 @@ class PatchRegression(Objective):
         return loss, len(loss)
 
 
-class Reconstruction(Objective):
+class Reconstruction(PretrainingObjective):
     """The decoder predicts the normalised values of hidden patches (MAE, He et al. 2022)."""
 
     name, weight_option, needs_decoder = "recon", "recon_loss", True
@@ -51,7 +51,7 @@ class Reconstruction(Objective):
         return self.regress(predicted, values, self.weight), len(values)
 
 
-class UtteranceRegression(Objective):
+class UtteranceRegression(PretrainingObjective):
     """CLS predicts the mean of the teacher's targets over all patches of a clip (EAT eq. 4).
 
     Among clips of different length, each row is weighted by its share of the hidden patches. The
@@ -128,12 +128,12 @@ class UtteranceDino(UtteranceRegression):
 
 
 # In this order parameters are registered and drawn, and losses are computed.
-OBJECTIVES: list[type[Objective]] = [
+OBJECTIVES: list[type[PretrainingObjective]] = [
     PatchRegression, Reconstruction, UtteranceRegression, UtteranceDino,
 ]  # fmt: skip
 
 
-def choose_objectives(cfg: EatConfig) -> list[Objective]:
+def choose_objectives(cfg: EatConfig) -> list[PretrainingObjective]:
     """Make the objectives that a configuration asks for."""
     return [kind(cfg) for kind in OBJECTIVES if kind.is_chosen(cfg)]
 

@@ -49,7 +49,7 @@ class Step:
     prediction: Tensor | None
 
 
-class Objective:
+class PretrainingObjective:
     """One loss of pre-training.
 
     An objective holds options only. Its parameters belong to the model, under published names.

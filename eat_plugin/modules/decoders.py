@@ -20,14 +20,8 @@ Seeds = Union[int, Sequence[int], None]
 class ConvLayer(nn.Sequential):
     """Grouped 2-D convolution, LayerNorm over channels without weights, GELU, and a residual.
 
-    Args:
-        in_dim: input channels, divisible by ``groups``.
-        out_dim: output channels, divisible by ``groups``.
-        kernel_size: side of the kernel, in patches.
-        groups: groups of the convolution.
-        residual: add the input to the output.
-        recompute: one of ``recompute.CHOICES``.
-        compiled: compile the layer for training.
+    ``groups`` divides both numbers of channels; ``kernel_size`` is in patches. ``recompute`` is one
+    of ``recompute.CHOICES``; ``compiled`` layers are compiled for training.
     """
 
     def __init__(
@@ -78,7 +72,7 @@ COMPILED = Compiled(transform_grid, "decoder's layers")
 
 
 class ConvDecoder(nn.Module):
-    """``ConvLayer``s with residuals over the patch grid, then a projection (EAT, sec. 3.3).
+    """``ConvLayer``s over the patch grid, then a projection (EAT, sec. 3.3).
 
     Args:
         dim: width D of tokens, in and out.
@@ -87,8 +81,8 @@ class ConvDecoder(nn.Module):
         kernel_size: side of the kernels, in patches.
         groups: groups of the convolutions.
         residual: add each layer's input to its output if the widths agree.
-        recompute: one of ``recompute.CHOICES``.
-        compiled: compile the layers for training.
+        recompute: see ``ConvLayer``.
+        compiled: see ``ConvLayer``.
     """
 
     def __init__(

@@ -16,11 +16,7 @@ from .recompute import recompute, recomputes
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
-    Args:
-        dim: width D, divisible by ``num_heads``.
-        num_heads: number of heads.
-        attention_dropout: dropout rate of the attention weights.
-        dropout: dropout rate of the output.
+    ``dim`` is divisible by ``num_heads``; ``dropout`` is that of the output.
     """
 
     def __init__(
@@ -54,13 +50,9 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between; dropout after each.
+    """Two linear layers with a GELU between, dropout after each.
 
-    Args:
-        dim: width D.
-        hidden_dim: width between the layers.
-        dropout: dropout rate.
-        recompute_gelu: compute GELU again in backward instead of keeping its output.
+    With ``recompute_gelu``, backward computes GELU again instead of keeping its output.
     """
 
     def __init__(

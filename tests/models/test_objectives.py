@@ -15,7 +15,7 @@ from eat_plugin.criterions.pretraining import PretrainingCriterion
 from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 from eat_plugin.models.objectives import OBJECTIVES
-from eat_plugin.models.step import Objective
+from eat_plugin.models.step import PretrainingObjective
 from tests.models.conftest import MICRO
 from tests.versions import fairseq_main
 
@@ -54,7 +54,7 @@ class PeakConfig(EatConfig):
     peak_loss: float = 0.0
 
 
-class PeakRegression(Objective):
+class PeakRegression(PretrainingObjective):
     """CLS predicts the largest target of each channel."""
 
     name, weight_option = "peak", "peak_loss"
