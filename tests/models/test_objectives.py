@@ -1,4 +1,4 @@
-"""Objectives: each alone gives its loss, and a new one needs a class, an entry and a weight."""
+"""Objectives alone and together, and a new one: a class, an entry and a weight."""
 
 import copy
 import pickle
