@@ -88,9 +88,11 @@ def check_published_options(section: str, options: Any, declared: type) -> None:
     """
     for declaration in fields(declared):
         accepted = declaration.metadata.get("accepted")
+        if accepted is None:  # no effect; maybe an interpolation that cannot be resolved
+            continue
         value = getattr(options, declaration.name)
         value = value.name if isinstance(value, Enum) else value
-        if accepted is not None and value not in accepted:
+        if value not in accepted:
             choices = " or ".join("null" if choice is None else str(choice) for choice in accepted)
             raise ValueError(
                 f"{section}.{declaration.name} is {value}; this published option is not "
