@@ -1,8 +1,4 @@
-"""The loss terms of EAT, as pure functions.
-
-To add one: write a function here, call it in ``models/eat.py`` under a weight of the model's
-configuration, and set that weight in YAML.
-"""
+"""Losses and targets of EAT, as pure functions. ``models/objectives.py`` composes them."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ def regression_loss(
     Args:
         prediction: [N, D].
         target: [N, D], without gradient.
-        beta: where smooth L1 turns from quadratic to linear; 0 for the squared error.
+        beta: error at which smooth L1 turns linear; 0 for the squared error.
         scale: constant factor; 1 / sqrt(D) if None.
 
     Returns:
@@ -36,7 +32,7 @@ def regression_loss(
 
 
 class _SquaredError(torch.autograd.Function):
-    """(prediction - target)^2 * factor; backward keeps the difference rather than both of them."""
+    """(prediction - target)^2 * factor; keeps only the difference for backward."""
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: Tensor, factor: float) -> Tensor:
@@ -59,18 +55,18 @@ def dino_loss(
     teacher_temp: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of the student's distribution with the teacher's (DINO, Caron et al. 2021).
+    """Cross-entropy of the student's and the teacher's distributions (DINO, Caron et al. 2021).
 
     Args:
-        logits: [N, D], the student's.
-        target: [N, D], the teacher's, without gradient.
-        centre: [1, D], running mean of the teacher's outputs, subtracted once.
+        logits: [N, D], of the student.
+        target: [N, D], of the teacher, without gradient.
+        centre: [1, D], running mean of the targets, subtracted once.
         student_temp: temperature of the student's softmax.
         teacher_temp: temperature of the teacher's softmax, smaller to sharpen it.
-        weights: [N], of the rows, 1 in the mean; None for 1.
+        weights: [N], weights of rows with mean 1; None for 1.
 
     Returns:
-        Scalar mean over the N rows.
+        Scalar mean over rows.
     """
     logits, target = _at_least_float32(logits), _at_least_float32(target)
     expected = ((target - centre.to(target.dtype)) / teacher_temp).softmax(dim=-1)
@@ -80,13 +76,9 @@ def dino_loss(
 
 
 def normalize_patches(values: Tensor) -> Tensor:
-    """Standardise each patch by its own mean and unbiased variance (MAE, He et al. 2022, sec. 3).
+    """Standardise patch values [..., p*p*channels] by their mean and unbiased variance, in float32.
 
-    Args:
-        values: [..., p*p*channels], the values of a patch.
-
-    Returns:
-        The same shape, float32.
+    Source: MAE, He et al. 2022, sec. 3.
     """
     values = _at_least_float32(values)
     centred = values - values.mean(dim=-1, keepdim=True)
@@ -108,11 +100,11 @@ def make_targets(
     Args:
         layer_outputs: each [B, L, D].
         instance_norm_layer: normalise each layer over L, per clip and channel.
-        batch_norm_layer: normalise each layer over B and L, per channel (before the former).
-        layer_norm_layer: normalise each layer over D (after the former).
-        instance_norm: normalise the average over L (after ``layer_norm``).
+        batch_norm_layer: normalise each layer over B and L, per channel; before instance norm.
+        layer_norm_layer: normalise each layer over D; after instance norm.
+        instance_norm: normalise the average over L; after ``layer_norm``.
         layer_norm: normalise the average over D.
-        padding: bool [B, L], True = padding, which counts in no mean and no variance; or None.
+        padding: bool [B, L], True = padding, which is excluded; or None.
 
     Returns:
         [B, L, D], float32.

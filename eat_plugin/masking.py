@@ -1,11 +1,10 @@
 """Mask strategies over the patch grid of a spectrogram.
 
-A mask is one byte a patch, 1 = hidden from the student, in time-major order (all mel patches of
-the first time step, then of the second, ...). Every mask of a specification hides exactly the same
-number of patches, so that the visible patches of a batch form one dense tensor.
+A mask is one byte per patch, 1 = hidden from the student, in time-major order. All masks of a
+specification hide the same number of patches, so that visible patches form a dense tensor.
 
-Contents: ``MaskSpec`` (what to draw), ``draw_masks`` (K masks at once, no loop over masks),
-``join_masks`` (those of clips of different length), and one function a strategy.
+To add a strategy: a function ``(spec, num_masks, generator) -> uint8 [K, L]`` and its name in
+``STRATEGIES``; ``model.modalities.image.mask_strategy`` chooses it.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FLEXIBLE_BLOCKS = ((6, 4), (5, 5), (8, 3))
-LARGEST_TABLE = 1024  # patches of a grid whose blocks are all kept, 1 MiB
+MAX_TABLE = 1024  # patches; a table of all blocks of such a grid takes 1 MiB
 
 
 @dataclass(frozen=True)
 class MaskSpec:
-    """What masks to draw.
+    """Specification of masks.
 
     Attributes:
         grid: number of patches along (time, mel), for instance (64, 8) for 10 s.
-        mask_prob: share of patches that is hidden, between 0 and 1.
-        mask_prob_adjust: added to the share of kept (inverse) or hidden (block) patches when the
-            number of blocks is computed, to make up for blocks that overlap.
+        mask_prob: share of hidden patches, between 0 and 1.
+        mask_prob_adjust: added to the share of kept (inverse) or hidden (block) patches when blocks
+            are counted, because blocks overlap.
         mask_length: side of a block, in patches.
         strategy: one of ``STRATEGIES``.
 
     Raises:
-        ValueError: if the specification hides every patch, or none, or names no known strategy.
+        ValueError: if it hides all patches, or none, or names an unknown strategy.
     """
 
     grid: tuple[int, int]
@@ -46,7 +45,7 @@ class MaskSpec:
     strategy: str = "inverse_block"
 
     def __post_init__(self) -> None:
-        """Refuse impossible specifications at start rather than in a data worker."""
+        """Refuse impossible specifications before workers start."""
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise ValueError(f"mask strategy is {self.strategy!r}; choose one of {choices}")
@@ -65,27 +64,27 @@ class MaskSpec:
     def from_options(
         cls, options: Any, grid: tuple[int, int], flexible: bool = False
     ) -> MaskSpec:
-        """Translate options by their published names.
+        """Translate options.
 
         Args:
-            options: has ``mask_prob``, ``mask_prob_adjust``, ``mask_length`` and ``inverse_mask``.
+            options: ``mask_strategy`` chooses the strategy; if it is None, ``inverse_mask``,
+                ``mask_length`` and ``flexible`` do.
             grid: (time, mel) size of the patch grid.
-            flexible: keep blocks of varying shapes rather than squares.
+            flexible: keep blocks of varying shapes, not squares.
         """
-        strategy = "inverse_block" if options.inverse_mask else "block"
-        if flexible:
-            strategy = "flexible"
-        if options.mask_length == 1:
-            strategy = "random"
+        strategy = getattr(options, "mask_strategy", None)  # older checkpoints do not have it
+        if strategy is None:
+            strategy = "inverse_block" if options.inverse_mask else "block"
+            if flexible:
+                strategy = "flexible"
+            if options.mask_length == 1:
+                strategy = "random"
         return cls(
             grid, options.mask_prob, options.mask_prob_adjust, options.mask_length, strategy
         )
 
     def resized(self, columns: int) -> MaskSpec:
-        """Return the same for a clip of another length.
-
-        Args:
-            columns: time steps of the clip, in patches.
+        """Return the specification for a clip of so many time steps, in patches.
 
         Raises:
             ValueError: if the clip is so short that no patch would be kept, or none hidden.
@@ -99,7 +98,7 @@ class MaskSpec:
 
     @property
     def num_visible(self) -> int:
-        """Number of patches that every mask keeps, V."""
+        """Number of visible patches per mask, V."""
         if self.strategy == "block":
             return self.num_patches - int(self.num_patches * self.mask_prob)
         return int(self.num_patches * (1 - self.mask_prob))
@@ -108,28 +107,18 @@ class MaskSpec:
 def draw_masks(
     spec: MaskSpec, num_masks: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw masks of a specification.
+    """Draw masks, uint8 [K, L], with ``spec.num_visible`` zeros per row.
 
     Args:
-        spec: what to draw.
-        num_masks: how many, K.
+        spec: specification.
+        num_masks: K.
         generator: source of all randomness; the global one if None.
-
-    Returns:
-        uint8 tensor of shape [K, L], 1 = hidden, with exactly ``spec.num_visible`` zeros a row.
     """
     return STRATEGIES[spec.strategy](spec, num_masks, generator)
 
 
 def join_masks(masks: list[Tensor]) -> Tensor:
-    """Put the masks of clips of different length below one another.
-
-    Args:
-        masks: of each clip [K, L_b].
-
-    Returns:
-        [clips * K, L], L the longest; what a clip has no patches for counts as hidden.
-    """
+    """Concatenate masks [K, L_b] of clips of different length to [clips * K, L]; padding is 1."""
     longest = max(mask.size(1) for mask in masks)
     return torch.cat([F.pad(mask, (0, longest - mask.size(1)), value=1) for mask in masks])
 
@@ -170,14 +159,11 @@ STRATEGIES = {
 
 
 def _keep_blocks(
-    spec: MaskSpec,
-    num_masks: int,
-    generator: torch.Generator | None,
-    size: tuple[int, int],
+    spec: MaskSpec, num_masks: int, generator: torch.Generator | None, size: tuple[int, int]
 ) -> Tensor:
     covered = _cover_blocks(spec, num_masks, generator, size, 1 - spec.mask_prob)
-    # Covered patches rank above all others; ties are broken at random. Taking the best V drops
-    # uniformly from too large a cover and adds uniformly to too small a one.
+    # Covered patches have higher scores than all others, at random among themselves. The best V
+    # drop patches uniformly from a large cover, or add them uniformly to a small one.
     scores = torch.rand(num_masks, spec.num_patches, generator=generator).numpy()
     return _hide_all_but_top(scores + covered, spec.num_visible)
 
@@ -191,13 +177,12 @@ def _cover_blocks(
 ) -> np.ndarray:
     """Cover the grid with blocks around centres drawn with replacement: bool [K, L].
 
-    A block reaches from ``mask_length // 2`` before its centre onwards and is cut at the border,
-    which is what clamping its coordinates gives.
+    A block starts ``mask_length // 2`` before its centre, and is cut off at the border.
     """
     num_blocks = int(spec.num_patches * ((share + spec.mask_prob_adjust) / (size[0] * size[1])))
     drawn = torch.randint(spec.num_patches, (num_masks, num_blocks), generator=generator)
     centres, offset = drawn.numpy(), spec.mask_length // 2
-    if spec.num_patches <= LARGEST_TABLE:
+    if spec.num_patches <= MAX_TABLE:
         blocks = _block_table(spec.grid, size, offset).take(centres, axis=0)
     else:
         blocks = _blocks_around(centres, spec.grid, size, offset)
@@ -224,9 +209,9 @@ def _blocks_around(
 
 
 def _hide_all_but_top(scores: np.ndarray, num_visible: int) -> Tensor:
-    """Turn scores, float32 [K, L], into masks that keep the ``num_visible`` best patches a row.
+    """Turn scores, float32 [K, L], into masks that keep the ``num_visible`` best patches per row.
 
-    In NumPy, whose partition is many times as fast as PyTorch's ``topk``.
+    NumPy's partition is many times faster than PyTorch's ``topk``.
     """
     worse = scores.shape[1] - num_visible
     least = np.partition(scores, worse, axis=1)[:, worse, None]

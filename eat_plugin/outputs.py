@@ -1,8 +1,4 @@
-"""What the models return: the contract between models and criterions.
-
-The dictionaries stay plain ``dict`` at run time, so that fairseq's stock ``model`` criterion reads
-them as well as ours.
-"""
+"""Outputs of the models: plain dictionaries, as fairseq's stock ``model`` criterion needs them."""
 
 from __future__ import annotations
 
@@ -12,14 +8,13 @@ from torch import Tensor
 
 
 class FeatureOutput(TypedDict):
-    """What ``extract_features`` returns.
+    """Output of ``extract_features``.
 
     Attributes:
-        x: [B, S, D] output of the last block; S counts patches, and the CLS token first where
-            extra tokens were kept.
+        x: [B, S, D], output of the last block for S patches, after the extra tokens if kept.
         padding_mask: bool [B, S], True = padding, or None.
-        layer_results: the target output of each block, each [B, 1 + S, D].
-        mask: uint8 [B, L], 1 = hidden, or None where nothing was masked.
+        layer_results: target output of each block, each [B, E + S, D].
+        mask: uint8 [B, L], 1 = hidden, or None without a mask.
     """
 
     x: Tensor
@@ -29,23 +24,22 @@ class FeatureOutput(TypedDict):
 
 
 class PretrainingOutput(TypedDict, total=False):
-    """What the student returns in pre-training.
+    """Output of pre-training.
 
     Attributes:
-        losses: name -> loss, times its weight. ``regression`` [N_hidden, D]; ``cls`` [B*K, D] (or a
-            scalar, in the DINO variant), times ``sample_size``; ``recon`` [N_hidden, p*p*channels].
-            Of clips of different length, a row of ``cls`` also counts by its own number of hidden
-            patches, over the mean of all rows; of padding there is nothing.
-        loss_items: name -> number of items that the sum of this loss is divided by to get the mean
-            of one item (a hidden patch, an utterance).
-        sample_size: number of hidden patches of the batch, over all clones.
-        masked_pct: share of patches that is hidden.
-        pred_var: scalar, mean over channels of the standard deviation of the predictions, over all
-            processes.
-        target_var: the same of the targets; a value near 0 tells of a collapse.
-        ema_decay: the teacher's decay, times 1000.
-        model_norm: L2 norm of the student's averaged parameters at the last teacher step.
-        ema_norm: L2 norm of the teacher's.
+        losses: loss by objective, times its weight. ``regression`` [N_hidden, D]; ``recon``
+            [N_hidden, p*p*channels]; ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``.
+            Padding is excluded. Among clips of different length, a row of ``cls`` is also weighted
+            by its number of hidden patches over the mean of all rows.
+        loss_items: number of items by objective (hidden patches, or hidden patches times
+            utterances); the sum of a loss over it is the mean of one item.
+        sample_size: number of hidden patches in the batch, over all clones.
+        masked_pct: share of hidden patches.
+        pred_var: mean over channels of the standard deviation of predictions, over all ranks.
+        target_var: the same of the targets; near 0 after a collapse.
+        ema_decay: decay of the teacher, times 1000.
+        model_norm: L2 norm of the averaged parameters of the student at the last teacher step.
+        ema_norm: L2 norm of the averages.
     """
 
     losses: dict[str, Tensor]
@@ -60,14 +54,14 @@ class PretrainingOutput(TypedDict, total=False):
 
 
 class ClassificationOutput(TypedDict, total=False):
-    """What the classifier returns when it is given targets.
+    """Output of the classifier with targets.
 
     Attributes:
-        losses: ``main``, the loss: [B] for cross-entropy, [B, classes] for binary cross-entropy.
-        sample_size: number of clips, or of positive labels where clips have several.
+        losses: ``main``: [B] for cross-entropy, [B, classes] for binary cross-entropy.
+        sample_size: number of clips; with several labels per clip, of positive labels.
         _predictions: [B, classes] probabilities, in evaluation.
         _targets: [B, classes], in evaluation.
-        correct: scalar, number of clips classified right, in evaluation with one label a clip.
+        correct: number of correctly classified clips, in evaluation with one label per clip.
     """
 
     losses: dict[str, Tensor]

@@ -41,7 +41,7 @@ def without(model):
         model.pop(field)
     for field in ("recompute", "compile"):
         model.pop(field, None)
-    for field in ("mel_by_time", "image_size"):
+    for field in ("mel_by_time", "image_size", "mask_strategy"):
         model["modalities"]["image"].pop(field, None)
     return model
 
@@ -224,7 +224,10 @@ IMPOSSIBLE = [
     ("model.modalities.image.decoder.decoder_groups=5", "divisible by decoder_groups=5"),
     ("model.modalities.image.decoder=null", "decoder is null"),
     ("model.modalities.image.num_extra_tokens=0", "num_extra_tokens is 0; .* needs a CLS token"),
-    ("model.supported_modality=AUDIO", "supported_modality is AUDIO; only IMAGE"),
+    ("model.supported_modality=AUDIO", "supported_modality is AUDIO; .* null or IMAGE"),
+    ("model.modalities.image.type=TEXT", "image.type is TEXT; .* only choice is IMAGE"),
+    ("+model.shared_decoder={decoder_dim: 8}", "shared_decoder is .*; .* only choice is null"),
+    ("+model.modalities.image.mask_strategy=spiral", "'spiral'; choose one of inverse_block, "),
     ("model.clone_batch=0", "clone_batch is 0"),
     ("model.d2v_loss=-1", "weights of the losses"),
     ("model.ema_decay=1.5", "ema_decay is 1.5"),

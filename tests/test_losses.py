@@ -42,7 +42,7 @@ def test_regression_loss__gradient(dtype):
     torch.testing.assert_close(prediction.grad, expected.to(dtype))
 
 
-def test_regression_loss__leaves_its_arguments_alone():
+def test_regression_loss__does_not_change_its_arguments():
     prediction, target = torch.ones(2, 4, requires_grad=True), torch.zeros(2, 4)
     regression_loss(prediction, target).sum().backward()
     assert torch.equal(prediction, torch.ones(2, 4))
@@ -104,21 +104,21 @@ def test_make_targets__normalises_over_width(option):
     assert torch.allclose(result, torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]]), atol=1e-4)
 
 
-def test_make_targets__leaves_the_layers_alone():
+def test_make_targets__does_not_change_the_layers():
     layers = [layer.clone() for layer in LAYERS]
     make_targets(layers, instance_norm_layer=True, layer_norm=True)
     assert all(torch.equal(a, b) for a, b in zip(layers, LAYERS))
 
 
 @pytest.mark.parametrize("option", ["instance_norm_layer", "batch_norm_layer", "instance_norm"])
-def test_make_targets__padding_counts_in_no_mean(option):
+def test_make_targets__excludes_padding(option):
     layer = torch.tensor([[[0.0], [2.0], [50.0]]])
     padding = torch.tensor([[False, False, True]])
     result = make_targets([layer], **{option: True}, padding=padding)[0, :2]
     assert torch.allclose(result, torch.tensor([[-1.0], [1.0]]), atol=1e-4)
 
 
-def test_dino_loss__weights_of_the_rows():
+def test_dino_loss__row_weights():
     rows = torch.tensor([[1.0, 2.0], [0.0, 5.0]]), torch.tensor([[3.0, 1.0], [2.0, 2.0]])
     each = [dino_loss(*(x[i : i + 1] for x in rows), torch.zeros(1, 2), 0.5, 0.2) for i in (0, 1)]
     weighed = dino_loss(*rows, torch.zeros(1, 2), 0.5, 0.2, torch.tensor([0.5, 1.5]))

@@ -86,7 +86,7 @@ def test_inverse_block__has_the_published_distribution(name, strategy):
 
 
 def test_flexible__has_the_published_distribution():
-    # One shape a call of K masks: the calls, not the masks, are the independent draws.
+    # One shape per call of K masks: calls, not masks, are independent.
     golden = np.load(GOLDEN)
     rows, columns, prob, adjust, length, _, num_published = golden["base_flex_params"]
     spec = MaskSpec((int(rows), int(columns)), prob, adjust, int(length), "flexible")
@@ -104,7 +104,7 @@ def test_flexible__has_the_published_distribution():
     assert abs(components.mean() - expected) < LIMIT * deviation * np.sqrt(parts)
 
 
-def test_random__treats_all_patches_alike():
+def test_random__is_uniform():
     spec = MaskSpec((16, 8), 0.8, strategy="random")
     kept = 1 - draw_masks(spec, NUM_MASKS, torch.Generator().manual_seed(2)).double()
     share = spec.num_visible / spec.num_patches
@@ -115,7 +115,7 @@ def test_random__treats_all_patches_alike():
     assert pairs.item() == pytest.approx(share * (spec.num_visible - 1) / 127, rel=0.02)
 
 
-def test_block__hides_in_blocks_what_inverse_block_keeps_in_blocks():
+def test_block__hides_blocks():
     generator = torch.Generator().manual_seed(3)
     blocks = draw_masks(MaskSpec((64, 8), 0.3, 0.0, 5, "block"), 200, generator)
     random = draw_masks(MaskSpec((64, 8), 0.3, 0.0, 1, "random"), 200, generator)
@@ -157,13 +157,13 @@ def test_draw_masks__equal_scores_change_no_count(strategy, monkeypatch):
         ({"strategy": "spiral"}, "'spiral'; choose one of inverse_block, block, random, flexible"),
     ],
 )
-def test_mask_spec__refuses_the_impossible(options, message):
+def test_mask_spec__refuses_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
         MaskSpec((64, 8), **options)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_resized__the_ratio_is_of_the_clips_own_patches(strategy):
+def test_resized__keeps_the_ratio(strategy):
     spec = MaskSpec((64, 8), 0.8, strategy=strategy)
     for columns in (1, 2, 7, 63, 64, 750):
         own = spec.resized(columns)
@@ -176,6 +176,6 @@ def test_resized__the_ratio_is_of_the_clips_own_patches(strategy):
         MaskSpec((64, 8), 0.9).resized(1)
 
 
-def test_join_masks__what_a_shorter_clip_lacks_is_hidden():
+def test_join_masks__padding_is_hidden():
     joined = join_masks([torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, 1)])
     assert joined.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 1], [0, 1, 1]]

@@ -1,4 +1,4 @@
-"""Criterions that fairseq finds by name: ``eat_pretraining``, ``eat_classification``."""
+"""The registered criterions: ``eat_pretraining``, ``eat_classification``."""
 
 from .classification import ClassificationCriterion
 from .pretraining import PretrainingCriterion

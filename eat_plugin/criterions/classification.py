@@ -1,4 +1,4 @@
-"""Criterion ``eat_classification``: the classifier's loss, and in evaluation its scores."""
+"""Criterion ``eat_classification``: the loss of the classifier, and scores in evaluation."""
 
 from typing import Any, Dict, List, Tuple
 
@@ -13,24 +13,17 @@ SCORES = ("_predictions", "_targets")
 
 @register_criterion("eat_classification", dataclass=FairseqDataclass)
 class ClassificationCriterion(FairseqCriterion):
-    """Sum the classifier's loss over clips; the task takes what metrics are made of.
+    """Sum the loss over clips; the task computes metrics from the scores.
 
-    The objective is that of fairseq's stock ``model`` criterion.
+    The objective equals that of fairseq's stock ``model`` criterion.
     """
 
     def forward(
         self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
     ) -> Tuple[Tensor, Any, Dict[str, Any]]:
-        """Compute the loss of a batch.
+        """Return the summed loss, the divisor of gradients, and the log.
 
-        Args:
-            model: returns ``eat_plugin.outputs.ClassificationOutput``.
-            sample: has ``net_input`` for the model, and the clips' ``id``.
-            reduce: part of fairseq's interface; the loss is always summed.
-
-        Returns:
-            The summed loss; what fairseq divides gradients by (clips, or positive labels); and what
-            is logged.
+        The model returns ``outputs.ClassificationOutput``; ``reduce`` is ignored.
         """
         output = model(**sample["net_input"])
         loss = torch.stack([loss.sum() for loss in output["losses"].values()]).sum()
@@ -45,12 +38,12 @@ class ClassificationCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """Average over micro-batches and processes, and hand over to fairseq's meters."""
+        """Average over micro-batches and ranks."""
         loss = sum(log.get("loss", 0) for log in logging_outputs)
         sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
         metrics.log_scalar("loss", loss / sample_size, sample_size, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """Whether fairseq may add up what processes log: yes, the task has taken the scores out."""
+        """Return True: the task has removed the scores, only sums are left."""
         return True

@@ -1,4 +1,4 @@
-"""Criterion ``eat_pretraining``: the sum of the model's weighted losses, each term logged."""
+"""Criterion ``eat_pretraining``: the sum of the model's weighted losses; logs each of them."""
 
 from typing import Any, Dict, List, Tuple
 
@@ -13,26 +13,18 @@ STATISTICS = ("pred_var", "target_var", "masked_pct", "ema_decay", "model_norm",
 
 @register_criterion("eat_pretraining", dataclass=FairseqDataclass)
 class PretrainingCriterion(FairseqCriterion):
-    """Sum the losses that the model returns.
+    """Sum the losses of the model.
 
-    The objective is that of fairseq's stock ``model`` criterion. What differs is the log: each term
-    is shown as the mean of one item of its own kind (a hidden patch, an utterance), and nothing in
-    a step makes a GPU wait for the host.
+    The objective equals that of fairseq's stock ``model`` criterion. The log differs: each loss is
+    the mean of one of its items, and a step does not make a GPU wait for the host.
     """
 
     def forward(
         self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
     ) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """Compute the loss of a batch.
+        """Return the summed loss, the divisor of gradients, and the log.
 
-        Args:
-            model: returns ``eat_plugin.outputs.PretrainingOutput``.
-            sample: has ``net_input`` for the model, and the clips' ``id``.
-            reduce: part of fairseq's interface; the loss is always summed.
-
-        Returns:
-            The summed loss, the sample size that fairseq divides gradients by (hidden patches), and
-            what is logged.
+        The model returns ``outputs.PretrainingOutput``; ``reduce`` is ignored.
         """
         output = model(**sample["net_input"])
         sums = {name: loss.sum() for name, loss in output["losses"].items()}
@@ -52,10 +44,7 @@ class PretrainingCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """Average over micro-batches and processes, and hand over to fairseq's meters.
-
-        All terms are means over hidden patches; an utterance counts in proportion to its own.
-        """
+        """Average over micro-batches and ranks, weighted by the number of hidden patches."""
 
         def total(name: str) -> Any:
             return sum(log.get(name, 0) for log in logging_outputs)
@@ -70,5 +59,5 @@ class PretrainingCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """Whether fairseq may add up what processes log before it is reduced: yes."""
+        """Return True: fairseq may add up the logs of all ranks."""
         return True

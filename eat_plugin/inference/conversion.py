@@ -129,6 +129,9 @@ def _training_options(cfg: Mapping[str, Any]) -> list[str]:
         if cfg.get(part, {}).get(name, default) != default
     ]
     model = cfg["model"]
+    strategy = model.get("modalities", {}).get("image", {}).get("mask_strategy")
+    if strategy is not None:
+        found.append(f"model.modalities.image.mask_strategy={strategy}")
     mixes = bool(model.get("mixup") or model.get("cutmix"))
     if mixes and model.get("label_smoothing") and model.get("smooth_mixed"):
         found.append("model.smooth_mixed=True")
@@ -174,6 +177,10 @@ def _published_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     values = _plain(schema)
     values.update(data="", seed=1, audio_mae=True, downsr_16hz=True)
     values.update({key: options[key] for key in values if key in options})
+    masks = values.get("precompute_mask_config")
+    if masks:
+        masks = {key: value for key, value in masks.items() if key != "mask_strategy"}
+        values["precompute_mask_config"] = masks
     values.update(_name=name, key="imgs" if name == CLASSIFICATION else "source")
     if "roll_gain" in options:  # ours
         weights = options.get("weights_file")
@@ -244,6 +251,7 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     values["supported_modality"] = values.get("supported_modality") or MODALITY
     for name in ("recompute", "compile"):  # they do not change results
         values.pop(name, None)
+    values["modalities"]["image"].pop("mask_strategy", None)
     values["modalities"]["image"].pop("image_size", None)  # None for spectrograms
     if values["modalities"]["image"].pop("mel_by_time", False):
         raise ValueError("model.modalities.image.mel_by_time=true has no published name")

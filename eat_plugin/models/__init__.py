@@ -1,7 +1,4 @@
-"""Models that fairseq finds by name: ``eat`` (published ``data2vec_multi``), ``eat_classifier``.
-
-The published classifier has options of its own: ``mae_image_classification``.
-"""
+"""The registered models: ``eat``, ``eat_classifier``, and published names."""
 
 from .classifier import EatClassifier
 from .eat import EatModel

@@ -1,7 +1,4 @@
-"""The classifier: an encoder, pooling, LayerNorm and a linear layer (EAT, section 3.4).
-
-Contents: ``EatClassifier`` (registered as ``eat_classifier``) and ``pool``.
-"""
+"""The classifier: encoder, pooling, LayerNorm and a linear layer (EAT, section 3.4)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
-from ..modules.padding import column_padding, mean_patches, own_columns
+from ..modules.patches import column_padding, mean_patches, own_columns
 from ..outputs import ClassificationOutput
 from .classifier_config import (
     COMPUTATION,
@@ -43,15 +40,12 @@ MEL_AXIS, TIME_AXIS = 3, 2
 class EatClassifier(BaseFairseqModel):
     """An encoder with a linear classifier on its pooled output.
 
-    Args:
-        cfg: the options, within a configuration that can resolve them.
-
     Raises:
         ValueError: if an option cannot work, or the checkpoint does not fit.
         OSError: if the checkpoint cannot be read.
 
     Attributes:
-        pretrained_model_args: options of the encoder that was built; they belong in a checkpoint.
+        pretrained_model_args: options of the encoder; a checkpoint needs them.
     """
 
     def __init__(self, cfg: EatClassifierConfig) -> None:
@@ -85,14 +79,14 @@ class EatClassifier(BaseFairseqModel):
 
     @staticmethod
     def choose_objective(cfg: EatClassifierConfig) -> Objective:
-        """Read the objective from the options."""
+        """Return the objective that the options ask for."""
         mixes = max(cfg.mixup, cfg.cutmix) > 0
         smoothing = cfg.label_smoothing if cfg.smooth_mixed or not mixes else 0.0
         return Objective(cfg.loss, cfg.single_label, smoothing)
 
     @staticmethod
     def is_frozen(cfg: EatClassifierConfig) -> bool:
-        """Read from the options whether the encoder is left as it is."""
+        """Whether the encoder is not trained."""
         return cfg.linear_probe
 
     def _build_encoder(self, cfg: EatClassifierConfig) -> EatEncoder:
@@ -141,7 +135,7 @@ class EatClassifier(BaseFairseqModel):
         return encoder
 
     def train(self, mode: bool = True) -> EatClassifier:
-        """Switch between training and evaluation; a frozen encoder stays in the latter."""
+        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
         super().train(mode)
         if self.frozen:
             self.model.eval()
@@ -159,14 +153,13 @@ class EatClassifier(BaseFairseqModel):
         Args:
             imgs: spectrograms [B, 1, T, F], time before mel (see ``mel_by_time``).
             label: targets [B, classes], 1 for each label of a clip.
-            padding_mask: bool [B, L], True = padding of clips of different length, whole time steps
-                at their end. Nothing depends on what it holds. None where all are alike.
-            num_windows: with ``label``, how many rows of ``imgs`` each clip has, one after the
-                other; the losses and the probabilities of a clip are means over them. None for one.
+            padding_mask: bool [B, L], True = padding, whole time steps at the end; the result does
+                not depend on its content. None if all clips have the same length.
+            num_windows: with ``label``, number of consecutive rows of ``imgs`` per clip; loss and
+                probabilities are averaged over them. None for one.
 
         Returns:
-            Logits [B, classes]; with ``label`` what ``eat_plugin.outputs.ClassificationOutput``
-            says.
+            Logits [B, classes]; with ``label`` an ``outputs.ClassificationOutput``.
 
         Raises:
             ValueError: if the input does not fit the model.
@@ -249,15 +242,7 @@ class EatClassifier(BaseFairseqModel):
 
 
 def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
-    """Average the rows of each clip.
-
-    Args:
-        values: [rows, ...].
-        num_windows: how many rows each clip has, one after the other; None for one each.
-
-    Returns:
-        [clips, ...].
-    """
+    """Average rows [rows, ...] per clip: [clips, ...]; ``num_windows`` are the rows per clip."""
     if num_windows is None:
         return values
     return torch.stack([part.mean(dim=0) for part in values.split(list(num_windows))])
@@ -266,17 +251,14 @@ def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
 def pool(
     x: Tensor, mode: PredictionMode, num_extra_tokens: int, padding: Tensor | None = None
 ) -> Tensor:
-    """Pool tokens to one vector a clip.
+    """Pool tokens [B, E + L, D] to [B, D].
 
     Args:
-        x: [B, E + L, D], the extra tokens first.
+        x: tokens, the extra ones first.
         mode: CLS, the mean over patches, or linear-softmax pooling: with p = sigmoid(x), the
             log-odds of sum(p^2) / sum(p) over patches.
         num_extra_tokens: E.
-        padding: bool [B, L], True = padding, which does not count; None for none.
-
-    Returns:
-        [B, D].
+        padding: bool [B, L], True = padding, which is excluded; or None.
     """
     if mode == PredictionMode.CLS_TOKEN:
         return x[:, 0]

@@ -1,10 +1,4 @@
-"""Checkpoints of this and of the published code: read safely, and their encoders taken over.
-
-Contents: ``read_checkpoint`` (a file -> a dictionary, without running what is in it),
-``read_encoder`` (a checkpoint -> ``PretrainedEncoder``), ``encoder_config`` (its options ->
-``EatConfig``), ``load_encoder`` (its weights -> an ``EatEncoder``) and ``fold_normalisation`` (the
-statistics of its input -> its weights).
-"""
+"""Checkpoints of this and of the published code: safe reading, loading of encoders."""
 
 from __future__ import annotations
 
@@ -25,9 +19,9 @@ from .config import EatConfig, validate_config
 from .encoder import EatEncoder
 
 CLASSIFIER_PREFIX = "model."
-# Options that the published fine-tuning code adds to the pre-training configuration it keeps.
+# Options that the published fine-tuning code adds to the pre-training configuration.
 ADDED_BY_FINETUNING = ("_name", "drop_path_rate")
-# What reading arbitrary bytes as a checkpoint may end in.
+# Errors of reading arbitrary bytes as a checkpoint.
 NO_CHECKPOINT = (
     RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
     struct.error,
@@ -35,11 +29,11 @@ NO_CHECKPOINT = (
 
 
 _allow = getattr(torch.serialization, "add_safe_globals", None)
-_OF_OLD_TORCH = "" if _allow else " (from 2.4 on, PyTorch reads NumPy's numbers as plain values)"
+_OF_OLD_TORCH = "" if _allow else " (PyTorch 2.4 and later reads NumPy numbers as plain values)"
 
 
 def _allow_numpy_numbers() -> None:
-    """Let checkpoints hold NumPy numbers, as published ones do (a metric): they run no code."""
+    """Accept NumPy numbers, which published checkpoints hold (a metric); they run no code."""
     if _allow is None:
         return
     multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray  # type: ignore
@@ -51,13 +45,13 @@ _allow_numpy_numbers()
 
 
 class PretrainedEncoder(NamedTuple):
-    """What a checkpoint holds of an encoder.
+    """The encoder of a checkpoint.
 
     Attributes:
         path: the file.
         model: options of the pre-trained model, by the names of ``EatConfig``.
-        task: options of the task that it was pre-trained in; None if it never was.
-        state: the encoder's weights, by the names of ``EatEncoder``.
+        task: options of its pre-training task; None without pre-training.
+        state: weights, by the names of ``EatEncoder``.
     """
 
     path: str
@@ -67,17 +61,14 @@ class PretrainedEncoder(NamedTuple):
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a fairseq checkpoint onto the CPU, as data: nothing that is in the file is executed.
-
-    Args:
-        path: the file.
+    """Read a fairseq checkpoint onto the CPU, as data: no code in the file is executed.
 
     Returns:
         The dictionary that fairseq saved, with ``cfg`` and ``model`` at least.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no fairseq checkpoint, or holds more than plain data.
+        ValueError: if it is not a fairseq checkpoint, or holds more than plain data.
     """
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; give the checkpoint file in it")
@@ -87,9 +78,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         except pickle.UnpicklingError as error:
             if "GLOBAL" in str(error) or "Unsupported class" in str(error):
                 raise ValueError(
-                    f"{path} holds Python objects, which could run code when they are loaded, and "
-                    "is refused; save it again with plain values (weights, dictionaries, numbers) "
-                    f"where you trust it{_OF_OLD_TORCH}"
+                    f"{path} holds Python objects, which could run code when they are loaded; if "
+                    "you trust it, save it again with plain values (weights, dictionaries, "
+                    f"numbers){_OF_OLD_TORCH}"
                 ) from error
             raise ValueError(f"{path} is not a PyTorch checkpoint") from error
         except NO_CHECKPOINT as error:
@@ -103,11 +94,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_encoder(path: str | os.PathLike[str]) -> PretrainedEncoder:
-    """Read the encoder of a checkpoint, pre-trained or fine-tuned, of this or the published code.
+    """Read the encoder of a checkpoint, pre-trained or fine-tuned, ours or published.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no checkpoint, or of another kind of model.
+        ValueError: if it is not a checkpoint of EAT.
     """
     state = read_checkpoint(path)
     model, task = state["cfg"]["model"], state["cfg"].get("task")
@@ -126,20 +117,17 @@ def read_encoder(path: str | os.PathLike[str]) -> PretrainedEncoder:
 
 
 def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
-    """Make the configuration of an encoder without a teacher.
+    """Make the validated configuration of an encoder without a teacher.
 
     Args:
-        options: as a checkpoint has them.
+        options: options of a checkpoint.
         **changes: options to set, by the names of ``EatConfig``.
-
-    Returns:
-        A validated ``EatConfig``, with nothing left to interpolate.
 
     Raises:
         ValueError: if an option is unknown, or cannot work.
     """
     given: dict[Any, Any] = {k: v for k, v in options.items() if k not in ADDED_BY_FINETUNING}
-    # What the defaults of the teacher refer to does not matter to an encoder.
+    # Defaults of the teacher refer to these sections; an encoder does not use them.
     root = OmegaConf.create({"common": {"seed": 1}, "optimization": {"max_update": 0}})
     root.model = OmegaConf.structured(EatConfig())
     try:
@@ -155,10 +143,10 @@ def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
 
 
 def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
-    """Load an encoder's weights. The table of positions is the model's own: it may be longer.
+    """Load an encoder's weights, except the table of positions, which may have another length.
 
     Raises:
-        ValueError: if the weights do not fit, naming the first that does not.
+        ValueError: names the first weight that does not fit.
     """
     own = encoder.state_dict()
     for name, value in own.items():
@@ -178,20 +166,19 @@ def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
 def fold_normalisation(
     weights: Mapping[str, Any], own: tuple[float, float], other: tuple[float, float]
 ) -> dict[str, Any]:
-    """Change a model to take inputs that are normalised by other statistics.
+    """Change a model to take inputs normalised by other statistics.
 
-    An input x is seen as (x - mean) / (2 std). With own statistics m, s and others m', s' this is
-    s'/s times what the others make of it, plus (m' - m) / (2 s), and the patch embedding is affine:
-    the change goes into its weights and bias.
+    The model sees (x - mean) / (2 std). With own statistics m, s and others m', s' this is s'/s
+    times the other value, plus (m' - m) / (2 s). The patch embedding is affine: the change goes
+    into its weights and bias.
 
     Args:
-        weights: of a classifier, or of a pre-trained model with its teacher's averages (``_ema``).
+        weights: of a classifier, or of a pre-trained model with its averages (``_ema``).
         own: mean and standard deviation that the model was trained with.
-        other: those that its inputs will be normalised by.
+        other: those of its future inputs.
 
     Returns:
-        The weights, changed; those of the patch embedding in float32. Where both pairs are equal,
-        as they were.
+        The changed weights, the patch embedding in float32; the same weights for equal statistics.
     """
     changed = dict(weights)
     if own == other:

@@ -1,4 +1,4 @@
-"""Per-parameter options of the optimizer, as attributes that fairseq's and our optimizer read."""
+"""Options of single parameters, as attributes that fairseq's and our optimizer read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from torch import nn
 def set_param_groups(model: nn.Module, decoder_group: bool = False) -> None:
     """Mark parameters for the optimizer.
 
-    Biases and other one-dimensional parameters get ``optim_overrides`` with a weight decay scale of
-    0. The published code marks them so, though fairseq's ``composite`` optimizer never applies it;
-    ``eat_adamw`` does where ``apply_weight_decay_scale`` is set.
+    Biases and other one-dimensional parameters get a weight decay scale of 0. fairseq's
+    ``composite`` optimizer never applies it; ``eat_adamw`` does with ``apply_weight_decay_scale``.
 
     Args:
         model: the model to mark.
-        decoder_group: put the decoder's parameters in the parameter group ``decoder``.
+        decoder_group: put the decoder into the parameter group ``decoder``.
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 or name.endswith(".bias"):
@@ -32,20 +31,19 @@ def set_finetuning_groups(
     decay_embeddings: bool = False,
     keep_block_scales: bool = True,
 ) -> None:
-    """Let learning rates fall towards the input (Clark et al. 2020, as in BEiT).
+    """Scale learning rates of block i of n by ``layer_decay ** (n - i)`` (Clark et al. 2020, BEiT).
 
-    Block i of n, from 0, learns at ``layer_decay ** (n - i)`` times the learning rate. By
-    publication, what precedes the blocks learns at the full rate. Call ``set_param_groups`` before.
+    As published, parameters before the blocks have the full rate. Call ``set_param_groups`` first.
 
     Args:
         encoder: the encoder of a classifier.
         blocks: its blocks.
         layer_decay: ratio between neighbouring blocks; 0 or 1 for none.
-        decay_embeddings: what precedes the blocks learns at ``layer_decay ** (n + 1)``.
+        decay_embeddings: scale parameters before the blocks by ``layer_decay ** (n + 1)``.
         keep_block_scales: biases and norms of blocks keep their weight decay scale of 0.
     """
     for parameter in encoder.parameters():
-        # Every one has options, if empty: fairseq's optimizer names its groups after them.
+        # All have options, maybe empty: fairseq's optimizer names its groups after them.
         overrides = _override(parameter)
         if decay_embeddings and 0 < layer_decay < 1:
             overrides["lr_scale"] = layer_decay ** (len(blocks) + 1)
@@ -60,7 +58,7 @@ def set_finetuning_groups(
 
 
 def _override(parameter: nn.Parameter) -> dict[str, float]:
-    """Return the optimizer's options of a parameter, to be changed."""
+    """Return the modifiable options of a parameter."""
     if not hasattr(parameter, "optim_overrides"):
         parameter.optim_overrides = {"optimizer": {}}  # type: ignore[attr-defined]
     return parameter.optim_overrides["optimizer"]  # type: ignore[attr-defined]

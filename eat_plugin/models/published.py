@@ -1,7 +1,6 @@
-"""The published classifier under its published name, its flags translated into our objective.
+"""The published classifier ``mae_image_classification``.
 
-This is the only place where the published model flags are known; those of the tasks are in
-``tasks/published.py``.
+Only this file knows the published flags of the model; ``tasks/published.py`` knows the tasks'.
 """
 
 import logging
@@ -19,24 +18,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class MaeImageClassificationConfig(EatClassifierConfig):
-    """The published options of fine-tuning, beside ours."""
+    """The published options of fine-tuning, and ours."""
 
     single_label: bool = option(False, "follows from the flags below")
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
-    smooth_mixed: bool = option(False, "label smoothing where mixup is on as well")
+    smooth_mixed: bool = option(False, "label smoothing also with mixup")
     linear_classifier: bool = option(False, "train the last layers only")
     data: str = option(II("task.data"), "folder of the data (unused)")
     remove_alibi: bool = option(False, "leave out the position bias (EAT has none)")
     prenet_layerdrop: float = option(0.0, "layer drop of the prenet (unused)")
     prenet_dropout: float = option(0.0, "dropout rate of the encoder's input tokens (only 0)")
     audio_mae: bool = option(False, "the input is audio")
-    esc50_eval: bool = option(False, "one label a clip, cross-entropy")
-    spcv2_eval: bool = option(False, "one label a clip; each class by itself where mixup is on")
+    esc50_eval: bool = option(False, "one label per clip, cross-entropy")
+    spcv2_eval: bool = option(False, "one label per clip; binary cross-entropy with mixup")
 
 
 @register_model("mae_image_classification", dataclass=MaeImageClassificationConfig)
 class MaeImageClassificationModel(EatClassifier):
-    """The classifier by its published name and with its published options."""
+    """The classifier with its published name and options."""
 
     def __init__(self, cfg: MaeImageClassificationConfig) -> None:
         if cfg.prenet_dropout != 0:
@@ -59,5 +58,5 @@ class MaeImageClassificationModel(EatClassifier):
 
     @staticmethod
     def is_frozen(cfg: MaeImageClassificationConfig) -> bool:  # type: ignore[override]
-        """Read from the options whether the encoder is left as it is."""
+        """Whether the encoder is not trained."""
         return cfg.linear_probe or cfg.linear_classifier

@@ -1,4 +1,4 @@
-"""The EMA teacher: an averaged copy of the student that makes the targets."""
+"""The teacher: an exponential moving average of the student. It makes the targets."""
 
 from __future__ import annotations
 
@@ -19,19 +19,14 @@ if TYPE_CHECKING:
 class Teacher:
     """Exponential moving average of a student's encoder (data2vec 2.0, sec. 3.1).
 
-    It is deliberately no ``nn.Module``: fairseq, DDP and optimizers see none of its parameters. Its
-    averages are float32 whatever the student computes in. Where the teacher computes in float32 too
-    its weights *are* the averages, one tensor each; otherwise they are copies in the student's
-    precision, refreshed after every step.
+    It is not an ``nn.Module``: fairseq, DDP and optimizers do not see its parameters. The averages
+    are float32 for any precision of the student. If the teacher computes in float32 too, its
+    weights *are* the averages; otherwise they are copies, refreshed after every step.
 
     Attributes:
-        averages: name -> averaged tensor, what a checkpoint stores under ``_ema``.
+        averages: averaged tensors by name; a checkpoint stores them under ``_ema``.
         decay: decay of the last step.
         norms: L2 norms of the averaged parameters after the last step, by log name.
-
-    Args:
-        student: the model to average.
-        cfg: the student's configuration.
     """
 
     def __init__(self, student: EatEncoder, cfg: EatConfig) -> None:
@@ -60,12 +55,7 @@ class Teacher:
 
     @torch.no_grad()
     def step(self, student: EatEncoder, decay: float) -> None:
-        """Average once: teacher = decay * teacher + (1 - decay) * student.
-
-        Args:
-            student: the model to average.
-            decay: between 0 and 1; at 1 the teacher stands still.
-        """
+        """Average once: teacher = decay * teacher + (1 - decay) * student."""
         self.decay = decay
         if decay >= 1:
             return
@@ -79,7 +69,7 @@ class Teacher:
         old = [self.averages[name] for name, _ in pairs]
         torch._foreach_lerp_(old, new, 1 - decay)
         weights = [self._weights[name].data for name, _ in pairs]
-        # In the averages' own precision they are one, but for a deep copy of the model.
+        # In float32 weights and averages are the same tensors, except in a deep copy of the model.
         if any(w.data_ptr() != average.data_ptr() for w, average in zip(weights, old)):
             torch._foreach_copy_(weights, old)
         if self.cfg.log_norms:
@@ -97,10 +87,10 @@ class Teacher:
         """Encode whole clips and turn the last blocks into targets.
 
         Args:
-            student: the model whose parts serve where the teacher has none of its own.
+            student: has the parts that the teacher shares.
             source: [B, C, T, F].
             local: [B, L, D], the student's patch embeddings of the same clips.
-            padding: bool [B, L], True = padding; None for none.
+            padding: bool [B, L], True = padding, or None.
 
         Returns:
             [B, L, D], float32.
@@ -126,18 +116,18 @@ class Teacher:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by name; they are the teacher's own tensors, not copies."""
+        """Return the averages by name; they are not copies."""
         return dict(self.averages)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over averages, the whole of them.
+        """Copy averages.
 
         Raises:
             ValueError: if names or shapes differ.
         """
         for problem, names in (
             ("lacks", self.averages.keys() - state.keys()),
-            ("has, beyond what the model has,", state.keys() - self.averages.keys()),
+            ("has, unlike the model,", state.keys() - self.averages.keys()),
         ):
             if names:
                 raise ValueError(

@@ -1,20 +1,12 @@
-"""Functions that PyTorch compiles where it can, and that run as they are where it cannot.
+"""Functions that PyTorch compiles, and that run uncompiled if it cannot.
 
-What is compiled are functions of a module and of tensors, not modules: nothing is wrapped, so the
-names of parameters, copies and pickles are what they are without. One compiled function serves all
-modules of the same shape, of the student as of the teacher.
-
-In this file:
-    Compiled     such a function
-    is_traced    whether somebody compiles or exports
+Not modules but functions of modules and tensors are compiled. Parameter names, copies and pickles
+stay the same, and one compilation serves all modules of the same shape, the teacher's included.
 """
 
 from __future__ import annotations
 
 import logging
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, Callable
 
 import torch
@@ -23,38 +15,21 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 BACKEND: Any = "inductor"
-OLDEST_TORCH = "2.5"  # before, PyTorch compiled a function anew for every module
-MOST_KINDS = 16  # of arguments; each costs a compilation
-# Of PyTorch's own versions of a compiled function: more than there are kinds, so that its limit,
-# beyond which it stops to compile without a word of ours, is never met.
-MOST_VERSIONS = 64
-
-
-def _triton_errors() -> tuple[type[BaseException], ...]:
-    """Return the base class of Triton's own errors, where there is a Triton."""
-    try:
-        from triton.errors import TritonError
-    except ImportError:
-        return ()
-    return (TritonError,)
-
-
-# What a compiler may end in. It is a program of its own, with more of them that it calls.
-FAILURES: tuple[type[BaseException], ...] = (
-    RuntimeError, OSError, ImportError, LookupError, ValueError, TypeError, AttributeError,
-    AssertionError, SyntaxError, subprocess.SubprocessError, *_triton_errors(),
-)  # fmt: skip
+OLDEST_TORCH = "2.5"  # older ones compile a function anew for every module
+MAX_SIGNATURES = 16  # each takes a compilation
+# PyTorch's own limit of compilations, beyond which it stops without a word. It is never reached.
+MAX_VERSIONS = 64
 
 
 class Compiled:
-    """A function that is compiled, for static shapes, when it first meets arguments of a kind.
+    """A function, compiled for static shapes once per input signature.
 
-    It is then tried out on them, backward included, which is where compilers fail. If it fails, the
-    function runs as it is from there on, and the log says so, once in the whole process.
+    A new signature is tried out first, backward included, because compilers fail there. After a
+    failure the function runs uncompiled; the log says so, once per process.
 
     Args:
-        function: takes modules, tensors and None; it returns a tensor or a tuple of them.
-        what: what it does the work of, for the log.
+        function: maps modules, tensors and None to a tensor or a tuple of tensors.
+        what: name for the log.
     """
 
     warned = False
@@ -65,27 +40,27 @@ class Compiled:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was compiled, and what failed."""
+        """Forget all compilations and failures."""
         self._compiled: Callable[..., Any] | None = None
-        self._kinds: set[tuple[Any, ...]] = set()
+        self._signatures: set[tuple[Any, ...]] = set()
         self._is_broken = False
 
     @property
     def is_in_use(self) -> bool:
-        """Whether compiled code runs: something was compiled, and nothing failed."""
-        return bool(self._kinds) and not self._is_broken
+        """Whether something was compiled, and nothing failed."""
+        return bool(self._signatures) and not self._is_broken
 
     def choose(self, *args: Any) -> Callable[..., Any]:
-        """Return the compiled function if it serves such arguments, and the plain one if not."""
+        """Return the function to call with these arguments, compiled if possible."""
         if self._is_broken or is_traced():
             return self.function
-        kind = _kind_of(args)
-        if kind not in self._kinds:
-            if len(self._kinds) >= MOST_KINDS:
-                self._warn(f"more than {MOST_KINDS} shapes of input; each takes a compilation")
+        signature = _signature_of(args)
+        if signature not in self._signatures:
+            if len(self._signatures) >= MAX_SIGNATURES:
+                self._warn(f"more than {MAX_SIGNATURES} input shapes; each takes a compilation")
                 return self.function
             self._try_out(args)
-            self._kinds.add(kind)
+            self._signatures.add(signature)
         return self.function if self._is_broken else self._run
 
     def _run(self, *args: Any) -> Any:
@@ -99,22 +74,20 @@ class Compiled:
             return self.function(*args)
 
     def _try_out(self, args: tuple[Any, ...]) -> None:
-        tensors = [value for value in args if isinstance(value, Tensor)]
-        on_gpu = {value.device for value in tensors if value.is_cuda}
+        on_gpu = {value.device for value in args if isinstance(value, Tensor) and value.is_cuda}
         try:
             if torch.__version__ < OLDEST_TORCH:
                 raise RuntimeError(f"it takes PyTorch {OLDEST_TORCH} or later")
-            with ExitStack() as stack:
-                stack.enter_context(_quiet_locks())
-                stack.enter_context(torch.random.fork_rng(devices=on_gpu))
-                stack.enter_context(_compiler_settings())
+            # The compiler takes hundreds of file locks; keep them out of a debug log.
+            logging.getLogger("filelock").setLevel(logging.WARNING)
+            with torch.random.fork_rng(devices=on_gpu), _compiler_settings():
                 if self._compiled is None:
                     self._compiled = torch.compile(self.function, dynamic=False, backend=BACKEND)
                 _rehearse(self._compiled, args)
-        except FAILURES as error:
+        except Exception as error:  # compilers run other programs and fail in any way
             cause: BaseException = getattr(error, "inner_exception", error)
             if isinstance(cause, torch.cuda.OutOfMemoryError):
-                raise cause from error  # fairseq goes on with the next batch, and so does this
+                raise cause from error  # fairseq skips the batch and continues
             self._give_up(error)
 
     def _give_up(self, error: BaseException) -> None:
@@ -126,43 +99,39 @@ class Compiled:
     def _warn(self, reason: str) -> None:
         level = logging.DEBUG if Compiled.warned else logging.WARNING
         Compiled.warned = True
-        logger.log(
-            level,
-            "model.compile: the %s run without being compiled, slower and with the same result: %s",
-            self.what,
-            reason,
-        )
+        message = "model.compile: the %s run uncompiled, slower, with the same result: %s"
+        logger.log(level, message, self.what, reason)
 
 
 _is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", lambda: False)
 
 
 def is_traced() -> bool:
-    """Whether somebody compiles or exports the code that asks."""
+    """Whether the calling code is being compiled or exported."""
     return torch.jit.is_tracing() or _is_compiling()
 
 
-def _kind_of(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return what compiled code depends on: a change of it takes another compilation.
+def _signature_of(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a compilation depends on: settings and one weight of a module, tensor layouts.
 
-    Of a module that is its settings, and one of its weights for all of them. PyTorch looks at all
-    itself; this is asked in every call, and says when to expect a compilation.
+    PyTorch checks more. This runs in every call, and tells when to expect a compilation.
     """
-    kind: list[Any] = [torch.is_grad_enabled(), torch.is_inference_mode_enabled()]
+    signature: list[Any] = [torch.is_grad_enabled(), torch.is_inference_mode_enabled()]
     for value in args:
         if isinstance(value, nn.Module):
-            kind += [item for item in vars(value).values() if isinstance(item, (bool, int, str))]
+            signature += [v for v in vars(value).values() if isinstance(v, (bool, int, str))]
             weight = next(value.parameters())
-            kind += [weight.shape, weight.dtype, weight.requires_grad]
+            signature += [weight.shape, weight.dtype, weight.requires_grad]
         elif isinstance(value, Tensor):
-            kind += [value.shape, value.stride(), value.dtype, value.device, value.requires_grad]
+            signature += [value.shape, value.stride(), value.dtype, value.device]
+            signature.append(value.requires_grad)
         else:
-            kind.append(value)
-    return tuple(kind)
+            signature.append(value)
+    return tuple(signature)
 
 
 def _rehearse(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Call a compiled function, and take gradients through it, without an effect on anything."""
+    """Call a compiled function and its backward, without side effects."""
     args = tuple(
         value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
         for value in args
@@ -179,22 +148,10 @@ def _rehearse(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     torch.autograd.grad(outputs, sources, [torch.zeros_like(value) for value in outputs])
 
 
-@contextmanager
-def _quiet_locks() -> Iterator[None]:
-    """Keep a log that shows all from being told of each of the compiler's hundreds of locks."""
-    locks = logging.getLogger("filelock")
-    level = locks.level
-    locks.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        locks.setLevel(level)
-
-
 def _compiler_settings() -> Any:
     from torch._dynamo import config
 
     limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-    # DDP would have a block cut where its buckets end. What is compiled is small enough already for
+    # DDP would cut a block at the ends of its buckets. Blocks are small enough already for
     # gradients to be sent while others are computed.
-    return config.patch({limit: MOST_VERSIONS, "optimize_ddp": False})
+    return config.patch({limit: MAX_VERSIONS, "optimize_ddp": False})

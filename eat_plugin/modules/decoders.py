@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Sequence
+from typing import Callable, Union
 
 import torch
 import torch.nn.functional as F
@@ -10,20 +11,17 @@ from torch import Tensor, nn
 
 from .compiled import Compiled
 from .linear import Linear
+from .patch_split import PatchSplit
 from .recompute import recompute, recomputes
+
+Seeds = Union[int, Sequence[int], None]
 
 
 class ConvLayer(nn.Sequential):
     """Grouped 2-D convolution, LayerNorm over channels without weights, GELU, and a residual.
 
-    Args:
-        in_dim: input channels.
-        out_dim: output channels, divisible by ``groups`` as ``in_dim`` is.
-        kernel_size: side of the kernel, in patches; the grid keeps its size.
-        groups: groups of the convolution.
-        residual: add the input to the output, of as many channels.
-        recompute: what backward computes again, one of ``recompute.CHOICES``.
-        compiled: compile it, for training.
+    ``groups`` divides both numbers of channels; ``kernel_size`` is in patches. ``recompute`` is one
+    of ``recompute.CHOICES``; ``compiled`` layers are compiled for training.
     """
 
     def __init__(
@@ -55,7 +53,7 @@ class ConvLayer(nn.Sequential):
 
 
 def transform_grid(layer: ConvLayer, grid: Tensor) -> Tensor:
-    """Do what a layer does."""
+    """Compute a layer."""
     rows, columns = grid.shape[2:]
     x = layer[0](grid)[:, :, :rows, :columns]  # an even kernel adds a row and a column
     if layer.recompute == "gelu" and recomputes(layer):
@@ -74,7 +72,7 @@ COMPILED = Compiled(transform_grid, "decoder's layers")
 
 
 class ConvDecoder(nn.Module):
-    """``ConvLayer``s with residuals over the patch grid, then a projection (EAT, sec. 3.3).
+    """``ConvLayer``s over the patch grid, then a projection (EAT, sec. 3.3).
 
     Args:
         dim: width D of tokens, in and out.
@@ -82,9 +80,9 @@ class ConvDecoder(nn.Module):
         num_layers: number of layers.
         kernel_size: side of the kernels, in patches.
         groups: groups of the convolutions.
-        residual: add each layer's input to its output where the widths agree.
-        recompute: what backward computes again, one of ``recompute.CHOICES``.
-        compiled: compile the layers, for training.
+        residual: add each layer's input to its output if the widths agree.
+        recompute: see ``ConvLayer``.
+        compiled: see ``ConvLayer``.
     """
 
     def __init__(
@@ -113,22 +111,56 @@ class ConvDecoder(nn.Module):
         """Predict some patches.
 
         Args:
-            tokens: [N, L, D], every patch in its place.
+            tokens: [N, L, D], all patches.
             grid: (time, mel) size of the patch grid.
-            rows: [M] which rows of the flattened [N * L, D] output are wanted. The projection is
-                computed for those alone.
-            padding: bool [N, L], True = padding; it is 0 before every layer, as what lies beyond
-                the border is, so that a clip's patches do not depend on it. None for none.
+            rows: [M] rows of the flattened output [N * L, D] to return; only they are projected.
+            padding: bool [N, L], True = padding. It is set to 0 before every layer, like the border
+                of the grid, so that a clip's patches do not depend on it.
 
         Returns:
             [M, D].
         """
-        # Tokens lie in memory as [N, rows, columns, D]: this view is "channels last" for free.
+        # Memory holds [N, rows, columns, D]: this view is "channels last" without a copy.
         x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
         blank = None if padding is None else padding.unflatten(1, grid).unsqueeze(1)
         for layer in self.blocks:
-            # masked_fill may put channels first again (PyTorch 2.1; there it costs more than time:
-            # GELU's gradient is wrong on a CPU where that of its output has another layout).
+            # Not masked_fill: in PyTorch 2.1 it may return channels first, and on a CPU GELU's
+            # gradient is then wrong if that of its output has another layout.
             x = x if blank is None else torch.where(blank, 0.0, x)
             x = layer(x)
         return self.proj(x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))
+
+
+def draw_noise(
+    like: Tensor, num_patches: int, std: float, split: PatchSplit, noise_seed: Seeds
+) -> Tensor:
+    """Draw the decoder's input at hidden patches, N(0, std^2).
+
+    Args:
+        like: [N, V, D], of the dtype and device of the result.
+        num_patches: L.
+        std: standard deviation; 0 for zeros.
+        split: has the lengths of the clips.
+        noise_seed: a seed; or one seed per clip, so that the noise of a clip does not depend on the
+            others; or None for PyTorch's global generator.
+
+    Returns:
+        [N * L, D].
+    """
+    shape = (like.size(0) * num_patches, like.size(2))
+    if std == 0:
+        return like.new_zeros(shape)
+    if noise_seed is None or isinstance(noise_seed, int):
+        return like.new_zeros(shape).normal_(0, std, generator=_generator(like, noise_seed))
+    variable, clones = split.lengths, like.size(0) // len(noise_seed)
+    lengths = [num_patches] * len(noise_seed) if variable is None else variable.num_patches
+    noise = like.new_empty(sum(lengths) * clones, like.size(2))
+    for part, seed in zip(noise.split([clones * length for length in lengths]), noise_seed):
+        part.normal_(0, std, generator=_generator(like, seed))
+    if variable is None:
+        return noise
+    return like.new_zeros(shape).index_copy(0, variable.own_rows, noise)
+
+
+def _generator(like: Tensor, seed: int | None) -> torch.Generator | None:
+    return None if seed is None else torch.Generator(like.device).manual_seed(seed)

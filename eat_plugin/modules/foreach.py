@@ -1,9 +1,4 @@
-"""Precision of many tensors at once, in one operation for all of them.
-
-In this file:
-    HALF          the half precisions
-    in_float32    half precision tensors as float32
-"""
+"""Precision of many tensors at once, in one operation."""
 
 from __future__ import annotations
 
@@ -18,23 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HALF = frozenset({torch.float16, torch.bfloat16})
-# Elements. Kernels over many tensors are fast where each starts at a multiple of 16 bytes.
-ALIGNMENT = 4
+ALIGNMENT = 4  # elements; kernels over many tensors are fast if each starts at 16 bytes
 
 
 def in_float32(tensors: Sequence[Tensor], like: Sequence[Tensor] | None = None) -> list[Tensor]:
-    """Copy those in half precision to float32; the others are returned themselves.
-
-    The copies share one new buffer, and one operation fills them all.
+    """Copy half-precision tensors to float32, in one new buffer; return the others unchanged.
 
     Args:
-        tensors: the tensors, of one device.
-        like: tensors of the same shapes, with no gaps in memory. Each copy takes the memory layout
-            of the one in its place: fused kernels go through several tensors in order of memory.
-            None: the tensors themselves.
-
-    Returns:
-        As many tensors.
+        tensors: on one device.
+        like: tensors of the same shapes, dense in memory, whose memory layouts the copies take
+            (fused kernels need equal layouts). None: the tensors themselves.
     """
     layouts = tensors if like is None else like
     half = [(t, layout) for t, layout in zip(tensors, layouts) if t.dtype in HALF]

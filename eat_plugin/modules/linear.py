@@ -1,9 +1,4 @@
-"""Linear layers, by that library of PyTorch's which is the faster one on this processor.
-
-In this file:
-    Linear            a linear layer
-    prefers_onednn    whether products of matrices take half the time in oneDNN here
-"""
+"""Linear layers, computed by the faster of PyTorch's CPU libraries."""
 
 from __future__ import annotations
 
@@ -16,44 +11,44 @@ from torch.nn import functional as F
 
 from .compiled import is_traced
 
-LEAST_PRODUCTS = 1 << 23  # multiply-adds, below which the way to oneDNN costs more than it gains
+MIN_PRODUCTS = 1 << 23  # multiply-adds; below, oneDNN's overhead costs more than it gains
 
 
 class Linear(nn.Linear):
-    """A linear layer, with the parameters and (but for rounding) the results of PyTorch's.
+    """``nn.Linear`` with the same parameters and, up to rounding, the same results.
 
-    In float32 on a processor PyTorch multiplies matrices by MKL, which has its AVX-512 code for
-    Intel's processors alone. On AMD's the same product takes oneDNN half the time, which PyTorch
-    uses for convolutions: so the layer is a convolution of 1 x 1 there.
+    In float32 on a CPU, PyTorch multiplies matrices by MKL, which uses AVX-512 on Intel CPUs only.
+    On AMD's, oneDNN, which PyTorch uses for convolutions, takes up to half the time: the layer is a
+    1 x 1 convolution there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
-        if not self._is_for_onednn(x):
+        if not self._uses_onednn(x):
             return F.linear(x, self.weight, self.bias)
-        # Channels last: what lies in memory is [rows, features] before and after.
+        # Channels last: memory holds [rows, features] before and after.
         grid = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
         y = F.conv2d(grid, self.weight[:, :, None, None], self.bias)
         return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
-    def _is_for_onednn(self, x: Tensor) -> bool:
+    def _uses_onednn(self, x: Tensor) -> bool:
         return (
             not is_traced()
             and x.is_cpu
             and x.dtype == self.weight.dtype == torch.float32
-            and x.numel() * self.out_features >= LEAST_PRODUCTS
+            and x.numel() * self.out_features >= MIN_PRODUCTS
             and prefers_onednn()
         )
 
 
 @lru_cache(maxsize=1)
 def prefers_onednn() -> bool:
-    """Whether products of matrices take half the time in oneDNN here: with AVX-512, by AMD."""
+    """Whether oneDNN multiplies faster than MKL: on AMD CPUs with AVX-512."""
     backends = torch.backends
     if not (backends.mkldnn.is_available() and backends.mkl.is_available()):
         return False
     try:
         described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # another system
+    except OSError:  # not Linux
         return False
     return "AuthenticAMD" in described and backends.cpu.get_cpu_capability().startswith("AVX512")

@@ -1,12 +1,7 @@
-"""Augmentations of a batch, in training, on the device of the model.
+"""Augmentations of a training batch, on the device of the model.
 
-Random numbers come from torch's global generator on the CPU, which fairseq seeds anew from (seed,
-update): a resumed run draws what an unbroken one would, and nothing waits for the device.
-
-In this file:
-    mix_batch          mixup and cutmix
-    mask_spectrogram   one mask in time and one in mel for each clip (SpecAugment)
-    smooth_targets     label smoothing
+Random numbers come from PyTorch's global CPU generator, which fairseq seeds by (seed, update): a
+resumed run draws the same, and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta
 
-# Mode -> given the rows 0, ..., B - 1, the row whose random numbers each of them goes by.
+# Mode -> map rows 0, ..., B - 1 to the rows whose random numbers they use.
 MODES: dict[str, Callable[[Tensor], Tensor]] = {
     "batch": torch.zeros_like,
     "pair": lambda rows: torch.minimum(rows, rows.flip(0)),
@@ -37,31 +32,28 @@ def mix_batch(
     mode: str,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mix each clip with its partner: row i with row B - 1 - i, and their targets alike.
+    """Mix each clip and its targets with a partner: row i with row B - 1 - i.
 
     mixup (Zhang et al. 2018): l * own + (1 - l) * partner, with l ~ Beta(mixup, mixup).
     cutmix (Yun et al. 2019): a box with sides int(T * sqrt(1 - l)) and int(F * sqrt(1 - l)) around
     a uniform centre, cut off at the border, comes from the partner, with l ~ Beta(cutmix, cutmix);
-    the targets go by the share of the clip that is left. The middle row of an odd batch is its own
-    partner and stays as it is.
+    targets are weighted by the remaining area. The middle row of an odd batch stays unchanged.
 
-    Where clips differ in length, what is mixed is as long as the longer one. There, T is that
-    length; where only one of the two has sound, that one counts in full.
+    Clips of different length: T is the longer length of the two clips, which is also the length of
+    the result. Frames of only one of the two clips are not mixed.
 
     Args:
         source: [B, channels, T, F].
         targets: [B, classes].
         mixup: alpha of mixup; 0 for none.
         cutmix: alpha of cutmix; 0 for none.
-        prob: probability of mixing at all.
-        switch_prob: probability of cutmix where both are on.
-        mode: what shares one draw: the ``batch``, each ``pair`` of partners, or each ``elem``
-            for itself.
-        lengths: int64 [B], frames of each clip; what lies behind has to be finite. None for T.
+        prob: probability of mixing.
+        switch_prob: probability of cutmix if both are on.
+        mode: one draw per ``batch``, per ``pair`` of partners, or per ``elem``.
+        lengths: int64 [B], frames of each clip; padding must be finite. None for T.
 
     Returns:
-        Source and targets, mixed, of the same shapes, and the lengths. The arguments keep their
-        values.
+        Mixed source and targets of the same shapes, and the lengths. Inputs are not modified.
 
     Raises:
         ValueError: if an option is out of range, or the shapes do not fit.
@@ -100,19 +92,16 @@ def mask_spectrogram(
     mel_width: float,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """Fill one stretch of time and one of mel bins of each clip with 0 (Park et al. 2019).
+    """Set one span of time and one of mel bins of each clip to 0 (SpecAugment, Park et al. 2019).
 
-    A width w is uniform in 0 to the largest, a start s uniform in 0 to (size - w); the stretch
-    reaches from int(s) to int(s) + int(w).
+    Width w is uniform in [0, largest), start s uniform in [0, size - w); the span is int(s) to
+    int(s) + int(w).
 
     Args:
-        source: [B, channels, T, F].
-        time_width: largest width in time, in frames, or that of each clip [B]; 0 for no mask.
-        mel_width: largest width in mel, in bins; 0 for no mask.
-        lengths: int64 [B], frames of each clip, within which the stretch lies; None for T.
-
-    Returns:
-        The same shape. The argument keeps its values.
+        source: [B, channels, T, F]; not modified.
+        time_width: largest width in frames, for all clips or per clip [B]; 0 for no mask.
+        mel_width: largest width in bins; 0 for no mask.
+        lengths: int64 [B], frames of each clip; the span lies within. None for T.
 
     Raises:
         ValueError: if a width is negative or exceeds its axis.
@@ -132,17 +121,10 @@ def mask_spectrogram(
 
 
 def smooth_targets(targets: Tensor, amount: float) -> Tensor:
-    """Spread a share of each target over all classes: t * (1 - amount) + amount / classes.
-
-    Args:
-        targets: [B, classes].
-        amount: the share, between 0 and 1.
-
-    Returns:
-        [B, classes].
+    """Smooth targets [B, classes]: t * (1 - amount) + amount / classes.
 
     Raises:
-        ValueError: if the share is out of range.
+        ValueError: if ``amount`` is not in [0, 1].
     """
     _check_share("amount", amount)
     return targets * (1 - amount) + amount / targets.size(-1)
@@ -151,7 +133,7 @@ def smooth_targets(targets: Tensor, amount: float) -> Tensor:
 def _draw_shares(
     num: int, mixup: float, cutmix: float, prob: float, switch_prob: float
 ) -> tuple[Tensor, Tensor]:
-    """Draw which share of itself a clip keeps (1: it is not mixed) and whether it is cut: [num]."""
+    """Draw the share of itself that a clip keeps (1: not mixed), and whether it is cut: [num]."""
     chance = torch.rand(num, 2)
     is_cut = torch.full((num,), cutmix > 0)
     if mixup > 0:
@@ -166,7 +148,7 @@ def _draw_beta(alpha: float, num: int) -> Tensor:
 
 
 def _common_sizes(source: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return (T, F) as [2], or that of each clip and its partner together, [B, 2]."""
+    """Return (T, F) as [2], or for each clip and its partner together [B, 2]."""
     if lengths is None:
         return torch.tensor(source.shape[2:])
     longer = torch.maximum(lengths, lengths.flip(0))
@@ -174,22 +156,22 @@ def _common_sizes(source: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _weigh_overhang(weight: Tensor, lengths: Tensor, source: Tensor) -> Tensor:
-    """Let a clip count in full where its partner has ended, and not where it has ended itself."""
+    """Weight a clip by 1 after the end of its partner, and by 0 after its own end."""
     start = torch.zeros_like(lengths)
     own, partner = _spans(start, lengths, source, 2), _spans(start, lengths.flip(0), source, 2)
     return torch.where(own == partner, weight, own.to(weight.dtype))
 
 
 def _place_boxes(shares: Tensor, centres: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Place boxes in a spectrogram.
+    """Place boxes in a spectrogram of size (T, F), [2] or [B, 2].
 
     Args:
-        shares: [B], of the area, before a box is cut off at the border.
+        shares: [B], areas of the boxes before they are cut off at the border.
         centres: [B, 2], between 0 and 1 along (time, mel).
-        size: (T, F), [2] or [B, 2].
+        size: as above.
 
     Returns:
-        [B, 2] int each, along (time, mel): the first index inside and the first one behind.
+        First index inside and first index behind, int [B, 2] each, along (time, mel).
     """
     sides = (shares.sqrt()[:, None] * size).long()
     first = (centres * size).long() - sides // 2
@@ -206,7 +188,7 @@ def _spans(first: Tensor, last: Tensor, source: Tensor, axis: int) -> Tensor:
 
 
 def _blend(values: Tensor, own: Tensor) -> Tensor:
-    """Weigh rows by ``own`` and their partners by the rest, in float32 at least."""
+    """Weight rows by ``own`` and their partners by 1 - ``own``, in float32 at least."""
     mixed = values * own + values.flip(0) * (1 - own)
     return mixed.to(values.dtype) if values.is_floating_point() else mixed
 

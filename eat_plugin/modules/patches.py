@@ -1,6 +1,7 @@
-"""Patches of a spectrogram or an image: embedding, positions, pixel values, picking by index.
+"""Patches of a spectrogram or an image: embedding, positions, values, padding.
 
-Tokens are in time-major order: token ``t * (F / p) + f`` is the patch at time step t, mel band f.
+Token ``t * (F / p) + f`` is the patch at time step t and mel band f. A batch is padded to its
+longest clip: ``padding`` is bool [B, L], True = padding, or None if all clips have the same length.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of non-overlapping patches by a strided convolution.
+    """Linear embedding of patches by a strided convolution.
 
     Args:
         in_channels: channels of the input (1 for a spectrogram).
@@ -30,14 +31,9 @@ class PatchEmbedding(nn.Module):
 
 
 class FixedPositions(nn.Module):
-    """Fixed sine-cosine table of positions over a (time, mel) grid.
+    """Fixed table of positions, see ``sincos_positions``.
 
-    The table is a parameter without gradient, since published checkpoints store it as one.
-
-    Args:
-        num_rows: largest number of time steps, in patches.
-        num_columns: number of mel bands, in patches.
-        dim: width D of a token, divisible by 4.
+    It is a parameter without gradient, because published checkpoints have it as one.
     """
 
     def __init__(self, num_rows: int, num_columns: int, dim: int) -> None:
@@ -61,20 +57,20 @@ class FixedPositions(nn.Module):
 
 
 def sincos_positions(num_rows: int, num_columns: int, dim: int) -> Tensor:
-    """Two-dimensional sine-cosine table (Vaswani et al. 2017, one half of the width an axis).
+    """Make a two-dimensional sine-cosine table (Vaswani et al. 2017).
 
-    The first half of the width encodes the column (mel band), the second the row (time step);
-    within a half, sines come first, then cosines, with frequencies 10000^(-i / (D/4)).
+    The first half of the width encodes the column (mel band), the second the row (time step). Each
+    half has sines, then cosines, with frequencies 10000^(-i / (D/4)).
 
     Args:
-        num_rows: time steps.
-        num_columns: mel bands.
+        num_rows: time steps, in patches.
+        num_columns: mel bands, in patches.
         dim: width D, divisible by 4.
 
     Returns:
-        float32 table of shape [num_rows * num_columns, D], row-major.
+        float32 [num_rows * num_columns, D], row-major.
     """
-    # In float32 all along, and by NumPy: published checkpoints hold this table bit for bit.
+    # NumPy and float32 throughout: published checkpoints hold this table bit for bit.
     rates = 1 / 10000 ** (np.arange(dim // 4, dtype=np.float32) / np.float32(dim / 4))
     rows = np.repeat(np.arange(num_rows, dtype=np.float32), num_columns)
     columns = np.tile(np.arange(num_columns, dtype=np.float32), num_rows)
@@ -84,71 +80,39 @@ def sincos_positions(num_rows: int, num_columns: int, dim: int) -> Tensor:
 
 
 def patchify(source: Tensor, patch_size: int) -> Tensor:
-    """Cut [B, C, T, F] into the values of its patches.
-
-    Returns:
-        [B, L, p*p*C], the values of a patch in the order (row, column, channel).
-    """
+    """Cut [B, C, T, F] into patch values [B, L, p*p*C], in the order (row, column, channel)."""
     batch, channels, height, width = source.shape
     p = patch_size
     patches = source.reshape(batch, channels, height // p, p, width // p, p)
     return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, p * p * channels)
 
 
-def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Tensor]:
-    """Turn masks into indices of their visible and their hidden patches, both ascending.
+def blank_padding(source: Tensor, padding: Tensor, patch_size: int) -> Tensor:
+    """Return [B, C, T, F] with 0 at padding, whatever is there (NaN included)."""
+    grid = padding.view(-1, 1, source.size(2) // patch_size, source.size(3) // patch_size)
+    pixels = grid.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    return source.masked_fill(pixels, 0)
+
+
+def mean_patches(tokens: Tensor, padding: Tensor | None) -> Tensor:
+    """Average the patches [B, L, D] of each clip, without padding: [B, D]."""
+    if padding is None:
+        return tokens.mean(dim=1)
+    own = ~padding.unsqueeze(-1)
+    return tokens.masked_fill(~own, 0).sum(dim=1) / own.sum(dim=1)
+
+
+def own_columns(padding: Tensor, num_bands: int) -> Tensor:
+    """Count the time steps of each clip, in patches: int64 [B].
 
     Args:
-        mask: [N, L], 1 = hidden, the same number of ones in every row.
-        num_visible: number of zeros of a row, V. Where it is None it is counted, which makes a GPU
-            wait for the host.
-
-    Returns:
-        Two int64 tensors of shapes [N, V] and [N, L - V].
-
-    Raises:
-        ValueError: if the rows were counted and do not all hide the same number of patches.
+        padding: bool [B, L], whole time steps at the end.
+        num_bands: patches per time step, F / p.
     """
-    if num_visible is None:
-        counts = (mask == 0).sum(dim=1)
-        num_visible = int(counts[0])
-        if bool((counts != num_visible).any()):
-            raise ValueError(
-                f"masks keep between {int(counts.min())} and {int(counts.max())} patches; every "
-                "mask of a batch must keep the same number"
-            )
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    return order[:, :num_visible], order[:, num_visible:]
+    return torch.logical_not(padding).sum(dim=1) // num_bands
 
 
-def flat_indices(indices: Tensor, num_tokens: int, clones: int = 1) -> Tensor:
-    """Turn token indices into rows of a flattened token tensor.
-
-    Args:
-        indices: [N, M] token indices, where row n belongs to sequence ``n // clones``.
-        num_tokens: tokens of a sequence, L.
-        clones: how many consecutive rows of ``indices`` share a sequence.
-
-    Returns:
-        [N * M] indices into a tensor of shape [N / clones * L, ...].
-    """
-    sequences = torch.arange(indices.size(0), device=indices.device)
-    if clones > 1:
-        sequences = sequences.div(clones, rounding_mode="floor")
-    return (indices + (sequences * num_tokens).unsqueeze(1)).flatten()
-
-
-def pick_tokens(tokens: Tensor, indices: Tensor, clones: int = 1) -> Tensor:
-    """Gather tokens once by index, without repeating sequences that clones share.
-
-    Args:
-        tokens: [N / clones, L, D].
-        indices: [N, M] token indices.
-        clones: how many consecutive rows of ``indices`` share a sequence.
-
-    Returns:
-        [N, M, D].
-    """
-    rows = flat_indices(indices, tokens.size(1), clones)
-    picked = tokens.reshape(-1, tokens.size(2)).index_select(0, rows)
-    return picked.view(*indices.shape, -1)
+def column_padding(columns: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the padding, bool [B, L], of clips with so many time steps, int64 [B] (in patches)."""
+    steps = torch.arange(grid[0], device=columns.device)
+    return (steps >= columns.unsqueeze(1)).repeat_interleave(grid[1], dim=1)

@@ -1,10 +1,4 @@
-"""Memory for time: inner results that are computed again in backward rather than kept.
-
-In this file:
-    CHOICES       what may be computed again: values of the option ``model.recompute``
-    recomputes    whether a module is to do so now
-    recompute     call a function so
-"""
+"""Less memory: results that backward computes again instead of keeping them."""
 
 from __future__ import annotations
 
@@ -14,27 +8,22 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-# none: keep all. gelu: compute GELU again, and the LayerNorm right before it in the decoder; that
-# takes no matrix product. blocks: keep the input of each block and decoder layer alone.
+# Values of model.recompute. gelu: GELU, and the LayerNorm before it in the decoder (no matrix
+# product). blocks: keep only the input of each block and decoder layer.
 CHOICES = ("none", "gelu", "blocks")
 
 
 def recomputes(module: nn.Module) -> bool:
-    """Whether a module is to compute again: in training, where there is a backward to come."""
+    """Whether a backward will follow."""
     return module.training and torch.is_grad_enabled()
 
 
 def recompute(function: Callable[..., Any], *args: Any, is_random: bool) -> Any:
-    """Call a function; its inner results are not kept for backward but computed again.
-
-    Only as far as backward needs them: what comes last is not.
+    """Call a function whose inner results backward computes again.
 
     Args:
-        function: gives the same for the same arguments.
+        function: deterministic but for random numbers.
         *args: its arguments, which are kept.
-        is_random: it draws random numbers, the same again in backward.
-
-    Returns:
-        What the function returns.
+        is_random: it draws random numbers; backward draws the same.
     """
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=is_random)

@@ -1,4 +1,4 @@
-"""Transformer blocks that also return the output a student is trained to predict."""
+"""Transformer blocks that also return the output which the student predicts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from .recompute import recompute, recomputes
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
-    Args:
-        dim: width D, divisible by ``num_heads``.
-        num_heads: number of heads.
-        attention_dropout: dropout rate of the attention weights.
-        dropout: dropout rate of the output.
+    ``dim`` is divisible by ``num_heads``; ``dropout`` is that of the output.
     """
 
     def __init__(
@@ -38,7 +34,7 @@ class Attention(nn.Module):
 
         Args:
             x: [N, S, D].
-            padding_mask: bool [N, S], True where a token is padding that nobody may attend to.
+            padding_mask: bool [N, S], True = padding, to which no token attends.
 
         Returns:
             [N, S, D].
@@ -54,13 +50,9 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between; dropout after each.
+    """Two linear layers with a GELU between, dropout after each.
 
-    Args:
-        dim: width D.
-        hidden_dim: width between the layers.
-        dropout: dropout rate.
-        recompute_gelu: keep the first layer's output for backward, and not the second one's input.
+    With ``recompute_gelu``, backward computes GELU again instead of keeping its output.
     """
 
     def __init__(
@@ -83,33 +75,23 @@ class Mlp(nn.Module):
         return self.fc2(self.drop(F.gelu(hidden)))
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: drop a residual branch for whole sequences (Huang et al. 2016).
+def draw_drop_path(x: Tensor, rate: float) -> Tensor | None:
+    """Draw the factors of stochastic depth for N sequences [N, S, D] (Huang et al. 2016).
 
-    Args:
-        rate: probability that a sequence loses the branch; the others are scaled up to match.
+    Returns:
+        [N, 1, 1], float32 or float64: 0 with probability ``rate``, else 1 / (1 - rate). None if the
+        rate is 0.
     """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x [N, S, D] with some of its N sequences zeroed, in training only."""
-        return scale_sequences(x, self.draw(x))
-
-    def draw(self, x: Tensor) -> Tensor | None:
-        """Draw what each sequence is multiplied with, float32 or 64 [N, 1, 1]; None for 1."""
-        if not self.training or self.rate == 0:
-            return None
-        # A factor in half precision would change the mean.
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        keep = torch.empty(x.size(0), 1, 1, dtype=dtype, device=x.device)
-        return keep.bernoulli_(1 - self.rate) / (1 - self.rate)
+    if rate == 0:
+        return None
+    # A factor in half precision would change the mean.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    keep = torch.empty(x.size(0), 1, 1, dtype=dtype, device=x.device)
+    return keep.bernoulli_(1 - rate) / (1 - rate)
 
 
 def scale_sequences(x: Tensor, factors: Tensor | None) -> Tensor:
-    """Multiply each sequence of x [N, S, D] with its factor, of [N, 1, 1]; None for 1."""
+    """Multiply each sequence of x [N, S, D] by its factor [N, 1, 1]; None for 1."""
     return x if factors is None else (x * factors).to(x.dtype)
 
 
@@ -121,22 +103,22 @@ class TransformerBlock(nn.Module):
 
     Args:
         dim: width D.
-        num_heads: attention heads.
+        num_heads: number of heads.
         mlp_ratio: hidden width of the MLP over D.
         norm_eps: epsilon of both LayerNorms.
-        norm_affine: whether the LayerNorms have weights.
-        pre_norm: normalise before each branch rather than after.
-        end_of_block_target: the target output is the block's output rather than t.
+        norm_affine: the LayerNorms have weights.
+        pre_norm: normalise before each branch, not after.
+        end_of_block_target: the target output is the block's output, not t.
         dropout: rate after the attention projection.
-        attention_dropout: rate on the attention weights.
+        attention_dropout: rate of the attention weights.
         activation_dropout: rate inside the MLP.
         mlp_dropout: rate after the MLP.
         drop_path: stochastic depth rate of both branches.
-        recompute: what backward computes again, one of ``recompute.CHOICES``.
-        compiled: compile it, for training.
+        recompute: one of ``recompute.CHOICES``.
+        compiled: compile the block for training.
 
     Attributes:
-        compiled_in_evaluation: compile it for evaluation too, as is good for a teacher.
+        compiled_in_evaluation: compile the block for evaluation too; for a teacher.
     """
 
     def __init__(
@@ -161,7 +143,7 @@ class TransformerBlock(nn.Module):
         self.end_of_block_target = end_of_block_target
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
         self.attn = Attention(dim, num_heads, attention_dropout, dropout)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = drop_path
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), activation_dropout, recompute == "gelu")
         self.mlp_drop = nn.Dropout(mlp_dropout)
@@ -180,9 +162,9 @@ class TransformerBlock(nn.Module):
         Returns:
             The block's output and its target output, both [N, S, D].
         """
-        # What drop path draws comes from outside: its rate is another one in each block, and the
-        # compiled code is the same for all.
-        args = (self, x, padding_mask, self.drop_path.draw(x), self.drop_path.draw(x))
+        # Drawn outside of the compiled code, which blocks with different rates share.
+        rate = self.drop_path if self.training else 0.0
+        args = (self, x, padding_mask, draw_drop_path(x, rate), draw_drop_path(x, rate))
         transform: Callable[..., tuple[Tensor, Tensor]] = transform_sequences
         if self.compiled if self.training else self.compiled_in_evaluation:
             transform = COMPILED.choose(*args)
@@ -198,7 +180,7 @@ def transform_sequences(
     attention_factors: Tensor | None,
     mlp_factors: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Do what a block does, given what its branches' sequences are multiplied with."""
+    """Compute a block, given the drop path factors of its branches."""
     if block.pre_norm:
         x = x + scale_sequences(block.attn(block.norm1(x), padding_mask), attention_factors)
         target = block.mlp(block.norm2(x))

@@ -1,4 +1,4 @@
-"""Optimizers that fairseq finds by name: ``eat_adamw``."""
+"""The registered optimizer: ``eat_adamw``."""
 
 from .adamw import EatAdamW
 

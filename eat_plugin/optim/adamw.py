@@ -21,38 +21,30 @@ class EatAdamWConfig(FairseqDataclass):
     """Options of ``eat_adamw``."""
 
     adam_betas: List[float] = option(
-        [0.9, 0.95], "decay of the running means of gradients and of their squares"
+        [0.9, 0.95], "decays of the running means of gradients and squared gradients"
     )
-    adam_eps: float = option(1e-8, "added to the root of the latter")
+    adam_eps: float = option(1e-8, "added to the root of the mean square")
     weight_decay: float = option(0.05, "decoupled weight decay")
     apply_weight_decay_scale: bool = option(
         False,
-        "honour the parameters' weight decay scale, which frees biases and norms from decay; the "
-        "published runs decayed them too",
+        "no weight decay of biases and norms (weight decay scale 0); published runs decay them",
     )
     lr: List[float] = II("optimization.lr")
 
 
 class MixedPrecisionAdamW(torch.optim.Optimizer):
-    """AdamW over parameters of any precision, with float32 arithmetic and state.
+    """AdamW for parameters of any precision, with arithmetic and state in float32.
 
-    Each parameter in half precision has a float32 master among its state: that is what is updated,
-    so small updates add up, and what a checkpoint keeps. fairseq's memory-efficient modes so are as
-    precise as those in which fairseq copies parameters and gradients itself, tensor by tensor.
+    The state of a half-precision parameter has a float32 master, which is updated and saved in
+    checkpoints, so that small updates add up. fairseq's memory-efficient modes are then as precise
+    as its modes that copy parameters and gradients tensor by tensor.
 
-    A step is a few operations over all parameters: gradients to float32, PyTorch's own update of
-    each group, fused where PyTorch can, and masters back to parameters.
-
-    Args:
-        groups: PyTorch parameter groups.
-        lr: learning rate.
-        betas: decays of the running means.
-        eps: numerical floor.
-        weight_decay: decoupled weight decay.
+    A step takes few operations over all parameters: gradients to float32, PyTorch's update of each
+    group (fused if possible), masters back to parameters.
     """
 
     supports_memory_efficient_fp16 = True
-    # fairseq would put back the state that PyTorch has cast, wherever it was; load_state_dict does.
+    # load_state_dict restores the precision of the state itself, on the right device.
     disable_mem_eff_fp16_loading_hack = True
 
     def __init__(
@@ -68,10 +60,9 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
 
     @property
     def supports_step_with_scale(self) -> bool:
-        """Whether fairseq leaves it to ``step`` to scale gradients, which it does in float32.
+        """Whether ``step`` divides gradients by the scale: in half precision, to do it in float32.
 
-        Only in half precision, where gradients would lose by being scaled. (Around fairseq's
-        float32 copies its bf16 mode would never reset the scale.)
+        With fairseq's float32 copies it must not: their bf16 mode would never reset the scale.
         """
         return any(p.dtype in HALF for group in self.param_groups for p in group["params"])
 
@@ -85,8 +76,8 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
 
         Args:
             closure: computes the loss, which is returned.
-            scale: number, or tensor of one number, by which the gradients are too large. Those in
-                half precision stay as they are, others are divided in place.
+            scale: factor of the gradients to remove, a number or a tensor of one. Half-precision
+                gradients keep their values, others are divided in place.
         """
         loss = None if closure is None else closure()
         parameters = [p for p in self._parameters() if p.grad is not None]
@@ -143,13 +134,13 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
         return state
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """Load what ``state_dict`` returned, in the precision in which it was saved.
+        """Load a state in the precision in which it was saved.
 
-        A parameter in half precision that was saved without a master starts from its own value.
+        A half-precision parameter without a saved master starts from its own value.
         """
         super().load_state_dict(state_dict)
-        # PyTorch has cast moments and masters to the precision of the parameters, and left steps
-        # on the device where they were read.
+        # PyTorch has cast moments and masters to the precision of the parameters, and left steps on
+        # the device they were read to.
         numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for number, parameter in zip(numbers, self._parameters()):
             saved = state_dict["state"].get(number)
@@ -159,7 +150,7 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
                 names = ["exp_avg", "exp_avg_sq"]
                 names += ["master"] if parameter.dtype in HALF and "master" in saved else []
                 for name in names:
-                    # A saved tensor may lie otherwise in memory.
+                    # The saved tensor may have another memory layout.
                     value = torch.empty_like(parameter, dtype=_precise(parameter.dtype))
                     self.state[parameter][name] = value.copy_(saved[name])
 
@@ -169,7 +160,7 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def _count(parameter: Tensor, steps: float) -> Tensor:
-    """Return a number of steps where the fused update wants it, on the GPU or on the CPU."""
+    """Return a number of steps on the device that the fused update needs."""
     return torch.tensor(
         steps, dtype=torch.float32, device=parameter.device if parameter.is_cuda else None
     )
@@ -177,7 +168,7 @@ def _count(parameter: Tensor, steps: float) -> Tensor:
 
 @cache
 def _has_fused_step(device_type: str) -> bool:
-    """Whether this PyTorch has a fused step there; since 2.4 it has one on the CPU as well."""
+    """Whether this PyTorch has a fused step there (on the CPU since 2.4)."""
     try:
         torch.optim.AdamW([torch.zeros(1, device=device_type, requires_grad=True)], fused=True)
     except RuntimeError:
@@ -187,22 +178,18 @@ def _has_fused_step(device_type: str) -> bool:
 
 @register_optimizer("eat_adamw", dataclass=EatAdamWConfig)
 class EatAdamW(FairseqOptimizer):
-    """AdamW with one parameter group for each set of options on the parameters.
+    """AdamW with one parameter group per set of options of parameters.
 
-    A parameter's ``optim_overrides`` (see ``models.param_groups``) may hold an ``lr_scale``, which
-    multiplies whatever any of fairseq's lr schedulers sets, and a ``weight_decay_scale``.
-
-    Args:
-        cfg: the options.
-        params: parameters to optimize.
+    ``optim_overrides`` of a parameter (see ``models.param_groups``) may have an ``lr_scale``, a
+    factor on the rate of any of fairseq's schedulers, and a ``weight_decay_scale``.
     """
 
     def __init__(self, cfg: EatAdamWConfig, params: Iterable[Tensor]) -> None:
         super().__init__(cfg)
         parameters = list(params)
-        # Under common.fp16 and bf16, without their memory-efficient options, these are fairseq's
-        # float32 copies of a half precision model, the only ones that have a gradient from the
-        # start. fairseq does not save such copies, and would go on from rounded weights.
+        # With common.fp16 and bf16, not memory-efficient, these are fairseq's float32 copies of a
+        # half-precision model; only they have gradients from the start. fairseq does not save the
+        # copies and would resume from rounded weights.
         self._copies = parameters if all(p.grad is not None for p in parameters) else []
         self._optimizer = MixedPrecisionAdamW(
             self._make_groups(parameters), **self.optimizer_config
@@ -214,7 +201,7 @@ class EatAdamW(FairseqOptimizer):
         for parameter in params:
             options = getattr(parameter, "optim_overrides", None) or {}
             overrides = options.get("optimizer", {})
-            # fairseq's composite optimizer, which leaves this name, has scaled the rate already.
+            # fairseq's composite optimizer sets this name, and has scaled the rate already.
             lr_scale = 1.0 if "group_name" in options else float(overrides.get("lr_scale", 1.0))
             decay_scale = 1.0
             if self.cfg.apply_weight_decay_scale:
@@ -241,7 +228,7 @@ class EatAdamW(FairseqOptimizer):
         }
 
     def state_dict(self) -> Dict[str, Any]:
-        """Return the state, and the float32 copies of a half precision model as ``copies``."""
+        """Return the state, with fairseq's float32 copies as ``copies``."""
         state = super().state_dict()
         if self._copies:
             state["copies"] = [copy.detach() for copy in self._copies]
@@ -250,17 +237,17 @@ class EatAdamW(FairseqOptimizer):
     def load_state_dict(
         self, state_dict: Dict[str, Any], optimizer_overrides: Optional[Dict[str, Any]] = None
     ) -> None:
-        """Load what ``state_dict`` returned; options of PyTorch's groups may be overridden.
+        """Load a state; ``optimizer_overrides`` changes options of PyTorch's groups.
 
         Raises:
-            ValueError: another optimizer wrote the state.
+            ValueError: if another optimizer wrote the state.
         """
         groups = state_dict.get("param_groups", [{}])
         if not all("lr_scale" in group for group in groups):
             raise ValueError(
                 "the checkpoint holds the state of another optimizer than eat_adamw; set "
-                "checkpoint.reset_optimizer=true to begin with a new one, or optimizer=... to go "
-                "on with the one it was begun with"
+                "checkpoint.reset_optimizer=true to start a new one, or optimizer=... to resume "
+                "with that optimizer"
             )
         super().load_state_dict(state_dict, optimizer_overrides)
         for copy, saved in zip(self._copies, state_dict.get("copies", [])):
@@ -271,13 +258,11 @@ class EatAdamW(FairseqOptimizer):
         max_norm: float,
         aggregate_norm_fn: Optional[Callable[[Tensor], Tensor]] = None,
     ) -> Tensor:
-        """Clip the norm of all gradients, as ``fairseq.utils.clip_grad_norm_`` does.
-
-        It is a few operations over all gradients; norms are taken in float32, or in float64.
+        """Clip the norm of all gradients like ``fairseq.utils.clip_grad_norm_``, in few operations.
 
         Args:
-            max_norm: the largest norm that is left alone; 0 for any.
-            aggregate_norm_fn: turns this process's norm into that of all.
+            max_norm: largest norm, in float32 or float64; 0 for no limit.
+            aggregate_norm_fn: turns the norm of this rank into that of all.
 
         Returns:
             The norm before clipping, a tensor of one number.

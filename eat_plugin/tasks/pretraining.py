@@ -35,6 +35,9 @@ class MaskConfig:
     inverse_mask: bool = option(
         II("model.modalities.image.inverse_mask"), "keep blocks rather than hide blocks"
     )
+    mask_strategy: Optional[str] = option(
+        II("model.modalities.image.mask_strategy"), "name of a mask strategy; null: by the others"
+    )
     mask_dropout: float = option(
         II("model.modalities.image.mask_dropout"), "share of blocks drawn in excess (only 0)"
     )

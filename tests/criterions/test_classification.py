@@ -1,4 +1,4 @@
-"""The criterion of fine-tuning: fairseq's stock objective, and scores for the task."""
+"""The criterion of fine-tuning: the objective of fairseq's stock one, and scores."""
 
 import pytest
 import torch
@@ -37,14 +37,14 @@ def test_forward__objective_equals_the_stock_criterions():
     assert ours.requires_grad
 
 
-def test_forward__hands_over_scores_in_evaluation_only():
+def test_forward__scores_in_evaluation_only():
     _, _, log = ClassificationCriterion(None)(Model().eval(), SAMPLE)
     assert {"_predictions", "_targets"} < log.keys()
     _, _, log = ClassificationCriterion(None)(Model().train(), SAMPLE)
     assert not any(name.startswith("_") for name in log)
 
 
-def test_reduce_metrics__averages_over_processes_by_sample_size():
+def test_reduce_metrics__averages_over_ranks_by_sample_size():
     logs = [{"loss": 6.0, "sample_size": 2}, {"loss": 6.0, "sample_size": 4}]
     with metrics.aggregate(new_root=True) as total:
         ClassificationCriterion.reduce_metrics(logs)

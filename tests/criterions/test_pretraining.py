@@ -1,4 +1,4 @@
-"""The criterion: the same objective as fairseq's stock one, and each term by its own normaliser."""
+"""The criterion: the objective of fairseq's stock one, and a mean per item of each loss."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_forward__objective_equals_the_stock_criterions():
     assert ours.requires_grad
 
 
-def test_forward__logs_tensors_without_reading_them():
+def test_forward__logs_tensors():
     _, _, log = PretrainingCriterion(None)(Model(), make_sample())
     for name in ("loss", "loss_cls", "loss_regression", "pred_var", "target_var"):
         assert torch.is_tensor(log[name]), name
@@ -71,7 +71,7 @@ def test_reduce__each_term_is_the_mean_of_one_item():
     assert values["masked_pct"] == pytest.approx(0.8)
 
 
-def test_reduce__a_batch_of_long_clips_counts_for_more():
+def test_reduce__weights_batches_by_hidden_patches():
     criterion = PretrainingCriterion(None)
     logs = [
         criterion(Model(1.0), make_sample(4, num_hidden=1))[2],
@@ -85,7 +85,7 @@ def test_reduce__a_batch_of_long_clips_counts_for_more():
     assert values["loss_cls"] == pytest.approx((4 * 1 * 2 + 1 * 8 * 8) / 12)
 
 
-def test_reduce__may_be_summed_over_processes_before():
+def test_reduce__of_summed_logs_is_the_same():
     criterion = PretrainingCriterion(None)
     logs = [criterion(Model(scale), make_sample())[2] for scale in (1.0, 3.0)]
     summed = {name: logs[0][name] + logs[1][name] for name in logs[0]}

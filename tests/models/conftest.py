@@ -18,7 +18,7 @@ MICRO = json.loads((GOLDEN / "pretraining_micro.json").read_text())["model"]
 
 
 def build(options, **changes):
-    """Build a model from options; a change's name may reach down with double underscores."""
+    """Build a model from options; double underscores in names of changes separate sections."""
     cfg = OmegaConf.merge(OmegaConf.structured(EatConfig()), options)
     for name, value in changes.items():
         OmegaConf.update(cfg, name.replace("__", "."), value)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from eat_plugin.models.classifier import EatClassifier, pool
 from eat_plugin.models.classifier_config import EatClassifierConfig, PredictionMode
 from eat_plugin.models.published import MaeImageClassificationConfig, MaeImageClassificationModel
-from eat_plugin.modules.padding import column_padding
+from eat_plugin.modules.patches import column_padding
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def test_forward__without_labels_gives_logits(make_classifier, clips):
     torch.testing.assert_close(logits, model.head(model.fc_norm(features)))
 
 
-def test_use_fc_norm__may_be_left_out(make_classifier, clips):
+def test_use_fc_norm__false(make_classifier, clips):
     model = make_classifier(use_fc_norm=False).eval()
     assert model.fc_norm is None
     features = model.model.encode(clips)[0][:, 0]
     torch.testing.assert_close(model(clips), model.head(features))
 
 
-def test_forward__bce_is_summed_over_classes_and_divided_by_positives(make_classifier, clips):
+def test_forward__bce_sums_over_classes_and_divides_by_positives(make_classifier, clips):
     model = make_classifier().eval()
     label = LABELS.clone()
     label[0, 2] = 1
@@ -66,7 +66,7 @@ def test_forward__bce_on_one_label_is_divided_by_clips(make_classifier, clips):
     assert model(clips, label)["sample_size"] == 4
 
 
-def test_forward__training_gives_no_scores(make_classifier, clips):
+def test_forward__no_scores_in_training(make_classifier, clips):
     output = make_classifier(loss="ce", single_label=True).train()(clips, LABELS)
     assert set(output) == {"losses", "sample_size"}
 
@@ -84,7 +84,7 @@ def test_forward__label_smoothing_in_training_only(make_classifier, clips):
 
 
 @pytest.mark.parametrize("smooth_mixed", [True, False])
-def test_forward__smoothing_of_mixed_targets_is_an_option(make_classifier, clips, smooth_mixed):
+def test_forward__smooth_mixed(make_classifier, clips, smooth_mixed):
     options = {"loss": "ce", "single_label": True, "mixup": 1.0, "mixup_prob": 0.0}
     model = make_classifier(**options, label_smoothing=0.3, smooth_mixed=smooth_mixed).train()
     log_p = model(clips).log_softmax(-1)
@@ -93,7 +93,7 @@ def test_forward__smoothing_of_mixed_targets_is_an_option(make_classifier, clips
     torch.testing.assert_close(got, -(log_p * target).sum(-1), rtol=1e-5, atol=1e-6)
 
 
-def test_forward__mixup_mixes_clips_and_targets_alike(make_classifier, clips, monkeypatch):
+def test_forward__mixup_mixes_clips_and_targets_equally(make_classifier, clips, monkeypatch):
     from eat_plugin.models import classifier
 
     def mix(source, targets, **options):
@@ -126,7 +126,7 @@ def test_forward__specaug_masks_at_most_the_ratio_of_each_axis(make_classifier, 
 
 
 @pytest.mark.parametrize(("ratio", "widths"), [(0.25, [32, 8]), (0.0, [70, 32])])
-def test_forward__specaug_goes_by_a_clips_own_length(
+def test_forward__specaug_uses_the_length_of_each_clip(
     make_classifier, clips, monkeypatch, ratio, widths
 ):
     from eat_plugin.models import classifier
@@ -143,7 +143,7 @@ def test_forward__specaug_goes_by_a_clips_own_length(
     assert time.tolist() == widths
 
 
-def test_forward__mixed_clips_are_as_long_as_the_longer_one(make_classifier, clips, monkeypatch):
+def test_forward__mixed_clips_have_the_longer_length(make_classifier, clips, monkeypatch):
     seen = []
     model = make_classifier(mixup=0.8, specaug=True, mask_ratio=0.5).train()
     encode = model.model.encode
@@ -162,7 +162,7 @@ def test_forward__mixed_clips_are_as_long_as_the_longer_one(make_classifier, cli
 
 
 @pytest.mark.parametrize("loss", ["bce", "ce"])
-def test_forward__scores_of_windows_are_averaged(make_classifier, clips, loss):
+def test_forward__averages_scores_of_windows(make_classifier, clips, loss):
     model = make_classifier(loss=loss, single_label=True).eval()
     torch.nn.init.normal_(model.head.weight)
     windows = torch.cat([clips[:2], clips[:1], -clips[:1]])  # 3 of the first clip, 1 of another
@@ -191,7 +191,7 @@ def test_pool__by_hand(mode):
     assert pool(x, mode, 1).item() == pytest.approx(expected[mode], abs=1e-5)
 
 
-def test_linear_probe__encoder_stays_as_it_is(make_classifier, clips):
+def test_linear_probe__does_not_change_the_encoder(make_classifier, clips):
     options = {"loss": "ce", "single_label": True, "drop_path_rate": 0.9, "encoder_dropout": 0.5}
     model = make_classifier(**options, linear_probe=True).train()
     assert not model.model.training
@@ -236,7 +236,7 @@ def test_layer_decay__none(make_classifier, decay):
     assert {lr_scale(p) for p in model.model.parameters()} == {1.0}
 
 
-def test_layer_decay__weight_decay_scales_of_blocks_may_go(make_classifier):
+def test_layer_decay__no_decay_blocks(make_classifier):
     kept, gone = (make_classifier(no_decay_blocks=keep) for keep in (True, False))
     overrides = [m.model.blocks[0].norm1.weight.optim_overrides["optimizer"] for m in (kept, gone)]
     assert overrides == [{"weight_decay_scale": 0, "lr_scale": 0.65**2}, {"lr_scale": 0.65**2}]
@@ -246,7 +246,7 @@ def test_layer_decay__weight_decay_scales_of_blocks_may_go(make_classifier):
     ("changes", "problem"),
     [
         ({"loss": "mse"}, "model.loss is 'mse'; choose one of bce, ce"),
-        ({"loss": "ce", "single_label": False}, "needs one label a clip"),
+        ({"loss": "ce", "single_label": False}, "needs one label per clip"),
         ({"label_smoothing": 0.1}, "model.label_smoothing is 0.1; with several labels"),
         ({"num_classes": None}, "model.num_classes is None"),
         ({"num_classes": 1}, "model.num_classes is 1"),
@@ -256,12 +256,12 @@ def test_layer_decay__weight_decay_scales_of_blocks_may_go(make_classifier):
         ({"modalities": {"image": {"num_extra_tokens": 0}}}, "no extra token"),
     ],
 )
-def test_config__what_cannot_work_is_refused(make_classifier, changes, problem):
+def test_config__refuses_invalid_options(make_classifier, changes, problem):
     with pytest.raises(ValueError, match=problem):
         make_classifier(**changes)
 
 
-def test_config__input_of_another_shape_is_refused(make_classifier, clips):
+def test_config__refuses_another_input_shape(make_classifier, clips):
     with pytest.raises(ValueError, match="expected"):
         make_classifier()(clips[..., :100])
 
@@ -330,7 +330,7 @@ def test_published__golden(shared, mode):
 
 @pytest.fixture
 def pretrained(tmp_path, make_model):
-    """A pre-training checkpoint as fairseq writes it: its path and the model."""
+    """Path and model of a pre-training checkpoint in fairseq's format."""
     model = make_model().float()
     task = {"_name": "eat_pretraining", "target_length": 128, "norm_mean": -4.0, "norm_std": 4.0}
     options = OmegaConf.to_container(model.cfg, resolve=True, enum_to_str=True)
@@ -339,7 +339,7 @@ def pretrained(tmp_path, make_model):
     return path, model
 
 
-def test_model_path__encoder_of_a_checkpoint_at_another_length(make_classifier, pretrained):
+def test_model_path__encoder_with_another_length(make_classifier, pretrained):
     path, source = pretrained
     model = make_classifier(
         depth=5, embed_dim=64, model_path=str(path), target_length=64, double=False
@@ -353,7 +353,7 @@ def test_model_path__encoder_of_a_checkpoint_at_another_length(make_classifier, 
     assert model.pretrained_model_args["task"]["norm_mean"] == -4.0
 
 
-def test_model_path__has_to_be_given():
+def test_model_path__is_required():
     cfg = OmegaConf.structured(EatClassifierConfig())
     options = {"num_classes": 3, "single_label": False, "target_length": 128, "model_path": "???"}
     with pytest.raises(ValueError, match=r"model.model_path is not set; .* or null"):
@@ -361,7 +361,7 @@ def test_model_path__has_to_be_given():
 
 
 @pytest.mark.parametrize(("norm_eps", "expected"), [(None, 1e-4), (1e-3, 1e-3)])
-def test_model_path__norms_have_the_epsilon_of_the_checkpoint_or_another(
+def test_model_path__norm_eps(
     make_classifier, make_checkpoint, norm_eps, expected
 ):
     path = make_checkpoint("pretraining", model_norm_eps=1e-4)
@@ -370,7 +370,7 @@ def test_model_path__norms_have_the_epsilon_of_the_checkpoint_or_another(
     assert {norm.eps for norm in norms} == {expected}
 
 
-def test_model_path__of_a_fine_tuned_checkpoint(make_classifier, tmp_path, pretrained):
+def test_model_path__fine_tuned_checkpoint(make_classifier, tmp_path, pretrained):
     path, _ = pretrained
     first = make_classifier(model_path=str(path), double=False)
     cfg = {"model": {"pretrained_model_args": first.pretrained_model_args}}
@@ -388,7 +388,7 @@ def test_model_path__options_without_weights(make_classifier, pretrained):
     assert not torch.equal(ours, theirs)
 
 
-def test_pretrained_model_args__rebuild_the_model_without_any_file(make_classifier, pretrained):
+def test_pretrained_model_args__rebuild_the_model_without_a_file(make_classifier, pretrained):
     path, _ = pretrained
     model = make_classifier(model_path=str(path), double=False)
     path.unlink()
@@ -399,7 +399,7 @@ def test_pretrained_model_args__rebuild_the_model_without_any_file(make_classifi
     assert again.pretrained_model_args == model.pretrained_model_args
 
 
-def test_model_path__weights_that_do_not_fit(make_classifier, pretrained):
+def test_model_path__refuses_weights_of_another_shape(make_classifier, pretrained):
     path, _ = pretrained
     state = torch.load(path, weights_only=True)
     name = "blocks.1.mlp.fc1.weight"
@@ -432,7 +432,7 @@ def test_recompute__same_gradients_bit_for_bit(make_classifier, recompute):
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
-def test_computation__is_chosen_anew_in_fine_tuning(make_classifier, make_checkpoint):
+def test_computation__is_not_taken_from_the_checkpoint(make_classifier, make_checkpoint):
     path = make_checkpoint("pretraining", model_compile=True, model_recompute="gelu")
     model = make_classifier(model_path=str(path))
     assert {(block.compiled, block.recompute) for block in model.model.blocks} == {(False, "none")}

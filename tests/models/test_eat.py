@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eat_plugin.losses import normalize_patches
-from eat_plugin.models.eat import channel_deviation
+from eat_plugin.models.objectives import channel_deviation
 from eat_plugin.modules.compiled import Compiled
 from eat_plugin.modules.patches import patchify
 
@@ -18,7 +18,7 @@ def total(output):
     return sum(loss.sum() for loss in output["losses"].values())
 
 
-def test_forward__gradient_reaches_all_of_the_student_and_none_of_the_teacher(make_model, batch):
+def test_forward__gradient_reaches_the_student_only(make_model, batch):
     model = make_model(recon_loss=1.0).train()
     total(model(**batch)).backward()
     missing = [
@@ -31,7 +31,7 @@ def test_forward__gradient_reaches_all_of_the_student_and_none_of_the_teacher(ma
     assert not any(name.startswith("teacher") for name, _ in model.named_parameters())
 
 
-def test_forward__masks_hide_from_the_student_but_not_from_the_teacher(make_model, batch):
+def test_forward__masks_hide_patches_from_the_student_only(make_model, batch):
     model = make_model(clone_batch=1).train()
     mask = batch["precomputed_mask"][::3]
     hidden = mask[0].nonzero()[0, 0].item()
@@ -40,7 +40,7 @@ def test_forward__masks_hide_from_the_student_but_not_from_the_teacher(make_mode
     other[0, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 1
 
     def student(source):
-        return model._encode(source, (8, 8), None, True, True, False, mask)["x"]
+        return model._encode(source, None, True, True, False, mask)["x"]
 
     assert torch.equal(student(batch["source"]), student(other))
     with_target = model(source=batch["source"], target=other, precomputed_mask=mask)
@@ -65,19 +65,19 @@ def test_forward__clones_equal_a_batch_of_repeated_clips(make_model, batch):
     assert torch.allclose(cloned, repeated["losses"]["regression"], atol=1e-12)
 
 
-def test_forward__num_visible_saves_the_count_and_changes_nothing(make_model, batch):
+def test_forward__num_visible_changes_nothing(make_model, batch):
     model = make_model().train()
     assert torch.equal(total(model(**batch)), total(model(**batch, num_visible=12)))
 
 
-def test_forward__draws_masks_where_none_are_given(make_model, batch):
+def test_forward__draws_masks_if_none_are_given(make_model, batch):
     model = make_model().train()
     output = model(source=batch["source"])
     assert output["sample_size"] == 2 * 3 * 52
     assert output["masked_pct"] == 52 / 64
 
 
-def test_forward__noise_comes_from_its_seed(make_model, batch):
+def test_forward__noise_seed(make_model, batch):
     model = make_model(modalities__image__mask_noise_std=0.5).train()
     first, again, other = (total(model(**batch, noise_seed=seed)) for seed in (1, 1, 2))
     assert first == again
@@ -85,7 +85,7 @@ def test_forward__noise_comes_from_its_seed(make_model, batch):
 
 
 @pytest.mark.parametrize("weight", ["d2v_loss", "cls_loss", "recon_loss"])
-def test_forward__weights_scale_and_0_switches_off(make_model, batch, weight):
+def test_forward__weights_scale_losses_and_0_removes_them(make_model, batch, weight):
     term = {"d2v_loss": "regression", "cls_loss": "cls", "recon_loss": "recon"}[weight]
     base = make_model(recon_loss=1.0).train()
     half = make_model(**{"recon_loss": 1.0, weight: 0.5}).train()
@@ -95,13 +95,13 @@ def test_forward__weights_scale_and_0_switches_off(make_model, batch, weight):
     assert term not in off(**batch)["losses"]
 
 
-def test_forward__without_patch_losses_no_decoder_is_built(make_model, batch):
+def test_forward__no_decoder_without_patch_losses(make_model, batch):
     model = make_model(d2v_loss=0.0).train()
     assert model.patch_encoder.decoder is None
     assert set(model(**batch)["losses"]) == {"cls"}
 
 
-def test_forward__items_make_means(make_model, batch):
+def test_forward__loss_items(make_model, batch):
     output = make_model(recon_loss=1.0).train()(**batch)
     assert output["sample_size"] == 6 * 52
     assert output["loss_items"] == {
@@ -109,7 +109,7 @@ def test_forward__items_make_means(make_model, batch):
     }
 
 
-def test_recon__compares_with_the_patches_own_values(make_model, batch):
+def test_recon__targets_are_patch_values(make_model, batch):
     model = make_model(recon_loss=1.0).train()
     torch.nn.init.zeros_(model.recon_proj.weight)
     values = normalize_patches(patchify(batch["source"], 16)).repeat_interleave(3, 0)
@@ -153,7 +153,7 @@ def test_dino__loss_and_centre_by_hand(make_model, batch):
         assert torch.allclose(model.center, centre, atol=1e-12), f"step {step}"
 
 
-def test_dino__centre_is_a_buffer_that_evaluation_leaves_alone(make_model, batch):
+def test_dino__centre_is_a_buffer_and_constant_in_evaluation(make_model, batch):
     model = make_model(utterance_level=True).eval()
     before = model.center.clone()
     with torch.no_grad():
@@ -230,7 +230,7 @@ def test_targets__options_are_honoured(make_model, batch, changes):
     assert torch.allclose(result, expected, atol=1e-9)
 
 
-def test_layerdrop__leaves_blocks_out_in_training_only(make_model, batch):
+def test_layerdrop__skips_blocks_in_training_only(make_model, batch):
     model = make_model(layerdrop=1.0)
     source = batch["source"]
     tokens = model.patch_encoder.contextualize(
@@ -239,7 +239,7 @@ def test_layerdrop__leaves_blocks_out_in_training_only(make_model, batch):
     x, targets = model.train().run_blocks(tokens)
     assert torch.equal(x, tokens)
     assert targets == []
-    x.sum().backward()  # several processes wait for the gradient of every parameter
+    x.sum().backward()  # other ranks wait for all gradients
     assert all((p.grad == 0).all() for p in model.blocks.parameters())
     x, targets = model.eval().run_blocks(tokens)
     assert len(targets) == 2
@@ -247,7 +247,7 @@ def test_layerdrop__leaves_blocks_out_in_training_only(make_model, batch):
 
 def test_drop_path__rises_from_first_to_last_block(make_model):
     model = make_model(start_drop_path_rate=0.1, end_drop_path_rate=0.3)
-    assert [block.drop_path.rate for block in model.blocks] == pytest.approx([0.1, 0.3])
+    assert [block.drop_path for block in model.blocks] == pytest.approx([0.1, 0.3])
 
 
 def test_initialisation(make_model):
@@ -289,7 +289,7 @@ def test_features__do_not_see_padding(make_model, batch):
     assert torch.allclose(padded["x"][:, :32], alone["x"], atol=1e-10)
 
 
-def test_mel_by_time__is_a_stated_option(make_model, batch):
+def test_mel_by_time__transposes_the_input(make_model, batch):
     plain, flipped = make_model().eval(), make_model(modalities__image__mel_by_time=True).eval()
     flipped.load_state_dict(plain.state_dict())
     source = torch.randn(2, 1, 64, 128, dtype=torch.float64)
@@ -312,7 +312,7 @@ def test_mel_by_time__is_a_stated_option(make_model, batch):
         ({"mask": False}, "mask=True"),
     ],
 )
-def test_forward__refuses_what_does_not_fit(make_model, batch, changes, message):
+def test_forward__refuses_invalid_input(make_model, batch, changes, message):
     changes = {
         name: value.double() if name == "source" else value for name, value in changes.items()
     }
@@ -320,7 +320,7 @@ def test_forward__refuses_what_does_not_fit(make_model, batch, changes, message)
         make_model().train()(**{**batch, **changes})
 
 
-def test_skip_ema__is_an_encoder_that_cannot_train(make_model, batch):
+def test_skip_ema__cannot_train(make_model, batch):
     model = make_model(skip_ema=True)
     assert "_ema" not in model.state_dict()
     assert model.extract_features(batch["source"])["x"].shape == (2, 64, 32)
@@ -331,7 +331,7 @@ def test_skip_ema__is_an_encoder_that_cannot_train(make_model, batch):
 @pytest.mark.parametrize("name", ["target_var", "pred_var"])
 def test_variance_check__stops_a_collapsed_run(make_model, batch, name):
     model = make_model(**{f"min_{name}": 10.0}).train()
-    for update in (5000, 5001, 5099):  # it is looked at every 100th update, after 5000
+    for update in (5000, 5001, 5099):  # checked every 100 updates, after 5000
         model.set_num_updates(update)
         model(**batch)
     model.set_num_updates(5100)
@@ -340,7 +340,7 @@ def test_variance_check__stops_a_collapsed_run(make_model, batch, name):
 
 
 class Waits(TorchDispatchMode):
-    """Notes operations for which a GPU and the host wait for each other."""
+    """Records operations that synchronise GPU and host."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "unique_dim", "item")
 
@@ -366,10 +366,10 @@ class Waits(TorchDispatchMode):
         {"recompute": "blocks", "modalities__image__decoder__add_positions_masked": True},
     ],
 )
-def test_forward__a_gpu_and_the_host_do_not_wait_for_each_other(make_model, batch, changes):
+def test_forward__does_not_synchronise_gpu_and_host(make_model, batch, changes):
     model = make_model(**changes).train()
     model.set_num_updates(5001)
-    batch["source"] = batch["source"].requires_grad_()  # or autograd asks what has a gradient
+    batch["source"] = batch["source"].requires_grad_()  # else autograd synchronises
     with Waits() as waits:
         total(model(**batch, num_visible=12, noise_seed=1)).backward()
     assert waits.found == []
@@ -394,7 +394,7 @@ def test_recompute__same_losses_and_gradients_bit_for_bit(make_model, batch, rec
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
-def test_recompute__refuses_what_it_does_not_know(make_model):
+def test_recompute__refuses_unknown_values(make_model):
     with pytest.raises(
         ValueError, match=r"model.recompute is 'all'; choose one of none, gelu, blocks"
     ):
@@ -435,7 +435,7 @@ def test_channel_deviation__by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_channel_deviation__is_that_of_the_variance(dtype):
+def test_channel_deviation__equals_the_root_of_the_variance(dtype):
     torch.manual_seed(0)
     values = (torch.randn(500, 6) * torch.arange(1.0, 7) + 2).to(dtype)
     result = channel_deviation(values)

@@ -35,7 +35,7 @@ def total(output):
 def micro():
     golden = np.load(GOLDEN / "pretraining_micro.npz")
     options = json.loads((GOLDEN / "pretraining_micro.json").read_text())["model"]
-    # The file keeps weights and positions in float16, which the weights survive exactly.
+    # The file has weights and positions in float16; the weights are exact.
     state, teacher = {}, {}
     positions = torch.from_numpy(golden["positions"])
     for name in golden.files:

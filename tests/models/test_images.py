@@ -39,7 +39,7 @@ def test_pretrain__grids_and_channels(make_image_model, channels, size, patch):
     assert torch.allclose(table.double(), sincos_positions(*grid, 32).double())
 
 
-def test_pretrain__positions_follow_rows_and_columns(make_image_model):
+def test_pretrain__positions_encode_rows_and_columns(make_image_model):
     model = make_image_model(3, [32, 64]).eval()
     source = torch.zeros(1, 3, 32, 64, dtype=torch.float64)
     tokens = model.patch_encoder.embed(source)[0] - model.patch_encoder.local_features(source)[0]
@@ -70,11 +70,11 @@ def test_forward__refuses_other_images(make_image_model, shape):
         model(source=source)
 
 
-def test_image_shape__of_a_model_of_sound(make_model):
+def test_image_shape__is_none_for_spectrograms(make_model):
     assert make_model().image_shape is None
 
 
-def test_classifier__another_size_than_the_encoders_options(make_classifier):
+def test_classifier__image_size_differs_from_pre_training(make_classifier):
     options = {"image": {"in_chans": 3, "image_size": [64, 64], "patch_size": 16}}
     model = make_classifier(modalities=options, image_size=[48, 32]).eval()
     assert model.model.image_shape == (3, 48, 32)
@@ -99,6 +99,6 @@ def test_validate_config__images(make_model, options, message):
         validate_config(cfg)
 
 
-def test_validate_config__what_is_for_sound_does_not_matter(make_model):
+def test_validate_config__ignores_spectrogram_options_for_images(make_model):
     options = {"image_size": [48, 72], "patch_size": 24, "target_length": 1000, "max_length": 1}
     validate_config(OmegaConf.merge(make_model().cfg, {"modalities": {"image": options}}))

@@ -1,4 +1,4 @@
-"""Checkpoints: what is read, what is refused, and in which words."""
+"""Checkpoints: accepted and refused files, and error messages."""
 
 import pickle
 
@@ -29,10 +29,10 @@ def test_read_checkpoint__plain_data_and_numpy_numbers(tmp_path):
     assert torch.equal(read["model"]["w"], torch.ones(2))
 
 
-def test_read_checkpoint__objects_are_refused_without_being_made(tmp_path):
+def test_read_checkpoint__refuses_objects_without_creating_them(tmp_path):
     path = tmp_path / "bomb.pt"
     torch.save({"cfg": {"model": {}}, "model": {}, "extra": Bomb()}, path)
-    with pytest.raises(ValueError, match=r"bomb.pt holds Python objects.*is refused"):
+    with pytest.raises(ValueError, match=r"bomb.pt holds Python objects.*if you trust it"):
         read_checkpoint(path)
 
 
@@ -76,19 +76,19 @@ def write_truncated(path):
         (lambda path: path.mkdir(), "is a folder"),
     ],
 )
-def test_read_checkpoint__what_is_none(tmp_path, write, problem):
+def test_read_checkpoint__refuses_other_files(tmp_path, write, problem):
     path = tmp_path / "bad.pt"
     write(path)
     with pytest.raises(ValueError, match=rf"bad\.pt.*{problem}|bad\.pt {problem}"):
         read_checkpoint(path)
 
 
-def test_read_checkpoint__missing(tmp_path):
+def test_read_checkpoint__missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "none.pt")
 
 
-def test_read_encoder__another_model(tmp_path):
+def test_read_encoder__refuses_other_models(tmp_path):
     path = tmp_path / "other.pt"
     torch.save({"cfg": {"model": {"_name": "wav2vec2"}}, "model": {}}, path)
     with pytest.raises(ValueError, match=r"other.pt holds a model 'wav2vec2'; expected .* EAT"):
@@ -105,7 +105,7 @@ def test_read_encoder__published_checkpoints(shared, name):
     assert torch.equal(weight, pretrained.state["blocks.1.mlp.fc2.weight"])
 
 
-def test_encoder_config__nothing_is_left_to_interpolate():
+def test_encoder_config__resolves_all_interpolations():
     image = {"in_chans": 1, "prenet_depth": 0, "num_extra_tokens": 1}
     cfg = encoder_config({"modalities": {"image": image}, "encoder_dropout": 0.1}, layerdrop=0.2)
     options = OmegaConf.to_container(cfg, resolve=True)
@@ -116,6 +116,6 @@ def test_encoder_config__nothing_is_left_to_interpolate():
 
 
 @pytest.mark.parametrize("options", [{"no_such_option": 1}, {"depth": "deep"}])
-def test_encoder_config__what_it_does_not_know(options):
+def test_encoder_config__refuses_unknown_options(options):
     with pytest.raises(ValueError, match=f"options cannot be used: .*{next(iter(options))}|deep"):
         encoder_config(options)

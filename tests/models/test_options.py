@@ -1,4 +1,4 @@
-"""Options of the pre-training model: each changes what its help says, and nothing else."""
+"""Options of the pre-training model: each has the effect in its help, and no other."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ def shapes_of(tensors):
 
 
 def describe(model, batch):
-    """What these options may change; gradients are left behind in the model."""
+    """Properties that options may change; gradients stay in the model."""
     loss = total(model(**batch))
     loss.backward()
     return {
@@ -62,7 +62,7 @@ def test_options__train_and_round_trip(make_model, batch, changes, changed):
     assert torch.equal(total(copied(**batch)), total(model(**batch)))
 
 
-def test_options__what_they_build(make_model):
+def test_options__modules_and_parameter_groups(make_model):
     pre_norm = make_model(layer_norm_first=True)
     assert pre_norm.norm is not None
     assert pre_norm.patch_encoder.context_encoder.norm is None
@@ -75,7 +75,7 @@ def test_options__what_they_build(make_model):
     assert groups["blocks.0.attn.qkv.weight"] == "default"
 
 
-def test_ema__what_the_teacher_has_of_its_own(make_model):
+def test_ema__parts_of_the_teacher(make_model):
     def parts(**changes):
         averages = make_model(**changes).teacher.averages
         return {name.removeprefix("modality_encoders.IMAGE.").split(".")[0] for name in averages}
@@ -86,7 +86,7 @@ def test_ema__what_the_teacher_has_of_its_own(make_model):
     assert parts(ema_encoder_only=True) == {"0", "1"}  # blocks
 
 
-def test_norms__of_options(make_model):
+def test_norms__norm_affine_and_norm_eps(make_model):
     for changes, affine, eps in (({}, True, 1e-6), ({"norm_affine": False}, False, 1e-6),
                                  ({"norm_eps": 1e-3}, True, 1e-3)):  # fmt: skip
         model = make_model(**changes)
@@ -97,7 +97,7 @@ def test_norms__of_options(make_model):
 
 
 @pytest.mark.parametrize(("number", "zeros"), [(1, [True]), (2, [True, False])])
-def test_init_extra_token_zero__is_for_the_first_of_them(make_model, number, zeros):
+def test_init_extra_token_zero__affects_the_first_token(make_model, number, zeros):
     name = f"{IMAGE}num_extra_tokens"
     options = {name: number, f"{IMAGE}init_extra_token_zero": True}
     tokens = make_model(**options).patch_encoder.extra_tokens[0]
@@ -106,7 +106,7 @@ def test_init_extra_token_zero__is_for_the_first_of_them(make_model, number, zer
     assert all(token.any() for token in make_model(**options).patch_encoder.extra_tokens[0])
 
 
-def test_mae_init__is_uniform_by_xavier(make_model):
+def test_mae_init__is_xavier_uniform(make_model):
     for linear in (module for module in make_model(mae_init=True).blocks.modules()
                    if isinstance(module, nn.Linear)):  # fmt: skip
         bound = math.sqrt(6 / (linear.in_features + linear.out_features))
@@ -116,13 +116,13 @@ def test_mae_init__is_uniform_by_xavier(make_model):
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.0])
-def test_local_grad_mult__is_for_the_patch_embedding_alone(make_model, batch, factor):
+def test_local_grad_mult__affects_the_patch_embedding_only(make_model, batch, factor):
     gradients = []
     for options in ({}, {f"{IMAGE}local_grad_mult": factor}):
         model = make_model(**options).train()
         total(model(**batch)).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
-    # With several processes, each waits for every gradient that is to come.
+    # Other ranks wait for all gradients.
     embedding = model.patch_encoder.local_encoder
     assert {p.requires_grad for p in embedding.parameters()} == {factor > 0}
     usual, changed = gradients
@@ -135,11 +135,11 @@ def test_local_grad_mult__is_for_the_patch_embedding_alone(make_model, batch, fa
             torch.testing.assert_close(gradient, factor * usual[name])
 
 
-# ---- What enters a part of the model ------------------------------------------------------------
+# ---- Inputs and outputs of parts ----------------------------------------------------------------
 
 
 def capture(model, path, batch, side="input", **options):
-    """Run a model, and return what enters a part of it, or comes out."""
+    """Run a model; return the input or output of one of its parts."""
     seen = []
     handle = model.get_submodule(path).register_forward_hook(
         lambda module, args, output: seen.append(args[0] if side == "input" else output)
@@ -181,7 +181,7 @@ def test_decoder_residual__adds_the_input(make_model):
 
 
 @pytest.mark.parametrize("zero", [True, False])
-def test_encoder_zero_mask__or_noise_in_features_of_masked_inputs(make_model, batch, zero):
+def test_encoder_zero_mask__zero_or_noise_at_hidden_patches(make_model, batch, zero):
     mask = batch["precomputed_mask"] = batch["precomputed_mask"][::3]
     model = make_model(
         modalities__image__encoder_zero_mask=zero, modalities__image__mask_noise_std=0.5
@@ -206,7 +206,7 @@ def test_encoder_zero_mask__or_noise_in_features_of_masked_inputs(make_model, ba
         ("post_mlp_drop", "blocks.0.mlp_drop", "output"),
     ],
 )
-def test_dropout__takes_its_share_in_training_alone(make_model, batch, option, path, side):
+def test_dropout__drops_its_share_in_training_only(make_model, batch, option, path, side):
     plain = capture(make_model().train(), path, batch, side)
     model = make_model(**{option: 0.75}).train()
     dropped = capture(model, path, batch, side)
@@ -216,7 +216,7 @@ def test_dropout__takes_its_share_in_training_alone(make_model, batch, option, p
     assert torch.equal(capture(model.eval(), path, batch, side), plain)
 
 
-def test_attention_dropout__acts_in_training_alone(make_model, batch):
+def test_attention_dropout__acts_in_training_only(make_model, batch):
     plain, model = make_model().train(), make_model(attention_dropout=0.5).train()
     expected = capture(plain, "blocks.0.attn", batch, "output")
     assert not torch.allclose(capture(model, "blocks.0.attn", batch, "output"), expected)

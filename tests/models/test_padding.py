@@ -1,4 +1,4 @@
-"""Clips of different length: alone, in a batch, and whatever the padding holds, all is the same."""
+"""Clips of different length: the same results in a batch as alone; padding is ignored."""
 
 import math
 
@@ -9,8 +9,8 @@ from eat_plugin.losses import make_targets
 from eat_plugin.masking import MaskSpec, draw_masks, join_masks
 from eat_plugin.models.classifier import pool
 from eat_plugin.models.classifier_config import PredictionMode
-from eat_plugin.modules.masked import split_patches
-from eat_plugin.modules.padding import blank_padding, column_padding, mean_patches, own_columns
+from eat_plugin.modules.patch_split import split_patches
+from eat_plugin.modules.patches import blank_padding, column_padding, mean_patches, own_columns
 
 COLUMNS = (8, 3, 5)  # time steps of the clips, in patches
 CLONES = 3
@@ -41,7 +41,7 @@ VARIANTS = [
 
 
 def make_batch(padded=0.0):
-    """Three clips, and what their padding holds."""
+    """Three clips; ``padded`` fills their padding."""
     generator = torch.Generator().manual_seed(1)
     source = torch.randn(3, 1, 128, 128, dtype=torch.float64, generator=generator)
     masks = []
@@ -71,7 +71,7 @@ def hidden_of(columns):
 
 
 def parts_of(losses):
-    """Each loss's share of each clip; of the utterance losses without the number of clips."""
+    """Parts of each loss by clip; utterance losses are divided by the number of clips."""
     parts = {}
     for name, loss in losses.items():
         if loss.dim() == 0:
@@ -82,8 +82,8 @@ def parts_of(losses):
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_losses__of_a_clip_are_those_it_has_alone(make_model, changes):
-    model = make_model(**{**LOUD, **changes}).eval()  # DINO's centre stands still
+def test_losses__equal_those_of_each_clip_alone(make_model, changes):
+    model = make_model(**{**LOUD, **changes}).eval()  # DINO's centre does not move
     batch = make_batch()
     together = model(**batch)
     parts = parts_of(together["losses"])
@@ -101,8 +101,8 @@ def test_losses__of_a_clip_are_those_it_has_alone(make_model, changes):
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_gradients__add_up_to_those_of_the_batch(make_model, changes):
-    model = make_model(**{**LOUD, **changes}).eval()  # DINO's centre stands still
+def test_gradients__of_clips_sum_to_those_of_the_batch(make_model, changes):
+    model = make_model(**{**LOUD, **changes}).eval()  # DINO's centre does not move
     batch = make_batch()
 
     def gradients(inputs, clips):
@@ -123,12 +123,12 @@ def test_gradients__add_up_to_those_of_the_batch(make_model, changes):
 
 @pytest.mark.parametrize("changes", [*VARIANTS, {"batch_norm_target_layer": True}])
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e6])
-def test_losses__whatever_the_padding_holds(make_model, changes, garbage):
+def test_losses__do_not_depend_on_the_content_of_padding(make_model, changes, garbage):
     model = make_model(**{**LOUD, **changes}).eval()
     clean, dirty = make_batch(), make_batch(garbage)
-    dirty["precomputed_mask"] = dirty["precomputed_mask"] * 3  # any number but 0 hides
+    dirty["precomputed_mask"] = dirty["precomputed_mask"] * 3  # any value but 0 hides
     padding = dirty["padding_mask"].repeat_interleave(CLONES, 0)
-    dirty["precomputed_mask"][padding] = 0  # and of padding it does not matter
+    dirty["precomputed_mask"][padding] = 0  # ignored at padding
     dirty["target"] = dirty["source"].clone()
     one, two = model(**clean), model(**dirty)
     for name, loss in one["losses"].items():
@@ -138,7 +138,7 @@ def test_losses__whatever_the_padding_holds(make_model, changes, garbage):
     assert one["losses"]["regression"].isfinite().all()
 
 
-def test_losses__a_longer_padding_changes_nothing(make_model):
+def test_losses__do_not_depend_on_the_length_of_padding(make_model):
     model = make_model(**LOUD).train()
     batch = make_batch()
     longer = {**batch, "source": torch.cat([batch["source"], batch["source"]], dim=2)}
@@ -149,7 +149,7 @@ def test_losses__a_longer_padding_changes_nothing(make_model):
 
 
 @pytest.mark.parametrize("changes", [{}, {"utterance_level": True}])
-def test_losses__of_clips_alike_are_the_published_ones(make_model, batch, changes):
+def test_losses__without_padding_are_the_published_ones(make_model, batch, changes):
     model = make_model(**{**LOUD, **changes}).eval()
     published = model(**batch, num_visible=12, noise_seed=3)
     none = torch.zeros(2, 64, dtype=torch.bool)
@@ -160,7 +160,7 @@ def test_losses__of_clips_alike_are_the_published_ones(make_model, batch, change
         assert masked[name] == published[name]
 
 
-def test_noise__of_a_clip_comes_from_its_own_seed(make_model, batch):
+def test_noise__one_seed_per_clip(make_model, batch):
     model = make_model(modalities__image__mask_noise_std=0.5).train()
 
     def regress(seeds):
@@ -172,7 +172,7 @@ def test_noise__of_a_clip_comes_from_its_own_seed(make_model, batch):
     assert not torch.equal(regress([9, 6])[0], first)
 
 
-def test_batch_norm__is_over_the_patches_of_all_clips():
+def test_batch_norm__excludes_padding():
     generator = torch.Generator().manual_seed(0)
     layer = torch.randn(2, 4, 3, dtype=torch.float64, generator=generator)
     padding = torch.tensor([[False] * 4, [False, False, True, True]])
@@ -184,11 +184,11 @@ def test_batch_norm__is_over_the_patches_of_all_clips():
 
 @pytest.mark.parametrize("columns", range(1, 9))
 @pytest.mark.parametrize("prob", [0.5, 0.8])
-def test_masks__the_ratio_is_of_a_clips_own_patches(make_model, columns, prob):
+def test_masks__ratio_applies_to_each_clip(make_model, columns, prob):
     model = make_model(modalities__image__mask_prob=prob)
     padding = column_padding(torch.tensor([8, columns]), (8, 8))
     source = torch.randn(2, 1, 128, 128, dtype=torch.float64)
-    masks = model._masks(source, (8, 8), CLONES, None, padding)
+    masks = model.patch_encoder.make_masks(source, CLONES, None, padding)
     own = masks[CLONES:, : columns * 8]
     assert ((own == 0).sum(dim=1) == int(columns * 8 * (1 - prob))).all()
     assert masks[CLONES:, columns * 8 :].all()
@@ -199,7 +199,7 @@ def test_masks__the_ratio_is_of_a_clips_own_patches(make_model, columns, prob):
 
 @pytest.mark.parametrize("changes", [{}, {"layer_norm_first": True}])
 @pytest.mark.parametrize("garbage", [0.0, math.nan])
-def test_features__of_a_clip_are_those_it_has_alone(make_model, changes, garbage):
+def test_features__equal_those_of_each_clip_alone(make_model, changes, garbage):
     model = make_model(**changes).eval()
     batch = make_batch(garbage)
     source, padding = batch["source"], batch["padding_mask"]
@@ -215,7 +215,7 @@ def test_features__of_a_clip_are_those_it_has_alone(make_model, changes, garbage
     assert together["x"].isfinite().all()
 
 
-def test_features__of_a_masked_clip_are_those_it_has_alone(make_model):
+def test_features__of_masked_clips_equal_those_of_each_clip_alone(make_model):
     model = make_model().eval()
     batch = make_batch(math.nan)
     masks = batch["precomputed_mask"][::CLONES]
@@ -234,7 +234,7 @@ def test_features__of_a_masked_clip_are_those_it_has_alone(make_model):
 
 @pytest.mark.parametrize("mode", list(PredictionMode))
 @pytest.mark.parametrize("garbage", [0.0, math.nan])
-def test_logits__of_a_clip_are_those_it_has_alone(make_classifier, mode, garbage):
+def test_logits__equal_those_of_each_clip_alone(make_classifier, mode, garbage):
     model = make_classifier(prediction_mode=mode.name).eval()
     torch.nn.init.normal_(model.head.weight)
     batch = make_batch(garbage)
@@ -246,7 +246,7 @@ def test_logits__of_a_clip_are_those_it_has_alone(make_classifier, mode, garbage
 
 
 @pytest.mark.parametrize("mode", list(PredictionMode))
-def test_logits__gradients_add_up_to_those_of_the_batch(make_classifier, mode):
+def test_logits__gradients_of_clips_sum_to_those_of_the_batch(make_classifier, mode):
     model = make_classifier(prediction_mode=mode.name).eval()
     batch = make_batch(math.nan)
 
@@ -261,7 +261,7 @@ def test_logits__gradients_add_up_to_those_of_the_batch(make_classifier, mode):
         torch.testing.assert_close(gradient, sum(own[name] for own in each), **EXACT)
 
 
-def test_pool__padding_does_not_count():
+def test_pool__excludes_padding():
     x = torch.tensor([[[9.0], [0.0], [math.log(3)], [7.0]]], dtype=torch.float64)
     padding = torch.tensor([[False, False, True]])
     for mode in PredictionMode:
@@ -287,11 +287,11 @@ def test_split_patches__by_hand():
     padding = torch.tensor([[False] * 4, [False, False, True, True]])
     split = split_patches(masks, None, 2, padding)
     assert split.visible.tolist() == [[1, 3], [0, 1], [1, 0], [0, 1]]
-    assert split.ragged.unused.tolist() == [[False] * 2] * 2 + [[False, True]] * 2
+    assert split.lengths.unused.tolist() == [[False] * 2] * 2 + [[False, True]] * 2
     assert split.visible_rows.tolist() == [1, 3, 4, 5, 9, 12]
     assert split.hidden_rows.tolist() == [0, 2, 6, 7, 8, 13]
     assert split.hidden_sources.tolist() == [0, 2, 2, 3, 4, 5]
-    assert split.ragged.used.tolist() == [0, 1, 2, 3, 4, 6]
-    assert split.ragged.own_rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
-    assert split.ragged.num_patches == [4, 2]
-    assert split.ragged.hidden_share.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
+    assert split.lengths.used.tolist() == [0, 1, 2, 3, 4, 6]
+    assert split.lengths.own_rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
+    assert split.lengths.num_patches == [4, 2]
+    assert split.lengths.hidden_share.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])

@@ -16,7 +16,7 @@ def move(model, amount):
                 parameter.add_(amount)
 
 
-def test_teacher__starts_equal_to_the_student_and_apart_from_it(make_model):
+def test_teacher__starts_as_a_copy_of_the_student(make_model):
     model = make_model()
     state = model.state_dict()
     for name, average in state["_ema"].items():
@@ -41,7 +41,7 @@ def test_step__by_hand(make_model):
     assert model.teacher.decay == pytest.approx(0.85)
 
 
-def test_step__is_taken_once_an_update_and_only_in_training(make_model):
+def test_step__once_per_update_and_only_in_training(make_model):
     model = make_model(ema_decay=0.5, ema_end_decay=0.5).train()
     name = "blocks.1.norm2.bias"
     move(model, 1.0)
@@ -53,7 +53,7 @@ def test_step__is_taken_once_an_update_and_only_in_training(make_model):
     assert model.teacher.averages[name].tolist() == pytest.approx([0.5] * 32)
 
 
-def test_step__leaves_positions_alone_and_moves_everything_else(make_model):
+def test_step__averages_everything_but_positions(make_model):
     model = make_model(ema_decay=0.5, ema_end_decay=0.5).train()
     before = copy.deepcopy(model.state_dict()["_ema"])
     move(model, 1.0)
@@ -70,7 +70,7 @@ def test_annealed_decay__is_linear_then_constant(make_model):
     assert annealed_decay(cfg, 100) == annealed_decay(cfg, 10**9) == 0.99999
 
 
-def test_teacher__stands_still_at_decay_1(make_model):
+def test_teacher__does_not_change_at_decay_1(make_model):
     model = make_model(ema_decay=1.0, ema_end_decay=1.0).train()
     before = copy.deepcopy(model.state_dict()["_ema"])
     move(model, 1.0)
@@ -98,7 +98,7 @@ def test_precision__averages_stay_float32(make_model, batch, same_dtype):
     assert output["losses"]["regression"].isfinite().all()
 
 
-def test_step__leaves_out_what_is_frozen_in_the_meantime(make_model):
+def test_step__skips_frozen_parameters(make_model):
     model = make_model(ema_decay=0.5, ema_end_decay=0.5).train()
     move(model, 1.0)
     model.set_num_updates(1)
@@ -113,7 +113,7 @@ def test_step__leaves_out_what_is_frozen_in_the_meantime(make_model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_step__of_a_deep_copy_leaves_the_original_alone(make_model, dtype):
+def test_step__of_a_deep_copy_does_not_change_the_original(make_model, dtype):
     model = make_model(ema_decay=0.5, ema_end_decay=0.5).to(dtype).train()
     model.set_num_updates(1)
     other, before = copy.deepcopy(model), copy.deepcopy(model.state_dict())
@@ -126,7 +126,7 @@ def test_step__of_a_deep_copy_leaves_the_original_alone(make_model, dtype):
         assert name.endswith("positions") or not torch.equal(average, before["_ema"][name]), name
 
 
-def test_step__takes_as_many_operations_for_more_blocks(make_model):
+def test_step__number_of_operations_does_not_grow_with_depth(make_model):
     counts = []
     for depth in (2, 4):
         model = make_model(depth=depth).to(torch.bfloat16).train()
@@ -152,7 +152,7 @@ def test_norms__are_those_of_the_averaged_parameters(make_model, batch):
     assert not {"model_norm", "ema_norm"} & silent(**batch).keys()
 
 
-def test_encoder_only__averages_the_blocks_under_their_own_names(make_model):
+def test_encoder_only__averages_blocks_only(make_model):
     model = make_model(ema_encoder_only=True, ema_decay=0.5, ema_end_decay=0.5).train()
     names = set(model.state_dict()["_ema"])
     assert names == {name for name, _ in model.blocks.named_parameters()}
@@ -167,7 +167,7 @@ def test_shared_local_encoder__is_not_averaged(make_model):
 
 
 def test_load__takes_the_pending_step_on_resume(make_model):
-    """N updates hold N - 1 steps; going on from a checkpoint takes the N-th."""
+    """A checkpoint of N updates has N - 1 steps; resuming takes the N-th."""
     straight = make_model(ema_decay=0.5, ema_end_decay=0.5).train()
     for update in range(3):
         straight.set_num_updates(update)
@@ -185,7 +185,7 @@ def test_load__takes_the_pending_step_on_resume(make_model):
             assert not torch.equal(average, checkpoint["_ema"][name])
 
 
-def test_load__a_new_run_from_an_old_checkpoint_counts_from_0(make_model):
+def test_load__a_new_run_from_a_checkpoint_counts_from_0(make_model):
     model = make_model(ema_decay=0.5, ema_end_decay=0.5).train()
     model.set_num_updates(100)
     model.load_state_dict(copy.deepcopy(model.state_dict()))
@@ -206,7 +206,7 @@ def test_load__refuses_another_teacher(make_model):
     lacking = {k: v for k, v in state["_ema"].items() if k != "blocks.0.norm1.bias"}
     with pytest.raises(ValueError, match=r"lacks 1 tensors, the first is 'blocks.0.norm1.bias'"):
         model.load_state_dict({**state, "_ema": lacking})
-    with pytest.raises(ValueError, match=r"has, beyond what the model has, 1 tensors"):
+    with pytest.raises(ValueError, match=r"has, unlike the model, 1 tensors"):
         model.load_state_dict({**state, "_ema": {**state["_ema"], "more": torch.zeros(1)}})
     other = {**state["_ema"], "blocks.0.norm1.bias": torch.zeros(5)}
     with pytest.raises(ValueError, match=r"shape \(5,\), the model of shape \(32,\)"):

@@ -1,4 +1,4 @@
-"""Compilation: one for all blocks, no trace in the modules, and a way on where it fails."""
+"""Compilation: one for all blocks, modules unchanged, uncompiled after a failure."""
 
 import copy
 import logging
@@ -19,7 +19,7 @@ pytestmark = compilation
 
 
 class Backend:
-    """Compiles nothing, and counts how often it is asked to."""
+    """Compiles nothing; counts calls."""
 
     def __init__(self, error=None):
         self.error = error
@@ -34,7 +34,7 @@ class Backend:
 
 @pytest.fixture
 def set_backend(monkeypatch):
-    """Set the compiler, and forget what others have compiled."""
+    """Set the compiler, after forgetting all compilations."""
 
     def set_it(backend):
         monkeypatch.setattr(compiled, "BACKEND", backend)
@@ -52,7 +52,7 @@ def set_backend(monkeypatch):
 
 
 def make_blocks(number, **options):
-    """Blocks with weights of their own, and drop path that rises from 0.1."""
+    """Blocks with different weights, and drop path rising from 0.1."""
     torch.manual_seed(0)
     blocks = [
         TransformerBlock(8, 2, drop_path=0.1 + 0.4 * i / number, **options) for i in range(number)
@@ -91,19 +91,19 @@ def warnings(caplog):
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-def test_blocks__one_compilation_serves_all(set_backend, caplog):
+def test_blocks__share_one_compilation(set_backend, caplog):
     backend = set_backend(Backend())
     blocks, plain = make_blocks(12, compiled=True), make_blocks(12)
     assert_close(gradients(run_blocks, blocks), gradients(run_blocks, plain))
     assert backend.count == 1
     run_blocks(blocks)
     assert backend.count == 1
-    run_blocks(blocks, size=2)  # another shape: static ones
+    run_blocks(blocks, size=2)  # another shape takes another compilation
     assert backend.count == 2
     assert warnings(caplog) == []
 
 
-def test_blocks__evaluation_is_compiled_for_a_teacher_alone(set_backend):
+def test_blocks__compile_evaluation_for_a_teacher_only(set_backend):
     backend = set_backend(Backend())
     blocks = make_blocks(3, compiled=True).eval()
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_blocks__evaluation_is_compiled_for_a_teacher_alone(set_backend):
 
 
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
-def test_decoder__one_compilation_serves_all_layers(set_backend, recompute):
+def test_decoder__layers_share_one_compilation(set_backend, recompute):
     backend = set_backend(Backend())
     results = []
     for is_compiled in (True, False):
@@ -129,7 +129,7 @@ def test_decoder__one_compilation_serves_all_layers(set_backend, recompute):
 
 
 @pytest.mark.parametrize("recompute", ["gelu", "blocks"])
-def test_blocks__are_compiled_where_they_compute_again(set_backend, recompute):
+def test_blocks__compile_with_recompute(set_backend, recompute):
     backend = set_backend(Backend())
     blocks = make_blocks(3, compiled=True, recompute=recompute)
     assert_close(gradients(run_blocks, blocks), gradients(run_blocks, make_blocks(3)))
@@ -143,7 +143,7 @@ def test_blocks__are_compiled_where_they_compute_again(set_backend, recompute):
         subprocess.SubprocessError("gcc failed"),
     ],
 )  # fmt: skip
-def test_failure__goes_on_without_and_says_so_once(set_backend, caplog, error):
+def test_failure__continues_uncompiled_with_one_warning(set_backend, caplog, error):
     backend = set_backend(Backend(error))
     blocks = make_blocks(4, compiled=True)
     plain = gradients(run_blocks, make_blocks(4))
@@ -155,12 +155,12 @@ def test_failure__goes_on_without_and_says_so_once(set_backend, caplog, error):
     assert backend.count == 2  # once for the blocks, once for the decoder
     (message,) = warnings(caplog)
     assert message == (
-        "model.compile: the transformer blocks run without being compiled, slower and with the "
-        f"same result: {type(error).__name__}: {error}"
+        "model.compile: the transformer blocks run uncompiled, slower, with the same result: "
+        f"{type(error).__name__}: {error}"
     )
 
 
-def test_failure__no_memory_is_for_the_trainer_to_handle(set_backend, caplog):
+def test_failure__out_of_memory_is_raised(set_backend, caplog):
     error = torch.cuda.OutOfMemoryError("no memory")
     backend = set_backend(Backend(error))
     blocks = make_blocks(2, compiled=True)
@@ -169,13 +169,13 @@ def test_failure__no_memory_is_for_the_trainer_to_handle(set_backend, caplog):
     assert not transformer.COMPILED.is_in_use
     backend.error = None
     torch._dynamo.reset()
-    gradients(run_blocks, blocks)  # with the next batch it goes on, compiled
+    gradients(run_blocks, blocks)  # the next batch runs compiled
     assert transformer.COMPILED.is_in_use
     assert not warnings(caplog)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, subprocess.SubprocessError])
-def test_failure__of_backward_is_found_in_time(set_backend, caplog, error):
+def test_failure__of_backward_is_found_before_training(set_backend, caplog, error):
     def fail_in_backward(graph, inputs):
         from functorch.compile import make_boxed_func
         from torch._dynamo.backends.common import aot_autograd
@@ -194,7 +194,7 @@ def test_failure__of_backward_is_found_in_time(set_backend, caplog, error):
     assert "backward cannot be compiled" in warnings(caplog)[0]
 
 
-def test_failure__an_old_pytorch(set_backend, caplog, monkeypatch):
+def test_failure__old_pytorch(set_backend, caplog, monkeypatch):
     backend = set_backend(Backend())
     monkeypatch.setattr(compiled, "OLDEST_TORCH", "99.0")
     gradients(run_blocks, make_blocks(2, compiled=True))
@@ -202,18 +202,18 @@ def test_failure__an_old_pytorch(set_backend, caplog, monkeypatch):
     assert "it takes PyTorch 99.0 or later" in warnings(caplog)[0]
 
 
-def test_shapes__beyond_a_number_are_not_compiled(set_backend, caplog, monkeypatch):
+def test_shapes__limit_of_compilations(set_backend, caplog, monkeypatch):
     backend = set_backend(Backend())
-    monkeypatch.setattr(compiled, "MOST_KINDS", 2)
+    monkeypatch.setattr(compiled, "MAX_SIGNATURES", 2)
     blocks = make_blocks(2, compiled=True)
     for size in (1, 2, 3, 4, 2):
         run_blocks(blocks, size)
     assert backend.count == 2
     (message,) = warnings(caplog)
-    assert "more than 2 shapes of input" in message
+    assert "more than 2 input shapes" in message
 
 
-def test_shapes__pytorch_s_own_limit_is_not_met(set_backend, monkeypatch):
+def test_shapes__pytorchs_own_limit_is_not_reached(set_backend, monkeypatch):
     backend = set_backend(Backend())
     config = torch._dynamo.config
     limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
@@ -224,7 +224,7 @@ def test_shapes__pytorch_s_own_limit_is_not_met(set_backend, monkeypatch):
     assert backend.count == 4
 
 
-def test_trial__leaves_no_trace(set_backend):
+def test_trial__has_no_side_effects(set_backend):
     set_backend(Backend())
     blocks = make_blocks(1, compiled=True, dropout=0.5)
     state = torch.get_rng_state()
@@ -236,7 +236,7 @@ def test_trial__leaves_no_trace(set_backend):
     assert all(p.grad is None for p in blocks.parameters())
 
 
-def test_modules__stay_what_they_are(set_backend):
+def test_modules__keep_names_copies_and_pickles(set_backend):
     set_backend(Backend())
     block, plain = make_blocks(1, compiled=True), make_blocks(1)
     run_blocks(block)
@@ -247,7 +247,7 @@ def test_modules__stay_what_they_are(set_backend):
         assert copied[0].compiled
 
 
-def test_tracing__sees_the_plain_function(set_backend):
+def test_tracing__uses_the_plain_function(set_backend):
     backend = set_backend(Backend())
     block = TransformerBlock(8, 2, compiled=True)
     x = torch.randn(2, 5, 8)
@@ -258,7 +258,7 @@ def test_tracing__sees_the_plain_function(set_backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
-def test_inductor__computes_the_same(set_backend, caplog, recompute):
+def test_inductor__same_results(set_backend, caplog, recompute):
     options = {"recompute": recompute, "compiled": True}
     results = [gradients(run_blocks, make_blocks(2, **o)) for o in (options, {})]
     assert_close(*results)

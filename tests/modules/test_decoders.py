@@ -40,7 +40,7 @@ def test_conv_decoder__has_the_published_parameter_names():
 
 
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
-def test_conv_decoder__gradients_with_padding_are_right_in_float32(recompute):
+def test_conv_decoder__gradients_with_padding_in_float32(recompute):
     torch.manual_seed(0)
     decoder = ConvDecoder(32, 32, 3, 3, 8, recompute=recompute)
     precise = ConvDecoder(32, 32, 3, 3, 8).double()

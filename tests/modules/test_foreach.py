@@ -1,4 +1,4 @@
-"""Half precision tensors as float32, all at once."""
+"""Half-precision tensors as float32, in one operation."""
 
 import torch
 
@@ -17,7 +17,7 @@ def test_in_float32__copies_half_precision_in_one_operation():
     assert len({result.untyped_storage().data_ptr() for result in results}) == 1
 
 
-def test_in_float32__leaves_the_others_as_they_are():
+def test_in_float32__returns_other_tensors_unchanged():
     tensors = [torch.ones(2), torch.ones(3).half(), torch.ones(2).double()]
     results = in_float32(tensors)
     assert results[0] is tensors[0]
@@ -27,7 +27,7 @@ def test_in_float32__leaves_the_others_as_they_are():
     assert in_float32([]) == []
 
 
-def test_in_float32__takes_a_memory_layout():
+def test_in_float32__memory_layout():
     given = torch.randn(2, 3, 4, 4).bfloat16()
     layout = torch.empty(2, 3, 4, 4).to(memory_format=torch.channels_last)
     (result,) = in_float32([given], like=[layout])

@@ -1,4 +1,4 @@
-"""Linear layers: PyTorch's results, whichever library computes them."""
+"""Linear layers: the same results from both libraries."""
 
 import pytest
 import torch
@@ -10,11 +10,11 @@ from eat_plugin.modules.linear import Linear, prefers_onednn
 
 @pytest.fixture
 def convolutions(monkeypatch):
-    """Let oneDNN be preferred, even for small products; count the convolutions."""
+    """Prefer oneDNN, even for small products; count convolutions."""
     calls = []
     convolve = F.conv2d
     monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(linear, "LEAST_PRODUCTS", 100)
+    monkeypatch.setattr(linear, "MIN_PRODUCTS", 100)
     monkeypatch.setattr(F, "conv2d", lambda *args: calls.append(1) or convolve(*args))
     return calls
 
@@ -28,7 +28,7 @@ def compute(layer, x, function):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(3, 5, 8), (7, 8), (2, 3, 4, 8), (40, 8)])
-def test_linear__equals_pytorchs_by_convolution(convolutions, shape, bias):
+def test_linear__convolution_equals_linear(convolutions, shape, bias):
     layer = Linear(8, 12, bias=bias)
     x = torch.randn(shape)
     for given in (x, x.transpose(0, -2).contiguous().transpose(0, -2)):
@@ -44,13 +44,13 @@ def test_linear__equals_pytorchs_by_convolution(convolutions, shape, bias):
     ("shape", "dtype"),
     [((1, 8), torch.float32), ((40, 8), torch.float64), ((40, 8), torch.bfloat16)],
 )
-def test_linear__leaves_small_products_and_other_precisions_alone(convolutions, shape, dtype):
+def test_linear__no_convolution_for_small_products_and_other_precisions(convolutions, shape, dtype):
     layer, x = Linear(8, 12).to(dtype), torch.randn(shape, dtype=dtype)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
     assert not convolutions
 
 
-def test_linear__is_what_it_was_for_who_traces_it(convolutions):
+def test_linear__no_convolution_when_traced(convolutions):
     layer, x = Linear(8, 12), torch.randn(40, 8)
     torch.jit.trace(layer, (x,), check_trace=False)
     assert not convolutions
@@ -65,7 +65,7 @@ def test_linear__is_what_it_was_for_who_traces_it(convolutions):
         ("GenuineIntel", "AVX512", False), (None, "AVX512", False),
     ],
 )  # fmt: skip
-def test_prefers_onednn__where_mkl_has_no_avx512(
+def test_prefers_onednn__on_amd_with_avx512(
     monkeypatch, tmp_path, vendor, capability, expected
 ):
     cpuinfo = tmp_path / "cpuinfo"

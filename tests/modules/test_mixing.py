@@ -20,7 +20,7 @@ def assert_mean(values, mean, std):
 
 
 def mix(num_clips, seed=0, size=(8, 6), channels=1, **options):
-    """Mix clips whose bins and targets say whose they are.
+    """Mix clips whose bins and targets identify them.
 
     Returns:
         The share that each clip keeps of itself by its targets [B], and by bin [B, T, F].
@@ -31,7 +31,7 @@ def mix(num_clips, seed=0, size=(8, 6), channels=1, **options):
     settings = {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "switch_prob": 0.5, "mode": "elem"}
     mixed, targets, _ = mix_batch(source, torch.eye(num_clips).double(), **{**settings, **options})
     assert mixed.shape == source.shape
-    assert (mixed == mixed[:, :1]).all()  # all channels alike
+    assert (mixed == mixed[:, :1]).all()  # all channels are equal
     partner = owner.flip(0)
     rows = torch.arange(num_clips)
     share = torch.where(rows == rows.flip(0), 1.0, targets[rows, rows])
@@ -84,7 +84,7 @@ def test_mix_batch__cutmix_by_hand(monkeypatch, centre, rows, columns):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_clips", [1, 2, 6, 7])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_mix_batch__cutmix_shares_equal_the_area(mode, num_clips, channels):
+def test_mix_batch__cutmix_weights_targets_by_area(mode, num_clips, channels):
     for seed in range(20):
         share, bins = mix(num_clips, seed, channels=channels, cutmix=1.0, mode=mode)
         own = bins.round()
@@ -100,7 +100,7 @@ def test_mix_batch__cutmix_shares_equal_the_area(mode, num_clips, channels):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_clips", [1, 2, 6, 7])
-def test_mix_batch__mixup_shares_equal_those_of_the_targets(mode, num_clips):
+def test_mix_batch__mixup_weights_targets_equally(mode, num_clips):
     for seed in range(5):
         share, bins = mix(num_clips, seed, mixup=0.8, mode=mode)
         if num_clips % 2:
@@ -110,7 +110,7 @@ def test_mix_batch__mixup_shares_equal_those_of_the_targets(mode, num_clips):
 
 @pytest.mark.parametrize("options", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 1, "cutmix": 1}])
 def test_mix_batch__modes_share_draws(options):
-    # A box's area is one of few values: clips are compared by their bins as well.
+    # Areas of boxes have few values: compare bins too.
     def kept(mode):
         share, bins = mix(8, seed=4, size=(32, 16), **options, mode=mode)
         return list(zip(share.tolist(), bins.round(decimals=6).flatten(1).tolist()))
@@ -130,7 +130,7 @@ def test_mix_batch__mixup_shares_follow_the_beta_distribution(alpha):
     # No squared deviation exceeds 1/4: its standard deviation is at most sqrt(variance / 4).
     assert_mean((share - 0.5) ** 2, variance, math.sqrt(variance / 4))
     pairs = (share - 0.5) * (share.flip(0) - 0.5)
-    assert_mean(pairs[:1000], 0.0, variance)  # partners draw apart
+    assert_mean(pairs[:1000], 0.0, variance)  # partners draw independently
 
 
 def test_mix_batch__cutmix_shares_follow_the_beta_distribution():
@@ -144,7 +144,7 @@ def test_mix_batch__cutmix_shares_follow_the_beta_distribution():
     assert (in_box[:, :24].mean() - in_box[:, 24:].mean()).abs() < 0.03
 
 
-def test_mix_batch__shares_equal_those_of_the_targets_where_both_are_on():
+def test_mix_batch__weights_targets_equally_with_mixup_and_cutmix():
     share, bins = mix(40, size=(16, 16), mixup=1.0, cutmix=1.0)
     torch.testing.assert_close(bins.mean(dim=(1, 2)), share, atol=1e-6, rtol=0)
     is_cut = bins.amax(dim=(1, 2)) - bins.amin(dim=(1, 2)) > 0.5
@@ -156,7 +156,7 @@ def test_mix_batch__switches_between_mixup_and_cutmix():
     def share_of_cutmix(switch_prob, prob=1.0):
         options = {"mixup": 5.0, "cutmix": 5.0, "switch_prob": switch_prob, "prob": prob}
         share, bins = mix(400, 3, size=(32, 32), **options)
-        bins = bins[share < 1]  # of the clips that are mixed
+        bins = bins[share < 1]  # mixed clips
         return (bins.amax(dim=(1, 2)) - bins.amin(dim=(1, 2)) > 0.5).double()
 
     assert not share_of_cutmix(0.0).any()
@@ -182,7 +182,7 @@ def test_mix_batch__mixes_with_the_given_probability(mode, options):
 @pytest.mark.parametrize(
     "options", [{}, {"mixup": 1.0, "prob": 0.0}, {"mixup": 1.0, "cutmix": 1.0, "prob": 0.0}]
 )
-def test_mix_batch__changes_nothing_where_it_is_off(options):
+def test_mix_batch__changes_nothing_if_off(options):
     settings = {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "switch_prob": 0.5, "mode": "batch"}
     source, targets = torch.randn(3, 1, 4, 4), torch.eye(3)
     mixed, mixed_targets, _ = mix_batch(source, targets, **{**settings, **options})
@@ -191,7 +191,7 @@ def test_mix_batch__changes_nothing_where_it_is_off(options):
 
 
 @pytest.mark.parametrize("alphas", [{"mixup": 1.0, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])
-def test_mix_batch__leaves_its_arguments_alone_and_keeps_their_types(alphas):
+def test_mix_batch__keeps_arguments_and_types(alphas):
     source, targets = torch.randn(4, 1, 8, 8).half(), torch.eye(4).half()
     before, targets_before = source.clone(), targets.clone()
     options = {"prob": 1.0, "switch_prob": 0.0, "mode": "elem"}
@@ -207,7 +207,7 @@ def test_mix_batch__leaves_its_arguments_alone_and_keeps_their_types(alphas):
     assert torch.equal(from_bool, from_numbers)
 
 
-def test_mix_batch__follows_from_the_seed():
+def test_mix_batch__is_seeded():
     options = {"mixup": 1.0, "cutmix": 1.0, "mode": "elem"}
     first, second, other = (mix(6, seed, **options)[1] for seed in (1, 1, 2))
     assert torch.equal(first, second)
@@ -240,7 +240,7 @@ def test_mix_batch__refuses_options_out_of_range(option, value, message):
         (torch.zeros(2, 1, 4, 4), torch.eye(3)),
     ],
 )
-def test_mix_batch__refuses_shapes_that_do_not_fit(source, targets):
+def test_mix_batch__refuses_wrong_shapes(source, targets):
     with pytest.raises(ValueError, match=r"source has shape \[2, .* and targets \[[23]"):
         mix_batch(source, targets, mixup=1.0, cutmix=0, prob=1.0, switch_prob=0, mode="batch")
 
@@ -263,7 +263,7 @@ def test_mask_spectrogram__by_hand(monkeypatch, uniform, frames):
     assert torch.equal(mask_spectrogram(torch.ones(1, 1, 3, 10), 0, 6)[0, 0], expected.T)
 
 
-def test_mask_spectrogram__masks_one_stretch_of_each_axis():
+def test_mask_spectrogram__masks_one_span_per_axis():
     torch.manual_seed(0)
     source = torch.randn(200, 2, 24, 16)
     before = source.clone()
@@ -272,23 +272,23 @@ def test_mask_spectrogram__masks_one_stretch_of_each_axis():
     assert torch.equal(source, before)
     is_masked = got == 0
     assert torch.equal(got[~is_masked], source[~is_masked])
-    assert torch.equal(is_masked[:, 0], is_masked[:, 1])  # channels alike
+    assert torch.equal(is_masked[:, 0], is_masked[:, 1])  # channels are equal
     in_time, in_mel = is_masked[:, 0].all(dim=2), is_masked[:, 0].all(dim=1)
     assert torch.equal(is_masked[:, 0], in_time[:, :, None] | in_mel[:, None, :])
     for stretch, largest in ((in_time, 12), (in_mel, 4)):
         steps = torch.diff(stretch.int(), dim=1)
-        assert (steps.clamp(min=0).sum(dim=1) + stretch[:, 0] <= 1).all()  # one stretch at most
+        assert (steps.clamp(min=0).sum(dim=1) + stretch[:, 0] <= 1).all()  # at most one span
         widths = stretch.sum(dim=1)
         assert set(widths.tolist()) == set(range(largest))  # int() of less than the largest
         assert_mean(widths, (largest - 1) / 2, math.sqrt((largest**2 - 1) / 12))
-    assert len({tuple(row.tolist()) for row in in_time}) > 50  # each clip draws its own
-    # The middle of a stretch is anywhere alike, seen from the centre of the axis.
+    assert len({tuple(row.tolist()) for row in in_time}) > 50  # each clip has its own draw
+    # The middle of a span is distributed symmetrically around the centre of the axis.
     assert (in_time.float() @ (torch.arange(24.0) - 11.5)).mean().abs() < 8
     corr = torch.corrcoef(torch.stack([in_time.sum(dim=1), in_mel.sum(dim=1)]).double())[0, 1]
-    assert abs(corr) < LIMIT / math.sqrt(200)  # widths of the two axes are drawn apart
+    assert abs(corr) < LIMIT / math.sqrt(200)  # widths of the two axes are independent
 
 
-def test_mask_spectrogram__widths_of_0_mask_nothing_and_of_an_axis_may_mask_most():
+def test_mask_spectrogram__smallest_and_largest_width():
     source = torch.ones(50, 1, 8, 8).half()
     assert torch.equal(mask_spectrogram(source, 0, 0), source)
     torch.manual_seed(0)
@@ -306,7 +306,7 @@ def test_mask_spectrogram__widths_of_0_mask_nothing_and_of_an_axis_may_mask_most
         ((0, math.nan), "mel_width is nan"),
     ],
 )
-def test_mask_spectrogram__refuses_widths_that_do_not_fit(widths, message):
+def test_mask_spectrogram__refuses_wrong_widths(widths, message):
     with pytest.raises(ValueError, match=message):
         mask_spectrogram(torch.zeros(1, 1, 10, 4), *widths)
 
@@ -342,11 +342,11 @@ def mix_lengths(monkeypatch, own, is_cut, lengths, box=None, **options):
     )
 
 
-def test_mix_batch__lengths_become_the_longer_one(monkeypatch):
+def test_mix_batch__result_has_the_longer_length(monkeypatch):
     source, (mixed, targets, lengths) = mix_lengths(
         monkeypatch, [0.75, 1.0, 0.75], [False] * 3, [2, 3, 4]
     )
-    assert lengths.tolist() == [4, 3, 4]  # the second one is not mixed
+    assert lengths.tolist() == [4, 3, 4]  # the second clip is not mixed
     assert mixed[0, 0, :, 0].tolist() == [0.75 + 0.25 * 201, 1.5 + 0.25 * 202, 203, 204]
     assert mixed[2, 0, :, 0].tolist() == [0.75 * 201 + 0.25, 0.75 * 202 + 0.5, 203, 204]
     assert torch.equal(mixed[1], source[1])
@@ -360,7 +360,7 @@ def test_mix_batch__an_unmixed_clip_keeps_its_length(monkeypatch):
     assert torch.equal(mixed[1], source[1])
 
 
-def test_mix_batch__boxes_lie_within_the_longer_of_two(monkeypatch):
+def test_mix_batch__boxes_lie_within_the_longer_clip(monkeypatch):
     # Of 8 frames and 2 bins, a quarter: 4 frames from 2 on, and the second bin.
     source, (mixed, targets, lengths) = mix_lengths(
         monkeypatch, [0.75, 0.75, 1.0], [True, True, False], [4, 16, 8], [[0.5, 0.5]] * 3
@@ -373,7 +373,7 @@ def test_mix_batch__boxes_lie_within_the_longer_of_two(monkeypatch):
     assert torch.equal(mixed[1], source[1])  # its own partner
 
 
-def test_mask_spectrogram__lies_within_a_clips_own_length(monkeypatch):
+def test_mask_spectrogram__lies_within_each_clip(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor([[0.75, 0.75], [0.5, 1.0]]))
     lengths = torch.tensor([10, 20])
     got = mask_spectrogram(torch.ones(2, 1, 20, 2), 0.4 * lengths, 0, lengths)

@@ -5,15 +5,8 @@ import math
 import pytest
 import torch
 
-from eat_plugin.modules.patches import (
-    FixedPositions,
-    PatchEmbedding,
-    flat_indices,
-    patchify,
-    pick_tokens,
-    sincos_positions,
-    split_mask,
-)
+from eat_plugin.modules.patch_split import flat_indices, pick_tokens, split_mask
+from eat_plugin.modules.patches import FixedPositions, PatchEmbedding, patchify, sincos_positions
 
 
 def test_patch_embedding__tokens_are_in_time_major_order():
@@ -34,7 +27,7 @@ def test_patchify__values_are_in_row_column_channel_order():
     assert patches[0, 1].tolist() == [2, 18, 3, 19, 6, 22, 7, 23]
 
 
-def test_patchify__sees_the_same_patches_as_the_embedding():
+def test_patchify__has_the_patches_of_the_embedding():
     source = torch.randn(2, 3, 8, 8)
     embed = PatchEmbedding(3, 4, 5)
     weight = embed.proj.weight.permute(0, 2, 3, 1).reshape(5, -1)

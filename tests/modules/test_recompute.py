@@ -1,4 +1,4 @@
-"""What backward computes again rather than keeps: less memory, the same result bit for bit."""
+"""Recomputing in backward: less memory, the same result bit for bit."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def run_decoder(decoder):
 
 
 def gradients(module, run, *args):
-    """The loss, and the gradients of input and parameters; what comes after is as random."""
+    """Loss, gradients of input and parameters, and a random number drawn afterwards."""
     x, loss = run(module, *args)
     loss.backward()
     return [loss, x.grad, *(p.grad for p in module.parameters()), torch.rand(1)]
@@ -72,7 +72,7 @@ def count_bytes(module, run):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_block__what_is_kept(dtype):
+def test_block__memory(dtype):
     size = 2 * 5 * 8 * dtype.itemsize
     everything = count_bytes(make_block("none", dtype), run_block)
     # The output of GELU, which is four times as wide.
@@ -82,7 +82,7 @@ def test_block__what_is_kept(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_decoder__what_is_kept(dtype):
+def test_decoder__memory(dtype):
     size = 2 * 6 * 8 * dtype.itemsize
     everything = count_bytes(make_decoder("none", dtype), run_decoder)
     gelu = count_bytes(make_decoder("gelu", dtype), run_decoder)
@@ -110,7 +110,7 @@ class ProductCounter(TorchDispatchMode):
         (make_decoder, run_decoder, {}),
     ],
 )
-def test_gelu__repeats_no_matrix_product(make, run, options):
+def test_gelu__recomputes_no_matrix_product(make, run, options):
     counts = {}
     for recompute in ("none", "gelu", "blocks"):
         module = make(recompute, **options)
@@ -121,7 +121,7 @@ def test_gelu__repeats_no_matrix_product(make, run, options):
 
 
 @pytest.mark.parametrize("recompute", ["gelu", "blocks"])
-def test_recompute__is_for_training_alone(monkeypatch, recompute):
+def test_recompute__in_training_only(monkeypatch, recompute):
     def refuse(*args, **kwargs):
         raise AssertionError("nothing is to be computed again")
 
@@ -137,7 +137,7 @@ def test_recompute__is_for_training_alone(monkeypatch, recompute):
     run_decoder(decoder.eval())
 
 
-def test_drop_path__needs_no_state_of_the_generator(monkeypatch):
+def test_drop_path__does_not_save_the_random_state(monkeypatch):
     seen = []
     real = transformer.recompute
     monkeypatch.setattr(

@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eat_plugin.modules.transformer import Attention, DropPath, TransformerBlock
+from eat_plugin.modules.transformer import (
+    Attention,
+    TransformerBlock,
+    draw_drop_path,
+    scale_sequences,
+)
 
 
 def plain_attention(module, x):
@@ -58,21 +63,28 @@ def test_block__end_of_block_target():
     assert torch.equal(out, target)
 
 
-def test_drop_path__drops_whole_sequences_in_training_only():
+def test_drop_path__drops_whole_sequences():
     torch.manual_seed(0)
-    module, x = DropPath(0.25), torch.ones(4000, 2, 3)
-    y = module(x)
+    x = torch.ones(4000, 2, 3)
+    y = scale_sequences(x, draw_drop_path(x, 0.25))
     per_sequence = y.flatten(1)
     assert torch.equal(per_sequence.min(dim=1).values, per_sequence.max(dim=1).values)
     assert y.unique().tolist() == pytest.approx([0, 4 / 3])
     assert (y[:, 0, 0] == 0).double().mean().item() == pytest.approx(0.25, abs=0.03)
-    assert torch.equal(module.eval()(x), x)
+
+
+def test_drop_path__acts_in_training_only():
+    block, plain = TransformerBlock(8, 2, drop_path=0.9), TransformerBlock(8, 2)
+    plain.load_state_dict(block.state_dict())
+    x = torch.randn(20, 3, 8)
+    assert torch.equal(block.eval()(x)[0], plain(x)[0])
+    assert not torch.equal(block.train()(x)[0], plain(x)[0])
 
 
 def test_drop_path__keeps_the_mean_in_half_precision():
     torch.manual_seed(0)
     x = torch.arange(1.0, 101).view(-1, 1, 1).bfloat16()
-    y = DropPath(0.05)(x)
+    y = scale_sequences(x, draw_drop_path(x, 0.05))
     kept = y != 0
     assert 80 < kept.sum() < 100
     expected = (x.float() / 0.95).bfloat16()  # 1 / 0.95 in bfloat16 is 0.2 % more

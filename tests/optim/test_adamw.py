@@ -114,7 +114,7 @@ def test_step__divides_gradients_by_the_scale(dtype, scale):
         assert torch.equal(*moments)
 
 
-def test_step__a_scale_does_not_let_half_precision_gradients_vanish():
+def test_step__scaled_half_precision_gradients_do_not_vanish():
     parameter = torch.nn.Parameter(torch.ones(1, dtype=torch.float16))
     optimizer = EatAdamW(make_config(), [parameter])
     assert optimizer.supports_step_with_scale
@@ -123,7 +123,7 @@ def test_step__a_scale_does_not_let_half_precision_gradients_vanish():
     assert optimizer.optimizer.state[parameter]["exp_avg"].item() == pytest.approx(0.1 * 2.0**-30)
 
 
-def test_step__goes_by_the_memory_layout_of_parameters():
+def test_step__any_memory_layout():
     results = []
     for layout in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)
@@ -155,14 +155,14 @@ def test_step__skips_parameters_without_gradient():
     assert torch.equal(parameters[1], before)
 
 
-def test_lr__scales_apply_to_whatever_is_set():
+def test_lr__is_scaled_per_group():
     optimizer = EatAdamW(make_config(), make_parameters())
     optimizer.set_lr(0.4)
     assert optimizer.get_lr() == 0.4
     assert [group["lr"] for group in optimizer.param_groups] == [0.4, 0.2]
 
 
-def test_lr__is_scaled_once_within_the_composite_optimizer():
+def test_lr__is_scaled_once_in_the_composite_optimizer():
     parameters = make_parameters()
     schedule = {"_name": "fixed", "warmup_updates": 0, "force_anneal": None, "lr_shrink": 0.1}
     group = {
@@ -213,7 +213,7 @@ def test_state__round_trips_bit_for_bit(dtype):
             assert value.data_ptr() != states[1][key].data_ptr()
 
 
-def test_state__without_masters_starts_them_from_the_parameters():
+def test_state__without_masters_starts_from_the_parameters():
     first, second = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
     one, two = EatAdamW(make_config(), first), EatAdamW(make_config(), second)
     set_gradients(first, 0)
@@ -233,7 +233,7 @@ def test_state__without_masters_starts_them_from_the_parameters():
 
 @pytest.mark.parametrize("max_norm", [0, 0.5, 100.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_clip_grad_norm__is_that_of_fairseq(dtype, max_norm):
+def test_clip_grad_norm__equals_fairseqs(dtype, max_norm):
     ours, theirs = make_parameters(dtype), make_parameters(dtype)
     set_gradients(ours, 0)
     set_gradients(theirs, 0)
@@ -295,12 +295,12 @@ SCHEDULERS = {
 }
 
 
-def test_schedulers__none_is_forgotten():
+def test_schedulers__all_are_tested():
     assert set(SCHEDULERS) == set(LR_SCHEDULER_REGISTRY) - {"pass_through"}
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedulers__every_one_of_fairseq_drives_it(name):
+def test_schedulers__all_of_fairseq_set_the_rate(name):
     optimizer = EatAdamW(make_config(), make_parameters())
     options = SCHEDULERS[name]
     if isinstance(options, dict):
@@ -342,7 +342,7 @@ def wrap(precision, parameters, **options):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_precision__every_mode_of_fairseq_moves_the_parameters(precision):
+def test_precision__all_modes_of_fairseq_train(precision):
     parameters = make_parameters(PRECISIONS[precision][1])
     before = [p.detach().clone() for p in parameters]
     optimizer = wrap(precision, parameters)
@@ -381,7 +381,7 @@ def run_updates(optimizer, parameters, clip_norm, seeds):
 @fairseq_main
 @pytest.mark.parametrize("clip_norm", [0.0, 0.03])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_precision__masters_are_the_copies_that_fairseq_would_make(precision, clip_norm):
+def test_precision__masters_equal_fairseqs_copies(precision, clip_norm):
     results = []
     for mode in (precision, f"memory_efficient_{precision}"):
         parameters = make_parameters(PRECISIONS[mode][1])
@@ -397,7 +397,7 @@ def test_precision__masters_are_the_copies_that_fairseq_would_make(precision, cl
         torch.testing.assert_close(copied.detach(), master, rtol=0, atol=1e-6)
         assert (master - before.float()).abs().mean() > 0.001
         assert torch.equal(b, master.to(b.dtype))
-        # Where a master lies between two numbers, either may be the nearer one.
+        # A master halfway between two numbers may be rounded either way.
         torch.testing.assert_close(a, b, rtol=torch.finfo(a.dtype).eps, atol=0)
 
 
@@ -412,7 +412,7 @@ def test_precision__resumes_bit_for_bit(precision):
     saved = copy.deepcopy(one.state_dict())
     two.load_state_dict(saved)
     for given, state in zip(saved["state"].values(), two.optimizer.state.values()):
-        # fairseq would put in what was read, which lies in the memory of the CPU.
+        # fairseq would insert the loaded tensors, which are on the CPU.
         assert all(given[key] is not value for key, value in state.items())
     for optimizer, parameters in ((one, straight), (two, resumed)):
         run_updates(optimizer, parameters, 0.03, range(5, 10))
@@ -423,7 +423,7 @@ def test_precision__resumes_bit_for_bit(precision):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_precision__layers_learn_at_their_own_rate_in_half_precision():
+def test_precision__lr_scales_in_half_precision():
     parameters = make_parameters(torch.bfloat16)
     before = [p.detach().float() for p in parameters]
     optimizer = wrap("memory_efficient_bf16", parameters, weight_decay=0.0)

@@ -11,7 +11,7 @@ from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, Pretrai
 
 MASKS = {
     "patch_size": 16, "mask_prob": 0.8, "mask_prob_adjust": 0.07, "mask_length": 3,
-    "inverse_mask": True, "mask_dropout": 0.0, "clone_batch": 4,
+    "inverse_mask": True, "mask_strategy": None, "mask_dropout": 0.0, "clone_batch": 4,
 }  # fmt: skip
 
 

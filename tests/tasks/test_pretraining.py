@@ -9,7 +9,7 @@ from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, Pretrai
 
 MASKS = {
     "patch_size": 16, "mask_prob": 0.8, "mask_prob_adjust": 0.07, "mask_length": 5,
-    "inverse_mask": True, "mask_dropout": 0.0, "clone_batch": 4,
+    "inverse_mask": True, "mask_strategy": None, "mask_dropout": 0.0, "clone_batch": 4,
 }  # fmt: skip
 
 
@@ -36,9 +36,10 @@ def make_task(tmp_path):
         ({"inverse_mask": False}, {}, "block"),
         ({"mask_length": 1}, {}, "random"),
         ({}, {"flexible_mask": True}, "flexible"),
+        ({"mask_strategy": "random"}, {"flexible_mask": True}, "random"),
     ],
 )
-def test_masks__follow_the_published_options(make_task, masks, options, strategy):
+def test_masks__follow_the_options(make_task, masks, options, strategy):
     task = make_task(masks, target_length=128, **options)
     task.load_dataset("train")
     dataset = task.dataset("train")
@@ -51,6 +52,7 @@ def test_masks__follow_the_published_options(make_task, masks, options, strategy
     ("masks", "options", "message"),
     [
         ({"mask_dropout": 0.2}, {}, "mask_dropout is 0.2; .* not implemented"),
+        ({"mask_strategy": "spiral"}, {}, "'spiral'; choose one of inverse_block, block, random"),
         ({"non_overlapping": True}, {}, "non_overlapping is True"),
         ({}, {"target_length": 100}, "task.target_length is 100; .* divisible by patch_size=16"),
         ({}, {"crop": "end"}, "task.crop is 'end'; choose one of start, random"),

@@ -13,7 +13,7 @@ from eat_plugin.tasks.sound import check_patches
 RATE = 16000
 MASKS = {
     "patch_size": 16, "mask_prob": 0.8, "mask_prob_adjust": 0.07, "mask_length": 5,
-    "inverse_mask": True, "mask_dropout": 0.0, "clone_batch": 4,
+    "inverse_mask": True, "mask_strategy": None, "mask_dropout": 0.0, "clone_batch": 4,
 }  # fmt: skip
 
 

@@ -72,7 +72,8 @@ def compute_statistics(rank, port, folder):
     from omegaconf import OmegaConf
 
     from eat_plugin.models.config import EatConfig
-    from eat_plugin.models.eat import EatModel, channel_deviation
+    from eat_plugin.models.eat import EatModel
+    from eat_plugin.models.objectives import channel_deviation
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)

@@ -1,0 +1,212 @@
+"""Spectrograms or images to the tokens that enter the blocks, and back to hidden patches."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import GradMultiply
+from torch import Tensor, nn
+
+from ..masking import MaskSpec, draw_masks, join_masks
+from ..modules.decoders import ConvDecoder, Seeds, draw_noise
+from ..modules.patch_split import PatchSplit
+from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
+from .config import MEL_BINS, EatConfig, image_size_of
+
+
+class ContextEncoder(nn.Module):
+    """LayerNorm (in post-norm models) and dropout before the blocks."""
+
+    def __init__(self, cfg: EatConfig) -> None:
+        super().__init__()
+        self.norm = None if cfg.layer_norm_first else make_norm(cfg)
+        self.dropout = nn.Dropout(cfg.modalities.image.prenet_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, S, D] to [N, S, D]."""
+        return self.dropout(x if self.norm is None else self.norm(x))
+
+
+class PatchEncoder(nn.Module):
+    """Turn spectrograms or images into the tokens that enter the blocks.
+
+    Published checkpoints keep the decoder here: ``with_decoder`` builds it.
+    """
+
+    def __init__(self, cfg: EatConfig, with_decoder: bool) -> None:
+        super().__init__()
+        image = cfg.modalities.image
+        self.cfg = image
+        self.image_size = image_size_of(image)  # (H, W); None: the input is a spectrogram
+        self.extra_tokens = None
+        if image.num_extra_tokens > 0:
+            self.extra_tokens = nn.Parameter(torch.zeros(1, image.num_extra_tokens, cfg.embed_dim))
+            first = 1 if image.init_extra_token_zero else 0
+            nn.init.normal_(self.extra_tokens[:, first:])
+        embedding = PatchEmbedding(image.in_chans, image.patch_size, image.embed_dim)
+        self.local_encoder: nn.Module | None = embedding
+        if image.embed_dim != cfg.embed_dim:
+            projection = nn.Linear(image.embed_dim, cfg.embed_dim)
+            self.local_encoder = nn.Sequential(embedding, projection)
+        if image.local_grad_mult <= 0:
+            self.local_encoder.requires_grad_(False)  # or several ranks wait for its gradient
+        self.fixed_positional_encoder = None
+        if image.fixed_positions:
+            grid = (image.max_length, MEL_BINS // image.patch_size)
+            if self.image_size is not None:
+                height, width = self.image_size
+                grid = (height // image.patch_size, width // image.patch_size)
+            self.fixed_positional_encoder = FixedPositions(*grid, cfg.embed_dim)
+        self.context_encoder = ContextEncoder(cfg)
+        self.decoder = None
+        if with_decoder and image.decoder is not None:
+            self.decoder = ConvDecoder(
+                cfg.embed_dim,
+                image.decoder.decoder_dim,
+                image.decoder.decoder_layers,
+                image.decoder.decoder_kernel,
+                image.decoder.decoder_groups,
+                image.decoder.decoder_residual,
+                cfg.recompute,
+                cfg.compile,
+            )
+
+    def grid_of(self, source: Tensor) -> tuple[int, int]:
+        """Return the size of the patch grid of [B, C, T, F], (time, mel).
+
+        Raises:
+            ValueError: if the source does not fit the model.
+        """
+        channels, height, width = source.shape[1:]
+        size = self.cfg.patch_size
+        if self.image_size is not None:
+            expected = [self.cfg.in_chans, *self.image_size]
+            if [channels, height, width] != expected:
+                raise ValueError(
+                    f"the input has shape {tuple(source.shape)}; expected images [B, "
+                    f"{', '.join(map(str, expected))}], by the model's in_chans and image_size"
+                )
+            return height // size, width // size
+        if channels != self.cfg.in_chans or height % size or width % size:
+            raise ValueError(
+                f"the input has shape {tuple(source.shape)}; expected [B, {self.cfg.in_chans}, "
+                f"T, F] with T and F divisible by patch_size={size}"
+            )
+        if width != MEL_BINS:
+            raise ValueError(
+                f"the input has shape {tuple(source.shape)}; its last axis must have {MEL_BINS} "
+                "values (a spectrogram is [B, 1, time, mel]; for [B, 1, mel, time] set "
+                "model.modalities.image.mel_by_time)"
+            )
+        return height // size, width // size
+
+    def prepare(
+        self, source: Tensor, padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Check a source [B, C, T, F] and its padding, bool [B, L]; set the padding to 0.
+
+        Raises:
+            ValueError: if the source does not fit the model, or the padding the source.
+        """
+        rows, columns = self.grid_of(source)
+        if padding_mask is None:
+            return source, None
+        if padding_mask.shape != (source.size(0), rows * columns):
+            raise ValueError(
+                f"padding_mask has shape {tuple(padding_mask.shape)}; expected "
+                f"{(source.size(0), rows * columns)}: one row per clip, {rows}x{columns} patches"
+            )
+        padding_mask = padding_mask.bool()
+        return blank_padding(source, padding_mask, self.cfg.patch_size), padding_mask
+
+    def local_features(self, source: Tensor) -> Tensor:
+        """Embed the patches of [B, C, T, F], without positions: [B, L, D]."""
+        assert self.local_encoder is not None
+        if self.cfg.local_grad_mult <= 0:
+            with torch.no_grad():
+                return self.local_encoder(source)
+        x = self.local_encoder(source)
+        if self.cfg.local_grad_mult != 1:
+            x = GradMultiply.apply(x, self.cfg.local_grad_mult)
+        return x
+
+    def embed(self, source: Tensor) -> Tensor:
+        """Embed the patches of [B, C, T, F], with positions: [B, L, D]."""
+        return self.add_positions(self.local_features(source))
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """Add the table of positions to tokens [B, L, D]."""
+        if self.fixed_positional_encoder is None:
+            return x
+        return x + self.fixed_positional_encoder(x.size(1))
+
+    def contextualize(self, x: Tensor) -> Tensor:
+        """Prepend the extra tokens to [N, S, D] and normalise: [N, E + S, D]."""
+        if self.extra_tokens is not None:
+            x = torch.cat([self.extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
+        return self.context_encoder(x)
+
+    def predict_hidden(
+        self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], noise_seed: Seeds
+    ) -> Tensor:
+        """Predict hidden patches: put visible tokens and noise in place, and decode.
+
+        Args:
+            tokens: [N, V, D], output of the blocks at visible patches.
+            split: visible and hidden patches.
+            grid: (time, mel) size of the patch grid.
+            noise_seed: see ``draw_noise``.
+
+        Returns:
+            [N_hidden, D].
+        """
+        decoder, cfg = self.decoder, self.cfg.decoder
+        assert decoder is not None
+        assert cfg is not None
+        rows, num_patches = tokens.size(0), grid[0] * grid[1]
+        visible = split.flatten_visible(F.dropout(tokens, cfg.input_dropout, self.training))
+        canvas = draw_noise(tokens, num_patches, self.cfg.mask_noise_std, split, noise_seed)
+        if cfg.add_positions_masked and self.fixed_positional_encoder is not None:
+            table = self.fixed_positional_encoder(num_patches)[0]
+            positions = table[split.hidden_rows % num_patches].to(canvas.dtype)
+            canvas.index_add_(0, split.hidden_rows, positions)
+        canvas.index_put_((split.visible_rows,), visible)  # index_copy keeps them for backward
+        canvas = canvas.view(rows, num_patches, -1)
+        if cfg.add_positions_all:
+            canvas = self.add_positions(canvas)
+        padding = None if split.lengths is None else split.lengths.padding
+        return decoder(canvas, grid, split.hidden_rows, padding)
+
+    def make_masks(
+        self,
+        source: Tensor,
+        clones: int,
+        precomputed: Tensor | None = None,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Return masks [B * clones, L], 1 = hidden: those given, checked, or drawn ones.
+
+        Raises:
+            ValueError: if the masks do not fit the source.
+        """
+        grid = self.grid_of(source)
+        expected = (source.size(0) * clones, grid[0] * grid[1])
+        if precomputed is None:
+            spec = MaskSpec.from_options(self.cfg, grid)
+            if padding is None:
+                return draw_masks(spec, expected[0]).to(source.device)
+            columns = own_columns(padding, grid[1]).tolist()
+            masks = [draw_masks(spec.resized(number), clones) for number in columns]
+            return join_masks(masks).to(source.device)
+        if tuple(precomputed.shape) != expected:
+            raise ValueError(
+                f"precomputed_mask has shape {tuple(precomputed.shape)}; expected {expected}: "
+                f"one row for each of {clones} clones of {source.size(0)} clips, "
+                f"{grid[0]}x{grid[1]} patches"
+            )
+        return precomputed
+
+
+def make_norm(cfg: EatConfig) -> nn.LayerNorm:
+    """Make a LayerNorm of the encoder's width."""
+    return nn.LayerNorm(cfg.embed_dim, eps=cfg.norm_eps, elementwise_affine=cfg.norm_affine)

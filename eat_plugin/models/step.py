@@ -1,0 +1,98 @@
+"""One pre-training step, and the interface of the objectives that turn it into losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from ..losses import regression_loss
+
+if TYPE_CHECKING:
+    from ..modules.decoders import Seeds
+    from ..modules.patch_split import PatchSplit
+    from .config import EatConfig
+    from .eat import EatModel
+
+
+@dataclass
+class Step:
+    """The tensors of one pre-training step.
+
+    B clips, K clones, L patches, V of them visible, E extra tokens, width D.
+
+    Attributes:
+        model: has the parameters of the objectives, and makes further passes.
+        source: [B, C, T, F], input of the student.
+        target: [B, C, T, F], input of the teacher.
+        grid: (time, mel) size of the patch grid.
+        split: visible and hidden patches of the B * K masks.
+        padding: bool [B, L], True = padding; None if all clips have the same length.
+        noise_seed: seed of the noise at hidden patches, see ``modules.decoders.draw_noise``.
+        student: [B*K, E + V, D], output of the student; token E - 1 is CLS.
+        targets: [B, L, D], float32, made by the teacher.
+        hidden_targets: [N_hidden, D], the targets at hidden patches.
+        prediction: [N_hidden, D], output of the decoder; None if no objective needs it.
+    """
+
+    model: EatModel
+    source: Tensor
+    target: Tensor
+    grid: tuple[int, int]
+    split: PatchSplit
+    padding: Tensor | None
+    noise_seed: Seeds
+    student: Tensor
+    targets: Tensor
+    hidden_targets: Tensor
+    prediction: Tensor | None
+
+
+class PretrainingObjective:
+    """One loss of pre-training.
+
+    An objective holds options only. Its parameters belong to the model, under published names.
+
+    Attributes:
+        name: key of its loss in the model's output.
+        weight_option: option of ``EatConfig`` that weights it; 0 leaves it out.
+        needs_decoder: reads ``Step.prediction``.
+    """
+
+    name: ClassVar[str]
+    weight_option: ClassVar[str]
+    needs_decoder: ClassVar[bool] = False
+
+    def __init__(self, cfg: EatConfig) -> None:
+        self.cfg = cfg
+        self.weight: float = getattr(cfg, self.weight_option)
+
+    @classmethod
+    def is_chosen(cls, cfg: EatConfig) -> bool:
+        """Whether a configuration asks for this objective."""
+        return getattr(cfg, cls.weight_option) > 0
+
+    def validate(self) -> None:
+        """Raise ``ValueError`` if the rest of the configuration does not fit."""
+
+    def add_parameters(self, model: EatModel) -> None:
+        """Register parameters and buffers on the model, which then initialises linear layers.
+
+        Buffers stay in float32 when the model is cast to half precision.
+        """
+
+    def compute(self, step: Step) -> tuple[Tensor, int]:
+        """Compute the loss.
+
+        Returns:
+            The loss times its weight, of any shape, to be summed; and the number of items (hidden
+            patches, or hidden patches times utterances) by which the log divides that sum.
+        """
+        raise NotImplementedError
+
+    def regress(self, prediction: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
+        """Compare [N, D] with [N, D], by ``loss_beta`` and ``loss_scale``."""
+        scale = self.cfg.loss_scale
+        scale = prediction.size(-1) ** -0.5 if scale is None else scale
+        return regression_loss(prediction, target, self.cfg.loss_beta, scale * weight)
