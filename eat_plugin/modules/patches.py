@@ -70,7 +70,7 @@ def sincos_positions(num_rows: int, num_columns: int, dim: int) -> Tensor:
     Returns:
         float32 [num_rows * num_columns, D], row-major.
     """
-    # NumPy and float32 throughout: published checkpoints hold this table bit for bit.
+    # NumPy and float32 throughout, as in published code.
     rates = 1 / 10000 ** (np.arange(dim // 4, dtype=np.float32) / np.float32(dim / 4))
     rows = np.repeat(np.arange(num_rows, dtype=np.float32), num_columns)
     columns = np.tile(np.arange(num_columns, dtype=np.float32), num_rows)
