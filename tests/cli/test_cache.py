@@ -218,7 +218,7 @@ def test_cache__shards_of_another_manifest_are_never_used(data, tmp_path):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-from eat_plugin.data import cache_shards as shards
+from eat_plugin.prepare import cache_shards as shards
 from eat_plugin.cli import main
 read = shards.read_blocks
 def slowly(*args):
@@ -512,8 +512,9 @@ def test_reader__what_the_command_wrote_is_what_audio_gives(data, tmp_path, smal
     front_end = FrontEnd(32, -4.268, 4.569)
     for split in ("train", "eval"):
         one, other = (
-            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in (data, out)
+            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end)
+            for folder in (data, out)
         )
         for index in range(len(one.manifest)):
-            pair = [reader(index, torch.Generator()) for reader in (one, other)]
+            pair = [reader.read(index, torch.Generator()) for reader in (one, other)]
             torch.testing.assert_close(*pair, rtol=0, atol=5e-4)

@@ -55,7 +55,7 @@ def values_in(path: Path) -> list:
     """The first sample of each clip of a manifest, in order, read as training does."""
     manifest = read_manifest(path)
     return [
-        round(float(read_audio(manifest.path(index), int(manifest.sizes[index]))[0][0]), 3)
+        round(float(read_audio(manifest.entry(index))[0][0]), 3)
         for index in range(len(manifest))
     ]
 

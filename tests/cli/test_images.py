@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eat_plugin.cli import main
-from eat_plugin.data.containers import find_span
+from eat_plugin.data.entries import split_span
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.inference import load_checkpoint
 
@@ -104,7 +104,7 @@ def test_manifest__images_in_an_archive(pictures, tmp_path):
     assert manifest(root, "--images", "--out", tmp_path / "out", *pattern) == 0
     listed = read_manifest(tmp_path / "out" / "train.tsv")
     assert len(listed) == 9
-    assert all(find_span(listed.name(index)) is not None for index in range(9))
+    assert all(split_span(listed.name(index)) is not None for index in range(9))
     assert sorted(listed.sizes.tolist()) == [40 * (50 + number) for number in range(9)]
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.prepare import find as discovery
+from eat_plugin.prepare import find, processes
 from eat_plugin.prepare.find import (
-    available_cores,
     endings_of,
     find_files,
     list_all,
@@ -92,7 +91,7 @@ def test_sort_out__what_a_manifest_cannot_hold() -> None:
 def test_probe_all__in_order_however_many_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "CHUNK", 2)
+    monkeypatch.setattr(find, "CHUNK", 2)
     paths = [str(tmp_path / f"{number}.wav") for number in range(5)]
     for number, path in enumerate(paths):
         soundfile.write(path, np.zeros(100 + number), 8_000)
@@ -108,9 +107,9 @@ def test_probe_all__a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPat
     def make_pool(workers: int, initializer: object) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer)
 
-    monkeypatch.setattr(discovery, "CHUNK", 2)
-    monkeypatch.setattr(discovery, "_ignore_interrupts", lambda: os._exit(1))
-    monkeypatch.setattr(discovery, "ProcessPoolExecutor", make_pool)
+    monkeypatch.setattr(find, "CHUNK", 2)
+    monkeypatch.setattr(processes, "_ignore_interrupts", lambda: os._exit(1))
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", make_pool)
     with pytest.raises(OSError, match="a worker process died"):
         list(probe_all(["a"] * 10, workers=2))
 
@@ -132,4 +131,4 @@ def test_list_all__in_order_however_many_workers(tmp_path: Path) -> None:
 
 
 def test_available_cores__is_at_least_one() -> None:
-    assert available_cores() >= 1
+    assert processes.available_cores() >= 1
