@@ -1,4 +1,4 @@
-"""`eat manifest` on archives and HDF5 files, from the command line on."""
+"""`eat manifest` on archives and HDF5 files, from the command line."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
-from eat_plugin.prepare.clips import find_clips
+from eat_plugin.prepare.find import find_clips
 
 h5py = pytest.importorskip("h5py")
 RATE = 8_000
@@ -95,7 +95,7 @@ def test_manifest__clips_in_archives_sorted_by_name(
     assert archives[0] == f"1.zip\t{status.st_size}\t{status.st_mtime_ns}"
     assert [line.split("\t")[0] for line in archives] == ["1.zip", "2/x.tar", "3.h5"]
     shown = capsys.readouterr().out
-    assert "train.archives: 3 archives or HDF5 files that clips are in" in shown
+    assert "train.archives: 3 archives or HDF5 files" in shown
     assert "total: 7 clips" in shown
 
 
@@ -115,7 +115,7 @@ def test_manifest__other_files_are_counted(
 def test_manifest__nothing_but_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").touch()
     with pytest.raises(ValueError, match=r"no audio \(.*wav\) found under .*; there are 1 m4a$"):
-        find_clips(tmp_path, {"wav"}, (), (), False, 1)
+        find_clips(tmp_path, {"wav"}, (), (), False, 1, lambda items, *_: items)
 
 
 def test_manifest__archives_by_several_workers(sounds: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_manifest__each_split_has_the_archives_that_it_uses(sounds: Path, tmp_pa
     assert len((tmp_path / "train.archives").read_text().splitlines()) == 3
 
 
-def test_manifest__forgets_archives_that_are_used_no_more(sounds: Path, tmp_path: Path) -> None:
+def test_manifest__forgets_archives_that_are_no_longer_used(sounds: Path, tmp_path: Path) -> None:
     run(sounds, "--out", tmp_path)
     soundfile.write(tmp_path / "sounds" / "a.wav", np.zeros(80), RATE)
     for name in ("1.zip", "2/x.tar", "3.h5"):
@@ -167,7 +167,7 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
     compressed = "is compressed as a whole; decompress it"
     length = len(wav)
     expected = {
-        "packed.zip:a.wav": "is compressed (deflate); store it uncompressed, as by zip -0",
+        "packed.zip:a.wav": "is compressed (deflate); store it uncompressed, for example by zip -0",
         "packed.zip:d.wav": "cannot be decoded: ",
         "packed.zip:e.wav": "is empty: 0 bytes",
         "cut.tar:b.wav": f"is truncated: 100 of {length} bytes are in the archive",
@@ -175,7 +175,7 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
         "x.tar.gz": compressed,
         "y.TGZ": compressed,
         "z.tar.xz": compressed,
-        "empty.zip": "is no zip archive",
+        "empty.zip": "is not a zip archive",
         "gone.tar": "cannot be read: No such file or directory",
         "text.h5": "cannot be read as HDF5: ",
         "3.h5/deep/features": "has the shape (2, 2, 2), expected [samples] or",
@@ -207,7 +207,7 @@ def test_manifest__refuses_to_train_on_held_out_members(
 ) -> None:
     assert run(sounds, "--out", tmp_path, "--valid", 0.3) == 0
     assert run(sounds, "--out", tmp_path) == 2
-    assert "valid.tsv, of an earlier run, has 2 of the" in capsys.readouterr().err
+    assert "valid.tsv, written by an earlier run, has 2 of the" in capsys.readouterr().err
 
 
 def labels_in(data: Path, split: str) -> dict:
@@ -240,7 +240,7 @@ def test_folders_and_pattern__see_names_in_archives(sounds: Path, tmp_path: Path
 def test_pattern__names_members_that_have_no_label(sounds: Path, tmp_path: Path) -> None:
     options = ("--layout", "pattern", "--pattern", "/(?P<label>a)")
     assert run(sounds, "--out", tmp_path, *options) == 2  # one class
-    problem = "finds no label by --pattern"
+    problem = "has no label that matches --pattern"
     assert rejected_in(tmp_path) == dict.fromkeys(
         ["1.zip:b/2.wav", "2/x.tar:b.wav", "3.h5/b"], problem
     )
@@ -273,7 +273,7 @@ def test_webdataset__labels_beside_the_clips(shards: Path, tmp_path: Path) -> No
     assert run(shards, "--out", tmp_path, "--layout", "webdataset") == 0
     expected = {0.1: ["0"], 0.2: ["1"], 0.3: ["0", "1"], 0.4: ["10"]}
     assert labels_in(tmp_path, "train") == expected
-    problem = "has no label: there is no .cls or .json of its key in the shard"
+    problem = "has no label: its shard has no .cls or .json with its key"
     assert rejected_in(tmp_path) == {"1.zip:b.wav": problem}
     names = (tmp_path / "label_descriptors.csv").read_text()
     assert names == "0,0,0\n1,1,1\n2,10,10\n"

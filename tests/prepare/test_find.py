@@ -1,9 +1,10 @@
-"""Audio files in a folder: the walk, and the processes that read headers."""
+"""Clips in a folder: the walk, archives, and headers."""
 
 import multiprocessing
 import os
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -12,13 +13,7 @@ import pytest
 import soundfile
 
 from eat_plugin.prepare import find, processes
-from eat_plugin.prepare.find import (
-    endings_of,
-    find_files,
-    list_all,
-    probe_all,
-    sort_out,
-)
+from eat_plugin.prepare.find import endings_of, find_clips, find_files, probe_all
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -80,15 +75,18 @@ def test_find_files__a_root_that_cannot_be_listed(tmp_path: Path) -> None:
         list(find_files(tmp_path / "none", {"wav"}))
 
 
-def test_sort_out__what_a_manifest_cannot_hold() -> None:
-    found = [("b", None), ("a\tb", None), ("a", None), ("c/", "why"), ("../d", None)]
-    names, rejected = sort_out(found)
-    assert names == ["a", "b"]
-    assert [name for name, _ in rejected] == ["a\tb", "c/", "../d"]
-    assert rejected[1][1] == "why"
+def show_nothing(items: Iterable, *_: object) -> Iterable:
+    return items
 
 
-def test_probe_all__in_order_however_many_workers(
+def test_find_clips__rejects_names_that_a_manifest_cannot_hold(tmp_path: Path) -> None:
+    touch(tmp_path, "b.wav", "a\tb.wav", "a.wav")
+    found = find_clips(tmp_path, {"wav"}, (), (), False, 1, show_nothing)
+    assert found.names == ["a.wav", "b.wav"]
+    assert [name for name, _ in found.rejected] == ["a\tb.wav"]
+
+
+def test_probe_all__in_order_with_any_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(find, "CHUNK", 2)
@@ -104,30 +102,29 @@ def test_probe_all__in_order_however_many_workers(
 
 
 def test_probe_all__a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_pool(workers: int, initializer: object) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer)
+    def make_pool(workers: int, **options: object) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), **options)
 
     monkeypatch.setattr(find, "CHUNK", 2)
-    monkeypatch.setattr(processes, "_ignore_interrupts", lambda: os._exit(1))
+    monkeypatch.setattr(processes, "_start_worker", lambda *_: os._exit(1))
     monkeypatch.setattr(processes, "ProcessPoolExecutor", make_pool)
     with pytest.raises(OSError, match="a worker process died"):
         list(probe_all(["a"] * 10, workers=2))
 
 
-def test_list_all__in_order_however_many_workers(tmp_path: Path) -> None:
-    paths = [str(tmp_path / f"{number}.zip") for number in range(4)]
-    for number, path in enumerate(paths):
-        with zipfile.ZipFile(path, "w") as archive:
+def test_find_clips__archives_with_any_number_of_workers(tmp_path: Path) -> None:
+    for number in range(4):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
             archive.writestr(f"{number}.wav", bytes(number))
             archive.writestr(f"{number}.cls", b"cat")
-    paths.insert(2, str(tmp_path / "none.zip"))
-    one, two = (list(list_all(paths, {"wav"}, {"cls"}, True, workers)) for workers in (1, 2))
+    (tmp_path / "none.zip").symlink_to("nowhere")
+    options = ({"wav"}, ("zip",), ("cls",), True)
+    one, two = (find_clips(tmp_path, *options, workers, show_nothing) for workers in (1, 2))
     assert one == two
-    assert [list(contents.clips) for contents in one] == [
-        *(["0.wav"], ["1.wav"], [], ["2.wav"], ["3.wav"])
-    ]
-    assert one[0].texts == {"0.cls": b"cat"}
-    assert len(one[0].fingerprint.sha256) == 64
+    assert one.names == [f"{number}.zip/{number}.wav" for number in range(4)]
+    assert one.rejected == [("none.zip", "cannot be read: No such file or directory")]
+    assert one.texts["0.zip/0.cls"] == b"cat"
+    assert len(one.fingerprints["0.zip"].sha256) == 64
 
 
 def test_available_cores__is_at_least_one() -> None:
