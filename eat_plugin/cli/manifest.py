@@ -11,8 +11,9 @@ from eat_plugin.prepare.arrangement import TRAIN
 from eat_plugin.prepare.data_folder import write_data_folder
 from eat_plugin.prepare.find import AUDIO_ENDINGS
 from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
-from eat_plugin.prepare.listing import check_quality, list_clips
+from eat_plugin.prepare.listing import list_clips
 from eat_plugin.prepare.processes import available_cores
+from eat_plugin.prepare.quality import check_clips
 
 NAME = "manifest"
 HELP = "list the audio files or images of a folder: lengths, labels, a hold-out, problems"
@@ -124,42 +125,21 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LAYOUT",
         help=f"how labels are stored: {', '.join(LAYOUTS)} (default: {PLAIN}, without labels)",
     )
-    group.add_argument("--fold", metavar="N", type=int, help="esc50: hold out this fold")
-    group.add_argument(
-        "--csv", metavar="FILE", type=Path, help="audioset: the segments; csv: the table"
-    )
-    group.add_argument(
-        "--classes", metavar="FILE", type=Path, help="audioset: class_labels_indices.csv"
-    )
-    group.add_argument(
-        "--path-column", metavar="NAME", help="csv: column of paths (default: filename)"
-    )
-    group.add_argument(
-        "--label-column", metavar="NAME", help="csv: column of labels (default: label)"
-    )
-    group.add_argument(
-        "--split-column", metavar="NAME", help="csv: column of splits (default: one split)"
-    )
-    group.add_argument(
-        "--label-separator",
-        metavar="TEXT",
-        help="csv: separates several labels of a clip (default: a field is one label)",
-    )
-    group.add_argument(
-        "--pattern", metavar="REGEX", help="pattern: with a group 'label' and optionally 'group'"
-    )
-    group.add_argument(
-        "--valid-groups",
-        metavar="A,B",
-        type=_split_names,
-        help="pattern: hold out the clips whose 'group' (speaker, site, folder...) is one of these",
-    )
-    group.add_argument(
-        "--json-key",
-        metavar="NAME",
-        help="webdataset: field of KEY.json with the label (default: KEY.cls, or else the field "
-        "'label')",
-    )
+    for flag, metavar, kind, text in (
+        ("--fold", "N", int, "esc50: hold out this fold"),
+        ("--csv", "FILE", Path, "audioset: the segments; csv: the table"),
+        ("--classes", "FILE", Path, "audioset: class_labels_indices.csv"),
+        ("--path-column", "NAME", str, "csv: column of paths (default: filename)"),
+        ("--label-column", "NAME", str, "csv: column of labels (default: label)"),
+        ("--split-column", "NAME", str, "csv: column of splits (default: one split)"),
+        ("--label-separator", "TEXT", str, "csv: separates labels (default: one label a field)"),
+        ("--pattern", "REGEX", str, "pattern: with a group 'label' and optionally 'group'"),
+        ("--valid-groups", "A,B", _split_names, "pattern: hold out the clips with these 'group's "
+         "(speakers, sites, folders...)"),
+        ("--json-key", "NAME", str, "webdataset: field of KEY.json with the label (default: "
+         "KEY.cls, or else the field 'label')"),
+    ):  # fmt: skip
+        group.add_argument(flag, metavar=metavar, type=kind, help=text)
 
 
 def _split_names(text: str) -> list[str]:
@@ -168,12 +148,13 @@ def _split_names(text: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """List the clips, write the data folder, print a summary."""
+    args.drop = [problem for problems in args.drop for problem in problems]
     listing = list_clips(args, progress)
     if args.check and not args.images:
-        report = check_quality(listing, args, progress)
-        if report.examined:
-            quality_report.write_picture(args.out, report.examined)
-        say(report.summary)
+        examined, summary = check_clips(listing, args, progress)
+        if examined:
+            quality_report.write_picture(args.out, examined)
+        say(summary)
     for line in write_data_folder(listing, args):
         say(line)
     return 0

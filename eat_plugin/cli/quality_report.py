@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -50,27 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drop",
         metavar="PROBLEM",
         nargs="+",
-        action=_Problems,
+        type=_split_problems,
         default=[],
         help="with --check: exclude clips with these problems, separated by commas or spaces "
         f"({', '.join(PROBLEMS)})",
     )
 
 
-class _Problems(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Split the names at commas, and refuse unknown ones."""
-        names = [name for value in values or () for name in value.split(",")]
-        for name in names:
-            if name not in PROBLEMS:
-                parser.error(f"{option_string} {name!r}: choose from {', '.join(PROBLEMS)}")
-        setattr(namespace, self.dest, names)
+def _split_problems(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in PROBLEMS:
+            raise argparse.ArgumentTypeError(f"{name!r}: choose from {', '.join(PROBLEMS)}")
+    return names
 
 
 def write_picture(out: Path, clips: list[tuple[ListedClip, Examination]]) -> None:

@@ -47,44 +47,37 @@ class _Member(NamedTuple):
 
 @dataclass
 class Contents:
-    """The clips in an archive.
+    """The clips in an archive."""
 
-    Attributes:
-        fingerprint: of the archive before it was listed; None if it could not be opened.
-        clips: name of each clip, and the part of its manifest entry after the archive's path.
-        rejected: members that cannot be used, each with the reason; "" is the archive itself.
-        texts: content of the text members.
-    """
-
-    fingerprint: Fingerprint | None = None
-    clips: dict[str, str] = field(default_factory=dict)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
+    fingerprint: Fingerprint | None = None  # None if the archive cannot be opened
+    clips: dict[str, str] = field(default_factory=dict)  # name -> rest of the manifest's entry
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # name ("": archive), reason
     texts: dict[str, bytes] = field(default_factory=dict)
 
 
 def index_archive(
     path: str, endings: set[str], text_endings: set[str], checksum: bool = False
 ) -> Contents:
-    """List the clips of an archive, in no particular order.
+    """List the clips of a zip, tar or HDF5 file, in no particular order.
 
     Of a truncated archive the complete members are listed; of several members with one name the
-    last, which is the one that unpacking leaves.
+    last, which is the one that unpacking leaves. In names, line breaks and bytes that are not UTF-8
+    are escaped by backslashes.
 
     Args:
-        path: a zip, tar or HDF5 file, recognised by its name.
-        endings: endings of clips, lower case, without the dot. In HDF5 files all suitable datasets
-            are clips.
-        text_endings: text members to read: the part of the name after its first dot.
+        path: the file, recognised by its name.
+        endings: of clips, lower case, without the dot. In HDF5 files all suitable datasets are
+            clips.
+        text_endings: text members to read, by the part of the name after its first dot.
         checksum: take the archive's SHA-256 too.
-
-    Returns:
-        The clips. In names, bytes that are not UTF-8 and line breaks are escaped by backslashes.
     """
     contents = Contents()
     try:
         contents.fingerprint = take_fingerprint(path, checksum)
         if is_hdf5(path):
-            _add_datasets(contents, path)
+            datasets = list_datasets(path)
+            contents.clips = {key: f"/{key}" for key, problem in datasets if problem is None}
+            contents.rejected = [(key, problem) for key, problem in datasets if problem is not None]
         else:
             _add_members(contents, path, endings, text_endings)
     except OSError as error:
@@ -94,21 +87,15 @@ def index_archive(
     return contents
 
 
-def _add_datasets(contents: Contents, path: str) -> None:
-    for key, problem in list_datasets(path):
-        if problem is None:
-            contents.clips[key] = f"/{key}"
-        else:
-            contents.rejected.append((key, problem))
-
-
 def _add_members(contents: Contents, path: str, endings: set[str], text_endings: set[str]) -> None:
     walk = _walk_zip if path.lower().endswith(".zip") else _walk_tar
     with open(path, "rb") as file:
         for member in walk(file, os.fstat(file.fileno()).st_size):
             name = readable(member.name.removeprefix("./"))
-            if _suffix(name) in text_endings and member.problem is None:
-                contents.texts[name] = _read_text(file, member)
+            _, _, suffix = os.path.basename(name).lower().partition(".")
+            if suffix in text_endings and member.problem is None:
+                file.seek(member.start)
+                contents.texts[name] = file.read(min(member.length, MOST_TEXT))
             if os.path.splitext(name)[1].lower().lstrip(".") not in endings:
                 continue
             if member.problem is not None:
@@ -117,15 +104,6 @@ def _add_members(contents: Contents, path: str, endings: set[str], text_endings:
             if name in contents.clips:
                 contents.rejected.append((name, "occurs twice; the later member is used"))
             contents.clips[name] = f":{member.start}:{member.length}"
-
-
-def _suffix(name: str) -> str:
-    return os.path.basename(name).partition(".")[2].lower()
-
-
-def _read_text(file: BinaryIO, member: _Member) -> bytes:
-    file.seek(member.start)
-    return file.read(min(member.length, MOST_TEXT))
 
 
 def readable(text: str) -> str:
@@ -147,12 +125,9 @@ def _walk_zip(file: BinaryIO, size: int) -> Iterator[_Member]:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except ZIP_ERRORS as error:
-        listed = False
-        for member in _walk_headers(file, size):
-            listed = True
-            yield member
-        if not listed:
+        if _read_header(file, 0) is None:
             raise _DamageError("is not a zip archive") from error
+        yield from _walk_headers(file, size)
         raise _DamageError(
             "is truncated or damaged: it has no central directory, members may be missing "
             f"({error})"
@@ -163,15 +138,14 @@ def _walk_zip(file: BinaryIO, size: int) -> Iterator[_Member]:
 
 
 def _check_zip_member(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> _Member:
-    header = _read_header(file, info.header_offset)
-    name = info.filename
-    problem = _zip_problem(info.compress_type, info.flag_bits)
+    name, problem = info.filename, _zip_problem(info.compress_type, info.flag_bits)
     if problem is None and stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
         problem = "is not a regular file"
-    if problem is None and header is None:
-        problem = "is not at the offset in the central directory"
-    if problem is not None or header is None:
+    if problem is not None:
         return _Member(name, problem=problem)
+    header = _read_header(file, info.header_offset)
+    if header is None:
+        return _Member(name, problem="is not at the offset in the central directory")
     start = info.header_offset + LOCAL_HEADER.size + header[9] + header[10]
     return _check_end(name, start, info.compress_size, size)
 
@@ -237,11 +211,10 @@ def _walk_tar(file: BinaryIO, size: int) -> Iterator[_Member]:
             raise _DamageError("is not a tar archive: it begins with zeros")
         return
     file.seek(0)
+    problem = "is not a tar archive"
     try:
         archive = tarfile.TarFile(fileobj=file)
-    except TAR_ERRORS as error:
-        raise _DamageError(f"is not a tar archive: {error}") from error
-    try:
+        problem = "is truncated or damaged"
         while (info := archive.next()) is not None:
             if archive.offset <= info.offset:
                 raise tarfile.ReadError(f"negative size at byte {info.offset}")  # endless loop
@@ -249,7 +222,7 @@ def _walk_tar(file: BinaryIO, size: int) -> Iterator[_Member]:
             if not info.isdir():
                 yield _check_tar_member(info, size)
     except TAR_ERRORS as error:
-        raise _DamageError(f"is truncated or damaged: {error}") from error
+        raise _DamageError(f"{problem}: {error}") from error
     _check_tar_end(file, archive.offset)
 
 

@@ -21,44 +21,26 @@ class Item(NamedTuple):
 
 
 class ListedClip(NamedTuple):
-    """A usable clip.
+    """A usable clip."""
 
-    Attributes:
-        name: its entry in the manifest.
-        split: its split.
-        labels: its labels.
-        samples: number of samples; of pixels for an image.
-        rate: sampling rate in Hz; 0 for an image.
-        shown: its name in reports.
-    """
-
-    name: str
+    name: str  # entry in the manifest
     split: str
     labels: tuple[str, ...]
-    samples: int
-    rate: int
-    shown: str
+    samples: int  # pixels of an image
+    rate: int  # Hz; 0 for an image
+    shown: str  # name in reports
 
 
 @dataclass
 class Arrangement:
-    """The result of a layout.
+    """The result of a layout."""
 
-    Attributes:
-        items: the clips, sorted by path.
-        rejected: paths that do not fit the layout, each with the reason.
-        label_set: the classes; None in the layout ``plain``.
-        keeps_every_class: classes without a clip stay, since other splits may have them.
-        missing: lines for listed clips without a file; None if the layout does not report them.
-        unlisted: number of files that the table does not list.
-    """
-
-    items: list[Item]
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    label_set: LabelSet | None = None
-    keeps_every_class: bool = False
-    missing: list[str] | None = None
-    unlisted: int = 0
+    items: list[Item]  # sorted by path
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # paths, each with the reason
+    label_set: LabelSet | None = None  # None without labels
+    keeps_every_class: bool = False  # classes without a clip stay: other splits may have some
+    missing: list[str] | None = None  # lines for listed clips without a file, if reported
+    unlisted: int = 0  # number of files that the table does not list
 
 
 def sort_classes(items: Iterable[Item]) -> LabelSet:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from ..data.files import replacing
 from ..data.frontend import count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
-from ..data.manifest import encode_name, read_manifest, write_manifest
+from ..data.manifest import read_manifest, write_manifest
 from ..data.tables import read_lines
 from .arrangement import TRAIN
-from .cache_shards import Finished, Outcome, SplitShards, find_damage, finish_all
+from .cache_shards import SplitShards, find_damage, finish_all
 from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
 from .layouts import RESERVED
 from .processes import Progress, in_processes
@@ -37,16 +37,7 @@ FRAMES_AN_HOUR = 360_000
 
 
 def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
-    """Write or complete a cache.
-
-    Args:
-        data: data folder.
-        out: folder of the cache.
-        workers: number of processes.
-        progress: shows progress.
-
-    Yields:
-        Lines that name the files and their content.
+    """Write or resume the cache ``out`` of a data folder, and yield lines that name its files.
 
     Raises:
         ValueError: a folder or file is invalid (see ``plan_shards``), or no clip can be used.
@@ -56,7 +47,7 @@ def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Itera
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:
-            done = _count_shards(finished, counts)
+            done = _count_shards(shards, finished, counts)
             for _ in progress(done, f"caching {shards.split}", "clip", len(shards.manifest)):
                 pass
     rejected: list[tuple[str, str]] = []
@@ -84,11 +75,13 @@ def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Itera
     yield f"total: {size / GIGABYTE:.2f} GB in {number} shards, {counts[False]} from earlier runs"
 
 
-def _count_shards(finished: Iterable[Finished], counts: Counter[bool]) -> Iterator[int]:
+def _count_shards(
+    shards: SplitShards, finished: Iterable[tuple[int, bool]], counts: Counter[bool]
+) -> Iterator[int]:
     """Yield an item per clip, and count the shards, new and old."""
-    for shard in finished:
-        counts[shard.is_new] += 1
-        yield from range(shard.clips)
+    for number, is_new in finished:
+        counts[is_new] += 1
+        yield from shards.clips(number)
 
 
 def _find_splits(data: Path) -> list[str]:
@@ -105,7 +98,7 @@ def _find_splits(data: Path) -> list[str]:
 
 
 def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
-    """Plan the shards of each split of a cache, which may exist in part, and write its head.
+    """Plan the shards of each split of a new or unfinished cache, and write its head.
 
     Raises:
         ValueError: the folders are the same; ``out`` is another data folder, or a cache of other
@@ -164,12 +157,7 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
 
 
 def _read_head(folder: Path) -> dict[str, Any]:
-    """Read ``cache.json``: ``splits`` with their ``shards`` and the ``sha256`` of their manifest.
-
-    Raises:
-        ValueError: the folder is not a cache, or has other settings.
-        OSError: the file cannot be read.
-    """
+    """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of the manifest."""
     path = folder / HEAD
     if not path.exists():
         raise ValueError(f"{folder} is not a cache: it has no {HEAD}")
@@ -196,48 +184,34 @@ def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[s
         ValueError: a record is invalid, or a file of the data folder has changed.
         OSError: a file cannot be read or written.
     """
-    rejected = [(each.name, each.problem) for each in shards.outcomes() if each.entry is None]
-    kept = len(shards.manifest) - len(rejected)
-    if not kept:
-        return 0, 0, rejected
-    for ending, convert in ((LABELS, _rename), (WEIGHTS, _keep)):
-        source = data / f"{shards.split}{ending}"
-        if source.exists():
-            _copy_lines(source, shards, convert)
-    frames = 0
-
-    def entries() -> Iterator[tuple[str, int]]:
-        nonlocal frames
-        for each in shards.outcomes():
-            if each.entry is not None:
-                frames += count_frames(each.samples)
-                yield each.entry, each.samples
-
-    write_manifest(shards.folder / f"{shards.split}.tsv", os.path.abspath(shards.folder), entries())
+    rejected, kept, frames = [], 0, 0
+    for outcome in shards.outcomes():
+        if outcome.entry is None:
+            rejected.append((outcome.name, outcome.problem))
+        else:
+            kept += 1
+            frames += count_frames(outcome.samples)
+    if kept:
+        out, split = shards.folder, shards.split
+        for ending in (LABELS, WEIGHTS):
+            if (data / f"{split}{ending}").exists():
+                _copy_lines(data / f"{split}{ending}", shards)
+        used = ((each.entry, each.samples) for each in shards.outcomes() if each.entry is not None)
+        write_manifest(out / f"{split}.tsv", os.path.abspath(out), used)
     return kept, frames, rejected
 
 
-def _copy_lines(
-    source: Path, shards: SplitShards, convert: Callable[[str, Outcome], bytes]
-) -> None:
-    """Copy a file with one line per clip, without the lines of unusable clips."""
+def _copy_lines(source: Path, shards: SplitShards) -> None:
+    """Copy a file with one line per usable clip; labels get the entries of the cache."""
     lines = (line for _, line in read_lines(source))
     with replacing(shards.folder / source.name) as file:
         for line, outcome in zip(lines, shards.outcomes()):
-            if outcome.entry is not None:
-                file.write(convert(line, outcome) + b"\n")
-
-
-def _rename(line: str, outcome: Outcome) -> bytes:
-    """Replace the clip's entry in a line of labels; other names stay."""
-    name, _ = split_line(line)
-    if name != outcome.name or outcome.entry is None:
-        return line.encode()
-    return encode_name(outcome.entry) + line[len(name) :].encode()
-
-
-def _keep(line: str, _: Outcome) -> bytes:
-    return line.encode()
+            if outcome.entry is None:
+                continue
+            name, _ = split_line(line)
+            if source.suffix == LABELS and name == outcome.name:  # other names stay
+                line = outcome.entry + line[len(name) :]
+            file.write(f"{line}\n".encode())
 
 
 def _write_rest(data: Path, out: Path) -> None:
@@ -263,10 +237,6 @@ def verify_cache(
 
     Returns:
         The number of shards, and the paths of damaged or missing files, each with the reason.
-
-    Raises:
-        ValueError: the folder is not a cache, or has other settings.
-        OSError: a worker process died, or ``cache.json`` cannot be read.
     """
     splits = _read_head(folder)["splits"]
     shards = [

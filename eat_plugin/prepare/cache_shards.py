@@ -39,34 +39,19 @@ from ..data.frontend import SAMPLE_RATE, count_frames
 from ..data.manifest import Manifest
 from ..data.sources import read_blocks
 from .measure import BLOCK_SECONDS, block_energies
-from .processes import worker_pool
+from .processes import try_call, worker_pool
 
 SHARDS = 64  # per split, within the limits below: tasks for many processes
 LEAST_SAMPLES, MOST_SAMPLES = 1 << 22, 1 << 29  # per shard; the latter is 0.9 GB at 16 kHz
 
 
-class Finished(NamedTuple):
-    """A finished shard: its number, its clips in the manifest, and whether this run wrote it."""
-
-    number: int
-    clips: int
-    is_new: bool
-
-
 class Outcome(NamedTuple):
-    """The result for a clip.
+    """The result for a clip."""
 
-    Attributes:
-        name: its entry in the manifest.
-        entry: its entry in the cache; None if it cannot be used.
-        samples: its length at 16 kHz.
-        problem: the reason if it cannot be used.
-    """
-
-    name: str
-    entry: str | None
-    samples: int
-    problem: str
+    name: str  # entry in the manifest
+    entry: str | None  # entry in the cache; None if the clip cannot be used
+    samples: int  # at 16 kHz
+    problem: str  # the reason if the clip cannot be used
 
 
 class _StopError(Exception):
@@ -78,20 +63,13 @@ class SplitShards:
     """The shards of a split: consecutive clips of the manifest, about as much audio in each.
 
     The clips of a shard depend on the manifest alone.
-
-    Attributes:
-        folder: the cache.
-        split: name of the split.
-        manifest: its clips.
-        sha256: of the manifest file.
-        bounds: position of the first clip of each shard, and the number of clips.
     """
 
     folder: Path
     split: str
     manifest: Manifest
-    sha256: str
-    bounds: tuple[int, ...]
+    sha256: str  # of the manifest file
+    bounds: tuple[int, ...]  # position of each shard's first clip, and the number of clips
 
     @classmethod
     def plan(cls, folder: Path, split: str, manifest: Manifest, sha256: str) -> SplitShards:
@@ -113,25 +91,24 @@ class SplitShards:
         """Return the positions of a shard's clips in the manifest."""
         return range(self.bounds[number], self.bounds[number + 1])
 
-    def finish(self, number: int, stop: Event | None = None) -> Finished:
+    def finish(self, number: int, stop: Event | None = None) -> tuple[int, bool]:
         """Write a shard unless an earlier run did and none of its unusable clips is usable now.
 
-        Args:
-            number: of the shard.
-            stop: when set, writing ends at the next clip.
+        Returns:
+            The number of the shard, and whether it was written now.
 
         Raises:
             SettingsError: another front end computed the shard.
             OSError: the shard cannot be written.
         """
-        is_new = not self._is_finished(number)
-        if is_new:
-            try:
-                self._write(number, stop)
-            except OSError as error:
-                path = error.filename or str(self.path(number))
-                raise OSError(error.errno, error.strerror or str(error), path) from error
-        return Finished(number, len(self.clips(number)), is_new)
+        if self._is_finished(number):
+            return number, False
+        try:
+            self._write(number, stop)
+        except OSError as error:
+            path = error.filename or str(self.path(number))
+            raise OSError(error.errno, error.strerror or str(error), path) from error
+        return number, True
 
     def _is_finished(self, number: int) -> bool:
         clips = self.clips(number)
@@ -145,15 +122,8 @@ class SplitShards:
         source = (record.manifest, record.first, len(record.samples))
         if source != (self.sha256, clips.start, len(clips)) or size != record.size:
             return False
-        unusable = (index for index, samples in zip(clips, record.samples) if samples is None)
-        return not any(self._is_usable(index) for index in unusable)
-
-    def _is_usable(self, index: int) -> bool:
-        try:
-            compute_energies(self.manifest.entry(index))
-        except ClipError:
-            return False
-        return True
+        entries = (self.manifest.entry(i) for i, s in zip(clips, record.samples) if s is None)
+        return all(isinstance(try_call(compute_energies, entry), str) for entry in entries)
 
     def _write(self, number: int, stop: Event | None) -> None:
         clips, digest = self.clips(number), hashlib.sha256()
@@ -165,12 +135,12 @@ class SplitShards:
             for index in clips:
                 if stop is not None and stop.is_set():
                     raise _StopError
-                try:
-                    length, rows = compute_energies(self.manifest.entry(index))
-                except ClipError as error:
+                result = try_call(compute_energies, self.manifest.entry(index))
+                if isinstance(result, str):
                     samples.append(None)
-                    problems.append(str(error))
+                    problems.append(result)
                     continue
+                length, rows = result
                 samples.append(length)
                 digest.update(rows)
                 file.write(rows)
@@ -231,8 +201,8 @@ def compute_energies(clip: Clip) -> tuple[int, bytes]:
     return -(-samples * SAMPLE_RATE // rate), rows.numpy().astype(ENERGY, copy=False).tobytes()
 
 
-def finish_all(shards: SplitShards, workers: int) -> Generator[Finished, None, None]:
-    """Finish all shards of a split in up to ``workers`` processes; yield them as they finish.
+def finish_all(shards: SplitShards, workers: int) -> Generator[tuple[int, bool], None, None]:
+    """Finish all shards of a split in up to ``workers`` processes; yield as ``finish`` returns.
 
     Raises:
         SettingsError: another front end computed a shard.
@@ -262,7 +232,7 @@ def _set_work(shards: SplitShards, stop: Event) -> None:
     torch.set_num_threads(1)
 
 
-def _finish(number: int) -> Finished:
+def _finish(number: int) -> tuple[int, bool]:
     shards, stop = _work
     return shards.finish(number, stop)
 

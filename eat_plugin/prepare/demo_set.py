@@ -18,16 +18,7 @@ RECORD = "demo.json"
 
 
 def write_demo_set(out: Path, clips_per_class: int, seed: int, progress: Progress) -> Path:
-    """Write the set to ``out/audio/KIND`` unless it is complete.
-
-    Args:
-        out: folder of the set.
-        clips_per_class: number of clips of each kind, 1 or more.
-        seed: of all randomness, 0 or more.
-        progress: shows progress.
-
-    Returns:
-        The folder of the clips.
+    """Write the set to ``out/audio/KIND`` unless it is complete; return ``out/audio``.
 
     Raises:
         ValueError: a number is out of range, or ``out`` holds a set with other settings.
@@ -43,22 +34,22 @@ def write_demo_set(out: Path, clips_per_class: int, seed: int, progress: Progres
             return audio
         raise ValueError(f"{out} holds a set with other settings; remove it or choose another")
 
-    jobs = [(kind, number) for kind in KINDS for number in range(clips_per_class)]
+    def write_clip(job: tuple[str, int]) -> None:
+        kind, number = job
+        sound = synthesise_clip(kind, number, seed)
+        encoding = sound.encoding
+        with replacing(audio / kind / f"{kind}_{number:03d}.{encoding.extension}") as file:
+            soundfile.write(
+                file, sound.samples, encoding.sample_rate, encoding.subtype,
+                format=encoding.extension,
+            )  # fmt: skip
+
     for kind in KINDS:
         (audio / kind).mkdir(parents=True, exist_ok=True)
+    jobs = [(kind, number) for kind in KINDS for number in range(clips_per_class)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        written = pool.map(lambda job: _write_clip(audio, job[0], job[1], seed), jobs)
-        for _ in progress(written, "writing sounds", "clip", len(jobs)):
+        for _ in progress(pool.map(write_clip, jobs), "writing sounds", "clip", len(jobs)):
             pass
     with replacing(record) as file:
         file.write((json.dumps(settings, indent=2) + "\n").encode())
     return audio
-
-
-def _write_clip(audio: Path, kind: str, number: int, seed: int) -> None:
-    sound = synthesise_clip(kind, number, seed)
-    encoding = sound.encoding
-    with replacing(audio / kind / f"{kind}_{number:03d}.{encoding.extension}") as file:
-        soundfile.write(
-            file, sound.samples, encoding.sample_rate, encoding.subtype, format=encoding.extension
-        )

@@ -48,14 +48,7 @@ ENCODINGS = tuple(
 def synthesise_clip(kind: str, number: int, seed: int = 0) -> Sound:
     """Make a sound of 1 to 10 s, at a random onset and level over background noise.
 
-    Args:
-        kind: one of ``KINDS``.
-        number: of the sound within its kind, from 0; consecutive numbers cycle through all
-            encodings.
-        seed: of the whole set.
-
-    Raises:
-        ValueError: the kind is unknown.
+    Consecutive numbers of a kind cycle through all encodings. An unknown kind raises ValueError.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
@@ -209,13 +202,7 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
 def sum_harmonics(
     frequency: np.ndarray, rate: int, amplitudes: tuple[float, ...] | list[float] | np.ndarray
 ) -> np.ndarray:
-    """Sum harmonics of a frequency that may change over time; those that would alias are omitted.
-
-    Args:
-        frequency: of the first harmonic per sample, in Hz, ``[n]``.
-        rate: sampling rate in Hz.
-        amplitudes: of the first harmonic, the second, and so on.
-    """
+    """Sum harmonics of a frequency in Hz per sample, ``[n]``; omit those that would alias."""
     phase = 2 * np.pi * np.cumsum(frequency) / rate
     total = np.zeros(len(frequency))
     for multiple, amplitude in enumerate(amplitudes, start=1):
@@ -244,12 +231,7 @@ def spread_starts(
 ) -> np.ndarray:
     """Draw the first samples of repeated events, int ``[events]``, at least one.
 
-    Args:
-        rng: source of randomness.
-        num_samples: length of the sound.
-        rate: sampling rate in Hz.
-        tempo: events per second.
-        jitter: largest delay of an event, as a share of the period.
+    The tempo is in events per second, the jitter the largest delay as a share of the period.
     """
     period = rate / tempo
     starts = np.arange(0, num_samples, period)

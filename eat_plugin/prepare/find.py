@@ -28,25 +28,17 @@ ENDINGS_SHOWN = 6
 
 @dataclass
 class Found:
-    """The clips below a folder.
+    """The clips below a folder, with the names that layouts see."""
 
-    Attributes:
-        names: clips as layouts see them, sorted.
-        rejected: paths that cannot be used, each with the reason.
-        texts: content of text members of archives, by the names that layouts see.
-        fingerprints: of archives and HDF5 files, by their paths below the folder.
-        others: numbers of all other files, by their endings.
-    """
-
-    names: list[str] = field(default_factory=list)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    texts: dict[str, bytes] = field(default_factory=dict)
-    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
-    others: Counter[str] = field(default_factory=Counter)
+    names: list[str] = field(default_factory=list)  # sorted
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # paths, each with the reason
+    texts: dict[str, bytes] = field(default_factory=dict)  # of text members of archives
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)  # of archives, HDF5 files
+    others: Counter[str] = field(default_factory=Counter)  # numbers of other files by ending
     _members: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def entry(self, name: str) -> str:
-        """Return the manifest's entry of a clip, given the name that layouts see."""
+        """Return the manifest's entry of a clip."""
         return self._members.get(name, (name,))[0]
 
     def shown(self, name: str) -> str:
@@ -83,10 +75,7 @@ class Found:
     ) -> dict[str, Fingerprint]:
         """Return the fingerprints of the archives and HDF5 files that contain entries.
 
-        Those that were not found here, but come from a table, are taken now.
-
-        Raises:
-            OSError: a file cannot be read.
+        The entries may come from a table; their archives are read now.
         """
         used = find_containers(root, entries)
         for name in used:
@@ -107,15 +96,8 @@ def find_clips(
 ) -> Found:
     """Find the clips below a folder.
 
-    Args:
-        root: the folder.
-        endings: endings of clips, lower case, without the dot.
-        containers: endings of archives and HDF5 files to list.
-        text_endings: endings of text members to read.
-        checksum: take the SHA-256 of archives.
-        workers: number of processes that list archives.
-        progress: shows progress.
-        kind: of clips, for the error.
+    Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
+    and of text members of archives to read. ``kind`` names the clips in errors.
 
     Raises:
         ValueError: there are no clips, not even unusable ones.
@@ -125,10 +107,13 @@ def find_clips(
     found, archives = Found(), []
     files = find_files(root, endings.union(containers, compressed), found.others)
     for name, reason in sorted(progress(files, "finding", "file"), key=lambda file: file[0]):
-        problem = reason or _name_problem(name)
         name_endings = set(endings_of(name))
-        if problem is not None:
-            found.rejected.append((name, problem))
+        try:
+            check_name(name)
+        except ValueError as error:
+            reason = reason or str(error)
+        if reason is not None:
+            found.rejected.append((name, reason))
         elif name_endings & endings:
             found.names.append(name)
         elif name_endings & set(compressed):
@@ -157,16 +142,13 @@ def find_files(
     """Walk a folder tree; every folder is visited once, links to folders last.
 
     Args:
-        root: the folder.
-        endings: endings of file names, lower case, without the dot, such as ``wav``, ``tar.gz``.
+        root: the folder; an OSError is raised if it cannot be listed.
+        endings: of file names, lower case, without the dot, such as ``wav``, ``tar.gz``.
         others: counts all other files by their last endings.
 
     Yields:
         The path below ``root`` of each such file, and None; or of a folder that cannot be listed,
         and the reason.
-
-    Raises:
-        OSError: ``root`` cannot be listed.
     """
     folders, links, seen = deque([""]), deque[str](), set()
     while folders or links:
@@ -206,22 +188,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _name_problem(name: str) -> str | None:
-    try:
-        check_name(name)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
 def probe_all(
     paths: list[str], workers: int, probe: Callable[[str], tuple[int, int]] = probe_clip
 ) -> Iterator[tuple[int, int] | str]:
     """Read the headers of files in up to ``workers`` processes.
 
-    Threads would not help: soundfile's Python code takes most of the time.
-
     Yields:
         The result of ``probe`` per file, in order; or the message of its ClipError.
     """
+    # Threads would not help: soundfile's Python code takes most of the time.
     return try_in_processes(probe, paths, workers, CHUNK)

@@ -33,78 +33,55 @@ RESERVED = ("", REJECTED, MISSING)  # a split cannot have these names
 
 
 class Layout(NamedTuple):
-    """How a data set stores splits and labels.
+    """How a data set stores splits and labels."""
 
-    Attributes:
-        arrange: maps the options, the root and the files below it to the clips.
-        options: options of this layout; with ``ext``, the files below the root are listed.
-        required: options that have to be given.
-        containers: endings of archives and HDF5 files whose clips are listed too.
-        texts: endings of text members of archives that ``arrange`` reads.
-    """
-
-    arrange: Callable[[Namespace, Path, Found], Arrangement]
-    options: tuple[str, ...]
-    required: tuple[str, ...] = ()
-    containers: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
+    arrange: Callable[[Namespace, Path, Found], Arrangement]  # (options, root, files below it)
+    options: tuple[str, ...]  # with "ext", the files below the root are listed
+    required: tuple[str, ...] = ()  # options that have to be given
+    containers: tuple[str, ...] = ()  # endings of archives and HDF5 files to list
+    texts: tuple[str, ...] = ()  # endings of text members of archives to read
 
 
+COMMON = ("ext", "split", "valid")
 LAYOUTS = {
     PLAIN: Layout(
-        lambda options, _, found: arrange_plain(found.names, options.split),
-        ("ext", "split", "valid"),
-        containers=CONTAINERS,
+        lambda o, _, found: arrange_plain(found.names, o.split), COMMON, containers=CONTAINERS
     ),
     "folders": Layout(
-        lambda options, _, found: arrange_folders(found.names, options.split),
-        ("ext", "split", "valid"),
-        containers=CONTAINERS,
+        lambda o, _, found: arrange_folders(found.names, o.split), COMMON, containers=CONTAINERS
     ),
     "esc50": Layout(
-        lambda options, root, _: arrange_esc50(root, options.fold, options.split),
-        ("split", "valid", "fold"),
+        lambda o, root, _: arrange_esc50(root, o.fold, o.split), ("split", "valid", "fold")
     ),
     "speech_commands": Layout(
         lambda _, root, found: arrange_speech_commands(root, found.names), ("ext",)
     ),
     "audioset": Layout(
-        lambda options, _, found: arrange_audioset(
-            found.names, options.csv, options.classes, options.split
-        ),
-        ("ext", "split", "valid", "csv", "classes"),
+        lambda o, _, found: arrange_audioset(found.names, o.csv, o.classes, o.split),
+        (*COMMON, "csv", "classes"),
         ("csv", "classes"),
     ),
     "csv": Layout(
-        lambda options, root, _: arrange_table(
-            root,
-            options.csv,
-            options.path_column or "filename",
-            options.label_column or "label",
-            options.split_column,
-            options.label_separator,
-            options.split,
+        lambda o, root, _: arrange_table(
+            root, o.csv, o.path_column or "filename", o.label_column or "label", o.split_column,
+            o.label_separator, o.split,
         ),
         ("split", "valid", "csv", "path_column", "label_column", "split_column", "label_separator"),
         ("csv",),
     ),
     "pattern": Layout(
-        lambda options, _, found: arrange_pattern(
-            found.names, options.pattern, options.valid_groups, options.split
-        ),
-        ("ext", "split", "valid", "pattern", "valid_groups"),
+        lambda o, _, found: arrange_pattern(found.names, o.pattern, o.valid_groups, o.split),
+        (*COMMON, "pattern", "valid_groups"),
         ("pattern",),
         CONTAINERS,
     ),
     "webdataset": Layout(
-        lambda options, _, found: arrange_webdataset(
-            found.names, found.texts, options.json_key, options.split
-        ),
-        ("ext", "split", "valid", "json_key"),
+        lambda o, _, found: arrange_webdataset(found.names, found.texts, o.json_key, o.split),
+        (*COMMON, "json_key"),
         containers=ARCHIVE_ENDINGS,
         texts=TEXTS,
     ),
-}
+}  # fmt: skip
 
 
 def check_options(options: Namespace) -> None:

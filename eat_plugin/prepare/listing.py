@@ -17,28 +17,18 @@ from .arrangement import TRAIN, Arrangement, ListedClip
 from .find import AUDIO_ENDINGS, Found, find_clips, probe_all
 from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
 from .processes import Progress
-from .quality import Report, check_clips
 
 
 @dataclass
 class Listing:
-    """The clips of a data set.
-
-    Attributes:
-        root: absolute path of the root.
-        found: the files below it.
-        arrangement: the result of the layout.
-        fingerprints: of the archives and HDF5 files that contain clips.
-        clips: usable clips.
-        rejected: names of the other clips, each with the reason.
-    """
+    """The clips of a data set."""
 
     root: Path
     found: Found
     arrangement: Arrangement
-    fingerprints: dict[str, Fingerprint]
-    clips: list[ListedClip]
-    rejected: list[tuple[str, str]]
+    fingerprints: dict[str, Fingerprint]  # of the archives and HDF5 files that contain clips
+    clips: list[ListedClip]  # the usable ones
+    rejected: list[tuple[str, str]]  # names of the others, each with the reason
 
     @property
     def splits(self) -> list[str]:
@@ -124,14 +114,3 @@ def _probe(listing: Listing, names: list[str], options: Namespace, progress: Pro
             shown = listing.found.shown(item.name)
             clip = ListedClip(name, item.split, item.labels, samples, rate, shown)
             listing.clips.append(clip)
-
-
-def check_quality(listing: Listing, options: Namespace, progress: Progress) -> Report:
-    """Decode the clips, write ``quality.csv``, and reject damaged clips and those to drop."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    report = check_clips(
-        options.out, listing.root, listing.clips, options.workers, options.drop, progress
-    )
-    listing.clips = report.kept
-    listing.rejected += report.rejected
-    return report

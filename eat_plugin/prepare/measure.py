@@ -6,7 +6,6 @@ Clips are read in blocks, without padding: an hour of audio needs no more memory
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -32,9 +31,12 @@ def measure_clip(clip: Clip) -> Moments:
     Raises:
         ClipError: the clip cannot be used, or is shorter than one frame.
     """
-    with _one_thread():
-        blocks = _clip_energies(locate(clip))
-        moments = sum_up(Moments.of(block.numpy()) for block in blocks)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are bit-identical in every process
+    try:
+        moments = sum_up(Moments.of(block.numpy()) for block in _clip_energies(locate(clip)))
+    finally:
+        torch.set_num_threads(threads)
     if moments.count == 0:
         raise ClipError(f"is shorter than one frame ({1000 * FRAME_LENGTH // SAMPLE_RATE} ms)")
     return moments
@@ -72,17 +74,6 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
             yield front_end.energies(held, rate)[lead:]
             held, lead = held[BLOCK_SECONDS * rate :], LEAD_SECONDS * FRAMES_A_SECOND
     yield front_end.energies(held, rate)[lead:]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit PyTorch to one thread, so that sums are bit-identical in every process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:

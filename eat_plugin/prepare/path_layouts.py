@@ -22,11 +22,7 @@ def arrange_plain(names: list[str], split: str) -> Arrangement:
 
 
 def arrange_folders(names: list[str], split: str) -> Arrangement:
-    """Use the first folder below the root as the class of a file.
-
-    Args:
-        names: paths below the root, sorted. An archive is a folder named without its ending.
-        split: the split of all files.
+    """Use the first folder below the root, or archive without its ending, as the class of a file.
 
     Raises:
         ValueError: the folders are named like splits, or their names cannot be labels.

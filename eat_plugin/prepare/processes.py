@@ -59,16 +59,9 @@ def _end_with_parent() -> None:
 def in_processes(
     function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
 ) -> Iterator[Result]:
-    """Apply a function to items in up to ``workers`` processes and yield the results in order.
+    """Apply a picklable function to items in processes, ``chunk`` per task; yield in order.
 
-    Args:
-        function: has to be picklable, as do its results.
-        items: its arguments.
-        workers: number of processes; with 1, everything runs in this process.
-        chunk: items sent to a process at a time.
-
-    Raises:
-        OSError: a worker process died.
+    With one worker everything runs in this process. A worker process that dies raises an OSError.
     """
     workers = min(workers, math.ceil(len(items) / chunk))
     if workers < 2:
@@ -82,10 +75,11 @@ def try_in_processes(
     function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
 ) -> Iterator[Result | str]:
     """Do the same, and yield the message of a ClipError in place of a result."""
-    return in_processes(partial(_try, function), items, workers, chunk)
+    return in_processes(partial(try_call, function), items, workers, chunk)
 
 
-def _try(function: Callable[[Item], Result], item: Item) -> Result | str:
+def try_call(function: Callable[[Item], Result], item: Item) -> Result | str:
+    """Return a function's result, or the message of its ClipError."""
     try:
         return function(item)
     except ClipError as error:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..data.frontend import FRAME_LENGTH, SAMPLE_RATE
 from ..data.sources import BLOCK, check_count, check_values, open_clip
 from ..data.tables import write_csv
 from .arrangement import ListedClip
+from .listing import Listing
 from .processes import Progress, try_in_processes
 
 PROBLEMS = ("silent", "clipped", "short", "duplicate")
@@ -38,27 +39,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Examination:
-    """Properties of a clip.
+    """Properties of a clip."""
 
-    Attributes:
-        samples: number of samples per channel.
-        rate: in Hz.
-        channels: number of channels.
-        peak: largest absolute value of any channel; 1 is full scale.
-        rms: root mean square over all channels.
-        clipped_share: share of the samples at full scale.
-        silent_share: share of the tenths of a second with a peak below ``SILENCE_DBFS``.
-        digest: hash of rate, channels and samples at 16 bits, equal for a wav and its flac copy.
-    """
-
-    samples: int
-    rate: int
+    samples: int  # per channel
+    rate: int  # Hz
     channels: int
-    peak: float
-    rms: float
-    clipped_share: float
-    silent_share: float
-    digest: str
+    peak: float  # over all channels; 1 is full scale
+    rms: float  # over all channels
+    clipped_share: float  # of the samples at full scale
+    silent_share: float  # of the tenths of a second with a peak below SILENCE_DBFS
+    digest: str  # of rate, channels and samples at 16 bits: equal for a wav and its flac copy
 
     @property
     def seconds(self) -> float:
@@ -152,61 +142,39 @@ def name_problems(examination: Examination, is_copy: bool) -> list[str]:
     return [name for name, holds in zip(PROBLEMS, tests) if holds]
 
 
-@dataclass
-class Report:
-    """The result of a check.
-
-    Attributes:
-        kept: clips without a problem to drop.
-        rejected: names of the other clips, each with the reason.
-        examined: all clips that can be decoded, with their properties.
-        summary: a line with the number of clips per problem.
-    """
-
-    kept: list[ListedClip]
-    rejected: list[tuple[str, str]]
-    examined: list[tuple[ListedClip, Examination]]
-    summary: str
-
-
 def check_clips(
-    out: Path, root: Path, clips: list[ListedClip], workers: int, drop: list[str],
-    progress: Progress,
-) -> Report:  # fmt: skip
-    """Decode clips and write ``quality.csv``.
+    listing: Listing, options: Namespace, progress: Progress
+) -> tuple[list[tuple[ListedClip, Examination]], str]:
+    """Decode the clips, write ``quality.csv``, and reject damaged clips and those to drop.
 
-    Args:
-        out: folder for the table.
-        root: root of the clips.
-        clips: the clips.
-        workers: number of processes.
-        drop: clips with these problems are rejected.
-        progress: shows progress.
-
-    Raises:
-        OSError: the table cannot be written, or a worker process died.
+    Returns:
+        The clips that can be decoded, with their properties; and a summary line.
     """
-    paths = [str(root / clip.name) for clip in clips]
-    results = try_in_processes(examine, paths, workers, CHUNK)
+    clips = listing.clips
+    paths = [str(listing.root / clip.name) for clip in clips]
+    results = try_in_processes(examine, paths, options.workers, CHUNK)
     found = list(progress(results, "decoding", "clip", len(paths)))
-    rejected = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
     good = [(clip, one) for clip, one in zip(clips, found) if not isinstance(one, str)]
+    damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
+    listing.clips, listing.rejected = [], listing.rejected + damaged
     copies = find_copies([one for _, one in good])
-    kept, rows, counts = [], [], Counter[str]()
+    rows, counts = [], Counter[str]()
     for (clip, one), original in zip(good, copies):
         problems = name_problems(one, original is not None)
         counts.update(problems)
         rows.append(_make_row(clip, one, problems))
-        dropped = [problem for problem in problems if problem in drop]
+        dropped = [problem for problem in problems if problem in options.drop]
         if dropped:
             same = "" if original is None else f", a copy of {good[original][0].shown}"
-            rejected.append((clip.shown, f"excluded by --drop: {', '.join(dropped)}{same}"))
+            reason = f"excluded by --drop: {', '.join(dropped)}{same}"
+            listing.rejected.append((clip.shown, reason))
         else:
-            kept.append(clip)
-    write_csv(out / TABLE, [COLUMNS, *rows])
+            listing.clips.append(clip)
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = options.out / TABLE
+    write_csv(table, [COLUMNS, *rows])
     numbers = ", ".join(f"{counts[problem]} {problem}" for problem in PROBLEMS)
-    summary = f"{out / TABLE}: {len(clips) - len(good)} cannot be decoded, {numbers}"
-    return Report(kept, rejected, good, summary)
+    return good, f"{table}: {len(damaged)} cannot be decoded, {numbers}"
 
 
 def _make_row(clip: ListedClip, one: Examination, problems: list[str]) -> tuple[object, ...]:

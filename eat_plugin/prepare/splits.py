@@ -31,13 +31,8 @@ def hold_out_by_class(labels: ClipLabels, fraction: float, seed: int) -> np.ndar
     least one clip to train on. If clips have one label, every class with two or more clips has at
     least one held out, so that it can be measured.
 
-    Args:
-        labels: labels of N clips.
-        fraction: fraction of each class.
-        seed: of the draw.
-
     Returns:
-        `[N]` bool, true for held-out clips.
+        `[clips]` bool, true for held-out clips.
 
     Raises:
         ValueError: no class has two clips.
@@ -58,7 +53,7 @@ def hold_out_by_class(labels: ClipLabels, fraction: float, seed: int) -> np.ndar
 
 
 def _rarest_classes(labels: ClipLabels) -> np.ndarray:
-    """Return the rarest class of each clip, the first of equally rare ones, `[N]`."""
+    """Return the rarest class of each clip, the first of equally rare ones, `[clips]`."""
     by_rarity = np.argsort(labels.counts(), kind="stable")
     ranks = np.empty_like(by_rarity)
     ranks[by_rarity] = np.arange(len(by_rarity))

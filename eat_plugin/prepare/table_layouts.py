@@ -34,36 +34,28 @@ def arrange_table(
     separator: str | None,
     split: str,
 ) -> Arrangement:
-    """Read paths and labels from columns of a csv file.
+    """Read paths and labels from columns of a csv file; a ``.tsv`` file is separated by tabs.
 
-    Args:
-        root: folder that paths are relative to.
-        table: the file; ``.tsv`` is separated by tabs.
-        path_column: column of paths.
-        label_column: column of labels.
-        split_column: column of splits; None puts all clips into one split.
-        separator: separates several labels; None for one label per field.
-        split: the split if there is no column of splits.
-
-    Returns:
-        The clips of all rows, whether their files exist or not.
+    Files need not exist. Without a column of splits, all clips are in ``split``; without a
+    separator, a field is one label.
 
     Raises:
-        TableError: the file cannot be read, a column is missing, or a row has a repeated path, a
-            path outside the root, no label, an invalid label or no split.
+        TableError: the file cannot be read, a column is missing, or a row is invalid.
     """
     columns = [path_column, label_column, *([split_column] if split_column else [])]
     lines: dict[str, int] = {}
     items = []
     combinations: dict[str, tuple[str, ...]] = {}  # one tuple per set of labels saves memory
     for number, (path, text, *named) in read_columns(table, columns):
-        place = f"{table}:{number}"
-        name = _name_below(root, path, place)
-        _check_new(name, number, lines, place)
-        if text not in combinations:
-            combinations[text] = _split_labels(text, separator, place)
-        if split_column and not named[0]:
-            raise TableError(f"{place}: no split in the column {split_column!r}")
+        try:
+            name = _name_below(root, path)
+            _check_new(name, number, lines)
+            if text not in combinations:
+                combinations[text] = _split_labels(text, separator)
+            if split_column and not named[0]:
+                raise ValueError(f"no split in the column {split_column!r}")
+        except ValueError as error:
+            raise TableError(f"{table}:{number}: {error}") from error
         items.append(Item(name, named[0] if split_column else split, combinations[text]))
     if not items:
         raise TableError(f"{table}: no rows below the header")
@@ -71,60 +63,50 @@ def arrange_table(
     return Arrangement(items, label_set=sort_classes(items))
 
 
-def _name_below(root: Path, path: str, place: str) -> str:
+def _name_below(root: Path, path: str) -> str:
     """Return the normalised path of a table row, relative to the root."""
     name = os.path.normpath(os.path.relpath(path, root) if os.path.isabs(path) else path)
     if not path or name == os.curdir or name.split("/")[0] == os.pardir:
-        raise TableError(f"{place}: expected the path of a file below {root}, got {path!r}")
-    try:
-        encode_name(name)
-    except ValueError as error:
-        raise TableError(f"{place}: {error}") from error
+        raise ValueError(f"expected the path of a file below {root}, got {path!r}")
+    encode_name(name)
     return name
 
 
-def _check_new(name: str, number: int, lines: dict[str, int], place: str) -> None:
+def _check_new(name: str, number: int, lines: dict[str, int]) -> None:
     """Record the line of a path; refuse a path that was in an earlier line."""
     if lines.setdefault(name, number) != number:
-        raise TableError(f"{place}: {name!r} is already in line {lines[name]}")
+        raise ValueError(f"{name!r} is already in line {lines[name]}")
 
 
-def _split_labels(text: str, separator: str | None, place: str) -> tuple[str, ...]:
-    if separator is None:
-        hint = "; to separate several labels, use --label-separator"
-        return _check_labels([text], place, hint if "," in text else "")
-    return _check_labels([part.strip() for part in text.split(separator)], place)
+def _split_labels(text: str, separator: str | None) -> tuple[str, ...]:
+    if separator is not None:
+        return _check_labels([part.strip() for part in text.split(separator)])
+    if "," in text:
+        raise ValueError(
+            f"the label {text!r} holds a comma; to separate several labels, use --label-separator"
+        )
+    return _check_labels([text])
 
 
-def _check_labels(parts: list[str], place: str, hint: str = "") -> tuple[str, ...]:
+def _check_labels(parts: list[str]) -> tuple[str, ...]:
     """Return the labels of a clip without repetitions."""
     labels = tuple(dict.fromkeys(part for part in parts if part))
     if not labels:
-        raise TableError(f"{place}: a clip without a label")
+        raise ValueError("a clip without a label")
     for label in labels:
-        try:
-            check_label(label)
-        except ValueError as error:
-            raise TableError(f"{place}: {error}{hint}") from error
+        check_label(label)
     return labels
 
 
 def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
     """Read the table of ESC-50 or of a subset of it; the clips are in ``audio``.
 
-    Args:
-        root: folder with ``meta/esc50.csv`` or ``esc50.csv``.
-        fold: fold to hold out, as the split ``HELD_OUT``.
-        split: split of the other clips.
-
-    Returns:
-        The clips of all rows, whether their files exist or not; the classes in the order of their
-        targets, which may have gaps.
+    Files need not exist. The classes are in the order of their targets, which may have gaps. Clips
+    of ``fold`` are in the split ``HELD_OUT``.
 
     Raises:
         ValueError: there is no table, or it does not have that fold.
-        TableError: a column is missing, or a row has a repeated file, an invalid fold or target,
-            or another category than its target had before.
+        TableError: a column is missing, or a row is invalid or contradicts another.
     """
     table = next((root / name for name in ESC50_TABLES if (root / name).exists()), None)
     if table is None:
@@ -134,13 +116,19 @@ def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
     targets: dict[str, int] = {}
     folds, items = set(), []
     for number, (file, *numbers, category) in read_columns(table, ESC50_COLUMNS):
-        place = f"{table}:{number}"
-        name = _name_below(root, os.path.join("audio", file) if file else "", place)
-        _check_new(name, number, lines, place)
-        row_fold, target = (_parse_number(text, place) for text in numbers)
-        _note_class(target, category, categories, targets, place)
+        try:
+            name = _name_below(root, os.path.join("audio", file) if file else "")
+            _check_new(name, number, lines)
+            row_fold, target = map(_parse_number, numbers)
+            if (
+                categories.setdefault(target, category) != category
+                or targets.setdefault(category, target) != target
+            ):
+                raise ValueError(f"target {target} is {category!r}, unlike in an earlier row")
+            labels = _check_labels([category])
+        except ValueError as error:
+            raise TableError(f"{table}:{number}: {error}") from error
         folds.add(row_fold)
-        labels = _check_labels([category], place)
         items.append(Item(name, HELD_OUT if row_fold == fold else split, labels))
     if fold is not None and fold not in folds:
         raise ValueError(
@@ -151,20 +139,9 @@ def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
     return Arrangement(items, label_set=label_set)
 
 
-def _note_class(
-    target: int, category: str, categories: dict[int, str], targets: dict[str, int], place: str
-) -> None:
-    """Record the category of a target; refuse a row that contradicts an earlier one."""
-    if (
-        categories.setdefault(target, category) != category
-        or targets.setdefault(category, target) != target
-    ):
-        raise TableError(f"{place}: target {target} is {category!r}, unlike in an earlier row")
-
-
-def _parse_number(text: str, place: str) -> int:
+def _parse_number(text: str) -> int:
     if not text.isdecimal():
-        raise TableError(f"{place}: expected a fold and a target, both whole numbers, got {text!r}")
+        raise ValueError(f"expected a fold and a target, both whole numbers, got {text!r}")
     return int(text)
 
 
@@ -177,17 +154,15 @@ def arrange_audioset(names: list[str], segments: Path, classes: Path, split: str
     Args:
         names: paths below the root, sorted.
         segments: AudioSet's table of a split: rows of id, start, end and labels.
-        classes: AudioSet's ``class_labels_indices.csv``.
+        classes: AudioSet's ``class_labels_indices.csv``; all of its classes are kept.
         split: name of the split.
 
     Returns:
-        The clips that exist; missing ones as ``id<TAB>start<TAB>end`` in seconds; all classes of
-        ``classes``, in their order.
+        The clips that exist; missing ones as ``id<TAB>start<TAB>end`` in seconds.
 
     Raises:
         ValueError: no clip exists.
-        TableError: a table cannot be read, or a row is invalid, repeats an id or has an unknown
-            label.
+        TableError: a table cannot be read, or a row is invalid or repeats an id.
     """
     label_set = read_label_set(classes)
     listed = _read_segments(segments, label_set)
@@ -220,30 +195,24 @@ def _read_segments(path: Path, label_set: LabelSet) -> dict[str, Segment]:
     segments: dict[str, Segment] = {}
     combinations: dict[str, tuple[str, ...]] = {}
     for number, row in read_rows(path, skipinitialspace=True):
-        place = f"{path}:{number}"
         if row[0].startswith("#"):
             continue
-        if len(row) != 4 or not row[0]:
-            raise TableError(f"{place}: expected 'id, start, end, \"label,label\"', got {row}")
-        clip, start, end, text = (cell.strip() for cell in row)
-        if clip in segments:
-            raise TableError(f"{place}: {clip!r} is already in line {segments[clip].line}")
-        if text not in combinations:
-            combinations[text] = _known_labels(text, label_set, place)
+        try:
+            if len(row) != 4 or not row[0]:
+                raise ValueError(f"expected 'id, start, end, \"label,label\"', got {row}")
+            clip, start, end, text = (cell.strip() for cell in row)
+            if clip in segments:
+                raise ValueError(f"{clip!r} is already in line {segments[clip].line}")
+            if text not in combinations:
+                combinations[text] = _split_labels(text, ",")
+                for label in combinations[text]:
+                    label_set.index(label)  # raises ValueError for an unknown label
+        except ValueError as error:
+            raise TableError(f"{path}:{number}: {error}") from error
         segments[clip] = Segment(number, start, end, combinations[text])
     if not segments:
         raise TableError(f"{path}: no segments")
     return segments
-
-
-def _known_labels(text: str, label_set: LabelSet, place: str) -> tuple[str, ...]:
-    labels = _split_labels(text, ",", place)
-    for label in labels:
-        try:
-            label_set.index(label)
-        except ValueError as error:
-            raise TableError(f"{place}: {error}") from error
-    return labels
 
 
 def _ids_of(stem: str) -> list[str]:

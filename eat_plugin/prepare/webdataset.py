@@ -20,14 +20,10 @@ DEFAULT_KEY = "label"
 def arrange_webdataset(
     names: list[str], texts: Mapping[str, bytes], json_key: str | None, split: str
 ) -> Arrangement:
-    """Read the label of each clip from its text member; clips without one are rejected.
+    """Read the labels of ``shard.tar/KEY.wav`` from the text members with the same key.
 
-    Args:
-        names: clips, sorted: ``shard.tar/KEY.wav``.
-        texts: content of ``shard.tar/KEY.cls`` and ``shard.tar/KEY.json``.
-        json_key: field of ``KEY.json`` with a string, an integer or a list of them; None reads
-            ``KEY.cls``, or else the field ``label``.
-        split: the split of all clips.
+    ``json_key`` is the field of ``KEY.json`` with a string, an integer or a list of them; None
+    reads ``KEY.cls``, or else the field ``label``. Clips without labels are rejected.
     """
     items, rejected = [], []
     combinations: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple per set saves memory
@@ -84,8 +80,7 @@ def _find_labels(text: str, key: str) -> tuple[str, ...]:
 
 def _check_label(label: str, ending: str) -> str:
     try:
-        return check_label(label).encode().decode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"has a .{ending} with a label that is not UTF-8: {label!r}") from error
-    except ValueError as error:
+        check_label(label).encode()
+    except ValueError as error:  # includes UnicodeEncodeError
         raise ValueError(f"has a .{ending} with an invalid label: {error}") from error
+    return label

@@ -121,6 +121,6 @@ def test_check__mistakes(audio, tmp_path, capsys):
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--check", "--drop", "quiet"])
-    expected = "--drop 'quiet': choose from silent, clipped, short, duplicate"
+    expected = "argument --drop: 'quiet': choose from silent, clipped, short, duplicate"
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "data").exists()

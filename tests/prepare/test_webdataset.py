@@ -95,7 +95,7 @@ def test_arrange_webdataset__rejects_an_invalid_cls(text: bytes, problem: str) -
         (b'{"label": [["cat"]]}', "'label' = ['cat'], expected"),
         (b'{"label": []}', "has no label: 'label' in its .json is an empty list"),
         (b'{"label": "a,b"}', "has a .json with an invalid label: "),
-        (b'{"label": "\\ud800"}', "has a .json with a label that is not UTF-8: '\\ud800'"),
+        (b'{"label": "\\ud800"}', "has a .json with an invalid label: 'utf-8' codec"),
         (b"\xff", "has a .json that is not UTF-8"),
     ],
 )
