@@ -1,4 +1,4 @@
-"""`eat cache`: made, interrupted, checked, refused, and evaluated on."""
+"""`eat cache`: written, interrupted, verified, refused, and used for evaluation."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Shards of two clips or so."""
+    """Shards of about two clips."""
     monkeypatch.setattr(cache_shards, "LEAST_SAMPLES", 1 << 13)
     monkeypatch.setattr(cache_shards, "SHARDS", 4)
 
@@ -133,7 +133,7 @@ def test_cache__excludes_damaged_clips_and_their_lines(data, tmp_path, capsys, s
     column = counts[0].index("train")
     assert sum(int(row[column]) for row in counts[1:]) == len(kept)
 
-    # Again nothing is done; repaired, one is taken up, and other shards stay.
+    # A second run changes nothing; after a repair it writes one shard.
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.mel")}
     make(data, out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.mel")} == times
@@ -202,7 +202,7 @@ def test_cache__a_shard_being_replaced_has_no_record(data, tmp_path, monkeypatch
 def test_cache__never_uses_shards_of_another_manifest(data, tmp_path):
     out, whole = tmp_path / "cache", tmp_path / "whole"
     make(data, out)
-    for path in (out / "cache.json", *out.glob("*.tsv")):  # and so nothing is refused
+    for path in (out / "cache.json", *out.glob("*.tsv")):  # so that the run is not refused
         path.unlink()
     path = data / "train.tsv"
     root, *lines = path.read_text().splitlines()
@@ -217,7 +217,7 @@ def test_cache__never_uses_shards_of_another_manifest(data, tmp_path):
 
 SLOW = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 from eat_plugin.prepare import cache_shards as shards
 from eat_plugin.cli import main
 read = shards.read_blocks
@@ -244,7 +244,7 @@ def wait_for(condition, seconds=60):
 
 
 def running(group):
-    """Whether a process of a group is still at work."""
+    """Whether a process of a group is running."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
@@ -334,7 +334,7 @@ def test_verify__names_damaged_files(data, tmp_path, capsys, small_shards):
     for name, part in expected.items():
         assert part in found[f"{out}/{name}"]
 
-    (out / "train-00000.mel").unlink()  # as its line says
+    (out / "train-00000.mel").unlink()  # as the message says
     assert make(data, out) == 0
     assert main(["cache", "--verify", str(out)]) == 0
 
@@ -370,7 +370,7 @@ def test_cache__refuses_its_own_data_folder(data, capsys, tmp_path):
     assert contents(data) == before
 
 
-def test_cache__refuses_another_folder_or_a_cache_of_others(data, tmp_path, capsys):
+def test_cache__refuses_folders_and_caches_of_other_data(data, tmp_path, capsys):
     out, other = tmp_path / "cache", tmp_path / "other"
     shutil.copytree(data, other)
     lines = (other / "train.tsv").read_text().splitlines()

@@ -22,7 +22,7 @@ RATE = 8_000
 
 
 def encode(folder: Path, value: float, samples: int = 80) -> bytes:
-    """An audio file of one value, 80 samples of 8 kHz if nothing else is said."""
+    """An audio file of one value, by default 80 samples at 8 kHz."""
     path = folder / "scratch"
     soundfile.write(path, np.full(samples, value, np.float32), RATE, "FLOAT", format="wav")
     data = path.read_bytes()
@@ -67,7 +67,7 @@ def rejected_in(data: Path) -> dict:
 
 @pytest.fixture
 def sounds(tmp_path: Path) -> Path:
-    """Clips of the values 0.1 to 0.6, in this order by name: two in each of zip, tar and HDF5."""
+    """Clips with the values 0.1 to 0.6, in order of their names; two each in zip, tar and HDF5."""
     root = tmp_path / "sounds"
     wavs = {number: encode(tmp_path, number / 10) for number in range(1, 5)}
     make_zip(root / "1.zip", {"b/2.wav": wavs[2], "a/10.wav": wavs[1], "notes.txt": b"-"})
@@ -112,7 +112,7 @@ def test_manifest__other_files_are_counted(
     assert re.search(told, capsys.readouterr().out, re.MULTILINE)
 
 
-def test_manifest__nothing_but_other_files(tmp_path: Path) -> None:
+def test_manifest__only_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").touch()
     with pytest.raises(ValueError, match=r"no audio \(.*wav\) found under .*; there are 1 m4a$"):
         find_clips(tmp_path, {"wav"}, (), (), False, 1, lambda items, *_: items)
@@ -126,7 +126,7 @@ def test_manifest__archives_by_several_workers(sounds: Path, tmp_path: Path) -> 
     assert len((tmp_path / "1" / "train.archives").read_text().split("\t")[3].split()[0]) == 64
 
 
-def test_manifest__each_split_has_the_archives_that_it_uses(sounds: Path, tmp_path: Path) -> None:
+def test_manifest__each_split_lists_its_own_archives(sounds: Path, tmp_path: Path) -> None:
     run(sounds, "--out", tmp_path, "--valid", 0.17)
     (held_out,) = (tmp_path / "valid.archives").read_text().splitlines()
     assert values_in(tmp_path / "valid.tsv")[0] in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -188,7 +188,7 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
         assert rejected[name].startswith(reason)
 
 
-def test_manifest__endings_are_those_of_members_too(sounds: Path, tmp_path: Path) -> None:
+def test_manifest__endings_apply_to_members_too(sounds: Path, tmp_path: Path) -> None:
     make_zip(sounds / "1.zip", {"c.aiff": encode(tmp_path, 0.9)})
     assert run(sounds, "--out", tmp_path, "--ext", "aiff") == 0
     assert values_in(tmp_path / "train.tsv") == [0.9, 0.5, 0.6]  # datasets have no endings
@@ -237,7 +237,7 @@ def test_folders_and_pattern__see_names_in_archives(sounds: Path, tmp_path: Path
     assert (tmp_path / "b" / "eval.archives").read_text().startswith("2/x.tar\t")
 
 
-def test_pattern__names_members_that_have_no_label(sounds: Path, tmp_path: Path) -> None:
+def test_pattern__rejects_members_without_a_label(sounds: Path, tmp_path: Path) -> None:
     options = ("--layout", "pattern", "--pattern", "/(?P<label>a)")
     assert run(sounds, "--out", tmp_path, *options) == 2  # one class
     problem = "has no label that matches --pattern"
@@ -269,7 +269,7 @@ def shards(tmp_path: Path) -> Path:
     return root
 
 
-def test_webdataset__labels_beside_the_clips(shards: Path, tmp_path: Path) -> None:
+def test_webdataset__labels_in_text_members(shards: Path, tmp_path: Path) -> None:
     assert run(shards, "--out", tmp_path, "--layout", "webdataset") == 0
     expected = {0.1: ["0"], 0.2: ["1"], 0.3: ["0", "1"], 0.4: ["10"]}
     assert labels_in(tmp_path, "train") == expected
@@ -285,7 +285,7 @@ def test_webdataset__a_key_in_json(shards: Path, tmp_path: Path) -> None:
     assert labels_in(tmp_path, "train") == {0.3: ["0", "1"]}
 
 
-def test_webdataset__holds_out_a_part_of_each_class(tmp_path: Path) -> None:
+def test_webdataset__holds_out_a_fraction_of_each_class(tmp_path: Path) -> None:
     wavs = {f"{n}.wav": encode(tmp_path, n / 10) for n in range(1, 9)}
     labels = {f"{n}.cls": b"ab"[n % 2 : n % 2 + 1] for n in range(1, 9)}
     make_tar(tmp_path / "s" / "0.tar", {**wavs, **labels})

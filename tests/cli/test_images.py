@@ -1,4 +1,4 @@
-"""`eat manifest --images`, and the subcommands that run a model, on images."""
+"""`eat manifest --images`, and subcommands that run a model on images."""
 
 import json
 import tarfile
@@ -20,7 +20,7 @@ OPTIONS = {
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Nine images of three classes, and beside them what is none by its name."""
+    """Nine images of three classes, and an image with another ending."""
     folder = tmp_path / "pictures"
     for number in range(9):
         kind, ending = ("dog", "rain", "clock")[number % 3], ("png", "jpg", "webp")[number // 3]
@@ -170,7 +170,7 @@ def test_features__images(make_image_checkpoint, pictures, tmp_path, granularity
     command = ["features", "--checkpoint", checkpoint, pictures, "--out", out]
     assert main([*map(str, command), "--granularity", granularity]) == 0
     stored = np.load(out)
-    assert len(stored.files) == 9  # no times beside them
+    assert len(stored.files) == 9  # no times
     loaded = load_checkpoint(checkpoint)
     expected = loaded.extract(pictures / "dog" / "0.png", granularity)
     assert expected.times is None

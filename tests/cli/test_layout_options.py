@@ -1,4 +1,4 @@
-"""`eat manifest --layout ...`, from the command line on."""
+"""`eat manifest --layout ...` from the command line."""
 
 import csv
 import subprocess
@@ -50,7 +50,7 @@ def counts_in(data: Path) -> list:
 
 @pytest.fixture
 def animals(tmp_path: Path) -> Path:
-    """Ten clips of dogs, five of cats, one of a cow, one of a newt that is damaged."""
+    """Ten clips of dogs, five of cats, one of a cow, and a damaged one of a newt."""
     folder = tmp_path / "animals"
     add_clips(folder, *(f"dog/{number}.wav" for number in range(10)), "cow/1.wav")
     add_clips(folder, *(f"cat/{number % 2}/{number}.wav" for number in range(5)))
@@ -95,7 +95,7 @@ def test_folders__writes_all_files(
         assert expected in shown
 
 
-def test_folders__holds_out_a_part_of_each_class(animals: Path, tmp_path: Path) -> None:
+def test_folders__holds_out_a_fraction_of_each_class(animals: Path, tmp_path: Path) -> None:
     def split(seed: int) -> tuple:
         options = ("--valid", 0.2, "--seed", seed)
         assert run(animals, "--out", tmp_path, "--layout", "folders", *options) == 0
@@ -135,7 +135,7 @@ def test_folders__refuses_to_hold_out_training_clips_of_an_earlier_run(
     assert run(*arguments, "--split", "eval") == 2
     assert "train.tsv, written by an earlier run, has 16" in capsys.readouterr().err
     assert not (tmp_path / "eval.tsv").exists()
-    assert run(*arguments, "--split", "test") == 0  # any other name is the user's to choose
+    assert run(*arguments, "--split", "test") == 0  # other names are not checked
 
 
 def test_folders__each_split_has_its_own_reports(animals: Path, tmp_path: Path) -> None:

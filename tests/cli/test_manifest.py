@@ -1,4 +1,4 @@
-"""`eat manifest`, from the command line on."""
+"""`eat manifest` from the command line."""
 
 import os
 import subprocess

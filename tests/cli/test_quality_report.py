@@ -18,7 +18,7 @@ SINE = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
 
 @pytest.fixture
 def audio(tmp_path):
-    """Two kinds of sound: of each a good clip, and of the first one of every problem."""
+    """Two classes with a good clip each; the first also has a clip with each problem."""
     folder = tmp_path / "audio"
     clips = {
         "a/copy.flac": SINE, "a/good.wav": SINE, "a/loud.wav": np.clip(4 * SINE, -1, 1),

@@ -1,4 +1,4 @@
-"""`eat stats`: what it writes, prints and refuses."""
+"""`eat stats`: output, file and errors."""
 
 import json
 import zipfile
@@ -42,7 +42,7 @@ def test_stats__writes_and_prints_the_values_for_training(data, sounds, capsys):
     assert "3/3" in output.err  # the bar
 
 
-def test_stats__the_split_and_the_order_of_clips(data):
+def test_stats__does_not_depend_on_the_order_of_clips(data):
     lines = (data / "train.tsv").read_text().splitlines()
     (data / "turned.tsv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
     assert cli.main(["stats", str(data), "--workers", "2"]) == 0

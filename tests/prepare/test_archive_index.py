@@ -90,7 +90,7 @@ def test_readable__escapes() -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", MAKERS)
-def test_index_archive__the_last_member_of_a_name_is_used(tmp_path: Path, kind: str) -> None:
+def test_index_archive__uses_the_last_member_of_a_name(tmp_path: Path, kind: str) -> None:
     path = MAKERS[kind](tmp_path / f"x.{kind}", ("a.wav", A), ("a.wav", B))
     contents = list_wavs(path)
     assert read_clips(path, contents) == {"a.wav": B}
@@ -130,7 +130,7 @@ def test_index_archive__zip_members_that_are_not_files(tmp_path: Path) -> None:
     assert list(contents.clips) == ["file.wav"]
 
 
-def test_index_archive__zip_after_other_data_and_of_64_bits(tmp_path: Path) -> None:
+def test_index_archive__zip64_after_other_data(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     path.write_bytes(b"a program that unpacks itself")
     with zipfile.ZipFile(path, "a") as archive, archive.open("a.wav", "w", force_zip64=True) as f:
@@ -160,7 +160,7 @@ def test_index_archive__truncated_zip(tmp_path: Path) -> None:
     assert "is truncated or damaged: it has no central directory" in archive[1]
 
 
-def test_index_archive__truncated_zip_of_64_bits_and_of_unknown_lengths(tmp_path: Path) -> None:
+def test_index_archive__truncated_zip64_and_unknown_lengths(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive, archive.open("a.wav", "w", force_zip64=True) as f:
         f.write(A)

@@ -15,7 +15,7 @@ def centroid(clip):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_synthesise_clip__is_within_range_and_as_long_as_stated(kind):
+def test_synthesise_clip__is_within_range(kind):
     for number in range(4):
         clip = synthesise_clip(kind, number)
         assert clip.samples.dtype == np.float32
@@ -36,7 +36,7 @@ def test_synthesise_clip__depends_on_seed_kind_and_number_alone():
     seconds = {
         len(c.samples) / c.encoding.sample_rate for c in (first, synthesise_clip("siren", 3, 5))
     }
-    assert len(seconds) == 2  # not one stream of numbers for all kinds
+    assert len(seconds) == 2  # kinds do not share random numbers
 
 
 def test_synthesise_clip__consecutive_numbers_use_every_encoding():
@@ -53,7 +53,7 @@ def test_synthesise_clip__unknown_kind_lists_the_choices():
 
 
 def test_kinds__differ_in_pitch():
-    # Clips 0 to 3 of each kind at many pitches and levels: an engine lies far below birds.
+    # The mean over clips 0 to 3, which have several pitches and levels.
     mean = {
         kind: np.mean([centroid(synthesise_clip(kind, n)) for n in range(4)])
         for kind in ("engine", "organ", "birds", "rain")
@@ -82,7 +82,7 @@ def test_sum_harmonics__omits_aliases():
     assert set(np.flatnonzero(power > power.max() / 2)) == {1500, 3000}  # not 4500 -> 3500
 
 
-def test_shape_noise__stays_in_its_band_at_unit_power():
+def test_shape_noise__has_a_band_and_unit_power():
     noise = synthesis.shape_noise(np.random.default_rng(1), 16_000, 16_000, 1000, 2000, 0.5)
     power = np.abs(np.fft.rfft(noise)) ** 2
     assert np.mean(noise**2) == pytest.approx(1.0)

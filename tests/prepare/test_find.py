@@ -22,7 +22,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_find_files__by_their_endings(tmp_path: Path) -> None:
+def test_find_files__by_ending(tmp_path: Path) -> None:
     touch(tmp_path, "b/c.WAV", "a.wav", "a.flac", "wav", "b/d/e.wav")
     others: Counter = Counter()
     found = list(find_files(tmp_path, {"wav"}, others))
@@ -62,7 +62,7 @@ def test_find_files__follows_links_and_visits_each_folder_once(tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
-def test_find_files__names_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+def test_find_files__yields_unlistable_folders(tmp_path: Path) -> None:
     touch(tmp_path, "1/a.wav", "2/b.wav")
     (tmp_path / "1").chmod(0)
     found = sorted(find_files(tmp_path, {"wav"}))
@@ -70,7 +70,7 @@ def test_find_files__names_a_folder_that_cannot_be_listed(tmp_path: Path) -> Non
     assert found == [("1/", "cannot be listed: Permission denied"), ("2/b.wav", None)]
 
 
-def test_find_files__a_root_that_cannot_be_listed(tmp_path: Path) -> None:
+def test_find_files__raises_for_an_unlistable_root(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(find_files(tmp_path / "none", {"wav"}))
 
@@ -101,7 +101,7 @@ def test_probe_all__in_order_with_any_number_of_workers(
     assert results[5] == (104, 8_000)
 
 
-def test_probe_all__a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_all__reports_a_dead_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     def make_pool(workers: int, **options: object) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), **options)
 

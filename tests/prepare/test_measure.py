@@ -18,7 +18,7 @@ from eat_plugin.prepare import measure
 from eat_plugin.prepare.measure import block_energies, measure_all, measure_clip
 
 WHOLE = FrontEnd(1_000_000, 0.0, 1.0)
-# Several rates (one with hardly a common divisor), lengths, channels and formats.
+# Several rates (22,254 Hz has hardly a common divisor with 16 kHz), lengths, channels, formats.
 CLIPS = [
     ("a.wav", 16_000, 0.5, 1), ("b.flac", 44_100, 1.3, 2), ("c.wav", 8_000, 3.37, 1),
     ("d.wav", 22_254, 2.0, 1), ("e.flac", 48_000, 0.03, 1), ("f.wav", 32_000, 1.0, 3),
@@ -74,7 +74,7 @@ def test_measure_all__is_bit_exact_for_any_workers_and_threads(manifest, monkeyp
 @pytest.mark.parametrize("rate", [1_000, 8_000, 16_000, 22_050, 22_254, 44_100, 48_000])
 @pytest.mark.parametrize(
     ("seconds", "part", "blocks"),
-    # All but the last block are of 2 s, and need what their frames reach over, behind 1 s of lead.
+    # All blocks but the last have 2 s after 1 s of lead, and need the samples of their last frame.
     [
         (2.9999, 1.37, 1), (3.0, 1.37, 1), (3.03, 1.37, 2), (5.0, 1.37, 2), (5.03, 1.37, 3),
         (9.4, 1.37, 5), (9.4, 9.4, 5),
@@ -82,14 +82,14 @@ def test_measure_all__is_bit_exact_for_any_workers_and_threads(manifest, monkeyp
 )  # fmt: skip
 def test_block_energies__equal_the_whole_clips(rate, seconds, part, blocks, monkeypatch):
     monkeypatch.setattr(measure, "BLOCK_SECONDS", 2)
-    # A constant, which the whole loses before it is cut into frames and each block by itself.
+    # The front end subtracts the mean of the whole clip or of a block: test it with an offset.
     waveform = torch.from_numpy(noise(rate, seconds)[:, 0]).float() + 0.05
     parts = [(samples, rate) for samples in waveform.split(int(part * rate))]
     found = list(block_energies(iter(parts)))
     expected = WHOLE.energies(waveform, rate)
     assert sum(map(len, found)) == len(expected)
     assert len(found) == blocks
-    # 1 and 8 kHz leave bins empty, whose rounding errors the logarithm shows.
+    # At 1 and 8 kHz some bins are empty, and the logarithm amplifies their rounding errors.
     torch.testing.assert_close(torch.cat(found).exp(), expected.exp(), rtol=1e-3, atol=1e-6)
     if rate >= 16_000:
         torch.testing.assert_close(torch.cat(found)[:, :110], expected[:, :110], rtol=0, atol=2e-3)

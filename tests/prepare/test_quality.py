@@ -25,7 +25,7 @@ SINE = 0.5 * np.sin(2 * np.pi * 200 * TIME)  # one second
 @pytest.fixture
 def write(tmp_path):
     def write(name, samples, rate=RATE, **options):
-        if not options:  # rounded here: formats round otherwise
+        if not options:  # rounded here, since formats round differently
             samples = (samples * 32767).astype(np.int16)
         soundfile.write(tmp_path / name, samples, rate, **options)
         return tmp_path / name
@@ -37,7 +37,7 @@ def problems(path):
     return name_problems(examine(path), is_copy=False)
 
 
-def test_examine__a_sine_by_hand(write):
+def test_examine__sine_by_hand(write):
     one = examine(write("sine.wav", SINE))
     assert (one.samples, one.rate, one.channels, one.seconds) == (RATE, RATE, 1, 1.0)
     assert one.peak_dbfs == pytest.approx(-6.02, abs=0.01)
@@ -46,7 +46,7 @@ def test_examine__a_sine_by_hand(write):
     assert problems(write("sine.wav", SINE)) == []
 
 
-def test_examine__channels_count_together(write):
+def test_examine__all_channels_are_used(write):
     one = examine(write("stereo.wav", np.stack([SINE, 0 * SINE], axis=1)))
     assert one.channels == 2
     assert one.peak_dbfs == pytest.approx(-6.02, abs=0.01)
@@ -71,7 +71,7 @@ def test_examine__clipping(write):
     assert one.clipped_share == pytest.approx(0.535, abs=0.03)
     assert problems(write("loud.wav", loud)) == ["clipped"]
     few = SINE.copy()
-    few[:8] = 1  # of 8000: no more than the threshold
+    few[:8] = 1  # of 8000: the threshold
     assert problems(write("few.wav", few)) == []
     few[:9] = -1
     assert problems(write("few.wav", few)) == ["clipped"]

@@ -142,7 +142,7 @@ def test_arrange_audioset__names_by_id(tmp_path: Path) -> None:
         "0/Ybbbbbbbbbbb.flac",
         "1/ccccc_ccccc_30.000_40.000.wav",
         "1/Yddddddddddd_30000_40000.wav",
-        "Yeeeeeeeeee.wav",  # an id may begin with Y, too
+        "Yeeeeeeeeee.wav",  # an id may begin with Y
         "notinthetab.wav",
         "nothing.wav",
         "ffffffffffff.wav",
@@ -157,7 +157,7 @@ def test_arrange_audioset__names_by_id(tmp_path: Path) -> None:
     assert found.keeps_every_class
 
 
-def test_arrange_audioset__two_readings_of_a_name(tmp_path: Path) -> None:
+def test_arrange_audioset__ambiguous_names(tmp_path: Path) -> None:
     # Either the id 'Yaaaaaaaaaa' and '_', or 'Y', the id 'aaaaaaaaaa_' and the rest.
     name = "Yaaaaaaaaaa__0.wav"
     for clip in ("Yaaaaaaaaaa", "aaaaaaaaaa_"):
@@ -165,7 +165,7 @@ def test_arrange_audioset__two_readings_of_a_name(tmp_path: Path) -> None:
         assert labels_of(found) == {name: ("eval", "/m/a")}
 
 
-def test_arrange_audioset__an_underscore_at_the_end_is_of_the_id(tmp_path: Path) -> None:
+def test_arrange_audioset__an_id_may_end_in_an_underscore(tmp_path: Path) -> None:
     rows = ("Yaaaaaaaaaa, 0, 1, /m/a", "aaaaaaaaaa_, 0, 1, /m/b")
     found = read_audioset(tmp_path, ["Yaaaaaaaaaa_.wav"], *rows)
     assert labels_of(found) == {"Yaaaaaaaaaa_.wav": ("eval", "/m/b")}
