@@ -29,8 +29,8 @@ is visited once.
 Archives (.zip, .tar) and HDF5 files (.h5, .hdf5) are read in place, nothing is unpacked. The
 manifest's entries are 'archive.zip:OFFSET:LENGTH' and 'file.h5/key'. Members have to be stored
 uncompressed; datasets are [samples] or [samples, channels], floating-point or int16, with an
-attribute sample_rate. DATA/SPLIT.archives lists the archives with sizes and times; training refuses
-archives that have changed since, or (--checksum) whose content has.
+attribute sample_rate. DATA/SPLIT.archives lists the archives with size and mtime; training refuses
+archives that have changed since. With --checksum, a new mtime alone is not a change.
 
 --images lists images (PNG, JPEG, WebP; needs Pillow); the second column is then the number of
 pixels, which training compares with the file. HDF5 files are ignored. With --check all images are
@@ -132,7 +132,7 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
         ("--path-column", "NAME", str, "csv: column of paths (default: filename)"),
         ("--label-column", "NAME", str, "csv: column of labels (default: label)"),
         ("--split-column", "NAME", str, "csv: column of splits (default: one split)"),
-        ("--label-separator", "TEXT", str, "csv: separates labels (default: one label a field)"),
+        ("--label-separator", "TEXT", str, "csv: separates labels (default: one label per field)"),
         ("--pattern", "REGEX", str, "pattern: with a group 'label' and optionally 'group'"),
         ("--valid-groups", "A,B", _split_names, "pattern: hold out the clips with these 'group's "
          "(speakers, sites, folders...)"),

@@ -18,8 +18,6 @@ from ..data.clip import ClipError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
 Progress = Callable[..., Iterable[Any]]
 """Shows progress: (items, label, unit, total) -> items, as ``cli.progress``."""
 
