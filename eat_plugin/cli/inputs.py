@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eat_plugin.cli import SOME_FAILED, progress
-from eat_plugin.cli.layout_options import EXTENSIONS
 from eat_plugin.data.containers import check_archives
 from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
 from eat_plugin.data.manifest import encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
 from eat_plugin.inference import DEFAULT_BATCH, Loaded, load_checkpoint
-from eat_plugin.prepare.find import find_files, probe_all
+from eat_plugin.prepare.find import AUDIO_ENDINGS, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
 
 Failures = dict[str, str]
@@ -67,7 +66,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         nargs="+",
         type=Path,
-        help=f"audio file, folder (searched for {', '.join(EXTENSIONS)}) or manifest (.tsv); "
+        help=f"audio file, folder (searched for {', '.join(AUDIO_ENDINGS)}) or manifest (.tsv); "
         f"images ({', '.join(IMAGE_ENDINGS)}) for a model of images",
     )
     parser.add_argument(
@@ -135,7 +134,7 @@ def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failu
 
 def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
     found = []
-    endings = IMAGE_ENDINGS if images else EXTENSIONS
+    endings = IMAGE_ENDINGS if images else AUDIO_ENDINGS
     for name, problem in find_files(folder, set(endings)):
         if problem is None:
             found.append(Clip(name, locate(folder / name)))

@@ -1,4 +1,4 @@
-"""`eat stats`: mean and standard deviation of a data set's log-mel values, for training to use."""
+"""`eat stats`: mean and standard deviation of a data set's log-mel energies."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import sys
 from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, progress, say
-from eat_plugin.data.containers import check_archives
-from eat_plugin.data.entries import Storage
-from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.statistics import FILE, Moments, Statistics, write_statistics
-from eat_plugin.prepare.measure import measure_all
+from eat_plugin.data.statistics import FILE, Statistics, write_statistics
+from eat_plugin.prepare.measure import measure_split
 from eat_plugin.prepare.processes import available_cores
 
 NAME = "stats"
 HELP = "measure the mean and standard deviation of a data set's log-mel values"
 EPILOG = f"""
-Every clip of DATA/SPLIT.tsv is decoded from its start to its end; no padding is counted. The result
-is written to DATA/{FILE}. Training on DATA takes it from there where task.norm_mean and
-task.norm_std are null, as in the configurations for your own data. Clips that cannot be used are
-named; the exit code is then 1.
+Decodes every clip of DATA/SPLIT.tsv; padding is excluded. Writes the result to DATA/{FILE}.
+Training on DATA uses it if task.norm_mean and task.norm_std are null, as in the configurations for
+your own data. Clips that cannot be used are named, and the exit code is 1.
 
   eat manifest /my/audio --out /my/data
   eat stats /my/data
@@ -31,73 +27,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "data", metavar="DATA", type=Path, help="folder of the manifests, by eat manifest"
+        "data", metavar="DATA", type=Path, help="folder with the manifests that eat manifest wrote"
     )
     parser.add_argument(
-        "--split", metavar="NAME", default="train", help="which of them (default: %(default)s)"
+        "--split", metavar="NAME", default="train", help="split to measure (default: %(default)s)"
     )
     parser.add_argument(
         "--workers",
         metavar="N",
         type=int,
         default=available_cores(),
-        help="processes that measure clips; the result does not depend on them (default: one a "
-        "core, here %(default)s)",
+        help="number of processes; does not change the result (default: one per core, here "
+        "%(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure the clips, write the statistics, print them.
-
-    Args:
-        args: What `add_arguments` declares.
-
-    Returns:
-        0, or 1 if some of the clips cannot be used.
-
-    Raises:
-        ValueError: An option or the manifest is wrong, or no clip can be used.
-        OSError: A file cannot be read or written.
-    """
+    """Measure the clips, write and print the statistics, and return the exit code."""
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {args.workers}")
     path = args.data / f"{args.split}.tsv"
-    manifest = read_manifest(path)
-    check_archives(path.with_suffix(".archives"), manifest.root)
-    name = manifest.name(0)
-    if manifest.entry(0).storage is Storage.IMAGE:
-        raise ValueError(f"{path}:2: {name!r} is an image; eat stats is for sound")
-    total, failures = Moments(), []
-    found = progress(measure_all(manifest, args.workers), "measuring", "clip", len(manifest))
-    for index, one in enumerate(found):
-        if isinstance(one, str):
-            failures.append(f"  {manifest.path(index)}: {' '.join(one.split())}\n")
-        else:
-            total += one
+    moments, clips, failures = measure_split(path, args.workers, progress)
     if failures:
-        _name(failures, len(manifest))
-    clips = len(manifest) - len(failures)
-    statistics = Statistics.from_moments(total, clips, args.split, len(failures))
+        total = clips + len(failures)
+        sys.stderr.write(f"eat stats: {len(failures)} of {total} clips cannot be used:\n")
+        sys.stderr.writelines(f"  {path}: {' '.join(why.split())}\n" for path, why in failures)
+    if not clips:
+        raise ValueError(f"none of the {len(failures)} clips can be used")
+    statistics = Statistics.from_moments(moments, clips, args.split, len(failures))
     write_statistics(args.data, statistics)
     say(
         f"{args.data / FILE}: mean {statistics.mean:.4f}, standard deviation "
         f"{statistics.std:.4f}, of {statistics.frames} frames of {clips} clips"
     )
     say(
-        f"training on {args.data} uses them where task.norm_mean and task.norm_std are null; "
-        "elsewhere set"
+        f"training on {args.data} uses them if task.norm_mean and task.norm_std are null; "
+        "for other data, set"
     )
     say(f"  task.norm_mean={statistics.mean:.4f} task.norm_std={statistics.std:.4f}")
     return SOME_FAILED if failures else 0
-
-
-def _name(failures: list[str], clips: int) -> None:
-    """Name the clips that cannot be used.
-
-    Raises:
-        ValueError: There are no others.
-    """
-    sys.stderr.write(f"eat stats: {len(failures)} of {clips} clips cannot be used:\n")
-    sys.stderr.writelines(failures)
-    if len(failures) == clips:
-        raise ValueError(f"none of the {clips} clips can be used")

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from .files import replacing
-from .frontend import FRAMES_A_SECOND, MEL_BINS, FrontEnd
+from .frontend import MEL_BINS, FrontEnd
 from .manifest import Manifest
 from .reader import read_part
 
 FILE = "stats.json"
-SAMPLE_SECONDS = 10  # per clip of a sample
+SAMPLE_FRAMES = 998  # per clip of a sample: 10 s
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
 
 
 def _measure_part(manifest: Manifest, index: int, position: float) -> Moments:
-    front_end = FrontEnd(SAMPLE_SECONDS * FRAMES_A_SECOND, 0.0, 1.0)
+    front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0)
     values, sample_rate = read_part(
         manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
     )

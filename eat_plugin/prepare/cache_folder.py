@@ -1,12 +1,4 @@
-"""What a feature cache has beside its shards: ``cache.json``, and all that a data folder has.
-
-In this file:
-    find_splits     the splits of a data folder
-    begin           plans the shards; refuses a cache of other data or settings
-    read_head       what cache.json says
-    write_split     the manifest of a split, with labels and weights
-    write_rest      classes, their counts, statistics
-"""
+"""The folder of a feature cache: ``cache.json``, shards, and the files of a data folder."""
 
 from __future__ import annotations
 
@@ -14,100 +6,125 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..data.containers import check_archives
 from ..data.entries import Storage
-from ..data.feature_cache import check_settings, front_end_settings
+from ..data.feature_cache import check_settings, front_end_settings, shard_path
 from ..data.files import replacing
 from ..data.frontend import count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
-from ..data.manifest import encode_name, read_manifest, write_manifest
-from ..data.tables import read_lines, write_csv
-from .cache_shards import Outcome, SplitShards
+from ..data.manifest import read_manifest, write_manifest
+from ..data.tables import read_lines
+from .arrangement import TRAIN
+from .cache_shards import SplitShards, find_damage, finish_all
+from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
+from .layouts import RESERVED
+from .processes import Progress, in_processes
 
 HEAD = "cache.json"
-TRAIN = "train"  # comes first among splits
-LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with a line a clip
-DESCRIPTORS, COUNTS = "label_descriptors.csv", "class_counts.csv"
-COPIED = (DESCRIPTORS, "stats.json")  # as they are
+LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per clip
+COPIED = (DESCRIPTORS, "stats.json")
+GIGABYTE = 1e9
+FRAMES_AN_HOUR = 360_000
 
 
-class Written(NamedTuple):
-    """What was written of a split.
-
-    Attributes:
-        clips: in the cache.
-        frames: of them all.
-        rejected: names of the clips that cannot be used, and why.
-    """
-
-    clips: int
-    frames: int
-    rejected: list[tuple[str, str]]
-
-
-def find_splits(data: Path, others: Collection[str]) -> list[str]:
-    """Return the splits of a data folder, ``train`` first.
-
-    Args:
-        data: The folder.
-        others: What is called ``NAME.tsv`` and is no manifest.
+def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
+    """Write or resume the cache ``out`` of a data folder, and yield lines that name its files.
 
     Raises:
-        ValueError: It is no folder, or has no manifests.
+        ValueError: a folder or file is invalid (see ``plan_shards``), or no clip can be used.
+        OSError: a file cannot be read or written.
     """
+    splits = plan_shards(out, data, _find_splits(data))
+    counts: Counter[bool] = Counter()
+    for shards in splits:
+        with closing(finish_all(shards, workers)) as finished:
+            done = _count_shards(shards, finished, counts)
+            for _ in progress(done, f"caching {shards.split}", "clip", len(shards.manifest)):
+                pass
+    rejected: list[tuple[str, str]] = []
+    empty: list[SplitShards] = []
+    for shards in splits:
+        clips, frames, unusable = write_split(data, shards)
+        rejected += unusable
+        if not clips:
+            empty.append(shards)
+            continue
+        yield f"{out / shards.split}.tsv: {clips} clips, {frames / FRAMES_AN_HOUR:.2f} hours"
+    report = out / "rejected.tsv"
+    write_rejected(report, rejected)
+    if empty:
+        raise ValueError(
+            f"none of the {len(empty[0].manifest)} clips of {data / empty[0].split}.tsv can be "
+            f"used; {report} gives the reasons"
+        )
+    _write_rest(data, out)
+    for draft in out.glob(".*.tmp"):  # left by killed runs
+        draft.unlink(missing_ok=True)
+    yield f"{report}: {len(rejected)} rejected"
+    size = sum(shards.path(n).stat().st_size for shards in splits for n in range(len(shards)))
+    number = sum(counts.values())
+    yield f"total: {size / GIGABYTE:.2f} GB in {number} shards, {counts[False]} from earlier runs"
+
+
+def _count_shards(
+    shards: SplitShards, finished: Iterable[tuple[int, bool]], counts: Counter[bool]
+) -> Iterator[int]:
+    """Yield an item per clip, and count the shards, new and old."""
+    for number, is_new in finished:
+        counts[is_new] += 1
+        yield from shards.clips(number)
+
+
+def _find_splits(data: Path) -> list[str]:
+    """Return the splits of a data folder, ``train`` first."""
     if not data.is_dir():
-        raise ValueError(f"{data} is {'not a folder' if data.exists() else 'not there'}")
+        raise ValueError(f"{data} {'is not a folder' if data.exists() else 'does not exist'}")
     stems = {path.stem for path in data.glob("*.tsv")}
-    found = {stem for stem in stems if stem.partition(".")[0] not in others}
+    found = {stem for stem in stems if stem.partition(".")[0] not in RESERVED}
     if not found:
         raise ValueError(
-            f"{data} is no data folder: it has no manifest, SPLIT.tsv; make them with eat manifest"
+            f"{data} is not a data folder: it has no manifest SPLIT.tsv; run eat manifest first"
         )
     return sorted(found, key=lambda split: (split != TRAIN, split))
 
 
-def begin(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
-    """Plan the shards of a cache, a new one or one to go on with.
-
-    Args:
-        out: The cache.
-        data: The data folder.
-        splits: Of the data folder.
-
-    Returns:
-        The shards of each split.
+def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
+    """Plan the shards of each split of a new or unfinished cache, and write its head.
 
     Raises:
-        ValueError: The folders are the same; ``out`` is another data folder, or a cache of other
-            data or settings; the data are a cache; a manifest or a file beside it is wrong.
-        OSError: A file cannot be read or written.
+        ValueError: the folders are the same; ``out`` is another data folder, or a cache of other
+            data or settings; the data are cached already or images; a manifest or a file beside
+            it is invalid.
+        OSError: a file cannot be read or written.
     """
     if out.exists() and os.path.samefile(out, data):
-        raise ValueError(f"the cache would be written into its own data folder, {data}")
+        raise ValueError(f"the cache cannot be in its own data folder, {data}")
     shards = [_plan(out, data, split) for split in splits]
     head: dict[str, Any] = {"splits": {}}
     if (out / HEAD).exists():
-        head = read_head(out)
+        head = _read_head(out)
     elif out.is_dir() and (others := sorted(out.glob("*.tsv"))):
-        raise ValueError(f"{others[0]} is there, and of no cache; choose another --out")
+        raise ValueError(f"{others[0]} exists, and is not part of a cache; choose another --out")
     for split in head["splits"]:
         if split not in splits:
             raise ValueError(
-                f"{out / HEAD}: the cache was made of other data, with a manifest {split}.tsv that "
-                f"{data} does not have; choose another --out"
+                f"{out / HEAD}: the cache was made from other data, with a manifest {split}.tsv "
+                f"that {data} does not have; choose another --out"
             )
     for each in shards:
         known = head["splits"].get(each.split)
         if known is not None and known["sha256"] != each.sha256:
             raise ValueError(
-                f"{out / HEAD}: the cache was made of another manifest {each.split}.tsv "
+                f"{out / HEAD}: the cache was made from another manifest {each.split}.tsv "
                 f"(SHA-256 {known['sha256'][:12]}..., that of {data / each.split}.tsv is "
                 f"{each.sha256[:12]}...); choose another --out"
             )
@@ -125,7 +142,7 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
     check_archives(path.with_suffix(".archives"), manifest.root)
     name, storage = manifest.name(0), manifest.entry(0).storage
     if storage is Storage.CACHE:
-        raise ValueError(f"{path}:2: {name!r} is in a cache already")
+        raise ValueError(f"{path}:2: {name!r} is already in a cache")
     if storage is Storage.IMAGE:
         raise ValueError(f"{path}:2: {name!r} is an image; eat cache is for sound")
     for ending in (LABELS, WEIGHTS):
@@ -134,28 +151,16 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
         if lines != len(manifest):
             raise ValueError(f"{beside} has {lines} lines, but {path} has {len(manifest)} clips")
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():
-        _count(data, split)  # now, not after hours
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
+        _count(data, split)  # an invalid label is found now and not after hours
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return SplitShards.plan(out, split, manifest, digest)
 
 
-def read_head(folder: Path) -> dict[str, Any]:
-    """Read ``cache.json``.
-
-    Args:
-        folder: The cache.
-
-    Returns:
-        ``splits``: of each its number of ``shards``, and the ``sha256`` of its manifest.
-
-    Raises:
-        ValueError: The folder is no cache, or one of other settings.
-        OSError: The file cannot be read.
-    """
+def _read_head(folder: Path) -> dict[str, Any]:
+    """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of the manifest."""
     path = folder / HEAD
     if not path.exists():
-        raise ValueError(f"{folder} is no cache: it has no {HEAD}")
+        raise ValueError(f"{folder} is not a cache: it has no {HEAD}")
     try:
         head = json.loads(path.read_bytes())
         check_settings(head["settings"], path)
@@ -164,89 +169,85 @@ def read_head(folder: Path) -> dict[str, Any]:
             for split, values in head["splits"].items()
         }
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not what eat cache writes: {error}") from error
+        raise ValueError(f"{path} was not written by eat cache: {error}") from error
     return {"splits": splits}
 
 
-def write_split(data: Path, shards: SplitShards) -> Written:
-    """Write the manifest of a split whose shards are finished, with labels and weights.
+def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[str, str]]]:
+    """Write the manifest, labels and weights of a split whose shards are finished.
 
-    Args:
-        data: The data folder.
-        shards: The shards.
+    Returns:
+        The number of usable clips, the number of their frames, and the other clips, each with the
+        reason. Without usable clips nothing is written.
 
     Raises:
-        ClipError: A record of a shard cannot be read.
-        ValueError: No clip can be used, or a file of the data has changed.
-        OSError: A file cannot be read or written.
+        ValueError: a record is invalid, or a file of the data folder has changed.
+        OSError: a file cannot be read or written.
     """
-    rejected = [(each.name, each.problem) for each in shards.outcomes() if each.entry is None]
-    kept = len(shards.manifest) - len(rejected)
-    if not kept:
-        return Written(0, 0, rejected)
-    for ending, convert in ((LABELS, _rename), (WEIGHTS, _keep)):
-        source = data / f"{shards.split}{ending}"
-        if source.exists():
-            _copy_lines(source, shards, convert)
-    frames = 0
-
-    def entries() -> Iterator[tuple[str, int]]:
-        nonlocal frames
-        for each in shards.outcomes():
-            if each.entry is not None:
-                frames += count_frames(each.samples)
-                yield each.entry, each.samples
-
-    write_manifest(shards.folder / f"{shards.split}.tsv", os.path.abspath(shards.folder), entries())
-    return Written(kept, frames, rejected)
+    rejected, kept, frames = [], 0, 0
+    for outcome in shards.outcomes():
+        if outcome.entry is None:
+            rejected.append((outcome.name, outcome.problem))
+        else:
+            kept += 1
+            frames += count_frames(outcome.samples)
+    if kept:
+        out, split = shards.folder, shards.split
+        for ending in (LABELS, WEIGHTS):
+            if (data / f"{split}{ending}").exists():
+                _copy_lines(data / f"{split}{ending}", shards)
+        used = ((each.entry, each.samples) for each in shards.outcomes() if each.entry is not None)
+        write_manifest(out / f"{split}.tsv", os.path.abspath(out), used)
+    return kept, frames, rejected
 
 
-def _copy_lines(
-    source: Path, shards: SplitShards, convert: Callable[[str, Outcome], bytes]
-) -> None:
-    """Copy a file with a line a clip, but for the lines of clips that cannot be used."""
+def _copy_lines(source: Path, shards: SplitShards) -> None:
+    """Copy a file with one line per usable clip; labels get the entries of the cache."""
     lines = (line for _, line in read_lines(source))
     with replacing(shards.folder / source.name) as file:
         for line, outcome in zip(lines, shards.outcomes()):
-            if outcome.entry is not None:
-                file.write(convert(line, outcome) + b"\n")
+            if outcome.entry is None:
+                continue
+            name, _ = split_line(line)
+            if source.suffix == LABELS and name == outcome.name:  # other names stay
+                line = outcome.entry + line[len(name) :]
+            file.write(f"{line}\n".encode())
 
 
-def _rename(line: str, outcome: Outcome) -> bytes:
-    """Give a line of labels the cache's entry where it has the clip's; other names stay."""
-    name, _ = split_line(line)
-    if name != outcome.name or outcome.entry is None:
-        return line.encode()
-    return encode_name(outcome.entry) + line[len(name) :].encode()
-
-
-def _keep(line: str, _: Outcome) -> bytes:
-    return line.encode()
-
-
-def write_rest(data: Path, out: Path) -> None:
-    """Copy what concerns no single clip; count the clips of each class anew.
-
-    Args:
-        data: The data folder.
-        out: The cache, with the labels of all splits.
-
-    Raises:
-        ValueError: Labels and classes do not agree.
-        OSError: A file cannot be read or written.
-    """
+def _write_rest(data: Path, out: Path) -> None:
+    """Copy classes and statistics; count the clips of each class again."""
     for name in COPIED:
         if (data / name).exists():
             with open(data / name, "rb") as source, replacing(out / name) as file:
                 shutil.copyfileobj(source, file)
-    if not (data / COUNTS).exists():
-        return
-    label_set = read_label_set(out / DESCRIPTORS)
-    splits = sorted((path.stem for path in out.glob(f"*{LABELS}")), key=lambda s: (s != TRAIN, s))
-    columns = [_count(out, split).tolist() for split in splits]
-    rows = zip(label_set.ids, label_set.names, *columns)
-    write_csv(out / COUNTS, [("label", "name", *splits), *rows])
+    if (data / COUNTS).exists():
+        splits = (path.stem for path in out.glob(f"*{LABELS}"))
+        columns = {s: _count(out, s) for s in sorted(splits, key=lambda s: (s != TRAIN, s))}
+        write_counts(out, read_label_set(out / DESCRIPTORS), columns)
 
 
 def _count(folder: Path, split: str) -> np.ndarray:
     return count_labels(folder / f"{split}{LABELS}", read_label_set(folder / DESCRIPTORS))
+
+
+def verify_cache(
+    folder: Path, workers: int, progress: Progress
+) -> tuple[int, list[tuple[str, str]]]:
+    """Compare all shards with their SHA-256.
+
+    Returns:
+        The number of shards, and the paths of damaged or missing files, each with the reason.
+    """
+    splits = _read_head(folder)["splits"]
+    shards = [
+        str(shard_path(folder, split, number))
+        for split, values in splits.items()
+        for number in range(values["shards"])
+    ]
+    found = in_processes(find_damage, shards, workers, 1)
+    damages = progress(found, "checking", "shard", len(shards))
+    problems = [(path, damage) for damage, path in zip(damages, shards) if damage is not None]
+    for split in splits:
+        if not (folder / f"{split}.tsv").exists():
+            problems.append((f"{folder / split}.tsv", "does not exist; run eat cache again"))
+    return len(shards), problems

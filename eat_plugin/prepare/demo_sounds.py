@@ -1,11 +1,6 @@
-"""Synthetic labelled sounds, in numpy alone: eight kinds that look and sound different.
+"""Synthetic labelled sounds, in NumPy alone: eight kinds that look and sound different.
 
-They stand in for a data set where there is none: a first run, a test, a demonstration. Every clip
-follows from (seed, kind, number) alone, so a set is the same wherever and in whatever order it is
-made.
-
-Contents: ``Clip`` and ``Encoding`` (a sound, and how a file should hold it), ``synthesise_clip``,
-one function a kind and ``KINDS`` (name -> function), and the building blocks that they share.
+A sound depends on (seed, kind, number) alone.
 """
 
 from __future__ import annotations
@@ -19,21 +14,14 @@ import numpy as np
 SAMPLE_RATES = (16_000, 32_000, 44_100)
 FILE_FORMATS = (("wav", "PCM_16"), ("flac", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"))
 DURATIONS = (1.0, 10.0)  # seconds, shortest and longest
-BELL_RATIOS = (0.56, 0.92, 1.19, 1.71, 2.0, 2.74, 3.76)  # of the partials to the pitch
+BELL_RATIOS = (0.56, 0.92, 1.19, 1.71, 2.0, 2.74, 3.76)  # partial to pitch
 BELL_AMPLITUDES = (1.0, 0.7, 0.8, 0.5, 0.6, 0.4, 0.3)
 CHORDS = ((0, 4, 7), (0, 3, 7), (0, 5, 9), (0, 4, 7, 10))  # semitones above the root
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file holds a clip.
-
-    Attributes:
-        extension: of the file, without a dot: ``wav`` or ``flac``.
-        subtype: of the samples, in libsndfile's words: ``PCM_16``, ``PCM_24`` or ``FLOAT``.
-        sample_rate: in Hz.
-        num_channels: 1 or 2.
-    """
+    """The encoding of a file; extension and subtype as libsndfile names them."""
 
     extension: str
     subtype: str
@@ -42,13 +30,8 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A sound and the encoding it is made for.
-
-    Attributes:
-        samples: float32 ``[n, num_channels]``, within -1 and 1.
-        encoding: how its file should hold it.
-    """
+class Sound:
+    """A sound, float32 ``[n, num_channels]`` within -1 and 1, and the encoding of its file."""
 
     samples: np.ndarray
     encoding: Encoding
@@ -62,25 +45,16 @@ ENCODINGS = tuple(
 )
 
 
-def synthesise_clip(kind: str, number: int, seed: int = 0) -> Clip:
-    """Make one clip: a sound of a kind at a random onset and level, over background noise.
+def synthesise_clip(kind: str, number: int, seed: int = 0) -> Sound:
+    """Make a sound of 1 to 10 s, at a random onset and level over background noise.
 
-    Args:
-        kind: one of ``KINDS``.
-        number: of the clip within its kind, from 0. Numbers in a row take all encodings in turn.
-        seed: of the whole set.
-
-    Returns:
-        The clip, 1 to 10 s long.
-
-    Raises:
-        ValueError: if there is no such kind.
+    Consecutive numbers of a kind cycle through all encodings. An unknown kind raises ValueError.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
     position = list(KINDS).index(kind)
     rng = np.random.default_rng([seed, position, number])
-    # 7 and the number of encodings share no factor: a step of 7 passes through all of them.
+    # 7 and the number of encodings are coprime: steps of 7 reach all of them.
     encoding = ENCODINGS[(7 * number + 5 * position) % len(ENCODINGS)]
     rate = encoding.sample_rate
     num_samples = int(rate * np.exp(rng.uniform(*np.log(DURATIONS))))
@@ -89,16 +63,16 @@ def synthesise_clip(kind: str, number: int, seed: int = 0) -> Clip:
     sound = np.zeros(num_samples)
     sound[onset:] = _fade_edges(KINDS[kind](rng, num_samples - onset, rate), rate)
     sound /= np.abs(sound).max() + 1e-9
-    return Clip(_mix(rng, sound, encoding), encoding)
+    return Sound(_mix(rng, sound, encoding), encoding)
 
 
 def _mix(rng: np.random.Generator, sound: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """Put a mono sound of peak 1 between the channels, adds background and set the level."""
+    """Pan a mono sound with peak 1, add background noise and set the level."""
     rate, num_channels = encoding.sample_rate, encoding.num_channels
     signal_to_noise = 10 ** (rng.uniform(15, 35) / 20)
     colour = rng.uniform(0, 1)
     loudness = np.sqrt(np.mean(sound**2)) + 1e-9
-    angle = rng.uniform(0.15, 0.35) * np.pi  # 0.25 pi is the middle
+    angle = rng.uniform(0.15, 0.35) * np.pi  # 0.25 pi is the centre
     gains = np.sqrt(2) * np.array([np.cos(angle), np.sin(angle)]) if num_channels == 2 else [1.0]
     channels = []
     for gain in gains:
@@ -120,9 +94,9 @@ def make_siren(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndar
 
 
 def make_bell(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """Strokes of a bell: inharmonic partials, the higher the sooner gone."""
+    """Strokes of a bell: inharmonic partials; higher ones decay faster."""
     pitch = rng.uniform(400, 1600)
-    decay = rng.uniform(0.5, 2.0)  # seconds to fall by a factor e, of the slowest partial
+    decay = rng.uniform(0.5, 2.0)  # time constant of the slowest partial, seconds
     time = np.arange(min(num_samples, int(5 * decay * rate))) / rate
     stroke = np.zeros(len(time))
     for ratio, amplitude in zip(BELL_RATIOS, BELL_AMPLITUDES):
@@ -134,7 +108,7 @@ def make_bell(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarr
 
 
 def make_rain(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """Steady noise of mid and high frequencies, with drops that stand out of it."""
+    """Steady noise of mid and high frequencies, with louder drops."""
     steady = shape_noise(rng, num_samples, rate, rng.uniform(500, 1500), 0.45 * rate, 0.5)
     starts = spread_starts(rng, num_samples, rate, rng.uniform(8, 25), jitter=1.0)
     length = int(0.008 * rate)
@@ -145,7 +119,7 @@ def make_rain(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarr
 
 
 def make_engine(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """A low buzz of many harmonics whose speed wanders and whose loudness pulses."""
+    """A low buzz of many harmonics with varying speed and pulsing loudness."""
     time = np.arange(num_samples) / rate
     wander = np.sin(2 * np.pi * (rng.uniform(0.1, 0.5) * time + rng.uniform()))
     speed = rng.uniform(35, 110) * (1 + rng.uniform(0.02, 0.15) * wander)
@@ -155,7 +129,7 @@ def make_engine(rng: np.random.Generator, num_samples: int, rate: int) -> np.nda
 
 
 def make_clock(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """A clock: short clicks at a strict tempo, tick and tock of different pitch."""
+    """A clock: short clicks at a strict tempo, alternating in pitch."""
     time = np.arange(int(0.04 * rate)) / rate
     pitches = rng.uniform(2000, 3500) * np.array([1.0, rng.uniform(0.6, 0.8)])
     clicks = [
@@ -167,7 +141,7 @@ def make_clock(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndar
 
 
 def make_birds(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """Chirps: short tones between 2 and 7 kHz, each with its own curve, in groups."""
+    """Chirps in groups: short tones between 2 and 7 kHz with varying pitch curves."""
     base, reach = rng.uniform(2200, 4500), rng.uniform(500, 2000)  # Hz
     starts, chirps = [], []
     for group in spread_starts(rng, num_samples, rate, rng.uniform(0.8, 2.0), jitter=0.6):
@@ -183,7 +157,7 @@ def make_birds(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndar
 
 
 def make_clapping(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """A few people clap, near one tempo but never together: broad bursts of noise."""
+    """Clapping people, at similar tempos but not in time: broadband bursts of noise."""
     tempo = rng.uniform(2.5, 4.5)
     starts, claps = [], []
     for _ in range(rng.integers(2, 5)):
@@ -197,7 +171,7 @@ def make_clapping(rng: np.random.Generator, num_samples: int, rate: int) -> np.n
 
 
 def make_organ(rng: np.random.Generator, num_samples: int, rate: int) -> np.ndarray:
-    """Sustained chords of an organ, one after the other without a gap."""
+    """Sustained organ chords without gaps."""
     length = min(num_samples, int(rate / rng.uniform(0.6, 2.0)))
     root = rng.uniform(110, 260)
     stops = rng.uniform(0.2, 1, size=8) / np.arange(1, 9)
@@ -222,22 +196,13 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
     "rain": make_rain,
     "siren": make_siren,
 }
-"""Name of each kind -> its generator: (rng, number of samples, rate in Hz) -> float64 ``[n]``."""
+"""Kind -> generator: (rng, number of samples, rate in Hz) -> float64 ``[n]``."""
 
 
 def sum_harmonics(
     frequency: np.ndarray, rate: int, amplitudes: tuple[float, ...] | list[float] | np.ndarray
 ) -> np.ndarray:
-    """Sum sines at the multiples of a frequency that may change over time.
-
-    Args:
-        frequency: of the first harmonic at every sample, in Hz, ``[n]``.
-        rate: sample rate in Hz. Harmonics that would alias are left out.
-        amplitudes: of the first harmonic, the second, and so on.
-
-    Returns:
-        float64 ``[n]``.
-    """
+    """Sum harmonics of a frequency in Hz per sample, ``[n]``; omit those that would alias."""
     phase = 2 * np.pi * np.cumsum(frequency) / rate
     total = np.zeros(len(frequency))
     for multiple, amplitude in enumerate(amplitudes, start=1):
@@ -249,18 +214,9 @@ def sum_harmonics(
 def shape_noise(
     rng: np.random.Generator, num_samples: int, rate: int, low: float, high: float, slope: float
 ) -> np.ndarray:
-    """Draw noise of unit power between two frequencies, falling as frequency to the ``-slope``.
+    """Draw noise of unit power between two frequencies in Hz, falling as frequency^(-slope).
 
-    Args:
-        rng: source of randomness.
-        num_samples: n.
-        rate: sample rate in Hz.
-        low: lower edge of the band in Hz.
-        high: upper edge of the band in Hz.
-        slope: 0 for white noise, 0.5 for pink, 1 for brown.
-
-    Returns:
-        float64 ``[n]``.
+    A slope of 0 is white noise, 0.5 pink, 1 brown.
     """
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     frequency = np.fft.rfftfreq(num_samples, 1 / rate)
@@ -273,37 +229,19 @@ def shape_noise(
 def spread_starts(
     rng: np.random.Generator, num_samples: int, rate: int, tempo: float, jitter: float
 ) -> np.ndarray:
-    """Draw when the events of a sound begin.
+    """Draw the first samples of repeated events, int ``[events]``, at least one.
 
-    Args:
-        rng: source of randomness.
-        num_samples: of the sound.
-        rate: sample rate in Hz.
-        tempo: events a second.
-        jitter: how far an event may come late, as a share of the time between two.
-
-    Returns:
-        First samples of the events, int ``[events]``, one at least.
+    The tempo is in events per second, the jitter the largest delay as a share of the period.
     """
     period = rate / tempo
     starts = np.arange(0, num_samples, period)
     late = rng.uniform(0, jitter * period, size=len(starts))
-    # The first comes on time: a short clip holds one event at least.
-    late[0] = 0
+    late[0] = 0  # so that a short clip has an event
     return (starts + late).astype(int)
 
 
 def overlay(num_samples: int, starts: np.ndarray, events: list[np.ndarray]) -> np.ndarray:
-    """Add up events, each from its start, cut at the end of the sound.
-
-    Args:
-        num_samples: n.
-        starts: first sample of each event, int ``[events]``.
-        events: their samples, any lengths.
-
-    Returns:
-        float64 ``[n]``.
-    """
+    """Add events from their first samples on, and cut them at the end of the sound."""
     total = np.zeros(num_samples)
     for start, event in zip(starts, events):
         kept = event[: max(0, num_samples - start)]
@@ -312,7 +250,7 @@ def overlay(num_samples: int, starts: np.ndarray, events: list[np.ndarray]) -> n
 
 
 def _fade_edges(sound: np.ndarray, rate: int) -> np.ndarray:
-    """Fade 5 ms in and out, so that no edge clicks."""
+    """Fade in and out for 5 ms to avoid clicks."""
     length = min(len(sound) // 2, int(0.005 * rate))
     ramp = np.linspace(0, 1, length, endpoint=False)
     faded = sound.copy()

@@ -1,11 +1,7 @@
-"""Audio files in a folder: which there are, and what their headers say.
+"""Clips below a folder: audio files or images, and those in archives and HDF5 files.
 
-In this file:
-    find_files         walks a folder tree
-    sort_out           parts what a manifest can hold from what it cannot
-    probe_all          lengths and rates, by several processes
-    list_all           what is in archives, by several processes
-    available_cores    how many processes make sense
+Layouts see a member of an archive as ``archive.zip/member``, as if the archive were a folder; its
+entry in a manifest is ``archive.zip:OFFSET:LENGTH``.
 """
 
 from __future__ import annotations
@@ -13,34 +9,146 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..data.clip import ClipError
+from ..data.containers import Fingerprint, find_containers, take_fingerprint
+from ..data.entries import TAR, is_hdf5
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
-from .archive_index import Contents, list_members
-from .processes import in_processes
+from .archive_index import Contents, index_archive
+from .processes import Progress, in_processes, try_in_processes
 
-CHUNK = 64  # files that a worker process probes at a time
+AUDIO_ENDINGS = ("wav", "flac", "ogg", "mp3")
+COMPRESSED_TARS = ("tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz", "tar.zst")
+CHUNK = 64  # headers that a process reads per task
+ENDINGS_SHOWN = 6
+
+
+@dataclass
+class Found:
+    """The clips below a folder, with the names that layouts see."""
+
+    names: list[str] = field(default_factory=list)  # sorted
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # paths, each with the reason
+    texts: dict[str, bytes] = field(default_factory=dict)  # of text members of archives
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)  # of archives, HDF5 files
+    others: Counter[str] = field(default_factory=Counter)  # numbers of other files by ending
+    _members: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def entry(self, name: str) -> str:
+        """Return the manifest's entry of a clip."""
+        return self._members.get(name, (name,))[0]
+
+    def shown(self, name: str) -> str:
+        """Return the name of a clip in reports; in a zip or tar ``archive.zip:member``."""
+        return self._members.get(name, (name,))[-1]
+
+    def list_others(self) -> str:
+        """List the numbers of other files by ending, the most frequent first."""
+        counts = self.others.most_common(ENDINGS_SHOWN)
+        parts = [f"{number} {ending or 'without an ending'}" for ending, number in counts]
+        return ", ".join(parts) + (", ..." if len(self.others) > ENDINGS_SHOWN else "")
+
+    def add(self, archive: str, contents: Contents) -> None:
+        """Add the clips of an archive, given its path below the folder."""
+        if contents.fingerprint is not None:
+            self.fingerprints[archive] = contents.fingerprint
+        for member, place in contents.clips.items():
+            name = f"{archive}/{member}"
+            try:
+                check_name(archive + place)
+            except ValueError as error:
+                self.rejected.append((name, str(error)))
+                continue
+            self.names.append(name)
+            if not is_hdf5(archive):
+                self._members[name] = archive + place, f"{archive}:{member}"
+        separator = "/" if is_hdf5(archive) else ":"
+        for member, reason in contents.rejected:
+            self.rejected.append((f"{archive}{separator}{member}" if member else archive, reason))
+        self.texts.update((f"{archive}/{name}", text) for name, text in contents.texts.items())
+
+    def take_fingerprints(
+        self, root: Path, entries: Iterable[str], checksum: bool
+    ) -> dict[str, Fingerprint]:
+        """Return the fingerprints of the archives and HDF5 files that contain entries.
+
+        The entries may come from a table; their archives are read now.
+        """
+        used = find_containers(root, entries)
+        for name in used:
+            if name not in self.fingerprints:
+                self.fingerprints[name] = take_fingerprint(root / name, checksum)
+        return {name: self.fingerprints[name] for name in used}
+
+
+def find_clips(
+    root: Path,
+    endings: set[str],
+    containers: tuple[str, ...],
+    text_endings: tuple[str, ...],
+    checksum: bool,
+    workers: int,
+    progress: Progress,
+    kind: str = "audio",
+) -> Found:
+    """Find the clips below a folder.
+
+    Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
+    and of text members of archives to read. ``kind`` names the clips in errors.
+
+    Raises:
+        ValueError: there are no clips, not even unusable ones.
+        OSError: the folder cannot be listed.
+    """
+    compressed = COMPRESSED_TARS if TAR in containers else ()
+    found, archives = Found(), []
+    files = find_files(root, endings.union(containers, compressed), found.others)
+    for name, reason in sorted(progress(files, "finding", "file"), key=lambda file: file[0]):
+        name_endings = set(endings_of(name))
+        try:
+            check_name(name)
+        except ValueError as error:
+            reason = reason or str(error)
+        if reason is not None:
+            found.rejected.append((name, reason))
+        elif name_endings & endings:
+            found.names.append(name)
+        elif name_endings & set(compressed):
+            found.rejected.append((name, "is compressed as a whole; decompress it"))
+        else:
+            archives.append(name)
+    paths = [os.path.join(root, name) for name in archives]
+    index = partial(
+        index_archive, endings=endings, text_endings=set(text_endings), checksum=checksum
+    )
+    listed: Iterable[Contents] = in_processes(index, paths, workers, 1)
+    if archives:
+        listed = progress(listed, "listing archives", "archive", len(archives))
+    for contents, name in zip(listed, archives):  # in this order, or the bar does not finish
+        found.add(name, contents)
+    found.names.sort()
+    if not found.names and not found.rejected:
+        others = f"; there are {found.list_others()}" if found.others else ""
+        raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
+    return found
 
 
 def find_files(
-    root: Path, extensions: set[str], others: Counter[str] | None = None
+    root: Path, endings: set[str], others: Counter[str] | None = None
 ) -> Iterator[tuple[str, str | None]]:
-    """Walk a folder tree, each folder once, links to folders after all that is really there.
+    """Walk a folder tree; every folder is visited once, links to folders last.
 
     Args:
-        root: The folder.
-        extensions: Endings of file names, lower case, without the dot; as ``tar.gz``, too.
-        others: Counts all other files by their last endings.
+        root: the folder; an OSError is raised if it cannot be listed.
+        endings: of file names, lower case, without the dot, such as ``wav``, ``tar.gz``.
+        others: counts all other files by their last endings.
 
     Yields:
-        The path below ``root`` of each file with such an ending, and None; or of a folder that
-        cannot be listed, and why.
-
-    Raises:
-        OSError: ``root`` is not a folder that can be listed.
+        The path below ``root`` of each such file, and None; or of a folder that cannot be listed,
+        and the reason.
     """
     folders, links, seen = deque([""]), deque[str](), set()
     while folders or links:
@@ -61,14 +169,14 @@ def find_files(
             name = f"{folder}{entry.name}"
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(f"{name}/")
-            elif not extensions.isdisjoint(endings_of(entry.name)):
+            elif not endings.isdisjoint(endings_of(entry.name)):
                 yield name, None
             elif others is not None:
                 others[(endings_of(entry.name) or [""])[0]] += 1
 
 
 def endings_of(name: str) -> list[str]:
-    """Return the ending of a file's name, and its last two as one; lower case, without the dot."""
+    """Return the last ending of a file name, and the last two joined; lower case, no dot first."""
     _, *parts = name.lower().lstrip(".").rsplit(".", 2)
     return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
 
@@ -76,86 +184,17 @@ def endings_of(name: str) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, for one
+    except OSError:  # for example a link to itself
         return False
 
 
-def sort_out(
-    found: Iterable[tuple[str, str | None]],
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Part the files that a manifest can hold from those that it cannot.
-
-    Args:
-        found: What `find_files` yields.
-
-    Returns:
-        The names of the former, sorted; the others, each with the reason.
-    """
-    names, rejected = [], []
-    for name, problem in found:
-        if problem is None:
-            try:
-                check_name(name)
-            except ValueError as error:
-                problem = str(error)
-        if problem is None:
-            names.append(name)
-        else:
-            rejected.append((name, problem))
-    return sorted(names), rejected
-
-
 def probe_all(
-    paths: list[str],
-    workers: int,
-    probe: Callable[[str], tuple[int, int]] = probe_clip,
+    paths: list[str], workers: int, probe: Callable[[str], tuple[int, int]] = probe_clip
 ) -> Iterator[tuple[int, int] | str]:
-    """Read the headers of files, in parallel.
-
-    Args:
-        paths: The files.
-        workers: Processes to use at most. (Threads do not help: next to what soundfile does in
-            Python, reading a header is quick.)
-        probe: Reads one header; it may raise ClipError.
+    """Read the headers of files in up to ``workers`` processes.
 
     Yields:
-        For each file, in order: what ``probe`` returns, of sound its samples and rate in Hz, or
-        what is wrong with it.
-
-    Raises:
-        OSError: A worker process died.
+        The result of ``probe`` per file, in order; or the message of its ClipError.
     """
-    return in_processes(partial(_probe, probe=probe), paths, workers, CHUNK)
-
-
-def list_all(
-    paths: list[str],
-    endings: set[str],
-    text_endings: set[str],
-    checksum: bool,
-    workers: int,
-) -> Iterator[Contents]:
-    """List what is in archives and HDF5 files, in parallel.
-
-    Args:
-        paths: The archives.
-        endings: As `list_members` takes them.
-        text_endings: As `list_members` takes them.
-        checksum: Take the SHA-256 of each, too.
-        workers: Processes to use at most.
-
-    Yields:
-        What is in each, in order.
-
-    Raises:
-        OSError: A worker process died.
-    """
-    task = partial(list_members, endings=endings, text_endings=text_endings, checksum=checksum)
-    return in_processes(task, paths, workers, 1)
-
-
-def _probe(path: str, probe: Callable[[str], tuple[int, int]]) -> tuple[int, int] | str:
-    try:
-        return probe(path)
-    except ClipError as error:
-        return str(error)
+    # Threads would not help: soundfile's Python code takes most of the time.
+    return try_in_processes(probe, paths, workers, CHUNK)

@@ -1,204 +1,146 @@
-"""Data sets whose folders and file names say what is in them: the split and labels of each clip.
+"""The layouts of ``eat manifest``, and checks of its options.
 
-In this file:
-    Entry, Arrangement          what a layout makes of a data set; tables give one, too
-    arrange_plain               no labels
-    arrange_folders             one class a folder
-    arrange_pattern             a regular expression finds the label in the path
-    arrange_speech_commands     Speech Commands, with its official split
+A new layout is a function that returns an ``Arrangement``, and an entry in ``LAYOUTS``. Options are
+named as on the command line; those of layouts are None if not given.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data.label_set import LabelSet
-from ..data.tables import TableError, read_lines
+from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS
+from .arrangement import HELD_OUT, Arrangement
+from .find import Found
+from .path_layouts import (
+    arrange_folders,
+    arrange_pattern,
+    arrange_plain,
+    arrange_speech_commands,
+)
+from .table_layouts import arrange_audioset, arrange_esc50, arrange_table
+from .webdataset import TEXTS, arrange_webdataset
 
-TRAIN = "train"  # the split that is trained on, unless it is given another name
-HELD_OUT = "eval"  # the split of labelled clips that are held out
-SPLIT_FOLDERS = {"train", "training", "valid", "val", "validation", "dev", "test", "eval"}
-BACKGROUND_NOISE = "_background_noise_"  # of Speech Commands: minutes of noise, no words
-SPEECH_COMMANDS_LISTS = {"validation_list.txt": "valid", "testing_list.txt": HELD_OUT}
-ARCHIVE = re.compile(r"\.(?:zip|tar|h5|hdf5)$", re.IGNORECASE)
-CHOICES_SHOWN = 20
-
-
-class Entry(NamedTuple):
-    """A clip: its path below the root, its split, and its labels, none in a plain layout."""
-
-    name: str
-    split: str
-    labels: tuple[str, ...]
-
-
-@dataclass
-class Arrangement:
-    """What a layout makes of a data set.
-
-    Attributes:
-        entries: The clips, sorted by path.
-        rejected: Paths that do not fit the layout, and why.
-        label_set: The classes; None in a plain layout.
-        keeps_every_class: Classes stay that no clip has: other splits may have them.
-        missing: Lines on clips that a table lists and that are not there; None without a table
-            that may list more than there is.
-        unlisted: Number of files that the table does not list.
-    """
-
-    entries: list[Entry]
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    label_set: LabelSet | None = None
-    keeps_every_class: bool = False
-    missing: list[str] | None = None
-    unlisted: int = 0
+PLAIN = "plain"
+PLAIN_HELD_OUT = "valid"  # the held-out split of clips without labels
+CONTAINERS = (*ARCHIVE_ENDINGS, *HDF5_ENDINGS)
+SOUND_ONLY = ("esc50", "speech_commands", "audioset")
+HOLD_OUTS = ("valid", "fold", "valid_groups", "split_column")  # options that hold clips out
+REJECTED, MISSING = "rejected", "missing"
+RESERVED = ("", REJECTED, MISSING)  # a split cannot have these names
 
 
-def sort_classes(entries: Iterable[Entry]) -> LabelSet:
-    """Return the classes of clips, sorted; as numbers, if all are numbers."""
-    ids = sorted({label for entry in entries for label in entry.labels})
-    if all(label.isdecimal() for label in ids):
-        ids.sort(key=int)
-    return LabelSet(tuple(ids))
+class Layout(NamedTuple):
+    """How a data set stores splits and labels."""
+
+    arrange: Callable[[Namespace, Path, Found], Arrangement]  # (options, root, files below it)
+    options: tuple[str, ...]  # with "ext", the files below the root are listed
+    required: tuple[str, ...] = ()  # options that have to be given
+    containers: tuple[str, ...] = ()  # endings of archives and HDF5 files to list
+    texts: tuple[str, ...] = ()  # endings of text members of archives to read
 
 
-def arrange_plain(names: list[str], split: str) -> Arrangement:
-    """Put all files into one split, without labels.
-
-    Args:
-        names: Paths below the root, sorted.
-        split: The split.
-    """
-    return Arrangement([Entry(name, split, ()) for name in names])
-
-
-def arrange_folders(names: list[str], split: str) -> Arrangement:
-    """Take the folder below the root that a file is in, at whatever depth, for its class.
-
-    Args:
-        names: Paths below the root, sorted. An archive is a folder; its ending is left out.
-        split: The split of all files.
-
-    Raises:
-        ValueError: The folders are called as splits are, or cannot be labels.
-    """
-    entries, rejected = [], []
-    labels: dict[str, tuple[str]] = {}  # one tuple a class, not one a clip
-    for name in names:
-        folder, slash, _ = name.partition("/")
-        if slash:
-            folder = ARCHIVE.sub("", folder)
-            entries.append(Entry(name, split, labels.setdefault(folder, (folder,))))
-        else:
-            rejected.append((name, "is in no folder that could name its class"))
-    if len(labels) > 1 and {folder.lower() for folder in labels} <= SPLIT_FOLDERS:
-        raise ValueError(
-            f"the folders {', '.join(labels)} are splits rather than classes; for SPLIT/CLASS/FILE "
-            r"give --layout pattern --pattern '^(?P<group>[^/]+)/(?P<label>[^/]+)/' and "
-            "--valid-groups with the split to hold out"
-        )
-    return Arrangement(entries, rejected, sort_classes(entries))
-
-
-def arrange_pattern(
-    names: list[str], pattern: str, valid_groups: list[str] | None, split: str
-) -> Arrangement:
-    """Find the class of a file by a regular expression in its path.
-
-    Args:
-        names: Paths below the root, sorted.
-        pattern: Regular expression, searched for in the path, with a group ``label`` and, where
-            groups are held out, a group ``group``.
-        valid_groups: What ``group`` is in clips to hold out; None holds out nothing.
-        split: The split of the clips that are not held out.
-
-    Raises:
-        ValueError: The pattern is not valid or lacks a group; a group of clips to hold out does
-            not occur; a label cannot be one.
-    """
-    expression = _compile(pattern, with_groups=valid_groups is not None)
-    held_out, seen = set(valid_groups or ()), set()
-    entries, rejected = [], []
-    labels: dict[str, tuple[str]] = {}
-    for name in names:
-        match = expression.search(name)
-        if match is None or not match["label"]:
-            rejected.append((name, "finds no label by --pattern"))
-            continue
-        group = match["group"] if valid_groups is not None else None
-        seen.add(group)
-        label = labels.setdefault(match["label"], (match["label"],))
-        entries.append(Entry(name, HELD_OUT if group in held_out else split, label))
-    if held_out - seen:
-        raise ValueError(
-            f"--valid-groups: no clip has the group {min(held_out - seen)!r}; "
-            f"the groups are {_show_choices(seen - {None})}"
-        )
-    return Arrangement(entries, rejected, sort_classes(entries))
+COMMON = ("ext", "split", "valid")
+LAYOUTS = {
+    PLAIN: Layout(
+        lambda o, _, found: arrange_plain(found.names, o.split), COMMON, containers=CONTAINERS
+    ),
+    "folders": Layout(
+        lambda o, _, found: arrange_folders(found.names, o.split), COMMON, containers=CONTAINERS
+    ),
+    "esc50": Layout(
+        lambda o, root, _: arrange_esc50(root, o.fold, o.split), ("split", "valid", "fold")
+    ),
+    "speech_commands": Layout(
+        lambda _, root, found: arrange_speech_commands(root, found.names), ("ext",)
+    ),
+    "audioset": Layout(
+        lambda o, _, found: arrange_audioset(found.names, o.csv, o.classes, o.split),
+        (*COMMON, "csv", "classes"),
+        ("csv", "classes"),
+    ),
+    "csv": Layout(
+        lambda o, root, _: arrange_table(
+            root, o.csv, o.path_column or "filename", o.label_column or "label", o.split_column,
+            o.label_separator, o.split,
+        ),
+        ("split", "valid", "csv", "path_column", "label_column", "split_column", "label_separator"),
+        ("csv",),
+    ),
+    "pattern": Layout(
+        lambda o, _, found: arrange_pattern(found.names, o.pattern, o.valid_groups, o.split),
+        (*COMMON, "pattern", "valid_groups"),
+        ("pattern",),
+        CONTAINERS,
+    ),
+    "webdataset": Layout(
+        lambda o, _, found: arrange_webdataset(found.names, found.texts, o.json_key, o.split),
+        (*COMMON, "json_key"),
+        containers=ARCHIVE_ENDINGS,
+        texts=TEXTS,
+    ),
+}  # fmt: skip
 
 
-def _compile(pattern: str, with_groups: bool) -> re.Pattern[str]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"--pattern {pattern!r} is no regular expression: {error}") from error
-    needed = ("label", "group") if with_groups else ("label",)
-    for group in needed:
-        if group not in expression.groupindex:
-            use = " for --valid-groups" if group == "group" else ""
-            raise ValueError(f"--pattern {pattern!r} needs a group (?P<{group}>...){use}")
-    return expression
+def check_options(options: Namespace) -> None:
+    """Raise ValueError if an option is invalid, or does not go with the layout or the others."""
+    if not options.folder.is_dir():
+        problem = "is not a folder" if options.folder.exists() else "does not exist"
+        raise ValueError(f"{options.folder} {problem}")
+    if options.split is not None:
+        check_split_name(options.split, "--split")
+    if options.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    if options.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {options.seed}")
+    if options.valid is not None and not 0 < options.valid < 1:
+        raise ValueError(f"--valid must be a fraction between 0 and 1, got {options.valid}")
+    if options.images and options.layout in SOUND_ONLY:
+        raise ValueError(f"--layout {options.layout} is a data set of sound; omit --images")
+    if options.images and options.drop:
+        raise ValueError("--drop is for sound; omit --images")
+    if options.drop and not options.check:
+        raise ValueError("--drop needs --check")
+    _check_layout_options(options)
 
 
-def _show_choices(choices: Iterable[str | None]) -> str:
-    ordered = sorted(repr(choice) for choice in choices)
-    more = ", ..." if len(ordered) > CHOICES_SHOWN else ""
-    return ", ".join(ordered[:CHOICES_SHOWN]) + more
+def _check_layout_options(options: Namespace) -> None:
+    layout = LAYOUTS[options.layout]
+    known = sorted({option for each in LAYOUTS.values() for option in each.options})
+    given = [option for option in known if getattr(options, option) is not None]
+    for option in given:
+        if option not in layout.options:
+            users = ", ".join(name for name in LAYOUTS if option in LAYOUTS[name].options)
+            raise ValueError(
+                f"--layout {options.layout} does not use {_flag(option)}, which is for: {users}"
+            )
+    for option in layout.required:
+        if option not in given:
+            raise ValueError(f"--layout {options.layout} needs {_flag(option)}")
+    held_out = held_out_split(options)
+    hold_outs = [option for option in HOLD_OUTS if option in given]
+    if len(hold_outs) > 1:
+        raise ValueError(f"{' and '.join(map(_flag, hold_outs))} both hold clips out; give one")
+    if "split" in given and "split_column" in given:
+        raise ValueError("--split names one split, --split-column several; give one of them")
+    if options.valid_groups == [] or options.label_separator == "":
+        raise ValueError("--valid-groups and --label-separator must not be empty")
+    if hold_outs and hold_outs != ["split_column"] and options.split == held_out:
+        raise ValueError(f"{_flag(hold_outs[0])} needs another --split than {held_out!r}")
 
 
-def arrange_speech_commands(root: Path, names: list[str]) -> Arrangement:
-    """Split Speech Commands by its two lists: train, valid, and its test set as eval.
-
-    Args:
-        root: The folder of the data set, with ``validation_list.txt`` and ``testing_list.txt``.
-        names: Paths below the root, sorted: ``WORD/FILE``.
-
-    Returns:
-        The clips of all words; the background noise is left out. A file in a list that is not
-        there is among those rejected.
-
-    Raises:
-        TableError: A list cannot be read, or a file is in both or twice in one.
-    """
-    listed = _read_lists(root)
-    entries, rejected = [], []
-    labels: dict[str, tuple[str]] = {}
-    for name in names:
-        word, slash, _ = name.partition("/")
-        if word == BACKGROUND_NOISE:
-            continue
-        if not slash:
-            rejected.append((name, "is in no folder that names its word"))
-            continue
-        split, _ = listed.pop(name, (TRAIN, ""))
-        entries.append(Entry(name, split, labels.setdefault(word, (word,))))
-    rejected += [(name, f"is in {file}, but not there") for name, (_, file) in listed.items()]
-    return Arrangement(entries, rejected, sort_classes(entries))
+def held_out_split(options: Namespace) -> str:
+    """Return the name of the split of held-out clips."""
+    return PLAIN_HELD_OUT if options.layout == PLAIN else HELD_OUT
 
 
-def _read_lists(root: Path) -> dict[str, tuple[str, str]]:
-    """Return the split of each file listed, and the list."""
-    listed: dict[str, tuple[str, str]] = {}
-    for file, split in SPEECH_COMMANDS_LISTS.items():
-        for number, line in read_lines(root / file):
-            name = line.strip()
-            if name in listed:
-                other = listed[name][1]
-                raise TableError(f"{root / file}:{number}: {name!r} is in {other} already")
-            if name:
-                listed[name] = (split, file)
-    return listed
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def check_split_name(name: str, source: str) -> None:
+    """Raise ValueError if a split cannot have this name; ``source`` says where it is from."""
+    if name.partition(".")[0] in RESERVED or set(name) & set("/\\\t\n\r\0"):
+        raise ValueError(f"{source} {name!r} cannot be the name of a manifest")

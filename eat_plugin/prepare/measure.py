@@ -1,4 +1,4 @@
-"""Log-mel energies of whole clips: their statistics, and the rows of a feature cache.
+"""Log-mel energies of whole clips, and their statistics.
 
 Clips are read in blocks, without padding: an hour of audio needs no more memory than a minute.
 """
@@ -6,33 +6,37 @@ Clips are read in blocks, without padding: an hour of audio needs no more memory
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..data.clip import ClipError
+from ..data.containers import check_archives
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.frontend import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, FrontEnd
-from ..data.manifest import Manifest
+from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks
 from ..data.statistics import Moments, sum_up
-from .processes import in_processes
+from .processes import Progress, try_in_processes
 
 BLOCK_SECONDS = 30
 LEAD_SECONDS = 1  # before a block, longer than the resampler's filter; its frames are dropped
-CHUNK = 8  # clips that a worker process measures at a time
+CHUNK = 8  # clips that a worker process measures per task
 
 
 def measure_clip(clip: Clip) -> Moments:
-    """Take the moments of a clip's log-mel energies, over all frames and bins.
+    """Return the moments of a clip's log-mel energies, over all frames and bins.
 
     Raises:
         ClipError: the clip cannot be used, or is shorter than one frame.
     """
-    with _one_thread():
-        blocks = _clip_energies(locate(clip))
-        moments = sum_up(Moments.of(block.numpy()) for block in blocks)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are bit-identical in every process
+    try:
+        moments = sum_up(Moments.of(block.numpy()) for block in _clip_energies(locate(clip)))
+    finally:
+        torch.set_num_threads(threads)
     if moments.count == 0:
         raise ClipError(f"is shorter than one frame ({1000 * FRAME_LENGTH // SAMPLE_RATE} ms)")
     return moments
@@ -51,13 +55,13 @@ def _clip_energies(entry: Entry) -> Iterator[Tensor]:
 
 
 def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
-    """Compute the log-mel energies of a clip block by block: the frames that the whole has.
+    """Compute the log-mel energies of a clip block by block; the frames equal those of the whole.
 
-    Blocks begin at whole seconds, which are whole samples before and after resampling. Each is
+    Blocks start at whole seconds, which are whole samples before and after resampling. Each is
     computed with the second before it, whose frames are dropped.
 
     Args:
-        blocks: the clip's parts of any length, in order: `[n]` float32, and the rate in Hz.
+        blocks: consecutive parts of the clip, of any length: `[n]` float32, and the rate in Hz.
 
     Yields:
         Energies, `[frames, 128]` float32.
@@ -72,32 +76,34 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
     yield front_end.energies(held, rate)[lead:]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread: the sums are the same in every process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:
-    """Measure the clips of a manifest in parallel.
+    """Yield the moments of each clip of a manifest, or the message of its ClipError."""
+    entries = [manifest.entry(index) for index in range(len(manifest))]
+    return try_in_processes(measure_clip, entries, workers, CHUNK)
 
-    Yields:
-        The moments of each clip in order, or the reason why it cannot be used.
+
+def measure_split(
+    path: Path, workers: int, progress: Progress
+) -> tuple[Moments, int, list[tuple[str, str]]]:
+    """Measure the clips of a manifest.
+
+    Returns:
+        The moments of all usable clips, the number of these, and the paths of the other clips with
+        the reason for each.
 
     Raises:
+        ValueError: the manifest is invalid or lists images, or an archive has changed.
         OSError: a worker process died.
     """
-    entries = [manifest.entry(index) for index in range(len(manifest))]
-    return in_processes(_measure, entries, workers, CHUNK)
-
-
-def _measure(entry: Entry) -> Moments | str:
-    try:
-        return measure_clip(entry)
-    except ClipError as error:
-        return str(error)
+    manifest = read_manifest(path)
+    check_archives(path.with_suffix(".archives"), manifest.root)
+    if manifest.entry(0).storage is Storage.IMAGE:
+        raise ValueError(f"{path}:2: {manifest.name(0)!r} is an image; eat stats is for sound")
+    total, failures = Moments(), []
+    results = progress(measure_all(manifest, workers), "measuring", "clip", len(manifest))
+    for index, result in enumerate(results):
+        if isinstance(result, str):
+            failures.append((str(manifest.path(index)), result))
+        else:
+            total += result
+    return total, len(manifest) - len(failures), failures

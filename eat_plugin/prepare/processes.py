@@ -1,55 +1,91 @@
-"""Work spread over processes, in order."""
+"""Work spread over processes, and its progress."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from ..data.clip import ClipError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Progress = Callable[..., Iterable[Any]]
+"""Shows progress: (items, label, unit, total) -> items, as ``cli.progress``."""
 
 
-def in_processes(
-    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
-) -> Iterator[Result]:
-    """Apply a function to many items, in parallel.
+@contextmanager
+def worker_pool(
+    workers: int, setup: Callable[..., None] | None = None, *args: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes that ignore SIGINT and end when the parent process ends.
 
-    Args:
-        function: What to do; it and its results can be pickled.
-        items: What to do it with.
-        workers: Processes to use at most.
-        chunk: Items that a process takes at a time.
-
-    Yields:
-        The results, in order.
-
-    Raises:
-        OSError: A worker process died.
+    Each calls ``setup(*args)`` first. A worker process that dies raises an OSError.
     """
-    workers = min(workers, math.ceil(len(items) / chunk))
-    if workers < 2:
-        yield from map(function, items)
-        return
-    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(setup, args))
     try:
-        yield from pool.map(function, items, chunksize=chunk)
+        yield pool
     except BrokenProcessPool as error:
         raise OSError("a worker process died; is there enough memory?") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _start_worker(setup: Callable[..., None] | None, args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if setup is not None:
+        setup(*args)
+
+
+def _end_with_parent() -> None:
+    """Exit when the parent is killed; the worker would wait for tasks forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def in_processes(
+    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
+) -> Iterator[Result]:
+    """Apply a picklable function to items in processes, ``chunk`` per task; yield in order.
+
+    With one worker everything runs in this process. A worker process that dies raises an OSError.
+    """
+    workers = min(workers, math.ceil(len(items) / chunk))
+    if workers < 2:
+        yield from map(function, items)
+        return
+    with worker_pool(workers) as pool:
+        yield from pool.map(function, items, chunksize=chunk)
+
+
+def try_in_processes(
+    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
+) -> Iterator[Result | str]:
+    """Do the same, and yield the message of a ClipError in place of a result."""
+    return in_processes(partial(try_call, function), items, workers, chunk)
+
+
+def try_call(function: Callable[[Item], Result], item: Item) -> Result | str:
+    """Return a function's result, or the message of its ClipError."""
+    try:
+        return function(item)
+    except ClipError as error:
+        return str(error)
 
 
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))  # of the job, not of the machine
+        return len(os.sched_getaffinity(0))  # a cluster job may have fewer than the machine
     return os.cpu_count() or 1

@@ -1,62 +1,54 @@
-"""What is wrong with clips that can be read: silence, clipping, copies of one another.
+"""Problems of clips that can be decoded: silence, clipping, shortness, duplicates.
 
-Clips are decoded whole, in blocks: an hour of audio takes no more memory than a second.
-
-In this file:
-    Examination        what a clip is like
-    examine            decodes a clip
-    examine_all        decodes many, by several processes
-    find_copies        clips with the same content
-    name_problems      what a user may want to leave out
+Clips are decoded in blocks: an hour of audio needs no more memory than a second.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
+from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.clip import AudioClip, ClipError
+from ..data.clip import AudioClip
+from ..data.entries import Clip
 from ..data.frontend import FRAME_LENGTH, SAMPLE_RATE
 from ..data.sources import BLOCK, check_count, check_values, open_clip
-from .processes import in_processes
+from ..data.tables import write_csv
+from .arrangement import ListedClip
+from .listing import Listing
+from .processes import Progress, try_in_processes
 
 PROBLEMS = ("silent", "clipped", "short", "duplicate")
-SILENCE_DBFS = -60.0  # a clip, or a tenth of a second, whose peak is below this is silent
-FULL_SCALE = 0.999  # of 1; 16-bit audio reaches 0.99997
-CLIPPED_SHARE = 1e-3  # of a clip's samples at full scale, above which it counts as clipped
-SEGMENT = 10  # parts of a second that are silent or not
+SILENCE_DBFS = -60.0  # highest peak of a silent clip, and of a silent tenth of a second
+FULL_SCALE = 0.999  # 16-bit audio reaches 0.99997
+CLIPPED_SHARE = 1e-3  # largest share of samples at full scale in a clip that is not clipped
+SEGMENTS_A_SECOND = 10  # each is silent or not
 SHORTEST = FRAME_LENGTH / SAMPLE_RATE  # seconds: one frame
-CHUNK = 8  # clips that a worker process examines at a time
+CHUNK = 8  # clips that a worker process examines per task
+TABLE = "quality.csv"
+COLUMNS = (
+    "path", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "clipped_share",
+    "silent_share", "hash", "problems",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What a clip is like.
+    """Properties of a clip."""
 
-    Attributes:
-        samples: of a channel.
-        rate: in Hz.
-        channels: their number.
-        peak: largest absolute value of any channel; 1 is full scale.
-        rms: root of the mean square of all channels.
-        clipped_share: share of the samples at full scale.
-        silent_share: share of the tenths of a second whose peak is below ``SILENCE_DBFS``.
-        digest: of rate, channels and samples at 16 bits: the same for a wav file and its flac copy.
-    """
-
-    samples: int
-    rate: int
+    samples: int  # per channel
+    rate: int  # Hz
     channels: int
-    peak: float
-    rms: float
-    clipped_share: float
-    silent_share: float
-    digest: str
+    peak: float  # over all channels; 1 is full scale
+    rms: float  # over all channels
+    clipped_share: float  # of the samples at full scale
+    silent_share: float  # of the tenths of a second with a peak below SILENCE_DBFS
+    digest: str  # of rate, channels and samples at 16 bits: equal for a wav and its flac copy
 
     @property
     def seconds(self) -> float:
@@ -65,36 +57,32 @@ class Examination:
 
     @property
     def peak_dbfs(self) -> float:
-        """The peak in decibels of full scale; minus infinity of digital silence."""
+        """Peak in decibels of full scale; minus infinity for digital silence."""
         return to_decibels(self.peak)
 
     @property
     def rms_dbfs(self) -> float:
-        """The root mean square in decibels of full scale: -3.01 of a sine that just fits."""
+        """Root mean square in decibels of full scale; -3.01 for a sine at full scale."""
         return to_decibels(self.rms)
 
 
 def to_decibels(level: float) -> float:
-    """Return a level in decibels of full scale."""
+    """Convert a level to decibels of full scale."""
     return 20 * math.log10(level) if level > 0 else -math.inf
 
 
-def examine(path: str | os.PathLike[str]) -> Examination:
-    """Decode a clip from its start to its end.
-
-    Args:
-        path: what a manifest names, with its root.
+def examine(clip: Clip) -> Examination:
+    """Decode a whole clip.
 
     Raises:
-        ClipError: the clip cannot be decoded, has fewer samples than its header says, or samples
-            that are not finite numbers.
+        ClipError: the clip cannot be decoded, is truncated, or has samples that are not finite.
     """
-    with open_clip(path) as clip:
-        return _measure(clip)
+    with open_clip(clip) as opened:
+        return _measure(opened)
 
 
 def _measure(clip: AudioClip) -> Examination:
-    segment = max(1, clip.samplerate // SEGMENT)
+    segment = max(1, clip.samplerate // SEGMENTS_A_SECOND)
     digest = hashlib.blake2b(digest_size=16)
     digest.update(b"%d %d\n" % (clip.samplerate, clip.channels))
     samples = clipped = silent = segments = 0
@@ -136,42 +124,15 @@ def _read_blocks(clip: AudioClip, segment: int) -> Iterator[np.ndarray]:
             return
 
 
-def examine_all(paths: list[str], workers: int) -> Iterator[Examination | str]:
-    """Decode many clips, in parallel.
-
-    Args:
-        paths: the clips.
-        workers: processes to use at most.
-
-    Yields:
-        For each clip, in order: what it is like, or what is wrong with it.
-
-    Raises:
-        OSError: a worker process died.
-    """
-    return in_processes(_examine, paths, workers, CHUNK)
-
-
-def _examine(path: str) -> Examination | str:
-    try:
-        return examine(path)
-    except ClipError as error:
-        return str(error)
-
-
 def find_copies(examinations: list[Examination]) -> list[int | None]:
-    """Find clips with the same content.
-
-    Returns:
-        For each clip the position of the first one with its content, or None if it is the first.
-    """
+    """Return the position of the first clip with the same content; None for that clip itself."""
     first: dict[str, int] = {}
     found = [first.setdefault(one.digest, number) for number, one in enumerate(examinations)]
     return [None if original == number else original for number, original in enumerate(found)]
 
 
 def name_problems(examination: Examination, is_copy: bool) -> list[str]:
-    """Name what a user may want to leave out, of ``PROBLEMS``."""
+    """Return the problems of a clip, from ``PROBLEMS``."""
     tests = (
         examination.peak_dbfs < SILENCE_DBFS,
         examination.clipped_share > CLIPPED_SHARE,
@@ -179,3 +140,46 @@ def name_problems(examination: Examination, is_copy: bool) -> list[str]:
         is_copy,
     )
     return [name for name, holds in zip(PROBLEMS, tests) if holds]
+
+
+def check_clips(
+    listing: Listing, options: Namespace, progress: Progress
+) -> tuple[list[tuple[ListedClip, Examination]], str]:
+    """Decode the clips, write ``quality.csv``, and reject damaged clips and those to drop.
+
+    Returns:
+        The clips that can be decoded, with their properties; and a summary line.
+    """
+    clips = listing.clips
+    paths = [str(listing.root / clip.name) for clip in clips]
+    results = try_in_processes(examine, paths, options.workers, CHUNK)
+    found = list(progress(results, "decoding", "clip", len(paths)))
+    good = [(clip, one) for clip, one in zip(clips, found) if not isinstance(one, str)]
+    damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
+    listing.clips, listing.rejected = [], listing.rejected + damaged
+    copies = find_copies([one for _, one in good])
+    rows, counts = [], Counter[str]()
+    for (clip, one), original in zip(good, copies):
+        problems = name_problems(one, original is not None)
+        counts.update(problems)
+        rows.append(_make_row(clip, one, problems))
+        dropped = [problem for problem in problems if problem in options.drop]
+        if dropped:
+            same = "" if original is None else f", a copy of {good[original][0].shown}"
+            reason = f"excluded by --drop: {', '.join(dropped)}{same}"
+            listing.rejected.append((clip.shown, reason))
+        else:
+            listing.clips.append(clip)
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = options.out / TABLE
+    write_csv(table, [COLUMNS, *rows])
+    numbers = ", ".join(f"{counts[problem]} {problem}" for problem in PROBLEMS)
+    return good, f"{table}: {len(damaged)} cannot be decoded, {numbers}"
+
+
+def _make_row(clip: ListedClip, one: Examination, problems: list[str]) -> tuple[object, ...]:
+    return (
+        clip.name, f"{one.seconds:.4f}", one.rate, one.channels,
+        f"{one.peak_dbfs:.2f}", f"{one.rms_dbfs:.2f}", f"{one.clipped_share:.6f}",
+        f"{one.silent_share:.4f}", one.digest, " ".join(problems),
+    )  # fmt: skip

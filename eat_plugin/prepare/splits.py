@@ -1,9 +1,4 @@
-"""Which clips to hold out for validation, drawn at random.
-
-In this file:
-    hold_out             of clips without labels
-    hold_out_by_class    the same part of each class
-"""
+"""Random hold-outs for validation."""
 
 from __future__ import annotations
 
@@ -13,18 +8,13 @@ from ..data.labels import ClipLabels
 
 
 def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
-    """Draw the clips of a validation split.
-
-    Args:
-        count: Number of clips.
-        fraction: Part to hold out; at least one clip is.
-        seed: Of the draw.
+    """Draw a fraction of ``count`` clips, at least one.
 
     Returns:
-        `[count]` bool, true where a clip is held out.
+        `[count]` bool, true for held-out clips.
 
     Raises:
-        ValueError: No clip would be left to train on.
+        ValueError: no clip would be left to train on.
     """
     number = max(1, round(count * fraction))
     if number >= count:
@@ -35,28 +25,23 @@ def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def hold_out_by_class(labels: ClipLabels, fraction: float, seed: int) -> np.ndarray:
-    """Draw the clips of a validation split, the same part of each class.
+    """Draw the same fraction of each class.
 
-    A clip with several labels is drawn among the clips of the rarest of them. Every class keeps a
-    clip to train on. Where clips have one label, a class of two clips or more also has one held
-    out, however small the fraction, so that it can be measured.
-
-    Args:
-        labels: The labels of the clips, N.
-        fraction: Part to hold out of each class.
-        seed: Of the draw.
+    A clip with several labels is drawn with the clips of its rarest class. Every class keeps at
+    least one clip to train on. If clips have one label, every class with two or more clips has at
+    least one held out, so that it can be measured.
 
     Returns:
-        `[N]` bool, true where a clip is held out.
+        `[clips]` bool, true for held-out clips.
 
     Raises:
-        ValueError: No class has two clips.
+        ValueError: no class has two clips.
     """
     strata = _rarest_classes(labels)
     sizes = np.bincount(strata, minlength=labels.num_classes)
     quotas = np.maximum(np.round(sizes * fraction), 1)
     drawn = np.random.default_rng(seed).permutation(len(labels))
-    drawn = drawn[np.argsort(strata[drawn], kind="stable")]  # stratum after stratum
+    drawn = drawn[np.argsort(strata[drawn], kind="stable")]  # grouped by stratum
     starts = np.cumsum(sizes) - sizes
     ranks = np.arange(len(labels)) - starts[strata[drawn]]
     held_out = np.zeros(len(labels), dtype=bool)
@@ -68,7 +53,7 @@ def hold_out_by_class(labels: ClipLabels, fraction: float, seed: int) -> np.ndar
 
 
 def _rarest_classes(labels: ClipLabels) -> np.ndarray:
-    """Return the class of each clip that the fewest clips have, the first of equals, `[N]`."""
+    """Return the rarest class of each clip, the first of equally rare ones, `[clips]`."""
     by_rarity = np.argsort(labels.counts(), kind="stable")
     ranks = np.empty_like(by_rarity)
     ranks[by_rarity] = np.arange(len(by_rarity))
@@ -76,7 +61,7 @@ def _rarest_classes(labels: ClipLabels) -> np.ndarray:
 
 
 def _return_lost_classes(labels: ClipLabels, held_out: np.ndarray) -> None:
-    """Give a clip back to each class all of whose clips were taken."""
+    """Return a clip to each class that has none left."""
     lost = labels.select(np.flatnonzero(~held_out)).counts() == 0
     for clip in np.flatnonzero(labels.combine(np.logical_or, lost)).tolist():
         if lost[labels.classes(clip)].any():

@@ -1,10 +1,4 @@
-"""Data sets with a table that says what is in them: the split and labels of each clip.
-
-In this file:
-    arrange_table       a csv file whose columns are named by options
-    arrange_esc50       ESC-50 and subsets of it
-    arrange_audioset    AudioSet's segments
-"""
+"""Layouts that read splits and labels from a table."""
 
 from __future__ import annotations
 
@@ -15,7 +9,7 @@ from typing import NamedTuple
 from ..data.label_set import LabelSet, check_label, read_label_set
 from ..data.manifest import encode_name
 from ..data.tables import TableError, read_columns, read_rows
-from .layouts import HELD_OUT, Arrangement, Entry, sort_classes
+from .arrangement import HELD_OUT, Arrangement, Item, sort_classes
 
 ESC50_TABLES = ("meta/esc50.csv", "esc50.csv")
 ESC50_COLUMNS = ("filename", "fold", "target", "category")
@@ -23,7 +17,7 @@ ID_LENGTH = 11  # characters of a YouTube id
 
 
 class Segment(NamedTuple):
-    """A row of AudioSet: its line, start and end in seconds as they are written, and labels."""
+    """A row of AudioSet: line number, start and end (seconds, as written), labels."""
 
     line: int
     start: str
@@ -40,184 +34,160 @@ def arrange_table(
     separator: str | None,
     split: str,
 ) -> Arrangement:
-    """Read paths and labels from columns of a csv file.
+    """Read paths and labels from columns of a csv file; a ``.tsv`` file is separated by tabs.
 
-    Args:
-        root: The folder that paths are relative to.
-        table: The file; one that is called ``.tsv`` has tabs for commas.
-        path_column: Name of the column of paths.
-        label_column: Name of the column of labels.
-        split_column: Name of the column of splits; None puts all clips into one.
-        separator: What parts several labels; None takes each field for one label.
-        split: The split, where no column says it.
-
-    Returns:
-        The clips of all rows, whether their files are there or not.
+    Files need not exist. Without a column of splits, all clips are in ``split``; without a
+    separator, a field is one label.
 
     Raises:
-        TableError: The file cannot be read, a column is missing, or a row has a path that was
-            there before or is outside the root, no label, one that cannot be, or no split.
+        TableError: the file cannot be read, a column is missing, or a row is invalid.
     """
     columns = [path_column, label_column, *([split_column] if split_column else [])]
     lines: dict[str, int] = {}
-    entries = []
-    combinations: dict[str, tuple[str, ...]] = {}  # one tuple for all clips of the same labels
+    items = []
+    combinations: dict[str, tuple[str, ...]] = {}  # one tuple per set of labels saves memory
     for number, (path, text, *named) in read_columns(table, columns):
-        place = f"{table}:{number}"
-        name = _name_below(root, path, place)
-        _note(name, number, lines, place)
-        if text not in combinations:
-            combinations[text] = _part_labels(text, separator, place)
-        if split_column and not named[0]:
-            raise TableError(f"{place}: no split in the column {split_column!r}")
-        entries.append(Entry(name, named[0] if split_column else split, combinations[text]))
-    if not entries:
+        try:
+            name = _name_below(root, path)
+            _check_new(name, number, lines)
+            if text not in combinations:
+                combinations[text] = _split_labels(text, separator)
+            if split_column and not named[0]:
+                raise ValueError(f"no split in the column {split_column!r}")
+        except ValueError as error:
+            raise TableError(f"{table}:{number}: {error}") from error
+        items.append(Item(name, named[0] if split_column else split, combinations[text]))
+    if not items:
         raise TableError(f"{table}: no rows below the header")
-    entries.sort()
-    return Arrangement(entries, label_set=sort_classes(entries))
+    items.sort()
+    return Arrangement(items, label_set=sort_classes(items))
 
 
-def _name_below(root: Path, path: str, place: str) -> str:
-    """Return a table's path as a manifest has it: relative to the root, without detours."""
+def _name_below(root: Path, path: str) -> str:
+    """Return the normalised path of a table row, relative to the root."""
     name = os.path.normpath(os.path.relpath(path, root) if os.path.isabs(path) else path)
     if not path or name == os.curdir or name.split("/")[0] == os.pardir:
-        raise TableError(f"{place}: expected the path of a file below {root}, got {path!r}")
-    try:
-        encode_name(name)
-    except ValueError as error:
-        raise TableError(f"{place}: {error}") from error
+        raise ValueError(f"expected the path of a file below {root}, got {path!r}")
+    encode_name(name)
     return name
 
 
-def _note(key: str, number: int, lines: dict[str, int], place: str) -> None:
-    """Remember the line of a path or an id, which has to be the only one of that path or id."""
-    if lines.setdefault(key, number) != number:
-        raise TableError(f"{place}: {key!r} is in line {lines[key]} already")
+def _check_new(name: str, number: int, lines: dict[str, int]) -> None:
+    """Record the line of a path; refuse a path that was in an earlier line."""
+    if lines.setdefault(name, number) != number:
+        raise ValueError(f"{name!r} is already in line {lines[name]}")
 
 
-def _part_labels(text: str, separator: str | None, place: str) -> tuple[str, ...]:
-    if separator is None:
-        hint = "; are they several? then say what parts them by --label-separator"
-        return _check_labels([text], place, hint if "," in text else "")
-    return _check_labels([part.strip() for part in text.split(separator)], place)
+def _split_labels(text: str, separator: str | None) -> tuple[str, ...]:
+    if separator is not None:
+        return _check_labels([part.strip() for part in text.split(separator)])
+    if "," in text:
+        raise ValueError(
+            f"the label {text!r} holds a comma; to separate several labels, use --label-separator"
+        )
+    return _check_labels([text])
 
 
-def _check_labels(parts: list[str], place: str, hint: str = "") -> tuple[str, ...]:
-    """Return the labels of a clip, each once."""
+def _check_labels(parts: list[str]) -> tuple[str, ...]:
+    """Return the labels of a clip without repetitions."""
     labels = tuple(dict.fromkeys(part for part in parts if part))
     if not labels:
-        raise TableError(f"{place}: a clip without label")
+        raise ValueError("a clip without a label")
     for label in labels:
-        try:
-            check_label(label)
-        except ValueError as error:
-            raise TableError(f"{place}: {error}{hint}") from error
+        check_label(label)
     return labels
 
 
 def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
     """Read the table of ESC-50 or of a subset of it; the clips are in ``audio``.
 
-    Args:
-        root: The folder of the data set, with ``meta/esc50.csv`` or ``esc50.csv``.
-        fold: The fold to hold out as the split `HELD_OUT`; None holds out nothing.
-        split: The split of the other clips.
-
-    Returns:
-        The clips of all rows, whether their files are there or not. The classes are in the order
-        of their targets, which need not be contiguous.
+    Files need not exist. The classes are in the order of their targets, which may have gaps. Clips
+    of ``fold`` are in the split ``HELD_OUT``.
 
     Raises:
-        ValueError: There is no table, or it does not have that fold.
-        TableError: A column is missing, or a row has a file that was there before, a fold or
-            target that is no number, or another category than its target had before.
+        ValueError: there is no table, or it does not have that fold.
+        TableError: a column is missing, or a row is invalid or contradicts another.
     """
     table = next((root / name for name in ESC50_TABLES if (root / name).exists()), None)
     if table is None:
-        raise ValueError(f"there is no {' and no '.join(ESC50_TABLES)} in {root}")
+        raise ValueError(f"there is neither {' nor '.join(ESC50_TABLES)} in {root}")
     lines: dict[str, int] = {}
     categories: dict[int, str] = {}
     targets: dict[str, int] = {}
-    folds, entries = set(), []
+    folds, items = set(), []
     for number, (file, *numbers, category) in read_columns(table, ESC50_COLUMNS):
-        place = f"{table}:{number}"
-        name = _name_below(root, os.path.join("audio", file) if file else "", place)
-        _note(name, number, lines, place)
-        row_fold, target = (_parse_number(text, place) for text in numbers)
-        _note_class(target, category, categories, targets, place)
+        try:
+            name = _name_below(root, os.path.join("audio", file) if file else "")
+            _check_new(name, number, lines)
+            row_fold, target = map(_parse_number, numbers)
+            if (
+                categories.setdefault(target, category) != category
+                or targets.setdefault(category, target) != target
+            ):
+                raise ValueError(f"target {target} is {category!r}, unlike in an earlier row")
+            labels = _check_labels([category])
+        except ValueError as error:
+            raise TableError(f"{table}:{number}: {error}") from error
         folds.add(row_fold)
-        labels = _check_labels([category], place)
-        entries.append(Entry(name, HELD_OUT if row_fold == fold else split, labels))
+        items.append(Item(name, HELD_OUT if row_fold == fold else split, labels))
     if fold is not None and fold not in folds:
         raise ValueError(
             f"--fold {fold}: {table} has the folds {', '.join(map(str, sorted(folds)))}"
         )
-    entries.sort()
+    items.sort()
     label_set = LabelSet(tuple(categories[target] for target in sorted(categories)))
-    return Arrangement(entries, label_set=label_set)
+    return Arrangement(items, label_set=label_set)
 
 
-def _note_class(
-    target: int, category: str, categories: dict[int, str], targets: dict[str, int], place: str
-) -> None:
-    """Remember which category a target stands for; every row has to say the same."""
-    if (
-        categories.setdefault(target, category) != category
-        or targets.setdefault(category, target) != target
-    ):
-        raise TableError(f"{place}: target {target} is {category!r}, unlike in a row before")
-
-
-def _parse_number(text: str, place: str) -> int:
+def _parse_number(text: str) -> int:
     if not text.isdecimal():
-        raise TableError(f"{place}: expected a fold and a target, both whole numbers, got {text!r}")
+        raise ValueError(f"expected a fold and a target, both whole numbers, got {text!r}")
     return int(text)
 
 
 def arrange_audioset(names: list[str], segments: Path, classes: Path, split: str) -> Arrangement:
-    """Find the clips of AudioSet segments among files that are named by YouTube id.
+    """Find the clips of AudioSet segments among files named by YouTube id.
 
-    A file is called ``ID``, ``YID``, ``ID_...`` or ``YID_...``, whatever its ending; the part
-    after the underscore, usually start and end, is not looked at.
+    File names without ending are ``ID``, ``YID``, ``ID_...`` or ``YID_...``; the part after the
+    underscore, usually start and end, is ignored.
 
     Args:
-        names: Paths below the root, sorted.
+        names: paths below the root, sorted.
         segments: AudioSet's table of a split: rows of id, start, end and labels.
-        classes: AudioSet's ``class_labels_indices.csv``.
-        split: What to call the split.
+        classes: AudioSet's ``class_labels_indices.csv``; all of its classes are kept.
+        split: name of the split.
 
     Returns:
-        The clips that are there; each other as ``id<TAB>start<TAB>end`` in seconds. The classes
-        are all of ``classes``, in their order.
+        The clips that exist; missing ones as ``id<TAB>start<TAB>end`` in seconds.
 
     Raises:
-        ValueError: No clip is there.
-        TableError: A table cannot be read, or a row is not of its form, has an id that was there
-            before or a label that is not among the classes.
+        ValueError: no clip exists.
+        TableError: a table cannot be read, or a row is invalid or repeats an id.
     """
     label_set = read_label_set(classes)
     listed = _read_segments(segments, label_set)
-    entries, rejected, found = [], [], set()
+    items, rejected, found = [], [], set()
     for name in names:
         clip = next((clip for clip in _ids_of(PurePosixPath(name).stem) if clip in listed), None)
         if clip is None:
             continue
         if clip in found:
-            rejected.append((name, f"is another file of the clip {clip}"))
+            rejected.append((name, f"is a second file for the clip {clip}"))
         else:
             found.add(clip)
-            entries.append(Entry(name, split, listed[clip].labels))
-    if not entries:
+            items.append(Item(name, split, listed[clip].labels))
+    if not items:
         raise ValueError(
-            f"none of the {len(names)} files is named by one of the {len(listed)} ids in {segments}"
+            f"none of the {len(names)} files is named after one of the {len(listed)} ids in "
+            f"{segments}"
         )
     missing = [
         f"{clip}\t{segment.start}\t{segment.end}"
         for clip, segment in listed.items()
         if clip not in found
     ]
-    unlisted = len(names) - len(entries) - len(rejected)
-    return Arrangement(entries, rejected, label_set, True, missing, unlisted)
+    unlisted = len(names) - len(items) - len(rejected)
+    return Arrangement(items, rejected, label_set, True, missing, unlisted)
 
 
 def _read_segments(path: Path, label_set: LabelSet) -> dict[str, Segment]:
@@ -225,34 +195,28 @@ def _read_segments(path: Path, label_set: LabelSet) -> dict[str, Segment]:
     segments: dict[str, Segment] = {}
     combinations: dict[str, tuple[str, ...]] = {}
     for number, row in read_rows(path, skipinitialspace=True):
-        place = f"{path}:{number}"
         if row[0].startswith("#"):
             continue
-        if len(row) != 4 or not row[0]:
-            raise TableError(f"{place}: expected 'id, start, end, \"label,label\"', got {row}")
-        clip, start, end, text = (cell.strip() for cell in row)
-        if clip in segments:
-            raise TableError(f"{place}: {clip!r} is in line {segments[clip].line} already")
-        if text not in combinations:
-            combinations[text] = _known_labels(text, label_set, place)
+        try:
+            if len(row) != 4 or not row[0]:
+                raise ValueError(f"expected 'id, start, end, \"label,label\"', got {row}")
+            clip, start, end, text = (cell.strip() for cell in row)
+            if clip in segments:
+                raise ValueError(f"{clip!r} is already in line {segments[clip].line}")
+            if text not in combinations:
+                combinations[text] = _split_labels(text, ",")
+                for label in combinations[text]:
+                    label_set.index(label)  # raises ValueError for an unknown label
+        except ValueError as error:
+            raise TableError(f"{path}:{number}: {error}") from error
         segments[clip] = Segment(number, start, end, combinations[text])
     if not segments:
         raise TableError(f"{path}: no segments")
     return segments
 
 
-def _known_labels(text: str, label_set: LabelSet, place: str) -> tuple[str, ...]:
-    labels = _part_labels(text, ",", place)
-    for label in labels:
-        try:
-            label_set.index(label)
-        except ValueError as error:
-            raise TableError(f"{place}: {error}") from error
-    return labels
-
-
 def _ids_of(stem: str) -> list[str]:
-    """Return the YouTube ids that a file's name can stand for, the likeliest first."""
+    """Return the possible YouTube ids in a file name, the likeliest first."""
     found = []
     for start in (0, 1) if stem.startswith("Y") else (0,):
         end = start + ID_LENGTH

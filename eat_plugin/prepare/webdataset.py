@@ -1,10 +1,7 @@
-"""WebDataset shards: archives in which the members of a sample share a key.
+"""The layout of WebDataset shards: archives in which the members of a sample share a key.
 
 ``KEY.wav`` is the clip; its label is in ``KEY.cls``, a text, or in ``KEY.json``. A key is the path
-in the archive up to the first dot of the file's name.
-
-In this file:
-    arrange_webdataset    the clips of shards, with their labels
+in the archive up to the first dot of the file name.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import posixpath
 from collections.abc import Mapping
 
 from ..data.label_set import check_label
-from .layouts import Arrangement, Entry, sort_classes
+from .arrangement import Arrangement, Item, sort_classes
 
 CLASS, JSON = TEXTS = ("cls", "json")
 DEFAULT_KEY = "label"
@@ -23,28 +20,21 @@ DEFAULT_KEY = "label"
 def arrange_webdataset(
     names: list[str], texts: Mapping[str, bytes], json_key: str | None, split: str
 ) -> Arrangement:
-    """Read the label of each clip from the text beside it.
+    """Read the labels of ``shard.tar/KEY.wav`` from the text members with the same key.
 
-    Args:
-        names: Clips, sorted: ``shard.tar/KEY.wav``.
-        texts: What ``shard.tar/KEY.cls`` and ``shard.tar/KEY.json`` hold.
-        json_key: What the label is called in ``KEY.json``: a string, a whole number or a list of
-            them. None asks ``KEY.cls`` first, and then for ``label``.
-        split: The split of all clips.
-
-    Returns:
-        The clips that have a label.
+    ``json_key`` is the field of ``KEY.json`` with a string, an integer or a list of them; None
+    reads ``KEY.cls``, or else the field ``label``. Clips without labels are rejected.
     """
-    entries, rejected = [], []
-    combinations: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple for all of the same
+    items, rejected = [], []
+    combinations: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple per set saves memory
     for name in names:
         try:
             labels = _read_labels(_key_of(name), texts, json_key)
         except ValueError as error:
             rejected.append((name, str(error)))
         else:
-            entries.append(Entry(name, split, combinations.setdefault(labels, labels)))
-    return Arrangement(entries, rejected, sort_classes(entries))
+            items.append(Item(name, split, combinations.setdefault(labels, labels)))
+    return Arrangement(items, rejected, sort_classes(items))
 
 
 def _key_of(name: str) -> str:
@@ -59,7 +49,7 @@ def _read_labels(key: str, texts: Mapping[str, bytes], json_key: str | None) -> 
     text = texts.get(f"{key}.{JSON}")
     if text is None:
         wanted = f".{JSON}" if json_key is not None else f".{CLASS} or .{JSON}"
-        raise ValueError(f"has no label: there is no {wanted} of its key in the shard")
+        raise ValueError(f"has no label: its shard has no {wanted} with its key")
     return _find_labels(_decode(text, JSON), DEFAULT_KEY if json_key is None else json_key)
 
 
@@ -74,15 +64,14 @@ def _find_labels(text: str, key: str) -> tuple[str, ...]:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"has a .{JSON} that is none: {error}") from error
+        raise ValueError(f"has an invalid .{JSON}: {error}") from error
     if not isinstance(fields, dict) or key not in fields:
         raise ValueError(f"has a .{JSON} without {key!r}")
     values = fields[key] if isinstance(fields[key], list) else [fields[key]]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(
-                f"has a .{JSON} whose {key!r} is {value!r}, expected a string, a whole number or a "
-                "list of them"
+                f"has a .{JSON} with {key!r} = {value!r}, expected a string, an integer or a list"
             )
     if not values:
         raise ValueError(f"has no label: {key!r} in its .{JSON} is an empty list")
@@ -91,8 +80,7 @@ def _find_labels(text: str, key: str) -> tuple[str, ...]:
 
 def _check_label(label: str, ending: str) -> str:
     try:
-        return check_label(label).encode().decode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"has a .{ending} with a label that is not UTF-8: {label!r}") from error
-    except ValueError as error:
-        raise ValueError(f"has a .{ending} with a label that cannot be one: {error}") from error
+        check_label(label).encode()
+    except ValueError as error:  # includes UnicodeEncodeError
+        raise ValueError(f"has a .{ending} with an invalid label: {error}") from error
+    return label

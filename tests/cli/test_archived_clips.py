@@ -19,7 +19,7 @@ def checkpoint(make_checkpoint):
 
 @pytest.fixture
 def archived(labelled):
-    """The same split as ``labelled``, its clips alternately in a zip and in an HDF5 file."""
+    """The split of ``labelled``, with its clips alternately in a zip and an HDF5 file."""
     data, audio = labelled.with_name("archived"), labelled / "audio"
     data.mkdir()
     files = sorted(audio.glob("*.wav"))
@@ -40,7 +40,7 @@ def archived(labelled):
     return data
 
 
-def test_evaluate__the_figures_of_plain_files(checkpoint, labelled, archived, capsys):
+def test_evaluate__equals_plain_files(checkpoint, labelled, archived, capsys):
     figures = []
     for data in (labelled, archived):
         capsys.readouterr()
@@ -52,7 +52,7 @@ def test_evaluate__the_figures_of_plain_files(checkpoint, labelled, archived, ca
         assert figures[0][name] == figures[1][name]
 
 
-def test_predict__the_scores_of_plain_files(checkpoint, labelled, archived, capsys):
+def test_predict__equals_plain_files(checkpoint, labelled, archived, capsys):
     tables = []
     for data in (labelled, archived):
         capsys.readouterr()
@@ -63,7 +63,7 @@ def test_predict__the_scores_of_plain_files(checkpoint, labelled, archived, caps
     assert len(tables[0]) > 11
 
 
-def test_features__those_of_plain_files(checkpoint, labelled, archived, tmp_path):
+def test_features__equal_plain_files(checkpoint, labelled, archived, tmp_path):
     features = []
     for data in (labelled, archived):
         out = tmp_path / f"{data.name}.npz"
@@ -75,7 +75,7 @@ def test_features__those_of_plain_files(checkpoint, labelled, archived, tmp_path
     np.testing.assert_array_equal(np.stack(features[0]), np.stack(features[1]))
 
 
-def test_predict__names_a_clip_that_is_gone(checkpoint, archived, capsys):
+def test_predict__names_a_missing_clip(checkpoint, archived, capsys):
     with h5py.File(archived / "y.h5", "w") as tree:
         tree["unused"] = np.zeros(9, np.float32)
     lines = (archived / "eval.tsv").read_text()

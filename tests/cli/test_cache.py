@@ -1,4 +1,4 @@
-"""`eat cache`: made, interrupted, checked, refused, and evaluated on."""
+"""`eat cache`: written, interrupted, verified, refused, and used for evaluation."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Shards of two clips or so."""
+    """Shards of about two clips."""
     monkeypatch.setattr(cache_shards, "LEAST_SAMPLES", 1 << 13)
     monkeypatch.setattr(cache_shards, "SHARDS", 4)
 
@@ -94,7 +94,7 @@ def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
     shards = sorted(path.name for path in out.glob("train-*.mel"))
     assert len(shards) > 2
     assert {path.suffix for path in out.iterdir()} == {".csv", ".json", ".lbl", ".mel", ".tsv"}
-    assert "rejected.tsv: 0 left out" in said
+    assert "rejected.tsv: 0 rejected" in said
 
 
 def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):
@@ -108,7 +108,7 @@ def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):
         assert content == three[name], name
 
 
-def test_cache__leaves_out_damaged_clips_with_their_lines(data, tmp_path, capsys, small_shards):
+def test_cache__excludes_damaged_clips_and_their_lines(data, tmp_path, capsys, small_shards):
     manifest = read_manifest(data / "train.tsv")
     bad = {1: "text", 4: None}
     manifest.path(1).write_text("no audio")
@@ -128,12 +128,12 @@ def test_cache__leaves_out_damaged_clips_with_their_lines(data, tmp_path, capsys
     labels = (data / "train.lbl").read_text().splitlines()
     lines = (out / "train.lbl").read_text().splitlines()
     assert [line.split("\t")[1] for line in lines] == [labels[n].split("\t")[1] for n in kept]
-    assert "rejected.tsv: 2 left out" in capsys.readouterr().out
+    assert "rejected.tsv: 2 rejected" in capsys.readouterr().out
     counts = [line.split(",") for line in (out / "class_counts.csv").read_text().splitlines()]
     column = counts[0].index("train")
     assert sum(int(row[column]) for row in counts[1:]) == len(kept)
 
-    # Again nothing is done; repaired, one is taken up, and other shards stay.
+    # A second run changes nothing; after a repair it writes one shard.
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.mel")}
     make(data, out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.mel")} == times
@@ -156,7 +156,7 @@ def test_cache__a_split_without_a_usable_clip(data, tmp_path, capsys):
     assert len((out / "rejected.tsv").read_text().splitlines()) == len(manifest)
 
 
-def test_cache__goes_on_where_it_was(data, tmp_path, capsys, small_shards, monkeypatch):
+def test_cache__resumes(data, tmp_path, capsys, small_shards, monkeypatch):
     out, whole = tmp_path / "cache", tmp_path / "whole"
     make(data, whole, "--workers", 1)
     read, seen = cache_shards.read_blocks, []
@@ -175,7 +175,7 @@ def test_cache__goes_on_where_it_was(data, tmp_path, capsys, small_shards, monke
     assert 0 < len(finished) < len(list(whole.glob("*.mel")))
     capsys.readouterr()
     assert make(data, out, "--workers", 1) == 0
-    assert f"{len(finished)} of them from before" in capsys.readouterr().out
+    assert f"{len(finished)} from earlier runs" in capsys.readouterr().out
     for name, time_ns in finished.items():
         assert (out / name).stat().st_mtime_ns == time_ns
     one, other = contents(whole), contents(out)
@@ -185,7 +185,7 @@ def test_cache__goes_on_where_it_was(data, tmp_path, capsys, small_shards, monke
             assert one[name] == other[name], name
 
 
-def test_cache__a_shard_that_is_replaced_has_no_record_meanwhile(data, tmp_path, monkeypatch):
+def test_cache__a_shard_being_replaced_has_no_record(data, tmp_path, monkeypatch):
     out = tmp_path / "cache"
     make(data, out)
     with open(out / "train-00000.mel", "ab") as file:
@@ -199,10 +199,10 @@ def test_cache__a_shard_that_is_replaced_has_no_record_meanwhile(data, tmp_path,
     assert not (out / "train-00000.json").exists()
 
 
-def test_cache__shards_of_another_manifest_are_never_used(data, tmp_path):
+def test_cache__never_uses_shards_of_another_manifest(data, tmp_path):
     out, whole = tmp_path / "cache", tmp_path / "whole"
     make(data, out)
-    for path in (out / "cache.json", *out.glob("*.tsv")):  # and so nothing is refused
+    for path in (out / "cache.json", *out.glob("*.tsv")):  # so that the run is not refused
         path.unlink()
     path = data / "train.tsv"
     root, *lines = path.read_text().splitlines()
@@ -217,8 +217,8 @@ def test_cache__shards_of_another_manifest_are_never_used(data, tmp_path):
 
 SLOW = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-from eat_plugin.data import cache_shards as shards
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+from eat_plugin.prepare import cache_shards as shards
 from eat_plugin.cli import main
 read = shards.read_blocks
 def slowly(*args):
@@ -244,7 +244,7 @@ def wait_for(condition, seconds=60):
 
 
 def running(group):
-    """Whether a process of a group is still at work."""
+    """Whether a process of a group is running."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
@@ -257,7 +257,7 @@ def running(group):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
-def test_cache__goes_on_after_it_was_stopped(data, tmp_path, small_shards, how):
+def test_cache__resumes_after_a_signal(data, tmp_path, small_shards, how):
     out, whole = tmp_path / "cache", tmp_path / "whole"
     process = start_slowly(data, out, start_new_session=True)
     wait_for(lambda: list(out.glob("*.json")) and list(out.glob("*-*.json")))
@@ -285,7 +285,7 @@ def test_cache__goes_on_after_it_was_stopped(data, tmp_path, small_shards, how):
             assert one[name] == other[name], name
 
 
-def test_cache__a_full_disk_is_one_line_and_can_be_gone_on_from(data, tmp_path, capsys):
+def test_cache__full_disk_is_one_line_and_can_be_resumed(data, tmp_path, capsys):
     out = tmp_path / "cache"
     limit = 60_000  # bytes of a file
     done = subprocess.run(
@@ -302,13 +302,13 @@ def test_cache__a_full_disk_is_one_line_and_can_be_gone_on_from(data, tmp_path, 
     assert len(read_manifest(out / "train.tsv")) == 9
 
 
-def test_verify__names_what_is_damaged(data, tmp_path, capsys, small_shards):
+def test_verify__names_damaged_files(data, tmp_path, capsys, small_shards):
     out = tmp_path / "cache"
     make(data, out)
     number = len(list(out.glob("*.mel")))
     capsys.readouterr()
     assert main(["cache", "--verify", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: {number} shards, all as they were written\n"
+    assert capsys.readouterr().out == f"{out}: {number} shards, all intact\n"
 
     def damage(name, change):
         path = out / name
@@ -325,7 +325,7 @@ def test_verify__names_what_is_damaged(data, tmp_path, capsys, small_shards):
     first, *lines = lines
     assert first == f"eat cache: 5 files of {out} cannot be used:"
     expected = {
-        "eval-00000.mel": "No such file or directory", "eval.tsv": "is not there",
+        "eval-00000.mel": "No such file or directory", "eval.tsv": "does not exist",
         "train-00000.mel": "has another SHA-256", "train-00001.mel": "bytes instead of",
         "train-00002.mel": "has no record",
     }  # fmt: skip
@@ -334,7 +334,7 @@ def test_verify__names_what_is_damaged(data, tmp_path, capsys, small_shards):
     for name, part in expected.items():
         assert part in found[f"{out}/{name}"]
 
-    (out / "train-00000.mel").unlink()  # as its line says
+    (out / "train-00000.mel").unlink()  # as the message says
     assert make(data, out) == 0
     assert main(["cache", "--verify", str(out)]) == 0
 
@@ -344,21 +344,21 @@ def refused(capsys, *arguments):
     return last_error(capsys)
 
 
-def test_cache__refuses_options_that_make_no_sense(data, tmp_path, capsys):
+def test_cache__refuses_invalid_options(data, tmp_path, capsys):
     out = tmp_path / "cache"
     assert "eat cache DATA --out CACHE" in refused(capsys)
     assert "eat cache DATA --out CACHE" in refused(capsys, data)
-    assert "--verify stands alone" in refused(capsys, data, "--verify", out)
+    assert "--verify takes neither DATA nor --out" in refused(capsys, data, "--verify", out)
     assert "--workers must be at least 1, got 0" in refused(
         capsys, data, "--out", out, "--workers", 0
     )
-    assert f"{tmp_path}/none is not there" in refused(capsys, tmp_path / "none", "--out", out)
+    assert f"{tmp_path}/none does not exist" in refused(capsys, tmp_path / "none", "--out", out)
     assert f"{data}/train.tsv is not a folder" in refused(capsys, data / "train.tsv", "--out", out)
-    assert f"{tmp_path}/audio is no data folder" in refused(
+    assert f"{tmp_path}/audio is not a data folder" in refused(
         capsys, tmp_path / "audio", "--out", out
     )
-    assert f"{tmp_path}/none is no cache" in refused(capsys, "--verify", tmp_path / "none")
-    assert f"{data} is no cache: it has no cache.json" in refused(capsys, "--verify", data)
+    assert f"{tmp_path}/none is not a cache" in refused(capsys, "--verify", tmp_path / "none")
+    assert f"{data} is not a cache: it has no cache.json" in refused(capsys, "--verify", data)
     assert not out.exists()
 
 
@@ -370,24 +370,25 @@ def test_cache__refuses_its_own_data_folder(data, capsys, tmp_path):
     assert contents(data) == before
 
 
-def test_cache__refuses_another_folder_or_a_cache_of_others(data, tmp_path, capsys):
+def test_cache__refuses_folders_and_caches_of_other_data(data, tmp_path, capsys):
     out, other = tmp_path / "cache", tmp_path / "other"
     shutil.copytree(data, other)
     lines = (other / "train.tsv").read_text().splitlines()
     (other / "train.tsv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
-    assert f"{other}/eval.tsv is there, and of no cache" in refused(capsys, data, "--out", other)
+    line = refused(capsys, data, "--out", other)
+    assert f"{other}/eval.tsv exists, and is not part of a cache" in line
     make(data, out)
     before = contents(out)
     for name in ("train.lbl", "train.weights.csv"):
         (other / name).unlink()
     line = refused(capsys, other, "--out", out)
-    assert f"{out}/cache.json: the cache was made of another manifest train.tsv" in line
+    assert f"{out}/cache.json: the cache was made from another manifest train.tsv" in line
     assert f"{other}/train.tsv" in line
     shutil.copytree(data, tmp_path / "part")
     (tmp_path / "part" / "eval.tsv").unlink()
     line = refused(capsys, tmp_path / "part", "--out", out)
     assert f"other data, with a manifest eval.tsv that {tmp_path}/part does not have" in line
-    assert "is in a cache already" in refused(capsys, out, "--out", tmp_path / "again")
+    assert "is already in a cache" in refused(capsys, out, "--out", tmp_path / "again")
     head = json.loads((out / "cache.json").read_bytes())
     head["settings"]["mel_bins"] = 64
     (out / "cache.json").write_text(json.dumps(head))
@@ -396,7 +397,7 @@ def test_cache__refuses_another_folder_or_a_cache_of_others(data, tmp_path, caps
     assert "mel_bins=128" in line
     assert "mel_bins=64" in refused(capsys, "--verify", out)
     (out / "cache.json").write_text("{}")
-    assert "is not what eat cache writes" in refused(capsys, data, "--out", out)
+    assert "was not written by eat cache" in refused(capsys, data, "--out", out)
     (out / "cache.json").write_bytes(before["cache.json"])
     assert contents(out) == before
 
@@ -439,7 +440,7 @@ def figures_of(checkpoint, data, capsys, *options):
 
 
 @pytest.mark.parametrize("length", ["pad", "crop", "mask"])
-def test_evaluate__the_figures_of_the_data(make_checkpoint, data, tmp_path, capsys, length):
+def test_evaluate__equals_the_data_folder(make_checkpoint, data, tmp_path, capsys, length):
     out = tmp_path / "cache"
     make(data, out)
     options = {"task_length": length, "task_target_length": 32, "task_patch_size": 16}
@@ -452,7 +453,7 @@ def test_evaluate__the_figures_of_the_data(make_checkpoint, data, tmp_path, caps
     assert one["mAP"] == pytest.approx(other["mAP"], abs=0.05)
 
 
-def test_predict__the_labels_of_the_data(checkpoint, data, tmp_path, capsys):
+def test_predict__equals_the_data_folder(checkpoint, data, tmp_path, capsys):
     out = tmp_path / "cache"
     make(data, out)
     tables = []
@@ -466,7 +467,7 @@ def test_predict__the_labels_of_the_data(checkpoint, data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("form", ["{name}\t", "{name} ", "{file}\t", "{stem}\t", "clip-{number}\t"])
-def test_labels__that_name_clips_otherwise_still_fit(data, tmp_path, form):
+def test_labels__with_other_names_still_fit(data, tmp_path, form):
     for split in ("train", "eval"):
         path = data / f"{split}.lbl"
         lines = []
@@ -506,15 +507,15 @@ def test_plot__shows_a_cached_clip(make_checkpoint, data, tmp_path):
     torch.testing.assert_close(*spectrograms, rtol=0, atol=5e-4, equal_nan=True)
 
 
-def test_reader__what_the_command_wrote_is_what_audio_gives(data, tmp_path, small_shards):
+def test_reader__cached_clips_equal_audio(data, tmp_path, small_shards):
     out = tmp_path / "cache"
     make(data, out)
     front_end = FrontEnd(32, -4.268, 4.569)
     for split in ("train", "eval"):
         one, other = (
-            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end) for folder in
-            (data, out)
+            SpectrogramReader(read_manifest(folder / f"{split}.tsv"), front_end)
+            for folder in (data, out)
         )
         for index in range(len(one.manifest)):
-            pair = [reader(index, torch.Generator()) for reader in (one, other)]
+            pair = [reader.read(index, torch.Generator()) for reader in (one, other)]
             torch.testing.assert_close(*pair, rtol=0, atol=5e-4)

@@ -1,4 +1,4 @@
-"""`eat manifest` on archives and HDF5 files, from the command line on."""
+"""`eat manifest` on archives and HDF5 files, from the command line."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
-from eat_plugin.prepare.clips import find_clips
+from eat_plugin.prepare.find import find_clips
 
 h5py = pytest.importorskip("h5py")
 RATE = 8_000
 
 
 def encode(folder: Path, value: float, samples: int = 80) -> bytes:
-    """An audio file of one value, 80 samples of 8 kHz if nothing else is said."""
+    """An audio file of one value, by default 80 samples at 8 kHz."""
     path = folder / "scratch"
     soundfile.write(path, np.full(samples, value, np.float32), RATE, "FLOAT", format="wav")
     data = path.read_bytes()
@@ -55,7 +55,7 @@ def values_in(path: Path) -> list:
     """The first sample of each clip of a manifest, in order, read as training does."""
     manifest = read_manifest(path)
     return [
-        round(float(read_audio(manifest.path(index), int(manifest.sizes[index]))[0][0]), 3)
+        round(float(read_audio(manifest.entry(index))[0][0]), 3)
         for index in range(len(manifest))
     ]
 
@@ -67,7 +67,7 @@ def rejected_in(data: Path) -> dict:
 
 @pytest.fixture
 def sounds(tmp_path: Path) -> Path:
-    """Clips of the values 0.1 to 0.6, in this order by name: two in each of zip, tar and HDF5."""
+    """Clips with the values 0.1 to 0.6, in order of their names; two each in zip, tar and HDF5."""
     root = tmp_path / "sounds"
     wavs = {number: encode(tmp_path, number / 10) for number in range(1, 5)}
     make_zip(root / "1.zip", {"b/2.wav": wavs[2], "a/10.wav": wavs[1], "notes.txt": b"-"})
@@ -95,7 +95,7 @@ def test_manifest__clips_in_archives_sorted_by_name(
     assert archives[0] == f"1.zip\t{status.st_size}\t{status.st_mtime_ns}"
     assert [line.split("\t")[0] for line in archives] == ["1.zip", "2/x.tar", "3.h5"]
     shown = capsys.readouterr().out
-    assert "train.archives: 3 archives or HDF5 files that clips are in" in shown
+    assert "train.archives: 3 archives or HDF5 files" in shown
     assert "total: 7 clips" in shown
 
 
@@ -112,10 +112,10 @@ def test_manifest__other_files_are_counted(
     assert re.search(told, capsys.readouterr().out, re.MULTILINE)
 
 
-def test_manifest__nothing_but_other_files(tmp_path: Path) -> None:
+def test_manifest__only_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").touch()
     with pytest.raises(ValueError, match=r"no audio \(.*wav\) found under .*; there are 1 m4a$"):
-        find_clips(tmp_path, {"wav"}, (), (), False, 1)
+        find_clips(tmp_path, {"wav"}, (), (), False, 1, lambda items, *_: items)
 
 
 def test_manifest__archives_by_several_workers(sounds: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_manifest__archives_by_several_workers(sounds: Path, tmp_path: Path) -> 
     assert len((tmp_path / "1" / "train.archives").read_text().split("\t")[3].split()[0]) == 64
 
 
-def test_manifest__each_split_has_the_archives_that_it_uses(sounds: Path, tmp_path: Path) -> None:
+def test_manifest__each_split_lists_its_own_archives(sounds: Path, tmp_path: Path) -> None:
     run(sounds, "--out", tmp_path, "--valid", 0.17)
     (held_out,) = (tmp_path / "valid.archives").read_text().splitlines()
     assert values_in(tmp_path / "valid.tsv")[0] in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -134,7 +134,7 @@ def test_manifest__each_split_has_the_archives_that_it_uses(sounds: Path, tmp_pa
     assert len((tmp_path / "train.archives").read_text().splitlines()) == 3
 
 
-def test_manifest__forgets_archives_that_are_used_no_more(sounds: Path, tmp_path: Path) -> None:
+def test_manifest__forgets_archives_that_are_no_longer_used(sounds: Path, tmp_path: Path) -> None:
     run(sounds, "--out", tmp_path)
     soundfile.write(tmp_path / "sounds" / "a.wav", np.zeros(80), RATE)
     for name in ("1.zip", "2/x.tar", "3.h5"):
@@ -167,7 +167,7 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
     compressed = "is compressed as a whole; decompress it"
     length = len(wav)
     expected = {
-        "packed.zip:a.wav": "is compressed (deflate); store it uncompressed, as by zip -0",
+        "packed.zip:a.wav": "is compressed (deflate); store it uncompressed, for example by zip -0",
         "packed.zip:d.wav": "cannot be decoded: ",
         "packed.zip:e.wav": "is empty: 0 bytes",
         "cut.tar:b.wav": f"is truncated: 100 of {length} bytes are in the archive",
@@ -175,7 +175,7 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
         "x.tar.gz": compressed,
         "y.TGZ": compressed,
         "z.tar.xz": compressed,
-        "empty.zip": "is no zip archive",
+        "empty.zip": "is not a zip archive",
         "gone.tar": "cannot be read: No such file or directory",
         "text.h5": "cannot be read as HDF5: ",
         "3.h5/deep/features": "has the shape (2, 2, 2), expected [samples] or",
@@ -188,7 +188,7 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
         assert rejected[name].startswith(reason)
 
 
-def test_manifest__endings_are_those_of_members_too(sounds: Path, tmp_path: Path) -> None:
+def test_manifest__endings_apply_to_members_too(sounds: Path, tmp_path: Path) -> None:
     make_zip(sounds / "1.zip", {"c.aiff": encode(tmp_path, 0.9)})
     assert run(sounds, "--out", tmp_path, "--ext", "aiff") == 0
     assert values_in(tmp_path / "train.tsv") == [0.9, 0.5, 0.6]  # datasets have no endings
@@ -207,7 +207,7 @@ def test_manifest__refuses_to_train_on_held_out_members(
 ) -> None:
     assert run(sounds, "--out", tmp_path, "--valid", 0.3) == 0
     assert run(sounds, "--out", tmp_path) == 2
-    assert "valid.tsv, of an earlier run, has 2 of the" in capsys.readouterr().err
+    assert "valid.tsv, written by an earlier run, has 2 of the" in capsys.readouterr().err
 
 
 def labels_in(data: Path, split: str) -> dict:
@@ -237,10 +237,10 @@ def test_folders_and_pattern__see_names_in_archives(sounds: Path, tmp_path: Path
     assert (tmp_path / "b" / "eval.archives").read_text().startswith("2/x.tar\t")
 
 
-def test_pattern__names_members_that_have_no_label(sounds: Path, tmp_path: Path) -> None:
+def test_pattern__rejects_members_without_a_label(sounds: Path, tmp_path: Path) -> None:
     options = ("--layout", "pattern", "--pattern", "/(?P<label>a)")
     assert run(sounds, "--out", tmp_path, *options) == 2  # one class
-    problem = "finds no label by --pattern"
+    problem = "has no label that matches --pattern"
     assert rejected_in(tmp_path) == dict.fromkeys(
         ["1.zip:b/2.wav", "2/x.tar:b.wav", "3.h5/b"], problem
     )
@@ -269,11 +269,11 @@ def shards(tmp_path: Path) -> Path:
     return root
 
 
-def test_webdataset__labels_beside_the_clips(shards: Path, tmp_path: Path) -> None:
+def test_webdataset__labels_in_text_members(shards: Path, tmp_path: Path) -> None:
     assert run(shards, "--out", tmp_path, "--layout", "webdataset") == 0
     expected = {0.1: ["0"], 0.2: ["1"], 0.3: ["0", "1"], 0.4: ["10"]}
     assert labels_in(tmp_path, "train") == expected
-    problem = "has no label: there is no .cls or .json of its key in the shard"
+    problem = "has no label: its shard has no .cls or .json with its key"
     assert rejected_in(tmp_path) == {"1.zip:b.wav": problem}
     names = (tmp_path / "label_descriptors.csv").read_text()
     assert names == "0,0,0\n1,1,1\n2,10,10\n"
@@ -285,7 +285,7 @@ def test_webdataset__a_key_in_json(shards: Path, tmp_path: Path) -> None:
     assert labels_in(tmp_path, "train") == {0.3: ["0", "1"]}
 
 
-def test_webdataset__holds_out_a_part_of_each_class(tmp_path: Path) -> None:
+def test_webdataset__holds_out_a_fraction_of_each_class(tmp_path: Path) -> None:
     wavs = {f"{n}.wav": encode(tmp_path, n / 10) for n in range(1, 9)}
     labels = {f"{n}.cls": b"ab"[n % 2 : n % 2 + 1] for n in range(1, 9)}
     make_tar(tmp_path / "s" / "0.tar", {**wavs, **labels})

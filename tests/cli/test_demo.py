@@ -3,15 +3,20 @@ import json
 import pytest
 import soundfile
 
-from eat_plugin.cli import demo, main
+from eat_plugin.cli import main
+from eat_plugin.prepare import demo_set
 from eat_plugin.prepare.demo_sounds import KINDS, synthesise_clip
+
+
+def write_demo_set(out, clips_per_class, seed):
+    return demo_set.write_demo_set(out, clips_per_class, seed, lambda items, *_: items)
 
 
 def audio_files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def test_demo__writes_a_folder_a_class(tmp_path, capsys):
+def test_demo__writes_one_folder_per_class(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "set"), "--clips-per-class", "2"]) == 0
     files = audio_files(tmp_path / "set" / "audio")
     assert {path.parent.name for path in files} == set(KINDS)
@@ -23,7 +28,7 @@ def test_demo__writes_a_folder_a_class(tmp_path, capsys):
 
 
 def test_demo__files_hold_the_clips_in_their_encoding(tmp_path):
-    audio = demo.write_demo_set(tmp_path, clips_per_class=1, seed=3)
+    audio = write_demo_set(tmp_path, clips_per_class=1, seed=3)
     for path in audio_files(audio):
         clip = synthesise_clip(path.parent.name, 0, seed=3)
         info = soundfile.info(path)
@@ -37,23 +42,23 @@ def test_demo__files_hold_the_clips_in_their_encoding(tmp_path):
         assert abs(samples - clip.samples).max() <= 1 / 2**15
 
 
-def test_demo__second_run_touches_nothing(tmp_path):
-    audio = demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+def test_demo__second_run_changes_nothing(tmp_path):
+    audio = write_demo_set(tmp_path, clips_per_class=1, seed=0)
     before = {path: path.stat().st_mtime_ns for path in audio_files(tmp_path)}
-    assert demo.write_demo_set(tmp_path, clips_per_class=1, seed=0) == audio
+    assert write_demo_set(tmp_path, clips_per_class=1, seed=0) == audio
     assert {path: path.stat().st_mtime_ns for path in audio_files(tmp_path)} == before
 
 
 def test_demo__an_interrupted_set_is_completed(tmp_path):
-    audio = demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    audio = write_demo_set(tmp_path, clips_per_class=1, seed=0)
     files = audio_files(audio)
     content = files[0].read_bytes()
     files[0].write_bytes(b"cut off")
-    (tmp_path / demo.RECORD).unlink()
-    demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    (tmp_path / demo_set.RECORD).unlink()
+    write_demo_set(tmp_path, clips_per_class=1, seed=0)
     assert files[0].read_bytes() == content
     assert audio_files(audio) == files
-    assert json.loads((tmp_path / demo.RECORD).read_text())["seed"] == 0
+    assert json.loads((tmp_path / demo_set.RECORD).read_text())["seed"] == 0
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,6 @@ def test_demo__numbers_out_of_range_are_one_line(tmp_path, capsys, arguments, me
 
 
 def test_demo__refuses_to_mix_two_sets(tmp_path):
-    demo.write_demo_set(tmp_path, clips_per_class=1, seed=0)
-    with pytest.raises(ValueError, match="holds a sound set of other settings"):
-        demo.write_demo_set(tmp_path, clips_per_class=1, seed=1)
+    write_demo_set(tmp_path, clips_per_class=1, seed=0)
+    with pytest.raises(ValueError, match="holds a set with other settings"):
+        write_demo_set(tmp_path, clips_per_class=1, seed=1)

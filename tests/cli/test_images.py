@@ -1,4 +1,4 @@
-"""`eat manifest --images`, and the subcommands that run a model, on images."""
+"""`eat manifest --images`, and subcommands that run a model on images."""
 
 import json
 import tarfile
@@ -20,7 +20,7 @@ OPTIONS = {
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Nine images of three classes, and beside them what is none by its name."""
+    """Nine images of three classes, and an image with another ending."""
     folder = tmp_path / "pictures"
     for number in range(9):
         kind, ending = ("dog", "rain", "clock")[number % 3], ("png", "jpg", "webp")[number // 3]
@@ -65,7 +65,7 @@ def test_manifest__lists_images_with_their_pixels(pictures, tmp_path, capsys):
     assert "Hz" not in shown
 
 
-def test_manifest__every_layout_of_ones_own(pictures, tmp_path):
+def test_manifest__every_layout_for_own_data(pictures, tmp_path):
     rows = ["filename,label", *(f"{p.parent.name}/{p.name},{p.parent.name}"
                                 for p in pictures.rglob("*.*") if p.suffix != ".txt")]  # fmt: skip
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
@@ -83,7 +83,7 @@ def test_manifest__every_layout_of_ones_own(pictures, tmp_path):
     assert found[0] == found[1] == found[2]
 
 
-def test_manifest__damaged_images_are_set_aside(pictures, tmp_path):
+def test_manifest__rejects_damaged_images(pictures, tmp_path):
     content = (pictures / "dog" / "3.jpg").read_bytes()
     (pictures / "dog" / "half.jpg").write_bytes(content[: len(content) // 2])
     (pictures / "dog" / "text.png").write_text("none")
@@ -111,8 +111,8 @@ def test_manifest__images_in_an_archive(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layout", "esc50"], "--layout esc50 is a data set of sound; leave --images out"),
-        (["--check", "--drop", "silent"], "--drop is for sound; leave --images out"),
+        (["--layout", "esc50"], "--layout esc50 is a data set of sound; omit --images"),
+        (["--check", "--drop", "silent"], "--drop is for sound; omit --images"),
         (["--ext", "tif"], "no images (tif) found under"),
         (["--ext", "txt"], "none of the 1 images under"),
     ],
@@ -170,7 +170,7 @@ def test_features__images(make_image_checkpoint, pictures, tmp_path, granularity
     command = ["features", "--checkpoint", checkpoint, pictures, "--out", out]
     assert main([*map(str, command), "--granularity", granularity]) == 0
     stored = np.load(out)
-    assert len(stored.files) == 9  # no times beside them
+    assert len(stored.files) == 9  # no times
     loaded = load_checkpoint(checkpoint)
     expected = loaded.extract(pictures / "dog" / "0.png", granularity)
     assert expected.times is None

@@ -1,4 +1,4 @@
-"""`eat manifest --layout ...`, from the command line on."""
+"""`eat manifest --layout ...` from the command line."""
 
 import csv
 import subprocess
@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.cli.layout_options import LAYOUTS
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import clip_weights, read_labels, read_weights
 from eat_plugin.data.manifest import read_manifest
+from eat_plugin.prepare.layouts import LAYOUTS
 
 
 def add_clips(folder: Path, *names: str) -> None:
@@ -50,7 +50,7 @@ def counts_in(data: Path) -> list:
 
 @pytest.fixture
 def animals(tmp_path: Path) -> Path:
-    """Ten clips of dogs, five of cats, one of a cow, one of a newt that is damaged."""
+    """Ten clips of dogs, five of cats, one of a cow, and a damaged one of a newt."""
     folder = tmp_path / "animals"
     add_clips(folder, *(f"dog/{number}.wav" for number in range(10)), "cow/1.wav")
     add_clips(folder, *(f"cat/{number % 2}/{number}.wav" for number in range(5)))
@@ -59,7 +59,7 @@ def animals(tmp_path: Path) -> Path:
     return folder
 
 
-def test_folders__all_that_is_written(
+def test_folders__writes_all_files(
     animals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_clips(animals, "stray.wav")
@@ -78,7 +78,7 @@ def test_folders__all_that_is_written(
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
     assert (data / "rejected.tsv").read_text().splitlines() == [
         "newt/1.wav\tis empty: 0 bytes",
-        "stray.wav\tis in no folder that could name its class",
+        "stray.wav\tis not in a folder named after its class",
     ]
     names = {*("train.tsv", "train.lbl", "train.weights.csv", "rejected.tsv")}
     assert {path.name for path in data.iterdir()} == {
@@ -89,13 +89,13 @@ def test_folders__all_that_is_written(
     for expected in (
         "train.tsv: 16 clips, 0.00 hours",
         "3 classes from 1 clips ('cow') to 10 ('dog')",
-        "1 classes left out, without a usable clip: 'newt'",
+        "1 classes excluded, without a usable clip: 'newt'",
         "rejected.tsv: 2 rejected",
     ):
         assert expected in shown
 
 
-def test_folders__holds_out_a_part_of_each_class(animals: Path, tmp_path: Path) -> None:
+def test_folders__holds_out_a_fraction_of_each_class(animals: Path, tmp_path: Path) -> None:
     def split(seed: int) -> tuple:
         options = ("--valid", 0.2, "--seed", seed)
         assert run(animals, "--out", tmp_path, "--layout", "folders", *options) == 0
@@ -118,24 +118,24 @@ def test_folders__under_another_name(animals: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "train.weights.csv").exists()
 
 
-def test_folders__refuses_to_train_on_what_an_earlier_run_held_out(
+def test_folders__refuses_to_train_on_clips_held_out_earlier(
     animals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (animals, "--out", tmp_path, "--layout", "folders")
     assert run(*arguments, "--valid", 0.2) == 0
     assert run(*arguments) == 2
-    assert "eval.tsv, of an earlier run, has 3" in capsys.readouterr().err
+    assert "eval.tsv, written by an earlier run, has 3" in capsys.readouterr().err
 
 
-def test_folders__refuses_to_hold_out_what_an_earlier_run_trains_on(
+def test_folders__refuses_to_hold_out_training_clips_of_an_earlier_run(
     animals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (animals, "--out", tmp_path, "--layout", "folders")
     assert run(*arguments) == 0
     assert run(*arguments, "--split", "eval") == 2
-    assert "train.tsv, of an earlier run, has 16" in capsys.readouterr().err
+    assert "train.tsv, written by an earlier run, has 16" in capsys.readouterr().err
     assert not (tmp_path / "eval.tsv").exists()
-    assert run(*arguments, "--split", "test") == 0  # any other name is the user's to choose
+    assert run(*arguments, "--split", "test") == 0  # other names are not checked
 
 
 def test_folders__each_split_has_its_own_reports(animals: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_folders__each_split_has_its_own_reports(animals: Path, tmp_path: Path) 
     assert run(animals, "--out", data, "--layout", "folders", "--split", "rejected.x") == 2
 
 
-def test_folders__refuses_classes_that_an_earlier_split_does_not_fit(
+def test_folders__refuses_other_classes_than_an_earlier_split(
     animals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -271,7 +271,8 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
     assert run(*arguments, "--valid-groups", "b, c") == 0
     assert read(tmp_path, "train") == {"a/bye_1.wav": ["bye"], "a/hi_1.wav": ["hi"]}
     assert {name[0] for name in read(tmp_path, "eval")} == {"b", "c"}
-    assert (tmp_path / "rejected.tsv").read_text() == "a/noise.wav\tfinds no label by --pattern\n"
+    rejected = (tmp_path / "rejected.tsv").read_text()
+    assert rejected == "a/noise.wav\thas no label that matches --pattern\n"
 
 
 @pytest.mark.parametrize(
@@ -285,14 +286,14 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
         ("--layout csv", "--layout csv needs --csv"),
         ("--layout audioset --csv t.csv", "--layout audioset needs --classes"),
         ("--layout pattern", "--layout pattern needs --pattern"),
-        ("--layout esc50 --fold 1 --valid 0.1", "--valid and --fold both say what to hold out"),
+        ("--layout esc50 --fold 1 --valid 0.1", "--valid and --fold both hold clips out"),
         (
             "--layout pattern --pattern . --valid-groups a --valid 0.1",
-            "--valid and --valid-groups both say",
+            "--valid and --valid-groups both hold",
         ),
         (
             "--layout csv --csv t.csv --split-column a --valid 0.1",
-            "--valid and --split-column both say",
+            "--valid and --split-column both hold",
         ),
         ("--layout csv --csv t.csv --split-column a --split b", "--split names one split"),
         ("--layout csv --csv t.csv --label-separator=", "must not be empty"),
@@ -302,11 +303,11 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
         ("--layout folders --valid 0.1 --split eval", "--valid needs another --split than 'eval'"),
         ("--layout esc50 --fold 1 --split eval", "--fold needs another --split than 'eval'"),
         ("--layout folders --split missing", "--split 'missing' cannot be the name"),
-        ("--layout esc50 --fold 1", "there is no meta/esc50.csv and no esc50.csv in"),
+        ("--layout esc50 --fold 1", "there is neither meta/esc50.csv nor esc50.csv in"),
         ("--layout csv --csv none.csv", "none.csv: cannot be read: No such file"),
         ("--layout csv --csv t.csv", "t.csv:1: no column 'label'; there are: filename, part"),
         ("--layout csv --csv t.csv --label-column part --split-column part", "split 'x/y' cannot"),
-        ("--layout pattern --pattern (?P<label>", "is no regular expression"),
+        ("--layout pattern --pattern (?P<label>", "is not a regular expression"),
         ("--layout pattern --pattern (?P<label>zzz)", "none of the 3 audio files under"),
         ("--layout pattern --pattern (?P<label>wav)", "are of one class, 'wav'; two are needed"),
         ("--layout folders --valid 0.5", "--valid 0.5 holds out nothing: no class has two clips"),

@@ -1,4 +1,4 @@
-"""`eat manifest`, from the command line on."""
+"""`eat manifest` from the command line."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import soundfile
 
 from eat_plugin import cli
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.prepare import find as discovery
+from eat_plugin.prepare import find, listing
 
 
 def add_clip(folder: Path, name: str, samples: int = 800, rate: int = 16_000) -> Path:
@@ -38,7 +38,7 @@ def run(*arguments: object) -> int:
     return cli.main(["manifest", *map(str, arguments)])
 
 
-def test_manifest__lists_every_clip_sorted(
+def test_manifest__lists_all_clips_sorted(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_clip(clips, "UPPER.WAV", 48_000, 48_000)
@@ -74,7 +74,7 @@ def test_manifest__names_the_split(clips: Path, tmp_path: Path) -> None:
     assert len(read_manifest(tmp_path / "eval.tsv")) == 10
 
 
-def test_manifest__looks_for_the_endings_given(clips: Path, tmp_path: Path) -> None:
+def test_manifest__lists_the_endings_given(clips: Path, tmp_path: Path) -> None:
     add_clip(clips, "a.flac")
     add_clip(clips, "a.aiff")
     run(clips, "--out", tmp_path, "--ext", "flac", ".AIFF")
@@ -95,28 +95,28 @@ def test_manifest__holds_out_clips(clips: Path, tmp_path: Path) -> None:
     assert len(split(0.001, seed=1)[1]) == 1
 
 
-def test_manifest__refuses_to_train_on_what_an_earlier_run_held_out(
+def test_manifest__refuses_to_train_on_clips_held_out_earlier(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(clips, "--out", tmp_path, "--valid", 0.3)
     before = (tmp_path / "train.tsv").read_bytes()
     assert run(clips, "--out", tmp_path) == 2
     shown = capsys.readouterr().err.splitlines()[-1]
-    assert f"{tmp_path}/valid.tsv, of an earlier run, has 3 of the clips" in shown
+    assert f"{tmp_path}/valid.tsv, written by an earlier run, has 3 of the clips" in shown
     assert (tmp_path / "train.tsv").read_bytes() == before
     assert run(clips, "--out", tmp_path, "--valid", 0.3, "--seed", 1) == 0
     (tmp_path / "valid.tsv").unlink()
     assert run(clips, "--out", tmp_path) == 0
 
 
-def test_manifest__leaves_a_hold_out_of_other_clips_alone(clips: Path, tmp_path: Path) -> None:
+def test_manifest__keeps_a_hold_out_of_other_clips(clips: Path, tmp_path: Path) -> None:
     add_clip(tmp_path / "others", "0/clip 0.wav")
     assert run(tmp_path / "others", "--out", tmp_path, "--split", "valid") == 0
     assert run(clips, "--out", tmp_path) == 0
     assert names_in(tmp_path / "valid.tsv") == ["0/clip 0.wav"]
 
 
-def test_manifest__sorts_out_files_that_cannot_be_used(clips: Path, tmp_path: Path) -> None:
+def test_manifest__rejects_unusable_files(clips: Path, tmp_path: Path) -> None:
     (clips / "empty.wav").touch()
     (clips / "gone.wav").symlink_to("nowhere")
     (clips / "text.mp3").write_text("no audio" * 100)
@@ -137,7 +137,7 @@ def test_manifest__sorts_out_files_that_cannot_be_used(clips: Path, tmp_path: Pa
     assert "not UTF-8" in rejected["caf\\xe9.wav"]
 
 
-def test_manifest__replaces_what_an_earlier_run_rejected(clips: Path, tmp_path: Path) -> None:
+def test_manifest__replaces_an_earlier_report(clips: Path, tmp_path: Path) -> None:
     (clips / "empty.wav").touch()
     run(clips, "--out", tmp_path)
     assert (tmp_path / "rejected.tsv").read_text()
@@ -146,12 +146,12 @@ def test_manifest__replaces_what_an_earlier_run_rejected(clips: Path, tmp_path: 
     assert (tmp_path / "rejected.tsv").read_text() == ""
 
 
-def test_manifest__workers_change_nothing(
+def test_manifest__does_not_depend_on_workers(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (clips / "empty.wav").touch()
     run(clips, "--out", tmp_path / "one", "--workers", 1)
-    monkeypatch.setattr(discovery, "CHUNK", 2)
+    monkeypatch.setattr(find, "CHUNK", 2)
     run(clips, "--out", tmp_path / "two", "--workers", 2)
     for name in ("train.tsv", "rejected.tsv"):
         one, two = (tmp_path / folder / name for folder in ("one", "two"))
@@ -218,7 +218,7 @@ def test_main__wrong_arguments_are_one_line_and_exit_code_2(
     assert errors[0].startswith(line)
 
 
-def test_main__a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path) -> None:
+def test_main__a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m eat_plugin bench masks --rounds 1 | true"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], cwd=Path(__file__).parents[2],
@@ -237,7 +237,7 @@ def test_main__interrupted(
     def interrupt(path: str, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(discovery, "_probe", interrupt)
+    monkeypatch.setattr(listing, "probe_clip", interrupt)
     assert run(clips, "--out", tmp_path / "data") == 130
     assert capsys.readouterr().err.endswith("\neat manifest: interrupted\n")
     assert not (tmp_path / "data").exists()
@@ -249,7 +249,7 @@ def test_main__help(capsys: pytest.CaptureFixture[str], arguments: list) -> None
         cli.main(arguments)
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert "list the audio files of a folder" in shown
+    assert "list the audio files or images of a folder" in shown
     wanted = cli.SUBCOMMANDS if arguments == ["--help"] else ["layouts, with examples:", "--valid"]
     for expected in wanted:
         assert expected in shown

@@ -9,7 +9,7 @@ import soundfile
 from eat_plugin.cli import main
 from eat_plugin.cli import quality_report as quality
 from eat_plugin.data.manifest import read_manifest
-from eat_plugin.prepare.listing import Clip
+from eat_plugin.prepare.arrangement import ListedClip
 from eat_plugin.prepare.quality import examine
 
 RATE = 8000
@@ -18,7 +18,7 @@ SINE = 0.5 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)
 
 @pytest.fixture
 def audio(tmp_path):
-    """Two kinds of sound: of each a good clip, and of the first one of every problem."""
+    """Two classes with a good clip each; the first also has a clip with each problem."""
     folder = tmp_path / "audio"
     clips = {
         "a/copy.flac": SINE, "a/good.wav": SINE, "a/loud.wav": np.clip(4 * SINE, -1, 1),
@@ -43,7 +43,7 @@ def names_in(path):
     return [manifest.name(index) for index in range(len(manifest))]
 
 
-def test_check__reports_and_keeps_all_but_the_damaged(audio, tmp_path, capsys):
+def test_check__reports_all_and_rejects_the_damaged(audio, tmp_path, capsys):
     out = tmp_path / "data"
     assert main(["manifest", str(audio), "--out", str(out), "--check", "--workers", "1"]) == 0
     rows = rows_of(out / "quality.csv")
@@ -61,11 +61,11 @@ def test_check__reports_and_keeps_all_but_the_damaged(audio, tmp_path, capsys):
     assert rejected == ["b/broken.wav\thas samples that are not finite numbers"]
     assert (out / "quality.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
-    assert "1 damaged inside, 1 silent, 1 clipped, 1 short, 1 duplicate" in said
+    assert "1 cannot be decoded, 1 silent, 1 clipped, 1 short, 1 duplicate" in said
 
 
 @pytest.mark.parametrize("problems", [["silent", "duplicate"], ["silent,duplicate"]])
-def test_check__leaves_out_what_is_asked_for(audio, tmp_path, problems):
+def test_check__drops_the_problems_given(audio, tmp_path, problems):
     out = tmp_path / "data"
     assert main([
         "manifest", str(audio), "--out", str(out), "--layout", "folders", "--valid", "0.5",
@@ -77,21 +77,21 @@ def test_check__leaves_out_what_is_asked_for(audio, tmp_path, problems):
     ]  # fmt: skip
     rejected = dict(line.split("\t") for line in (out / "rejected.tsv").read_text().splitlines())
     assert rejected == {
-        "a/good.wav": "left out by --drop: duplicate, a copy of a/copy.flac",
-        "a/silent.wav": "left out by --drop: silent",
+        "a/good.wav": "excluded by --drop: duplicate, a copy of a/copy.flac",
+        "a/silent.wav": "excluded by --drop: silent",
         "b/broken.wav": "has samples that are not finite numbers",
     }
-    assert len(rows_of(out / "quality.csv")) == 7  # what was left out is described, too
+    assert len(rows_of(out / "quality.csv")) == 7  # dropped clips are described too
     assert (out / "class_counts.csv").read_text().count("\n") == 3
 
 
-def test_draw__names_of_classes_are_no_formulas(audio):
-    clip = Clip("a/good.wav", "train", ("$a$",), RATE, RATE)
+def test_draw__class_names_are_not_formulas(audio):
+    clip = ListedClip("a/good.wav", "train", ("$a$",), RATE, RATE, "a/good.wav")
     axes = quality.draw([(clip, examine(audio / clip.name))]).get_axes()[3]
     assert [text.get_text() for text in axes.get_xticklabels()] == [r"\$a\$"]
 
 
-def test_check__without_matplotlib_the_rest_is_written(audio, tmp_path, monkeypatch, capsys):
+def test_check__without_matplotlib_there_is_no_picture(audio, tmp_path, monkeypatch, capsys):
     def draw(*_):
         raise ValueError("drawing needs matplotlib")
 
@@ -111,16 +111,16 @@ def test_check__nothing_left(audio, tmp_path, capsys):
     arguments = ["--out", str(out), "--check", "--drop", "silent"]
     assert main(["manifest", str(audio / "a"), *arguments]) == 2
     assert "none of the 1 audio files" in capsys.readouterr().err
-    assert "silent.wav\tleft out by --drop" in (out / "rejected.tsv").read_text()
+    assert "silent.wav\texcluded by --drop" in (out / "rejected.tsv").read_text()
 
 
 def test_check__mistakes(audio, tmp_path, capsys):
     arguments = ["manifest", str(audio), "--out", str(tmp_path / "data")]
     assert main([*arguments, "--drop", "silent"]) == 2
-    message = "--drop leaves out what --check finds; give --check, too"
+    message = "--drop needs --check"
     assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--check", "--drop", "quiet"])
-    expected = "--drop 'quiet': choose from silent, clipped, short, duplicate"
+    expected = "argument --drop: 'quiet': choose from silent, clipped, short, duplicate"
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "data").exists()

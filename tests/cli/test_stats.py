@@ -1,4 +1,4 @@
-"""`eat stats`: what it writes, prints and refuses."""
+"""`eat stats`: output, file and errors."""
 
 import json
 import zipfile
@@ -23,7 +23,7 @@ def found_in(data):
     return json.loads((data / "stats.json").read_text())
 
 
-def test_stats__writes_and_prints_what_training_can_use(data, sounds, capsys):
+def test_stats__writes_and_prints_the_values_for_training(data, sounds, capsys):
     capsys.readouterr()
     assert cli.main(["stats", str(data)]) == 0
     front_end = FrontEnd(100_000, 0.0, 1.0)
@@ -42,7 +42,7 @@ def test_stats__writes_and_prints_what_training_can_use(data, sounds, capsys):
     assert "3/3" in output.err  # the bar
 
 
-def test_stats__the_split_and_the_order_of_clips(data):
+def test_stats__does_not_depend_on_the_order_of_clips(data):
     lines = (data / "train.tsv").read_text().splitlines()
     (data / "turned.tsv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
     assert cli.main(["stats", str(data), "--workers", "2"]) == 0
@@ -53,7 +53,7 @@ def test_stats__the_split_and_the_order_of_clips(data):
     assert second == pytest.approx(first, rel=1e-12)
 
 
-def test_stats__of_an_archive_are_those_of_the_files(data, sounds, tmp_path):
+def test_stats__of_an_archive_equal_those_of_its_files(data, sounds, tmp_path):
     (tmp_path / "packed").mkdir()
     with zipfile.ZipFile(tmp_path / "packed" / "all.zip", "w") as archive:
         for path in sorted(sounds.rglob("*.*")):
@@ -69,7 +69,7 @@ def test_stats__of_an_archive_are_those_of_the_files(data, sounds, tmp_path):
     assert cli.main(["stats", str(packed)]) == 2
 
 
-def test_stats__damaged_clips_are_named_and_the_rest_goes_on(data, sounds, capsys):
+def test_stats__names_damaged_clips_and_measures_the_others(data, sounds, capsys):
     assert cli.main(["stats", str(data)]) == 0
     good = found_in(data)
     (sounds / "bad.wav").write_text("no audio")

@@ -51,7 +51,7 @@ def made(tmp_path_factory):
 
 
 def make(data, out):
-    for shards in cache_folder.begin(out, data, ["train"]):
+    for shards in cache_folder.plan_shards(out, data, ["train"]):
         list(finish_all(shards, 1))
         cache_folder.write_split(data, shards)
 

@@ -189,7 +189,7 @@ def test_compute__float64_gives_the_numbers_of_float32(rate):
 
 def test_cache__sends_energies_as_it_holds_them(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("parent") / "cache"
-    for shards in cache_folder.begin(out, folder, ["train"]):
+    for shards in cache_folder.plan_shards(out, folder, ["train"]):
         list(finish_all(shards, 1))
         cache_folder.write_split(folder, shards)
     expected, found = (

@@ -1,4 +1,4 @@
-"""What is listed of archives, and what is said of members that cannot be read in place."""
+"""Clips listed from archives, and reasons for members that cannot be read in place."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eat_plugin.prepare.archive_index import Contents, list_members, readable
+from eat_plugin.prepare.archive_index import Contents, index_archive, readable
 
 A, B = b"a" * 700, b"b" * 1_300
 TEXT = b"a class"
@@ -44,7 +44,7 @@ MEMBERS = (("b/2.wav", B), ("a.WAV", A), ("notes.txt", b"no audio"), ("a.cls", T
 
 
 def list_wavs(path: Path) -> Contents:
-    return list_members(str(path), {"wav"}, {"cls"})
+    return index_archive(str(path), {"wav"}, {"cls"})
 
 
 def read_clips(path: Path, contents: Contents) -> dict:
@@ -57,7 +57,7 @@ def read_clips(path: Path, contents: Contents) -> dict:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_list_members__bytes_of_each_clip_and_texts_beside_them(tmp_path: Path, kind: str) -> None:
+def test_index_archive__lists_clips_and_texts(tmp_path: Path, kind: str) -> None:
     path = MAKERS[kind](tmp_path / f"x.{kind}", *MEMBERS)
     contents = list_wavs(path)
     assert read_clips(path, contents) == {"b/2.wav": B, "a.WAV": A}
@@ -67,14 +67,14 @@ def test_list_members__bytes_of_each_clip_and_texts_beside_them(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_list_members__no_clips(tmp_path: Path, kind: str) -> None:
+def test_index_archive__no_clips(tmp_path: Path, kind: str) -> None:
     path = MAKERS[kind](tmp_path / f"x.{kind}")
     contents = list_wavs(path)
     assert (contents.clips, contents.rejected) == ({}, [])
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_list_members__names_are_shown_and_never_followed(tmp_path: Path, kind: str) -> None:
+def test_index_archive__lists_unsafe_names_without_unpacking(tmp_path: Path, kind: str) -> None:
     names = ["../up.wav", "/root.wav", "./here.wav", "tab\there.wav", "\u97f3.wav"]
     path = MAKERS[kind](tmp_path / f"x.{kind}", *((name, A) for name in names))
     before = sorted(tmp_path.parent.rglob("*"))
@@ -84,32 +84,32 @@ def test_list_members__names_are_shown_and_never_followed(tmp_path: Path, kind: 
     assert sorted(tmp_path.parent.rglob("*")) == before
 
 
-def test_readable__what_no_line_can_hold() -> None:
+def test_readable__escapes() -> None:
     assert readable(os.fsdecode(b"caf\xe9\t\r\n")) == "caf\\xe9\\t\\r\\n"
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", MAKERS)
-def test_list_members__the_last_of_a_name_is_taken(tmp_path: Path, kind: str) -> None:
+def test_index_archive__uses_the_last_member_of_a_name(tmp_path: Path, kind: str) -> None:
     path = MAKERS[kind](tmp_path / f"x.{kind}", ("a.wav", A), ("a.wav", B))
     contents = list_wavs(path)
     assert read_clips(path, contents) == {"a.wav": B}
-    assert contents.rejected == [("a.wav", "is there again further on, which is taken")]
+    assert contents.rejected == [("a.wav", "occurs twice; the later member is used")]
 
 
 @pytest.mark.parametrize(
     ("method", "called"),
     [(zipfile.ZIP_DEFLATED, "deflate"), (zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "lzma")],
 )
-def test_list_members__compressed_members(tmp_path: Path, method: int, called: str) -> None:
+def test_index_archive__compressed_members(tmp_path: Path, method: int, called: str) -> None:
     path = make_zip(tmp_path / "x.zip", ("a.wav", A), ("a.cls", TEXT), method=method)
     contents = list_wavs(path)
-    reason = f"is compressed ({called}); store it uncompressed, as by zip -0"
+    reason = f"is compressed ({called}); store it uncompressed, for example by zip -0"
     assert contents.rejected == [("a.wav", reason)]
     assert (contents.clips, contents.texts) == ({}, {})
 
 
-def test_list_members__encrypted_members(tmp_path: Path) -> None:
+def test_index_archive__encrypted_members(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", ("a.wav", A))
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1
@@ -117,7 +117,7 @@ def test_list_members__encrypted_members(tmp_path: Path) -> None:
     assert list_wavs(path).rejected == [("a.wav", "is encrypted")]
 
 
-def test_list_members__zip_members_that_are_no_files(tmp_path: Path) -> None:
+def test_index_archive__zip_members_that_are_not_files(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         link, file = zipfile.ZipInfo("link.wav"), zipfile.ZipInfo("file.wav")
@@ -130,7 +130,7 @@ def test_list_members__zip_members_that_are_no_files(tmp_path: Path) -> None:
     assert list(contents.clips) == ["file.wav"]
 
 
-def test_list_members__zip_after_other_data_and_of_64_bits(tmp_path: Path) -> None:
+def test_index_archive__zip64_after_other_data(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     path.write_bytes(b"a program that unpacks itself")
     with zipfile.ZipFile(path, "a") as archive, archive.open("a.wav", "w", force_zip64=True) as f:
@@ -138,16 +138,16 @@ def test_list_members__zip_after_other_data_and_of_64_bits(tmp_path: Path) -> No
     assert read_clips(path, list_wavs(path)) == {"a.wav": A}
 
 
-def test_list_members__zip_member_that_is_elsewhere(tmp_path: Path) -> None:
+def test_index_archive__zip_member_at_another_offset(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", ("a.wav", A), ("b.wav", B))
     data = path.read_bytes()
     path.write_bytes(b"PK\x03\x05" + data[4:])
     contents = list_wavs(path)
-    assert contents.rejected == [("a.wav", "is not where the archive's list says")]
+    assert contents.rejected == [("a.wav", "is not at the offset in the central directory")]
     assert read_clips(path, contents) == {"b.wav": B}
 
 
-def test_list_members__truncated_zip(tmp_path: Path) -> None:
+def test_index_archive__truncated_zip(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", ("a.cls", TEXT), ("a.wav", A), ("b.wav", B), ("c.wav", A))
     data = path.read_bytes()
     path.write_bytes(data[: data.index(B) + 1_000])
@@ -157,10 +157,10 @@ def test_list_members__truncated_zip(tmp_path: Path) -> None:
     (member, archive) = contents.rejected
     assert member == ("b.wav", "is truncated: 1000 of 1300 bytes are in the archive")
     assert archive[0] == ""
-    assert "is truncated or damaged: it has no list of its members" in archive[1]
+    assert "is truncated or damaged: it has no central directory" in archive[1]
 
 
-def test_list_members__truncated_zip_of_64_bits_and_of_unknown_lengths(tmp_path: Path) -> None:
+def test_index_archive__truncated_zip64_and_unknown_lengths(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive, archive.open("a.wav", "w", force_zip64=True) as f:
         f.write(A)
@@ -173,24 +173,24 @@ def test_list_members__truncated_zip_of_64_bits_and_of_unknown_lengths(tmp_path:
     contents = list_wavs(path)
     assert contents.clips == {}
     assert contents.rejected[0][0] == "b.wav"
-    assert "does not tell its length" in contents.rejected[0][1]
+    assert "has no length" in contents.rejected[0][1]
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive" * 200, b"PK\x05\x06", bytes(2_000)])
-def test_list_members__no_zip(tmp_path: Path, data: bytes) -> None:
+def test_index_archive__not_a_zip(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(data)
     contents = list_wavs(tmp_path / "x.zip")
-    assert (contents.clips, contents.rejected) == ({}, [("", "is no zip archive")])
+    assert (contents.clips, contents.rejected) == ({}, [("", "is not a zip archive")])
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_list_members__long_names_in_a_tar(tmp_path: Path, form: int) -> None:
+def test_index_archive__long_names_in_a_tar(tmp_path: Path, form: int) -> None:
     name = "/".join(["folder" * 9] * 5) + "/a.wav"
     path = make_tar(tmp_path / "x.tar", (name, A), ("b.wav", B), format=form)
     assert read_clips(path, list_wavs(path)) == {name: A, "b.wav": B}
 
 
-def test_list_members__tar_members_that_are_no_files(tmp_path: Path) -> None:
+def test_index_archive__tar_members_that_are_not_files(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         add(archive, "a.wav", A)
         add(archive, "link.wav", type=tarfile.SYMTYPE, linkname="/etc/passwd")
@@ -206,13 +206,13 @@ def test_list_members__tar_members_that_are_no_files(tmp_path: Path) -> None:
     ]
 
 
-def test_list_members__sparse_tar_member(tmp_path: Path) -> None:
+def test_index_archive__sparse_tar_member(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         sparse = {"GNU.sparse.map": "0,700", "GNU.sparse.size": "9000", "GNU.sparse.numblocks": "1"}
         add(archive, "a.wav", A, pax_headers=sparse)
     contents = list_wavs(tmp_path / "x.tar")
     assert contents.clips == {}
-    assert contents.rejected[0][1] == "is a sparse file, whose bytes are not in one piece"
+    assert contents.rejected[0][1] == "is a sparse file, which is not stored in one piece"
 
 
 def cut_tar(folder: Path, change: Callable[[bytes], bytes]) -> Contents:
@@ -223,7 +223,7 @@ def cut_tar(folder: Path, change: Callable[[bytes], bytes]) -> Contents:
     return contents
 
 
-def test_list_members__truncated_tar(tmp_path: Path) -> None:
+def test_index_archive__truncated_tar(tmp_path: Path) -> None:
     contents = cut_tar(tmp_path, lambda data: data[: data.index(B) + 1_000])
     assert list(contents.clips) == ["a.wav"]
     assert contents.rejected == [
@@ -232,34 +232,34 @@ def test_list_members__truncated_tar(tmp_path: Path) -> None:
     ]
 
 
-def test_list_members__tar_truncated_between_members(tmp_path: Path) -> None:
+def test_index_archive__tar_truncated_between_members(tmp_path: Path) -> None:
     contents = cut_tar(tmp_path, lambda data: data[: data.index(B) + 1_536])
     assert list(contents.clips) == ["a.wav", "b.wav"]
-    reason = "has no mark at its end; if it is truncated, members are missing"
+    reason = "has no end mark; if it is truncated, members are missing"
     assert contents.rejected == [("", reason)]
 
 
-def test_list_members__tar_truncated_in_a_header(tmp_path: Path) -> None:
+def test_index_archive__tar_truncated_in_a_header(tmp_path: Path) -> None:
     contents = cut_tar(tmp_path, lambda data: data[: data.index(B) + 1_536 + 100])
     assert list(contents.clips) == ["a.wav", "b.wav"]
     (archive,) = contents.rejected
     assert archive == ("", "is truncated or damaged at byte 3584; the rest is not listed")
 
 
-def test_list_members__tar_damaged_in_the_middle(tmp_path: Path) -> None:
+def test_index_archive__tar_damaged_in_the_middle(tmp_path: Path) -> None:
     contents = cut_tar(tmp_path, lambda data: data.replace(b"b.wav", b"X.wav"))
     assert list(contents.clips) == ["a.wav"]
     (archive,) = contents.rejected
     assert archive == ("", "is truncated or damaged at byte 1536; the rest is not listed")
 
 
-def test_list_members__two_tars_in_one_file(tmp_path: Path) -> None:
+def test_index_archive__two_tars_in_one_file(tmp_path: Path) -> None:
     contents = cut_tar(tmp_path, lambda data: data + data)
     assert list(contents.clips) == ["a.wav", "b.wav", "c.wav"]
-    assert "goes on after its end" in contents.rejected[0][1]
+    assert "has data after its end mark" in contents.rejected[0][1]
 
 
-def test_list_members__tar_with_a_negative_size_ends(tmp_path: Path) -> None:
+def test_index_archive__tar_with_a_negative_size_ends(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "x.tar", ("a.wav", A), ("b.wav", B))
     header = tarfile.TarInfo("c.wav")
     header.size = -2_048
@@ -272,7 +272,7 @@ def test_list_members__tar_with_a_negative_size_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
-def test_list_members__compressed_tar(tmp_path: Path, mode: str) -> None:
+def test_index_archive__compressed_tar(tmp_path: Path, mode: str) -> None:
     with tarfile.open(tmp_path / "x.tar", f"w:{mode}") as archive:
         add(archive, "a.wav", A)
     called = {"gz": "gzip", "bz2": "bzip2", "xz": "xz"}[mode]
@@ -281,22 +281,22 @@ def test_list_members__compressed_tar(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive" * 200, bytes(20_000)])
-def test_list_members__no_tar(tmp_path: Path, data: bytes) -> None:
+def test_index_archive__not_a_tar(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(data)
     contents = list_wavs(tmp_path / "x.tar")
     assert contents.clips == {}
-    assert "is no tar archive: " in contents.rejected[0][1]
+    assert "is not a tar archive: " in contents.rejected[0][1]
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.h5"])
-def test_list_members__gone(tmp_path: Path, name: str) -> None:
+def test_index_archive__missing_file(tmp_path: Path, name: str) -> None:
     contents = list_wavs(tmp_path / name)
     assert contents.fingerprint is None
     assert contents.rejected == [("", "cannot be read: No such file or directory")]
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_list_members__every_damage_ends_well(tmp_path: Path, kind: str) -> None:
+def test_index_archive__survives_random_damage(tmp_path: Path, kind: str) -> None:
     path = MAKERS[kind](tmp_path / f"x.{kind}", *MEMBERS)
     data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     headers = np.flatnonzero((data != ord("a")) & (data != ord("b")) & (data != 0))
@@ -313,7 +313,7 @@ def test_list_members__every_damage_ends_well(tmp_path: Path, kind: str) -> None
             assert start + length <= path.stat().st_size
 
 
-def test_list_members__hdf5_datasets(tmp_path: Path) -> None:
+def test_index_archive__hdf5_datasets(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a/b"] = np.zeros(9, np.float32)
@@ -323,7 +323,7 @@ def test_list_members__hdf5_datasets(tmp_path: Path) -> None:
     assert [name for name, _ in contents.rejected] == ["c"]
 
 
-def test_list_members__checksum(tmp_path: Path) -> None:
+def test_index_archive__checksum(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", ("a.wav", A))
-    assert list_members(str(path), {"wav"}, set()).fingerprint.sha256 is None
-    assert len(list_members(str(path), {"wav"}, set(), checksum=True).fingerprint.sha256) == 64
+    assert index_archive(str(path), {"wav"}, set()).fingerprint.sha256 is None
+    assert len(index_archive(str(path), {"wav"}, set(), checksum=True).fingerprint.sha256) == 64

@@ -15,7 +15,7 @@ def centroid(clip):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_synthesise_clip__is_within_range_and_as_long_as_stated(kind):
+def test_synthesise_clip__is_within_range(kind):
     for number in range(4):
         clip = synthesise_clip(kind, number)
         assert clip.samples.dtype == np.float32
@@ -25,7 +25,7 @@ def test_synthesise_clip__is_within_range_and_as_long_as_stated(kind):
         assert 0.05 < np.abs(clip.samples).max() <= 1.0
 
 
-def test_synthesise_clip__follows_from_seed_kind_and_number_alone():
+def test_synthesise_clip__depends_on_seed_kind_and_number_alone():
     first = synthesise_clip("bell", 3, seed=5)
     synthesise_clip("rain", 0, seed=9)
     np.testing.assert_array_equal(synthesise_clip("bell", 3, seed=5).samples, first.samples)
@@ -36,10 +36,10 @@ def test_synthesise_clip__follows_from_seed_kind_and_number_alone():
     seconds = {
         len(c.samples) / c.encoding.sample_rate for c in (first, synthesise_clip("siren", 3, 5))
     }
-    assert len(seconds) == 2  # not one stream of numbers for all kinds
+    assert len(seconds) == 2  # kinds do not share random numbers
 
 
-def test_synthesise_clip__numbers_in_a_row_take_every_encoding():
+def test_synthesise_clip__consecutive_numbers_use_every_encoding():
     taken = {synthesise_clip("clock", number).encoding for number in range(len(ENCODINGS))}
     assert taken == set(ENCODINGS)
     assert {e.extension for e in ENCODINGS} == {"wav", "flac"}
@@ -52,8 +52,8 @@ def test_synthesise_clip__unknown_kind_lists_the_choices():
         synthesise_clip("whale", 0)
 
 
-def test_kinds__differ_in_pitch_where_their_names_say_so():
-    # Clips 0 to 3 of each kind at many pitches and levels: an engine lies far below birds.
+def test_kinds__differ_in_pitch():
+    # The mean over clips 0 to 3, which have several pitches and levels.
     mean = {
         kind: np.mean([centroid(synthesise_clip(kind, n)) for n in range(4)])
         for kind in ("engine", "organ", "birds", "rain")
@@ -64,7 +64,7 @@ def test_kinds__differ_in_pitch_where_their_names_say_so():
     assert mean["rain"] > 1500
 
 
-def test_kinds__are_sparse_or_steady_as_their_names_say():
+def test_kinds__are_sparse_or_steady():
     rng = np.random.default_rng(0)
     rate = 16_000
 
@@ -75,14 +75,14 @@ def test_kinds__are_sparse_or_steady_as_their_names_say():
     assert crest("clock") > 8 > max(crest("organ"), crest("siren"), crest("engine"))
 
 
-def test_sum_harmonics__leaves_out_what_would_alias():
+def test_sum_harmonics__omits_aliases():
     rate = 8_000
     sound = synthesis.sum_harmonics(np.full(rate, 1500.0), rate, (1.0, 1.0, 1.0))
     power = np.abs(np.fft.rfft(sound))
     assert set(np.flatnonzero(power > power.max() / 2)) == {1500, 3000}  # not 4500 -> 3500
 
 
-def test_shape_noise__stays_in_its_band_at_unit_power():
+def test_shape_noise__has_a_band_and_unit_power():
     noise = synthesis.shape_noise(np.random.default_rng(1), 16_000, 16_000, 1000, 2000, 0.5)
     power = np.abs(np.fft.rfft(noise)) ** 2
     assert np.mean(noise**2) == pytest.approx(1.0)
@@ -105,7 +105,7 @@ def test_overlay__adds_and_cuts_at_the_end():
     assert total.tolist() == [1, 2, 1, 1, 1]
 
 
-def test_kinds__serve_short_sounds_at_every_rate():
+def test_kinds__make_short_sounds_at_every_rate():
     for kind, rate in itertools.product(KINDS, synthesis.SAMPLE_RATES):
         sound = KINDS[kind](np.random.default_rng(0), int(0.7 * rate), rate)
         assert sound.shape == (int(0.7 * rate),)

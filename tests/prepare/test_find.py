@@ -1,9 +1,10 @@
-"""Audio files in a folder: the walk, and the processes that read headers."""
+"""Clips in a folder: the walk, archives, and headers."""
 
 import multiprocessing
 import os
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -11,15 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.prepare import find as discovery
-from eat_plugin.prepare.find import (
-    available_cores,
-    endings_of,
-    find_files,
-    list_all,
-    probe_all,
-    sort_out,
-)
+from eat_plugin.prepare import find, processes
+from eat_plugin.prepare.find import endings_of, find_clips, find_files, probe_all
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -28,7 +22,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_find_files__by_their_endings(tmp_path: Path) -> None:
+def test_find_files__by_ending(tmp_path: Path) -> None:
     touch(tmp_path, "b/c.WAV", "a.wav", "a.flac", "wav", "b/d/e.wav")
     others: Counter = Counter()
     found = list(find_files(tmp_path, {"wav"}, others))
@@ -68,7 +62,7 @@ def test_find_files__follows_links_and_visits_each_folder_once(tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
-def test_find_files__names_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+def test_find_files__yields_unlistable_folders(tmp_path: Path) -> None:
     touch(tmp_path, "1/a.wav", "2/b.wav")
     (tmp_path / "1").chmod(0)
     found = sorted(find_files(tmp_path, {"wav"}))
@@ -76,23 +70,26 @@ def test_find_files__names_a_folder_that_cannot_be_listed(tmp_path: Path) -> Non
     assert found == [("1/", "cannot be listed: Permission denied"), ("2/b.wav", None)]
 
 
-def test_find_files__a_root_that_cannot_be_listed(tmp_path: Path) -> None:
+def test_find_files__raises_for_an_unlistable_root(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(find_files(tmp_path / "none", {"wav"}))
 
 
-def test_sort_out__what_a_manifest_cannot_hold() -> None:
-    found = [("b", None), ("a\tb", None), ("a", None), ("c/", "why"), ("../d", None)]
-    names, rejected = sort_out(found)
-    assert names == ["a", "b"]
-    assert [name for name, _ in rejected] == ["a\tb", "c/", "../d"]
-    assert rejected[1][1] == "why"
+def show_nothing(items: Iterable, *_: object) -> Iterable:
+    return items
 
 
-def test_probe_all__in_order_however_many_workers(
+def test_find_clips__rejects_names_that_a_manifest_cannot_hold(tmp_path: Path) -> None:
+    touch(tmp_path, "b.wav", "a\tb.wav", "a.wav")
+    found = find_clips(tmp_path, {"wav"}, (), (), False, 1, show_nothing)
+    assert found.names == ["a.wav", "b.wav"]
+    assert [name for name, _ in found.rejected] == ["a\tb.wav"]
+
+
+def test_probe_all__in_order_with_any_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "CHUNK", 2)
+    monkeypatch.setattr(find, "CHUNK", 2)
     paths = [str(tmp_path / f"{number}.wav") for number in range(5)]
     for number, path in enumerate(paths):
         soundfile.write(path, np.zeros(100 + number), 8_000)
@@ -104,32 +101,31 @@ def test_probe_all__in_order_however_many_workers(
     assert results[5] == (104, 8_000)
 
 
-def test_probe_all__a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_pool(workers: int, initializer: object) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer)
+def test_probe_all__reports_a_dead_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_pool(workers: int, **options: object) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), **options)
 
-    monkeypatch.setattr(discovery, "CHUNK", 2)
-    monkeypatch.setattr(discovery, "_ignore_interrupts", lambda: os._exit(1))
-    monkeypatch.setattr(discovery, "ProcessPoolExecutor", make_pool)
+    monkeypatch.setattr(find, "CHUNK", 2)
+    monkeypatch.setattr(processes, "_start_worker", lambda *_: os._exit(1))
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", make_pool)
     with pytest.raises(OSError, match="a worker process died"):
         list(probe_all(["a"] * 10, workers=2))
 
 
-def test_list_all__in_order_however_many_workers(tmp_path: Path) -> None:
-    paths = [str(tmp_path / f"{number}.zip") for number in range(4)]
-    for number, path in enumerate(paths):
-        with zipfile.ZipFile(path, "w") as archive:
+def test_find_clips__archives_with_any_number_of_workers(tmp_path: Path) -> None:
+    for number in range(4):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
             archive.writestr(f"{number}.wav", bytes(number))
             archive.writestr(f"{number}.cls", b"cat")
-    paths.insert(2, str(tmp_path / "none.zip"))
-    one, two = (list(list_all(paths, {"wav"}, {"cls"}, True, workers)) for workers in (1, 2))
+    (tmp_path / "none.zip").symlink_to("nowhere")
+    options = ({"wav"}, ("zip",), ("cls",), True)
+    one, two = (find_clips(tmp_path, *options, workers, show_nothing) for workers in (1, 2))
     assert one == two
-    assert [list(contents.clips) for contents in one] == [
-        *(["0.wav"], ["1.wav"], [], ["2.wav"], ["3.wav"])
-    ]
-    assert one[0].texts == {"0.cls": b"cat"}
-    assert len(one[0].fingerprint.sha256) == 64
+    assert one.names == [f"{number}.zip/{number}.wav" for number in range(4)]
+    assert one.rejected == [("none.zip", "cannot be read: No such file or directory")]
+    assert one.texts["0.zip/0.cls"] == b"cat"
+    assert len(one.fingerprints["0.zip"].sha256) == 64
 
 
 def test_available_cores__is_at_least_one() -> None:
-    assert available_cores() >= 1
+    assert processes.available_cores() >= 1

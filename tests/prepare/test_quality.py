@@ -1,4 +1,4 @@
-"""What is wrong with clips that can be read."""
+"""Problems of clips that can be decoded."""
 
 import contextlib
 import math
@@ -9,9 +9,9 @@ import soundfile
 
 from eat_plugin.data.clip import ClipError
 from eat_plugin.prepare import quality
+from eat_plugin.prepare.processes import try_in_processes
 from eat_plugin.prepare.quality import (
     examine,
-    examine_all,
     find_copies,
     name_problems,
     to_decibels,
@@ -25,7 +25,7 @@ SINE = 0.5 * np.sin(2 * np.pi * 200 * TIME)  # one second
 @pytest.fixture
 def write(tmp_path):
     def write(name, samples, rate=RATE, **options):
-        if not options:  # rounded here: formats round otherwise
+        if not options:  # rounded here, since formats round differently
             samples = (samples * 32767).astype(np.int16)
         soundfile.write(tmp_path / name, samples, rate, **options)
         return tmp_path / name
@@ -37,7 +37,7 @@ def problems(path):
     return name_problems(examine(path), is_copy=False)
 
 
-def test_examine__a_sine_by_hand(write):
+def test_examine__sine_by_hand(write):
     one = examine(write("sine.wav", SINE))
     assert (one.samples, one.rate, one.channels, one.seconds) == (RATE, RATE, 1, 1.0)
     assert one.peak_dbfs == pytest.approx(-6.02, abs=0.01)
@@ -46,7 +46,7 @@ def test_examine__a_sine_by_hand(write):
     assert problems(write("sine.wav", SINE)) == []
 
 
-def test_examine__channels_count_together(write):
+def test_examine__all_channels_are_used(write):
     one = examine(write("stereo.wav", np.stack([SINE, 0 * SINE], axis=1)))
     assert one.channels == 2
     assert one.peak_dbfs == pytest.approx(-6.02, abs=0.01)
@@ -71,7 +71,7 @@ def test_examine__clipping(write):
     assert one.clipped_share == pytest.approx(0.535, abs=0.03)
     assert problems(write("loud.wav", loud)) == ["clipped"]
     few = SINE.copy()
-    few[:8] = 1  # of 8000: no more than the threshold
+    few[:8] = 1  # of 8000: the threshold
     assert problems(write("few.wav", few)) == []
     few[:9] = -1
     assert problems(write("few.wav", few)) == ["clipped"]
@@ -90,7 +90,7 @@ def test_examine__shorter_than_a_frame(write):
         (-1e20, r"samples of up to 1\.0e\+20"),
     ],
 )
-def test_examine__values_that_are_no_audio(write, value, problem):
+def test_examine__refuses_values_that_are_not_audio(write, value, problem):
     samples = SINE.copy()
     samples[-1] = value
     with pytest.raises(ClipError, match=problem):
@@ -104,7 +104,7 @@ def test_examine__damage_inside(write, tmp_path):
         examine(path)
 
 
-def test_examine__fewer_samples_than_the_header_says(write, monkeypatch):
+def test_examine__refuses_fewer_samples_than_in_the_header(write, monkeypatch):
     path = write("full.wav", SINE)
 
     @contextlib.contextmanager
@@ -118,7 +118,7 @@ def test_examine__fewer_samples_than_the_header_says(write, monkeypatch):
         examine(path)
 
 
-def test_examine__blocks_change_nothing(write, monkeypatch):
+def test_examine__does_not_depend_on_blocks(write, monkeypatch):
     samples = np.random.default_rng(0).normal(0, 0.2, (20_000, 2))
     samples[:5_000] = 0
     path = write("long.wav", samples)
@@ -133,7 +133,7 @@ def test_examine__blocks_change_nothing(write, monkeypatch):
     assert parts.samples == 20_000
 
 
-def test_copies__whatever_the_format(write):
+def test_find_copies__in_any_format(write):
     same = [write(name, SINE) for name in ("a.wav", "b.flac", "c.wav")]
     others = [
         write("d.wav", -SINE), write("e.wav", SINE, 2 * RATE), write("f.wav", SINE[:-1]),
@@ -144,12 +144,11 @@ def test_copies__whatever_the_format(write):
     assert name_problems(examine(same[1]), is_copy=True) == ["duplicate"]
 
 
-def test_examine_all__in_order_whatever_the_number_of_processes(write, monkeypatch, tmp_path):
-    monkeypatch.setattr(quality, "CHUNK", 1)
+def test_examine__in_order_with_any_number_of_processes(write, tmp_path):
     paths = [str(write(f"{n}.wav", SINE * (n + 1) / 5)) for n in range(4)]
     (tmp_path / "bad.wav").write_text("nothing")
     paths.insert(2, str(tmp_path / "bad.wav"))
-    alone, together = (list(examine_all(paths, workers)) for workers in (1, 2))
+    alone, together = (list(try_in_processes(examine, paths, workers, 1)) for workers in (1, 2))
     assert alone == together
     assert [isinstance(one, str) for one in alone] == [False, False, True, False, False]
     assert "cannot be decoded" in alone[2]

@@ -1,4 +1,4 @@
-"""Hold-outs: how many clips of what class, and that the seed decides which."""
+"""Hold-outs: numbers of clips per class; draws depend on the seed."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def label(*clips: str) -> ClipLabels:
     return ClipLabels.from_ids(clips, CLASSES)
 
 
-def test_hold_out__draws_the_number_asked_for() -> None:
+def test_hold_out__draws_the_given_fraction() -> None:
     held_out = hold_out(10, 0.3, seed=1)
     assert held_out.sum() == 3
     np.testing.assert_array_equal(held_out, hold_out(10, 0.3, seed=1))
@@ -22,12 +22,12 @@ def test_hold_out__draws_the_number_asked_for() -> None:
     assert hold_out(10, 0.001, seed=1).sum() == 1
 
 
-def test_hold_out__refuses_to_take_all() -> None:
+def test_hold_out__refuses_to_hold_out_all() -> None:
     with pytest.raises(ValueError, match=r"--valid 0.5 of 1 clips leaves none to train on"):
         hold_out(1, 0.5, seed=1)
 
 
-def test_hold_out_by_class__the_same_part_of_each() -> None:
+def test_hold_out_by_class__same_fraction_per_class() -> None:
     labels = label(*"aaaaaaaaaa" * 2, *"bbbbbbbbbb", *"cc", *"d")
     held_out = hold_out_by_class(labels, 0.2, seed=1)
     assert labels.select(np.flatnonzero(held_out)).counts().tolist() == [4, 2, 1, 0]
@@ -35,7 +35,7 @@ def test_hold_out_by_class__the_same_part_of_each() -> None:
     assert (held_out != hold_out_by_class(labels, 0.2, seed=2)).any()
 
 
-def test_hold_out_by_class__keeps_a_clip_of_each_to_train_on() -> None:
+def test_hold_out_by_class__keeps_a_training_clip_per_class() -> None:
     labels = label(*"aabbb")
     kept = labels.select(np.flatnonzero(~hold_out_by_class(labels, 0.99, seed=1)))
     assert kept.counts().tolist() == [1, 1, 0, 0]
@@ -47,8 +47,8 @@ def test_hold_out_by_class__every_clip_may_be_drawn() -> None:
     assert np.sum(drawn, axis=1).tolist() == [2] * 50
 
 
-def test_hold_out_by_class__several_labels_count_for_the_rarest() -> None:
-    # b is rarer: 'ab' clips are of its stratum, of which a half is held out; so of 'a' alone.
+def test_hold_out_by_class__draws_clips_with_their_rarest_class() -> None:
+    # b is rarer, so 'ab' clips are in its stratum: half of it is held out, and half of 'a'.
     labels = label("ab", "ab", "a", "a", "a", "a")
     for seed in range(10):
         held_out = hold_out_by_class(labels, 0.5, seed)
@@ -56,8 +56,8 @@ def test_hold_out_by_class__several_labels_count_for_the_rarest() -> None:
         assert held_out[2:].sum() == 2
 
 
-def test_hold_out_by_class__a_class_within_rarer_ones_is_not_lost() -> None:
-    # d is only ever beside a, b or c: with bad luck all of its clips would be held out.
+def test_hold_out_by_class__keeps_a_class_that_occurs_with_rarer_ones() -> None:
+    # d occurs only with a, b or c: all of its clips could be drawn.
     labels = label("ad", "a", "bd", "b", "cd", "c")
     for seed in range(30):
         held_out = hold_out_by_class(labels, 0.5, seed)

@@ -1,11 +1,11 @@
-"""Layouts in which a table says what a clip is."""
+"""Layouts that read splits and labels from a table."""
 
 from pathlib import Path
 
 import pytest
 
 from eat_plugin.data.tables import TableError
-from eat_plugin.prepare.layouts import Arrangement
+from eat_plugin.prepare.arrangement import Arrangement
 from eat_plugin.prepare.table_layouts import arrange_audioset, arrange_esc50, arrange_table
 
 
@@ -16,7 +16,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def labels_of(found: Arrangement) -> dict:
-    return {entry.name: (entry.split, *entry.labels) for entry in found.entries}
+    return {item.name: (item.split, *item.labels) for item in found.items}
 
 
 def read_table(folder: Path, *lines: str, splits: bool = False, separator: str = "") -> Arrangement:
@@ -32,7 +32,7 @@ def test_arrange_table__one_label(tmp_path: Path) -> None:
         "sub/a b.wav": ("train", "10"),
         "z.wav": ("train", "9"),
     }
-    assert [entry.name for entry in found.entries] == ["b.wav", "sub/a b.wav", "z.wav"]
+    assert [item.name for item in found.items] == ["b.wav", "sub/a b.wav", "z.wav"]
     assert found.label_set.ids == ("10", "9", "dog;x")
 
 
@@ -45,18 +45,18 @@ def test_arrange_table__several_labels_and_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("a,cat", ":3: 'a' is in line 2 already"),
-        ("./x/../a,cat", ":3: 'a' is in line 2 already"),
+        ("a,cat", ":3: 'a' is already in line 2"),
+        ("./x/../a,cat", ":3: 'a' is already in line 2"),
         ("../b,cat", ":3: expected the path of a file below /.*, got '../b'"),
         ("/b,cat", ":3: expected the path of a file below"),
         (",cat", ":3: expected the path of a file below /.*, got ''"),
         ("c\td,cat", ":3: a manifest cannot hold a path with a tab"),
-        ("b,", ":3: a clip without label"),
-        ('b,"cat,dog"', ":3: the label 'cat,dog' holds a comma.* by --label-separator$"),
+        ("b,", ":3: a clip without a label"),
+        ('b,"cat,dog"', ":3: the label 'cat,dog' holds a comma.* use --label-separator$"),
         ("b", ":3: 1 fields, the header has 2"),
     ],
 )
-def test_arrange_table__names_the_line_that_is_wrong(
+def test_arrange_table__names_the_invalid_line(
     tmp_path: Path, line: str, problem: str
 ) -> None:
     with pytest.raises(TableError, match=f"^{tmp_path}/t.csv{problem}"):
@@ -84,12 +84,12 @@ def test_arrange_esc50__folds_and_targets(tmp_path: Path, place: str) -> None:
         "audio/b": ("train", "rain"),
         "audio/c": ("eval", "rain"),
     }
-    assert [entry.name for entry in found.entries] == ["audio/a", "audio/b", "audio/c"]
+    assert [item.name for item in found.items] == ["audio/a", "audio/b", "audio/c"]
     assert found.label_set.ids == ("dog", "rain")
-    assert {entry.split for entry in arrange_esc50(tmp_path, None, "all").entries} == {"all"}
+    assert {item.split for item in arrange_esc50(tmp_path, None, "all").items} == {"all"}
 
 
-def test_arrange_esc50__order_of_targets_is_not_that_of_names(tmp_path: Path) -> None:
+def test_arrange_esc50__classes_are_in_order_of_targets(tmp_path: Path) -> None:
     write(tmp_path / "esc50.csv", ESC50[0], "b,1,3,rain,A", "a,2,10,dog,A", "c,2,9,cat,A")
     assert arrange_esc50(tmp_path, None, "train").label_set.ids == ("rain", "cat", "dog")
 
@@ -97,18 +97,18 @@ def test_arrange_esc50__order_of_targets_is_not_that_of_names(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("d,1,10,dog,A", ":5: target 10 is 'dog', unlike in a row before"),
-        ("d,1,11,dog,A", ":5: target 11 is 'dog', unlike in a row before"),
+        ("d,1,10,dog,A", ":5: target 10 is 'dog', unlike in an earlier row"),
+        ("d,1,11,dog,A", ":5: target 11 is 'dog', unlike in an earlier row"),
         ("d,x,3,dog,A", ":5: expected a fold and a target, both whole numbers, got 'x'"),
         ("d,1,-3,dog,A", ":5: expected a fold and a target, both whole numbers, got '-3'"),
-        ("a,1,3,dog,A", ":5: 'audio/a' is in line 3 already"),
+        ("a,1,3,dog,A", ":5: 'audio/a' is already in line 3"),
         (",1,3,dog,A", ":5: expected the path of a file"),
         ("../../x,1,3,dog,A", ":5: expected the path of a file"),
-        ("d,1,5,,A", ":5: a clip without label"),
+        ("d,1,5,,A", ":5: a clip without a label"),
         ('d,1,5,"a,b",A', ":5: the label 'a,b' holds a comma; a label file cannot hold that$"),
     ],
 )
-def test_arrange_esc50__names_the_line_that_is_wrong(
+def test_arrange_esc50__names_the_invalid_line(
     tmp_path: Path, line: str, problem: str
 ) -> None:
     write(tmp_path / "esc50.csv", *ESC50, line)
@@ -117,7 +117,7 @@ def test_arrange_esc50__names_the_line_that_is_wrong(
 
 
 def test_arrange_esc50__no_table_no_column_no_fold(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no meta/esc50.csv and no esc50.csv in"):
+    with pytest.raises(ValueError, match=r"neither meta/esc50.csv nor esc50.csv in"):
         arrange_esc50(tmp_path, 1, "train")
     table = write(tmp_path / "esc50.csv", "filename,target,category")
     with pytest.raises(TableError, match="no column 'fold'; there are: filename, target, category"):
@@ -142,7 +142,7 @@ def test_arrange_audioset__names_by_id(tmp_path: Path) -> None:
         "0/Ybbbbbbbbbbb.flac",
         "1/ccccc_ccccc_30.000_40.000.wav",
         "1/Yddddddddddd_30000_40000.wav",
-        "Yeeeeeeeeee.wav",  # an id may begin with Y, too
+        "Yeeeeeeeeee.wav",  # an id may begin with Y
         "notinthetab.wav",
         "nothing.wav",
         "ffffffffffff.wav",
@@ -157,7 +157,7 @@ def test_arrange_audioset__names_by_id(tmp_path: Path) -> None:
     assert found.keeps_every_class
 
 
-def test_arrange_audioset__two_readings_of_a_name(tmp_path: Path) -> None:
+def test_arrange_audioset__ambiguous_names(tmp_path: Path) -> None:
     # Either the id 'Yaaaaaaaaaa' and '_', or 'Y', the id 'aaaaaaaaaa_' and the rest.
     name = "Yaaaaaaaaaa__0.wav"
     for clip in ("Yaaaaaaaaaa", "aaaaaaaaaa_"):
@@ -165,40 +165,40 @@ def test_arrange_audioset__two_readings_of_a_name(tmp_path: Path) -> None:
         assert labels_of(found) == {name: ("eval", "/m/a")}
 
 
-def test_arrange_audioset__an_underscore_at_the_end_is_of_the_id(tmp_path: Path) -> None:
+def test_arrange_audioset__an_id_may_end_in_an_underscore(tmp_path: Path) -> None:
     rows = ("Yaaaaaaaaaa, 0, 1, /m/a", "aaaaaaaaaa_, 0, 1, /m/b")
     found = read_audioset(tmp_path, ["Yaaaaaaaaaa_.wav"], *rows)
     assert labels_of(found) == {"Yaaaaaaaaaa_.wav": ("eval", "/m/b")}
 
 
-def test_arrange_audioset__two_files_of_a_clip(tmp_path: Path) -> None:
+def test_arrange_audioset__two_files_for_a_clip(tmp_path: Path) -> None:
     names = ["aaaaaaaaaaa.wav", "b/Yaaaaaaaaaaa.wav"]
     found = read_audioset(tmp_path, names, "aaaaaaaaaaa, 0, 1, /m/a")
     assert list(labels_of(found)) == names[:1]
-    assert found.rejected == [(names[1], "is another file of the clip aaaaaaaaaaa")]
+    assert found.rejected == [(names[1], "is a second file for the clip aaaaaaaaaaa")]
     assert found.unlisted == 0
 
 
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("aaaaaaaaaaa, 0, 1, /m/a", ":5: 'aaaaaaaaaaa' is in line 4 already"),
+        ("aaaaaaaaaaa, 0, 1, /m/a", ":5: 'aaaaaaaaaaa' is already in line 4"),
         ('b, 0, 1, "/m/a,/m/x"', ":5: unknown label '/m/x'; 3 are known"),
-        ('b, 0, 1, ""', ":5: a clip without label"),
+        ('b, 0, 1, ""', ":5: a clip without a label"),
         ("b, 0, 1", r""":5: expected 'id, start, end, "label,label"', got \['b', '0', '1'\]"""),
         (", 0, 1, /m/a", ":5: expected 'id, start"),
         ("b, 0, 1, /m/a,/m/b", ":5: expected 'id, start"),
     ],
 )
-def test_arrange_audioset__names_the_line_that_is_wrong(
+def test_arrange_audioset__names_the_invalid_line(
     tmp_path: Path, row: str, problem: str
 ) -> None:
     with pytest.raises(TableError, match=f"^{tmp_path}/s.csv{problem}"):
         read_audioset(tmp_path, [], "aaaaaaaaaaa, 0, 1, /m/a", row)
 
 
-def test_arrange_audioset__nothing_there(tmp_path: Path) -> None:
+def test_arrange_audioset__no_segment_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="s.csv: no segments"):
         read_audioset(tmp_path, ["aaaaaaaaaaa.wav"])
-    with pytest.raises(ValueError, match="none of the 1 files is named by one of the 1 ids in"):
+    with pytest.raises(ValueError, match="none of the 1 files is named after one of the 1 ids in"):
         read_audioset(tmp_path, ["aaaaaaaaaaa.wav"], "bbbbbbbbbbb, 0, 1, /m/a")

@@ -7,15 +7,15 @@ from eat_plugin.prepare.webdataset import arrange_webdataset
 
 def labels_of(names: list, texts: dict, key: "str | None" = None) -> dict:
     found = arrange_webdataset(names, texts, key, "train")
-    assert {entry.split for entry in found.entries} <= {"train"}
-    return {entry.name: entry.labels for entry in found.entries}
+    assert {item.split for item in found.items} <= {"train"}
+    return {item.name: item.labels for item in found.items}
 
 
 def reason(text: bytes, ending: str = "json", key: "str | None" = None) -> str:
     found = arrange_webdataset(["x.tar/a.wav"], {f"x.tar/a.{ending}": text}, key, "train")
     ((name, problem),) = found.rejected
     assert name == "x.tar/a.wav"
-    assert not found.entries
+    assert not found.items
     return problem
 
 
@@ -52,7 +52,7 @@ def test_arrange_webdataset__labels_in_json(text: bytes, labels: tuple) -> None:
     assert labels_of(["x.tar/a.wav"], {"x.tar/a.json": text}) == {"x.tar/a.wav": labels}
 
 
-def test_arrange_webdataset__cls_goes_first_unless_a_key_is_given() -> None:
+def test_arrange_webdataset__cls_is_read_first_unless_a_key_is_given() -> None:
     texts = {"x.tar/a.cls": b"cat", "x.tar/a.json": b'{"label": "dog", "kind": "bird"}'}
     assert labels_of(["x.tar/a.wav"], texts) == {"x.tar/a.wav": ("cat",)}
     assert labels_of(["x.tar/a.wav"], texts, "label") == {"x.tar/a.wav": ("dog",)}
@@ -61,43 +61,43 @@ def test_arrange_webdataset__cls_goes_first_unless_a_key_is_given() -> None:
 
 def test_arrange_webdataset__no_label() -> None:
     found = arrange_webdataset(["a.wav", "x.tar/a.wav"], {"x.tar/b.cls": b"cat"}, None, "train")
-    problem = "has no label: there is no .cls or .json of its key in the shard"
+    problem = "has no label: its shard has no .cls or .json with its key"
     assert found.rejected == [("a.wav", problem), ("x.tar/a.wav", problem)]
     assert reason(b"cat", "cls", "kind") == (
-        "has no label: there is no .json of its key in the shard"
+        "has no label: its shard has no .json with its key"
     )
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"", "has a .cls with a label that cannot be one: an empty label"),
+        (b"", "has a .cls with an invalid label: an empty label"),
         (b" \n", "an empty label"),
         (b"a,b", "'a,b' holds a comma"),
         (b"a\nb", "holds a line break"),
         (b"caf\xe9", "has a .cls that is not UTF-8"),
     ],
 )
-def test_arrange_webdataset__cls_that_is_no_label(text: bytes, problem: str) -> None:
+def test_arrange_webdataset__rejects_an_invalid_cls(text: bytes, problem: str) -> None:
     assert problem in reason(text, "cls")
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"{", "has a .json that is none: Expecting"),
-        (b"[" * 100_000, "has a .json that is none"),
+        (b"{", "has an invalid .json: Expecting"),
+        (b"[" * 100_000, "has an invalid .json"),
         (b'["cat"]', "has a .json without 'label'"),
         (b'{"kind": "cat"}', "has a .json without 'label'"),
-        (b'{"label": null}', "'label' is None, expected a string, a whole number or a list of"),
-        (b'{"label": true}', "'label' is True, expected"),
-        (b'{"label": 1.5}', "'label' is 1.5, expected"),
-        (b'{"label": [["cat"]]}', "'label' is ['cat'], expected"),
+        (b'{"label": null}', "'label' = None, expected a string, an integer or a list"),
+        (b'{"label": true}', "'label' = True, expected"),
+        (b'{"label": 1.5}', "'label' = 1.5, expected"),
+        (b'{"label": [["cat"]]}', "'label' = ['cat'], expected"),
         (b'{"label": []}', "has no label: 'label' in its .json is an empty list"),
-        (b'{"label": "a,b"}', "has a .json with a label that cannot be one: "),
-        (b'{"label": "\\ud800"}', "has a .json with a label that is not UTF-8: '\\ud800'"),
+        (b'{"label": "a,b"}', "has a .json with an invalid label: "),
+        (b'{"label": "\\ud800"}', "has a .json with an invalid label: 'utf-8' codec"),
         (b"\xff", "has a .json that is not UTF-8"),
     ],
 )
-def test_arrange_webdataset__json_without_a_label(text: bytes, problem: str) -> None:
+def test_arrange_webdataset__rejects_json_without_a_label(text: bytes, problem: str) -> None:
     assert problem in reason(text)

@@ -1,28 +1,26 @@
-"""Layouts in which paths say what a clip is."""
+"""Layouts that read splits and labels from paths."""
 
 from pathlib import Path
 
 import pytest
 
 from eat_plugin.data.tables import TableError
-from eat_plugin.prepare.layouts import (
-    Arrangement,
-    Entry,
+from eat_plugin.prepare.arrangement import Arrangement, Item, sort_classes
+from eat_plugin.prepare.path_layouts import (
     arrange_folders,
     arrange_pattern,
     arrange_plain,
     arrange_speech_commands,
-    sort_classes,
 )
 
 
 def labels_of(found: Arrangement) -> dict:
-    return {entry.name: (entry.split, *entry.labels) for entry in found.entries}
+    return {item.name: (item.split, *item.labels) for item in found.items}
 
 
 def test_sort_classes__numbers_as_numbers() -> None:
     def ids(*labels: str) -> tuple:
-        return sort_classes(Entry("", "", (label,)) for label in labels).ids
+        return sort_classes(Item("", "", (label,)) for label in labels).ids
 
     assert ids("10", "9", "100", "9") == ("9", "10", "100")
     assert ids("10", "9", "b", "B") == ("10", "9", "B", "b")
@@ -30,37 +28,37 @@ def test_sort_classes__numbers_as_numbers() -> None:
 
 def test_arrange_plain__no_labels() -> None:
     found = arrange_plain(["a", "b"], "all")
-    assert found == Arrangement([Entry("a", "all", ()), Entry("b", "all", ())])
+    assert found == Arrangement([Item("a", "all", ()), Item("b", "all", ())])
 
 
-def test_arrange_folders__the_folder_below_the_root() -> None:
+def test_arrange_folders__uses_the_first_folder() -> None:
     found = arrange_folders(["cat/1", "dog/1", "dog/deep/cat/2", "z.wav"], "train")
     assert labels_of(found) == {
         "cat/1": ("train", "cat"),
         "dog/1": ("train", "dog"),
         "dog/deep/cat/2": ("train", "dog"),
     }
-    assert found.rejected == [("z.wav", "is in no folder that could name its class")]
+    assert found.rejected == [("z.wav", "is not in a folder named after its class")]
     assert found.label_set.ids == ("cat", "dog")
 
 
 def test_arrange_folders__an_archive_is_a_folder_without_its_ending() -> None:
     names = ["bird.H5/1", "cat.tar/deep/1.wav", "cat/1.wav", "dog.zip/1.wav", "v1.0/1.wav"]
     found = arrange_folders(names, "train")
-    assert [entry.labels for entry in found.entries] == [
+    assert [item.labels for item in found.items] == [
         *(("bird",), ("cat",), ("cat",), ("dog",), ("v1.0",))
     ]
 
 
-def test_arrange_folders__splits_are_no_classes() -> None:
-    with pytest.raises(ValueError, match="folders Test, train are splits .* --layout pattern"):
+def test_arrange_folders__refuses_splits() -> None:
+    with pytest.raises(ValueError, match="folders Test, train are splits, .* --layout pattern"):
         arrange_folders(["Test/dog/1", "train/dog/1"], "train")
     assert arrange_folders(["bus/1", "train/1"], "train").label_set.ids == ("bus", "train")
     assert arrange_folders(["train/1"], "train").label_set.ids == ("train",)
     assert len(arrange_folders(["1.wav"], "train").rejected) == 1
 
 
-def test_arrange_folders__a_name_that_is_no_label() -> None:
+def test_arrange_folders__refuses_an_invalid_label() -> None:
     with pytest.raises(ValueError, match="'dog, small' holds a comma"):
         arrange_folders(["cat/1", "dog, small/1"], "train")
 
@@ -75,12 +73,12 @@ def test_arrange_pattern__labels_and_groups() -> None:
         "ben/dog_2": ("eval", "dog"),
         "cat_9": ("train", "cat"),
     }
-    assert found.rejected == [("carl/3", "finds no label by --pattern")]
+    assert found.rejected == [("carl/3", "has no label that matches --pattern")]
     assert found.label_set.ids == ("cat", "dog")
-    assert {entry.split for entry in arrange_pattern(names, pattern, None, "x").entries} == {"x"}
+    assert {item.split for item in arrange_pattern(names, pattern, None, "x").items} == {"x"}
 
 
-def test_arrange_pattern__a_label_that_is_empty_or_did_not_take_part() -> None:
+def test_arrange_pattern__rejects_an_empty_or_unmatched_label() -> None:
     found = arrange_pattern(["1_", "2", "3_a"], r"\d(?:_(?P<label>.*))?", None, "train")
     assert labels_of(found) == {"3_a": ("train", "a")}
     assert [name for name, _ in found.rejected] == ["1_", "2"]
@@ -89,7 +87,7 @@ def test_arrange_pattern__a_label_that_is_empty_or_did_not_take_part() -> None:
 @pytest.mark.parametrize(
     ("pattern", "groups", "problem"),
     [
-        ("(?P<label>", None, r"'\(\?P<label>' is no regular expression: missing \)"),
+        ("(?P<label>", None, r"'\(\?P<label>' is not a regular expression: missing \)"),
         ("(?P<lable>.)", None, r"needs a group \(\?P<label>...\)$"),
         ("(?P<label>.)", ["x"], r"needs a group \(\?P<group>...\) for --valid-groups"),
         ("(?P<group>.)(?P<label>.)", ["a", "z", "y"], "has the group 'y'; the groups are 'a', 'c'"),
@@ -117,14 +115,14 @@ def test_arrange_speech_commands__official_split(tmp_path: Path) -> None:
     }
     assert found.label_set.ids == ("no", "yes")
     assert dict(found.rejected) == {
-        "b.wav": "is in no folder that names its word",
-        "no/gone.wav": "is in validation_list.txt, but not there",
+        "b.wav": "is not in a folder named after its word",
+        "no/gone.wav": "is in validation_list.txt, but does not exist",
     }
 
 
 def test_arrange_speech_commands__a_file_listed_twice(tmp_path: Path) -> None:
     write_lists(tmp_path, "yes/2.wav\n", "no/1.wav\nyes/2.wav\n")
-    with pytest.raises(TableError, match="testing_list.txt:2: 'yes/2.wav' is in validation_list"):
+    with pytest.raises(TableError, match="testing_list.txt:2: 'yes/2.wav' is already in valid"):
         arrange_speech_commands(tmp_path, [])
 
 

@@ -1,0 +1,199 @@
+"""The files of a data folder: manifests, labels, classes, weights, reports."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..data.containers import find_containers, write_archives
+from ..data.files import replacing
+from ..data.label_set import LabelSet, write_label_set
+from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, write_weights
+from ..data.manifest import write_manifest
+from ..data.tables import TableError, write_csv
+from .archive_index import readable
+from .arrangement import TRAIN, ListedClip
+from .layouts import MISSING, REJECTED, held_out_split
+from .listing import Listing
+from .splits import hold_out, hold_out_by_class
+
+DESCRIPTORS, COUNTS = "label_descriptors.csv", "class_counts.csv"
+CLASSES_SHOWN = 10
+
+
+def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
+    """Write manifests, labels, classes, weights and reports.
+
+    Returns:
+        Lines that name the files and their content.
+
+    Raises:
+        ValueError: no clip is usable, a split or class is empty, or an earlier split has other
+            classes.
+        OSError: a file cannot be written.
+    """
+    out, clips = options.out, listing.clips
+    out.mkdir(parents=True, exist_ok=True)
+    reports = _write_reports(listing, options)
+    if not clips:
+        kind = "images" if options.images else "audio files"
+        raise ValueError(
+            f"none of the {len(listing.rejected)} {kind} under {listing.root} can be used; "
+            f"{out / _report_name(REJECTED, options.split)} gives the reasons"
+        )
+    label_set, unused = _used_classes(listing)
+    splits = _divide(listing, options, label_set)
+    lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
+    lines += _write_manifests(out, listing, splits)
+    if listing.found.others:
+        lines.append(f"other files (see --ext): {listing.found.list_others()}")
+    if unused:
+        shown = ", ".join(map(repr, unused[:CLASSES_SHOWN]))
+        more = ", ..." if len(unused) > CLASSES_SHOWN else ""
+        lines.append(f"{len(unused)} classes excluded, without a usable clip: {shown}{more}")
+    lines += [*reports, f"total: {_amount(clips)}"]
+    rates = Counter(clip.rate for clip in clips)
+    if 0 not in rates:
+        counts = (f"{rate} Hz ({rates[rate]})" for rate in sorted(rates))
+        lines.append(f"rates: {', '.join(counts)}")
+    return lines
+
+
+def _write_reports(listing: Listing, options: Namespace) -> list[str]:
+    path = options.out / _report_name(REJECTED, options.split)
+    write_rejected(path, listing.rejected)
+    lines, missing = [f"{path}: {len(listing.rejected)} rejected"], listing.arrangement.missing
+    if missing is not None:
+        path = options.out / _report_name(MISSING, options.split)
+        with replacing(path) as file:
+            file.writelines(f"{line}\n".encode() for line in missing)
+        lines.append(f"{path}: {len(missing)} missing")
+        lines.append(f"not in the table: {listing.arrangement.unlisted} files")
+    return lines
+
+
+def _report_name(kind: str, split: str) -> str:
+    """Return the file name of a report, ``rejected`` or ``missing``; each split has its own."""
+    return f"{kind}.tsv" if split == TRAIN else f"{kind}.{split}.tsv"
+
+
+def write_rejected(path: Path, rejected: list[tuple[str, str]]) -> None:
+    """Write ``name<TAB>reason`` lines, sorted."""
+    with replacing(path) as file:
+        for name, reason in sorted(rejected):
+            file.write(f"{readable(name)}\t{readable(reason)}\n".encode())
+
+
+def _used_classes(listing: Listing) -> tuple[LabelSet | None, list[str]]:
+    """Return the classes with a usable clip, in the layout's order, and the other classes."""
+    label_set = listing.arrangement.label_set
+    if label_set is None or listing.arrangement.keeps_every_class:
+        return label_set, []
+    used = {label for clip in listing.clips for label in clip.labels}
+    pairs = [pair for pair in zip(label_set.ids, label_set.names) if pair[0] in used]
+    if len(pairs) < 2:
+        raise ValueError(
+            f"all clips under {listing.root} are of one class, {pairs[0][0]!r}; two are needed"
+        )
+    ids, names = zip(*pairs)
+    return LabelSet(ids, names), [label for label in label_set.ids if label not in used]
+
+
+def _divide(
+    listing: Listing, options: Namespace, label_set: LabelSet | None
+) -> dict[str, list[ListedClip]]:
+    """Divide the clips into splits, none of them empty."""
+    splits: dict[str, list[ListedClip]] = {split: [] for split in listing.splits}
+    for clip in listing.clips:
+        splits[clip.split].append(clip)
+    for split, chosen in splits.items():
+        if not chosen:
+            raise ValueError(
+                f"the split {split!r} has no usable clip; "
+                f"{options.out / _report_name(REJECTED, options.split)} gives the reasons"
+            )
+    if options.valid is None:
+        return splits
+    if label_set is None:
+        held_out = hold_out(len(listing.clips), options.valid, options.seed)
+    else:
+        labels = ClipLabels.from_ids((clip.labels for clip in listing.clips), label_set)
+        held_out = hold_out_by_class(labels, options.valid, options.seed)
+    return {
+        options.split: [clip for clip, held in zip(listing.clips, held_out) if not held],
+        held_out_split(options): [clip for clip, held in zip(listing.clips, held_out) if held],
+    }
+
+
+def _write_manifests(
+    out: Path, listing: Listing, splits: dict[str, list[ListedClip]]
+) -> list[str]:
+    lines = []
+    for split, clips in splits.items():
+        path, root = out / f"{split}.tsv", listing.root
+        # The manifest first: if interrupted before the next file, check_archives refuses it.
+        write_manifest(path, root, ((clip.name, clip.samples) for clip in clips))
+        lines.append(f"{path}: {_amount(clips)}")
+        names = (clip.name for clip in clips)
+        used = find_containers(root, names) if listing.fingerprints else []
+        archives = path.with_suffix(".archives")
+        write_archives(archives, {name: listing.fingerprints[name] for name in used})
+        if used:
+            lines.append(f"{archives}: {len(used)} archives or HDF5 files")
+    return lines
+
+
+def _write_all_labels(
+    out: Path, splits: dict[str, list[ListedClip]], label_set: LabelSet
+) -> list[str]:
+    """Write labels, classes, their counts, and weights; splits of earlier runs stay."""
+    earlier = _count_earlier(out, splits, label_set)
+    labels = {
+        split: ClipLabels.from_ids((clip.labels for clip in clips), label_set)
+        for split, clips in splits.items()
+    }
+    write_label_set(out / DESCRIPTORS, label_set)
+    for split, clips in splits.items():
+        names, ids = (clip.name for clip in clips), (clip.labels for clip in clips)
+        write_labels(out / f"{split}.lbl", names, ids)
+    if TRAIN in labels:
+        write_weights(out / f"{TRAIN}.weights.csv", clip_weights(labels[TRAIN]))
+    counts = {split: clips.counts() for split, clips in labels.items()}
+    write_counts(out, label_set, {**counts, **earlier})
+    total, classes = np.sum([*counts.values()], axis=0), label_set.names
+    few, most = int(total.argmin()), int(total.argmax())
+    spread = f"from {total[few]} clips ({classes[few]!r}) to {total[most]} ({classes[most]!r})"
+    if total[few] == total[most]:
+        spread = f"of {total[most]} clips each"
+    return [f"{out / DESCRIPTORS}: {len(label_set)} classes {spread}"]
+
+
+def write_counts(out: Path, label_set: LabelSet, columns: dict[str, np.ndarray]) -> None:
+    """Write ``class_counts.csv``: the number of clips of each class per split."""
+    rows = zip(label_set.ids, label_set.names, *(column.tolist() for column in columns.values()))
+    write_csv(out / COUNTS, [("label", "name", *columns), *rows])
+
+
+def _count_earlier(
+    out: Path, splits: Iterable[str], label_set: LabelSet
+) -> dict[str, np.ndarray]:
+    """Count the classes of the splits of earlier runs."""
+    paths = sorted(path for path in out.glob("*.lbl") if path.stem not in splits)
+    try:
+        return {path.stem: count_labels(path, label_set) for path in paths}
+    except TableError as error:
+        raise ValueError(
+            f"{error}; that split was written by an earlier run and does not fit the "
+            f"{len(label_set)} classes of this one: remove it or choose another --out"
+        ) from error
+
+
+def _amount(clips: list[ListedClip]) -> str:
+    if clips and clips[0].rate == 0:
+        return f"{len(clips)} images, {sum(clip.samples for clip in clips) / 1e6:.2f} megapixels"
+    hours = sum(clip.samples / clip.rate for clip in clips) / 3600
+    return f"{len(clips)} clips, {hours:.2f} hours"
