@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained model: installs, makes or takes sounds, pre-trains, draws. On the
-# synthetic sounds, which have labels, it goes on to fine-tune a classifier, from random weights and
-# from the pre-trained ones, and shows what each gets right on clips that no training has seen.
+# From a fresh clone to a trained model: install, make sounds, pre-train, draw. The synthetic sounds
+# have labels: fine-tune a classifier from random and from the pre-trained weights, and compare their
+# accuracies on held-out clips.
 #
 #   bash scripts/quickstart.sh                        on synthetic sounds
-#   DATA=/folder/of/audio bash scripts/quickstart.sh  on your own: pre-training alone
+#   DATA=/folder/of/audio bash scripts/quickstart.sh  on your own: pre-training only
 #
-# UPDATES=400 sets the length of pre-training. A second run repeats nothing that is done; after an
-# interruption the same command goes on from the last checkpoint. Everything is written to .venv,
-# data and runs in this repository.
+# UPDATES=400 sets the length of pre-training. A second run skips finished steps; after an interruption
+# the same command resumes from the last checkpoint. All output is in .venv, data and runs of this
+# repository.
 set -euo pipefail
 
 fail() { printf 'quickstart: %s\n' "$1" >&2; exit "${2:-1}"; }
@@ -17,12 +17,12 @@ say() { printf '\n== %s\n' "$*"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 updates=${UPDATES:-400}
 case $updates in
-'' | 0* | *[!0-9]*) fail "UPDATES=$updates is not a whole number from 1 up" 2 ;;
+'' | 0* | *[!0-9]*) fail "UPDATES=$updates is not a whole number above 0" 2 ;;
 esac
 if [ -n "${DATA:-}" ]; then
     [ -d "$DATA" ] || fail "DATA=$DATA is not a folder" 2
     audio=$(cd "$DATA" && pwd -P)
-    # Folders of one name in different places must not share a run.
+    # Folders with the same name in different places must not share a run.
     name=$(basename "$audio" | tr -c 'A-Za-z0-9._\n-' '_')-$(printf '%s' "$audio" | cksum | cut -d ' ' -f 1)
     data=$root/data/$name
     run=$root/runs/quickstart-$name
@@ -34,12 +34,12 @@ fi
 picture=$run/quickstart.png
 chart=$run/finetuned/evaluation/classes.png
 eat=$root/.venv/bin/eat
-trap 'printf "\nquickstart: interrupted; the same command goes on from here\n" >&2; exit 130' INT TERM
+trap 'printf "\nquickstart: interrupted; run the same command to resume\n" >&2; exit 130' INT TERM
 
-# Hydra's grammar: within single quotes only the quote itself and backslashes before it are special.
+# Hydra's grammar: within single quotes only the quote and backslashes before it are special.
 quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/\\\\'/g")"; }
 
-# Keeps one short line of each update that fairseq logs, as soon as it is logged.
+# Prints one short line per update that fairseq logs, at once.
 show_progress() { # UPDATES
     local line update loss
     while IFS= read -r line; do
@@ -69,16 +69,16 @@ else:
     esac
 }
 
-# Trains unless that is done. Absolute paths: hydra changes into the folder of the run.
+# Trains, unless it is done. Paths are absolute: hydra changes into the folder of the run.
 train() { # FOLDER UPDATES CONFIG OVERRIDES...
     local folder=$1 updates=$2 config=$3 began=$SECONDS
     shift 3
     if [ "$(cat "$folder/.trained" 2>/dev/null)" = "$updates" ]; then
-        printf '  done before\n'
+        printf '  already done\n'
         return
     fi
     mkdir -p "$folder"
-    printf '  the whole log: %s\n' "$folder/console.txt"
+    printf '  full log: %s\n' "$folder/console.txt"
     if ! "$root/.venv/bin/fairseq-hydra-train" --config-dir "$root/config" --config-name "$config" \
         size=tiny \
         "common.user_dir=$(quote "$root/eat_plugin")" \
@@ -91,13 +91,13 @@ train() { # FOLDER UPDATES CONFIG OVERRIDES...
         "lr_scheduler.warmup_updates=$((updates / 10))" \
         "${precision[@]}" "$@" 2>&1 | tee "$folder/console.txt" | show_progress "$updates"; then
         tail -n 20 "$folder/console.txt" | sed 's/^/    /' >&2
-        fail "training failed; the whole log is in $folder/console.txt"
+        fail "training failed; the full log is in $folder/console.txt"
     fi
     printf '%s' "$updates" >"$folder/.trained"
     printf '  %d s\n' $((SECONDS - began))
 }
 
-# Fine-tunes a classifier of the sounds and prints its accuracy on those held out.
+# Fine-tunes a classifier and prints its accuracy on the held-out clips.
 classify() { # FOLDER MODEL_PATH OVERRIDES...
     local folder=$1 model=$2
     shift 2
@@ -110,7 +110,7 @@ classify() { # FOLDER MODEL_PATH OVERRIDES...
             fail "the evaluation failed: $(tail -n 1 "$folder/evaluation.txt")"
     fi
     accuracy=$(sed -n 's/.*"accuracy": \([0-9.]*\).*/\1/p' "$folder/evaluation/metrics.json")
-    printf '  accuracy on the clips held out: %s\n' "$accuracy"
+    printf '  accuracy on held-out clips: %s\n' "$accuracy"
 }
 
 say "Installation"
@@ -120,11 +120,11 @@ say "Sounds"
 if [ -n "${DATA:-}" ]; then
     printf '  %s\n' "$audio"
 elif [ -f "$data/demo.json" ]; then
-    printf '  the demo set is there: %s\n' "$audio"
+    printf '  already made: %s\n' "$audio"
 else
     "$eat" demo --out "$data"
 fi
-# Listed anew only when a file or a folder has changed since.
+# Listed again only if a file or a folder has changed.
 if [ ! -f "$data/train.tsv" ] || [ -n "$(find -L "$audio" -newer "$data/train.tsv" -print | head -n 1)" ]; then
     if [ -n "${DATA:-}" ]; then
         "$eat" manifest "$audio" --out "$data"
@@ -132,7 +132,7 @@ if [ ! -f "$data/train.tsv" ] || [ -n "$(find -L "$audio" -newer "$data/train.ts
         "$eat" manifest "$audio" --out "$data" --layout folders --valid 0.25
     fi
 fi
-# Their own mean and deviation, by which training normalises. Damaged clips are named: status 1.
+# Mean and standard deviation for normalisation. Status 1: damaged clips, which it names.
 if [ ! "$data/stats.json" -nt "$data/train.tsv" ]; then
     "$eat" stats "$data" || [ $? = 1 ] || fail "the clips cannot be measured"
 fi
@@ -140,7 +140,7 @@ fi
 say "Pre-training, $updates updates"
 choose_precision
 if [ -f "$run/.trained" ] && [ "$data/train.tsv" -nt "$run/.trained" ]; then
-    printf '  (the sounds have changed since the last run: remove %s to train on them)\n' "$run"
+    printf '  (the sounds have changed since the last run; remove %s to train on them)\n' "$run"
 fi
 train "$run" "$updates" pretrain
 if [ ! "$picture" -nt "$run/.trained" ]; then
@@ -157,16 +157,16 @@ if [ -z "${DATA:-}" ]; then
     result="
   accuracy    $accuracy fine-tuned after pre-training, $from_scratch from random weights
   classifier  $run/finetuned/checkpoints/checkpoint_last.pt
-  picture     $chart  (what was taken for what)"
+  picture     $chart  (confusion matrix)"
 fi
 
 cat <<END
 
 Done in $SECONDS s.
   checkpoint  $run/checkpoints/checkpoint_last.pt
-  picture     $picture  (each loss over updates; a clip beside its masks)${result:-}
+  picture     $picture  (losses over updates; a clip and its masks)${result:-}
 Next:
-  DATA=/folder/of/your/audio bash scripts/quickstart.sh    the same on your own sounds
-  .venv/bin/tensorboard --logdir "$run/tensorboard"        the curves, live
-  README.md                                                larger models, GPUs, clusters
+  DATA=/folder/of/your/audio bash scripts/quickstart.sh    pre-train on your own sounds
+  .venv/bin/tensorboard --logdir "$run/tensorboard"        live curves
+  README.md, docs/                                         larger models, GPUs, clusters
 END

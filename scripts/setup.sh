@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv at the root of this repository and installs the pinned set (requirements/) into it.
+# Makes .venv at the root of this repository and installs the pinned packages (requirements/).
 #
-#   bash scripts/setup.sh        what training and the `eat` command need
+#   bash scripts/setup.sh        for training and the `eat` command
 #   bash scripts/setup.sh dev    also ruff, mypy and pytest
 #
-# PYTHON=/path/to/python chooses the interpreter (3.9 to 3.13); otherwise the best one found is used.
-# A second run does nothing. After an interruption, run it again: it starts from a clean .venv.
+# PYTHON=/path/to/python selects the interpreter (3.9 to 3.13); the default is the best one found. A
+# second run does nothing. After an interruption run it again: it starts from a clean .venv.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -19,14 +19,14 @@ stage=${1:-run}
 say() { printf '%s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$1" >&2; exit "${2:-1}"; }
 
-# The mark of an unfinished installation stays behind, see `install`.
+# An unfinished installation stays marked, see `install`.
 trap 'printf "interrupted; run the same command again\n" >&2; exit 130' INT TERM
 
-# Settings of the user's own that would send packages elsewhere than into .venv.
+# These settings of a user would install packages outside .venv.
 unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-# Prints nothing if the interpreter $1 serves, otherwise what it lacks.
+# Prints what the interpreter $1 lacks; nothing if it is suitable.
 lacks() {
     "$1" - 2>/dev/null <<'PY' || printf 'cannot be run'
 import os
@@ -48,7 +48,7 @@ sys.stdout.write(" and ".join(missing))
 PY
 }
 
-# Prints the interpreter to use: $PYTHON, or the first that serves (3.11 first: the pins were made
+# Prints the interpreter to use: $PYTHON, or the first suitable one (3.11 first: the pins were made
 # with it).
 find_python() {
     local candidate missing seen=""
@@ -71,21 +71,21 @@ find_python() {
     fail "needed: Python 3.9 to 3.13 with venv and its headers (on Debian or Ubuntu: apt-get install python3-venv python3-dev), or PYTHON=/path/to/one$seen" 2
 }
 
-# fairseq compiles a few extensions: better to hear of a missing compiler now than in minutes.
+# fairseq compiles extensions: report a missing compiler now, not after minutes.
 check_compiler() {
     local compiler
     for compiler in ${CXX:+"$CXX"} c++ g++ clang++; do
-        # CXX may hold options after the command: it is split on purpose.
+        # CXX may have options after the command: split it.
         # shellcheck disable=SC2086
         if printf '#include <vector>\n' | $compiler -x c++ -fsyntax-only - >/dev/null 2>&1; then
             return
         fi
     done
-    fail "needed: a C++ compiler, with which fairseq builds (on Debian or Ubuntu: apt-get install g++; on macOS: xcode-select --install)" 2
+    fail "needed: a C++ compiler, to build fairseq (on Debian or Ubuntu: apt-get install g++; on macOS: xcode-select --install)" 2
 }
 
-# Prints what an installation by the interpreter $1 depends on; it is the content of the stamps.
-# The place counts too: a virtual environment does not survive being moved.
+# Prints a hash of all inputs of an installation by the interpreter $1, the content of the stamps. It
+# includes the location: a virtual environment cannot be moved.
 fingerprint() {
     "$1" - "$root" <<'PY'
 import hashlib
@@ -104,25 +104,25 @@ is_ready() { # STAGE FINGERPRINT
     [ ! -e "$unfinished" ] && [ -f "$venv/.ready-$1" ] && [ "$(cat "$venv/.ready-$1")" = "$2" ]
 }
 
-# Runs `pip install ARGUMENTS` as a named step. A pip that ends by itself, well or not, leaves whole
-# packages; one that was killed may not, so the mark stays and the next run starts afresh.
+# Runs `pip install ARGUMENTS` as a named step. A killed pip may leave partial packages: then the mark
+# stays, and the next run starts again from a clean .venv.
 install() { # WHAT ARGUMENTS...
     local what=$1 began=$SECONDS status=0
     shift
     printf '  %s ... ' "$what"
     printf '\n=== %s: pip install %s\n' "$what" "$*" >>"$log"
     : >"$unfinished"
-    # CUDA_HOME would make fairseq build CUDA kernels that nothing here uses, against a toolkit that
-    # need not be torch's own.
+    # With CUDA_HOME fairseq would build CUDA kernels, which are unused here, against a toolkit that
+    # may not be torch's.
     env -u CUDA_HOME "$py" -m pip install "$@" >>"$log" 2>&1 || status=$?
     if [ "$status" -gt 128 ]; then
-        fail "pip was killed while it installed $what; run the same command again" "$status"
+        fail "pip was killed while installing $what; run the same command again" "$status"
     fi
     rm -f "$unfinished"
     if [ "$status" -ne 0 ]; then
         printf 'failed\n'
         tail -n 15 "$log" | sed 's/^/    /' >&2
-        fail "could not install $what; the whole log is in $log"
+        fail "could not install $what; the full log is in $log"
     fi
     printf '%d s\n' $((SECONDS - began))
 }
@@ -152,7 +152,7 @@ esac
 
 key=""
 if [ -x "$py" ] && [ -z "$(lacks "$py")" ]; then
-    # With $PYTHON, its version decides whether the environment is still the one asked for.
+    # With $PYTHON, its version decides whether the environment still fits.
     key=$(fingerprint "${PYTHON:-$py}") || key=""
     if is_ready "$stage" "$key"; then
         exit 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks everything, in the same pinned environment as the quickstart: ruff, mypy, pytest.
+# Runs ruff, mypy and pytest in the pinned environment of the quickstart.
 #
-#   bash scripts/test.sh             the quick tests
+#   bash scripts/test.sh             the fast tests
 #   bash scripts/test.sh -m slow     arguments go to pytest
 set -euo pipefail
 
@@ -9,7 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 bash "$root/scripts/setup.sh" dev
 cd "$root"
 
-# Larger test data may lie beside the checkout; what needs it is skipped elsewhere.
+# Larger test data may be beside the checkout; without it, tests that need it are skipped.
 if [ -z "${EAT_SHARED:-}" ] && [ -d "$root/../shared" ]; then
     EAT_SHARED=$(cd "$root/../shared" && pwd -P)
     export EAT_SHARED
