@@ -265,7 +265,7 @@ CONFIGS = {f"{config.__module__}.{config.__name__}": config for config in config
 
 def test_configs__are_found():
     names = ("models.config.ImageConfig", "optim.adamw.EatAdamWConfig",
-             "tasks.device_front_end.FbankConfig", "tasks.pretraining.MaskConfig")  # fmt: skip
+             "tasks.sound.FbankConfig", "tasks.pretraining.MaskConfig")  # fmt: skip
     assert {f"eat_plugin.{name}" for name in names} < set(CONFIGS)
 
 
