@@ -15,7 +15,6 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 from torch import nn
 
-from ..data.containers import check_archives
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.reader import ClipReader
@@ -157,7 +156,11 @@ class AudioTask(FairseqTask):
                 "folder made by eat manifest"
             )
         manifest = read_manifest(path)
-        check_archives(path.with_suffix(".archives"), manifest.root)
+        archives = path.with_suffix(".archives")
+        if archives.exists():
+            from ..data.containers import check_archives
+
+            check_archives(archives, manifest.root)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
         if split == TRAIN and not self._compared:
             self._compared = True
