@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from eat_plugin.cli import SOME_FAILED, progress
+from eat_plugin.cli import Failures, at_least, progress
 from eat_plugin.data.containers import check_archives
 from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
 from eat_plugin.data.manifest import encode_name, read_manifest
@@ -16,9 +15,6 @@ from eat_plugin.data.sources import probe_clip
 from eat_plugin.inference import DEFAULT_BATCH, Loaded, load_checkpoint
 from eat_plugin.prepare.find import AUDIO_ENDINGS, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
-
-Failures = dict[str, str]
-"""Path of each unusable file -> the reason."""
 
 
 class Clip(NamedTuple):
@@ -50,7 +46,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         metavar="N",
-        type=int,
+        type=at_least(1),
         default=DEFAULT_BATCH,
         help="windows per batch; does not change results (default: %(default)s)",
     )
@@ -164,21 +160,3 @@ def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[R
         samples = header[0] if entry.size is None else entry.size
         recordings.append(Recording(name, entry._replace(size=samples), samples, header[1]))
     return recordings
-
-
-def conclude(command: str, failures: Failures, total: int) -> int:
-    """List the unusable files of all ``total`` files on standard error, and return the exit code.
-
-    Raises:
-        ValueError: no file can be used.
-    """
-    if not failures:
-        return 0
-    lines = [f"{path}: {reason}" for path, reason in failures.items()]
-    if total == len(lines) == 1:
-        raise ValueError(lines[0])
-    listed = "".join(f"  {' '.join(line.split())}\n" for line in lines)
-    sys.stderr.write(f"eat {command}: {len(lines)} of {total} files cannot be used:\n{listed}")
-    if len(lines) == total:
-        raise ValueError(f"none of the {total} files can be used")
-    return SOME_FAILED

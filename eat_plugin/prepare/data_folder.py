@@ -129,9 +129,7 @@ def _divide(
     }
 
 
-def _write_manifests(
-    out: Path, listing: Listing, splits: dict[str, list[ListedClip]]
-) -> list[str]:
+def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedClip]]) -> list[str]:
     lines = []
     for split, clips in splits.items():
         path, root = out / f"{split}.tsv", listing.root
@@ -178,9 +176,7 @@ def write_counts(out: Path, label_set: LabelSet, columns: dict[str, np.ndarray])
     write_csv(out / COUNTS, [("label", "name", *columns), *rows])
 
 
-def _count_earlier(
-    out: Path, splits: Iterable[str], label_set: LabelSet
-) -> dict[str, np.ndarray]:
+def _count_earlier(out: Path, splits: Iterable[str], label_set: LabelSet) -> dict[str, np.ndarray]:
     """Count the classes of the splits of earlier runs."""
     paths = sorted(path for path in out.glob("*.lbl") if path.stem not in splits)
     try:
