@@ -22,15 +22,10 @@ from .processes import Progress, try_in_processes
 
 BLOCK_SECONDS = 30
 LEAD_SECONDS = 1  # before a block, longer than the resampler's filter; its frames are dropped
-CHUNK = 8  # clips that a worker process measures per task
 
 
 def measure_clip(clip: Clip) -> Moments:
-    """Return the moments of a clip's log-mel energies, over all frames and bins.
-
-    Raises:
-        ClipError: the clip cannot be used, or is shorter than one frame.
-    """
+    """Return the moments of a clip's log-mel energies, over all frames and bins."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums are bit-identical in every process
     try:
@@ -79,7 +74,7 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
 def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:
     """Yield the moments of each clip of a manifest, or the message of its ClipError."""
     entries = [manifest.entry(index) for index in range(len(manifest))]
-    return try_in_processes(measure_clip, entries, workers, CHUNK)
+    return try_in_processes(measure_clip, entries, workers)
 
 
 def measure_split(

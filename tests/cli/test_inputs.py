@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from eat_plugin.cli import inputs
-from eat_plugin.cli.inputs import Clip, collect, conclude
+from eat_plugin.cli import conclude, inputs
+from eat_plugin.cli.inputs import Clip, collect
 from eat_plugin.data.entries import locate
 
 
