@@ -32,8 +32,8 @@ Failures = dict[str, str]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print one line, without the usage."""
-        self.exit(MISTAKE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        """Report a mistake as `main` does, in one line without the usage."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,10 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     It is 0; 1 if some files are unusable; 2 for a user's mistake; 130 after ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
-    command = "eat"
+    command = " ".join(["eat", *(name for name in argv[:1] if name in SUBCOMMANDS)])
     try:
         args = _build_parser(argv).parse_args(argv)
-        command = f"eat {args.subcommand}"
         return args.run(args)
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,11 +107,11 @@ def conclude(command: str, failures: Failures, total: int) -> int:
     """
     if not failures:
         return 0
-    lines = [f"{path}: {reason}" for path, reason in failures.items()]
+    lines = [" ".join(f"{path}: {reason}".split()) for path, reason in failures.items()]
     if total == len(lines) == 1:
         raise ValueError(lines[0])
-    listed = "".join(f"  {' '.join(line.split())}\n" for line in lines)
-    sys.stderr.write(f"eat {command}: {len(lines)} of {total} files cannot be used:\n{listed}")
+    sys.stderr.write(f"eat {command}: {len(lines)} of {total} files cannot be used:\n")
+    sys.stderr.writelines(f"  {line}\n" for line in lines)
     if len(lines) == total:
         raise ValueError(f"none of the {total} files can be used")
     return SOME_FAILED

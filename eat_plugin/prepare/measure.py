@@ -22,6 +22,7 @@ from .processes import Progress, try_in_processes
 
 BLOCK_SECONDS = 30
 LEAD_SECONDS = 1  # before a block, longer than the resampler's filter; its frames are dropped
+CHUNK = 8  # clips that a worker process measures per task
 
 
 def measure_clip(clip: Clip) -> Moments:
@@ -74,7 +75,7 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
 def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:
     """Yield the moments of each clip of a manifest, or the message of its ClipError."""
     entries = [manifest.entry(index) for index in range(len(manifest))]
-    return try_in_processes(measure_clip, entries, workers)
+    return try_in_processes(measure_clip, entries, workers, CHUNK)
 
 
 def measure_split(

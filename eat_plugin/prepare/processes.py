@@ -55,7 +55,7 @@ def _end_with_parent() -> None:
 
 
 def in_processes(
-    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int = 8
+    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
 ) -> Iterator[Result]:
     """Apply a picklable function to items in processes, ``chunk`` per task; yield in order.
 
@@ -70,7 +70,7 @@ def in_processes(
 
 
 def try_in_processes(
-    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int = 8
+    function: Callable[[Item], Result], items: list[Item], workers: int, chunk: int
 ) -> Iterator[Result | str]:
     """Do the same, and yield the message of a ClipError in place of a result."""
     return in_processes(partial(try_call, function), items, workers, chunk)

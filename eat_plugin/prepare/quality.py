@@ -29,6 +29,7 @@ FULL_SCALE = 0.999  # 16-bit audio reaches 0.99997
 CLIPPED_SHARE = 1e-3  # largest share of samples at full scale in a clip that is not clipped
 SEGMENTS_A_SECOND = 10  # each is silent or not
 SHORTEST = FRAME_LENGTH / SAMPLE_RATE  # seconds: one frame
+CHUNK = 8  # clips that a worker process examines per task
 TABLE = "quality.csv"
 COLUMNS = (
     "path", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "clipped_share",
@@ -147,7 +148,7 @@ def check_clips(
     """
     clips = listing.clips
     paths = [str(listing.root / clip.name) for clip in clips]
-    results = try_in_processes(examine, paths, options.workers)
+    results = try_in_processes(examine, paths, options.workers, CHUNK)
     found = list(progress(results, "decoding", "clip", len(paths)))
     good = [(clip, one) for clip, one in zip(clips, found) if not isinstance(one, str)]
     damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
