@@ -44,7 +44,7 @@ from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
-from eat_plugin.inference import Loaded
+from eat_plugin.inference import Loaded, load_checkpoint
 from eat_plugin.inference.batches import group_results, list_jobs
 from eat_plugin.inference.windows import Window, Windowing
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    loaded = inputs.load_model(args)
+    loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
     check_archives(args.data / f"{args.split}.archives", manifest.root)

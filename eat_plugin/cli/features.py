@@ -39,7 +39,7 @@ from eat_plugin.cli import Failures, conclude, inputs, progress, say
 from eat_plugin.cli.array_stores import Store, open_store
 from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
-from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded
+from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded, load_checkpoint
 from eat_plugin.inference.batches import list_jobs
 from eat_plugin.inference.windows import ClipLayout, Windowing
 
@@ -73,7 +73,7 @@ def _parse_layer(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    loaded = inputs.load_model(args)
+    loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
     total = len(clips) + len(failures)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     windowing = loaded.windowing(args.window, args.hop)
     with open_store(args.out) as store:
         with_times = args.granularity == "grid" and not images
-        _check_names(store, [clip.name for clip in clips], with_times)
+        _check_names(store, [name for name, _ in clips], with_times)
         recordings = inputs.probe(clips, failures, images)
         _extract(args, loaded, windowing, recordings, failures, store)
         code = conclude("features", failures, total)

@@ -35,7 +35,7 @@ from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frontend import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
-from eat_plugin.inference import Loaded
+from eat_plugin.inference import Loaded, load_checkpoint
 from eat_plugin.inference.batches import Result, group_results, list_jobs
 from eat_plugin.inference.windows import Window, Windowing
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    loaded = inputs.load_model(args)
+    loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
     total = len(clips) + len(failures)
