@@ -1,4 +1,4 @@
-"""Options, input files and failures of the subcommands that run a model."""
+"""Options and input files of the subcommands that run a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from eat_plugin.data.sources import probe_clip
 from eat_plugin.inference import DEFAULT_BATCH
 from eat_plugin.prepare.find import AUDIO_ENDINGS, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
-
 
 Clip = tuple[str, Entry]
 """An input file: path below the given folder or the manifest's root; where it is stored."""
