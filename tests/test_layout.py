@@ -44,6 +44,8 @@ def module_name(path):
 
 
 FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+# The rooms themselves: some import what they register, which a single run does not use.
+PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"}
 
 
 def statements(tree, everywhere):
@@ -102,7 +104,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     while waiting:
         seen |= waiting
         found = {other for name in waiting for other in own(imports_of(name, everywhere=False))}
-        waiting = (found & FILES.keys()) - seen
+        waiting = (found & FILES.keys()) - seen - PACKAGES
     assert not seen & ON_DEMAND
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",

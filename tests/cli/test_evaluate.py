@@ -187,7 +187,7 @@ def write(data, name, old, new):
         ),
         (("label_descriptors.csv", "2,clock,A clock\n", ""), "1 only in the checkpoint: 'clock'"),
         (("eval.lbl", "04.wav\train", "04.wav\tsnow"), "eval.lbl:5: unknown label 'snow'"),
-        (("eval.lbl", "04.wav\train", "04.wav\train,dog"), "eval.lbl:5: one label is expected"),
+        (("eval.lbl", "04.wav\train", "04.wav\train,dog"), "eval.lbl:5: expected one label"),
         (("eval.lbl", "10.wav\train\n", ""), "eval.lbl has the labels of 10 clips"),
         (("eval.tsv", "04.wav\t4800", "04.wav"), "eval.tsv:6: expected 'path<TAB>samples'"),
     ],
