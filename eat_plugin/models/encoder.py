@@ -12,9 +12,9 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from ..modules.patch_split import PatchSplit, pick_tokens
-from ..modules.transformer import TransformerBlock
+from ..modules.transformer import TransformerBlock, make_norm
 from .config import EatConfig
-from .patch_encoder import PatchEncoder, make_norm
+from .patch_encoder import PatchEncoder
 
 MODALITY = "IMAGE"
 
@@ -28,7 +28,7 @@ class EatEncoder(BaseFairseqModel):
         self.modality_encoders = nn.ModuleDict({MODALITY: PatchEncoder(cfg, with_decoder)})
         self.dropout_input = nn.Dropout(cfg.dropout_input)
         rates = np.linspace(cfg.start_drop_path_rate, cfg.end_drop_path_rate, cfg.depth)
-        self.blocks = nn.ModuleList(_make_block(cfg, float(rate)) for rate in rates)
+        self.blocks = nn.ModuleList(TransformerBlock(cfg, float(rate)) for rate in rates)
         self.norm = make_norm(cfg) if cfg.layer_norm_first else None
         self.apply(_init_xavier if cfg.mae_init else init_normal)
         if self.patch_encoder.decoder is not None:
@@ -146,25 +146,6 @@ class EatEncoder(BaseFairseqModel):
             if keep_targets:
                 targets.append(target)
         return x if self.norm is None else self.norm(x), targets
-
-
-def _make_block(cfg: EatConfig, drop_path: float) -> TransformerBlock:
-    return TransformerBlock(
-        cfg.embed_dim,
-        cfg.num_heads,
-        mlp_ratio=cfg.mlp_ratio,
-        norm_eps=cfg.norm_eps,
-        norm_affine=cfg.norm_affine,
-        pre_norm=cfg.layer_norm_first,
-        end_of_block_target=cfg.end_of_block_targets,
-        dropout=cfg.encoder_dropout,
-        attention_dropout=cfg.attention_dropout,
-        activation_dropout=cfg.activation_dropout,
-        mlp_dropout=cfg.post_mlp_drop,
-        drop_path=drop_path,
-        recompute=cfg.recompute,
-        compiled=cfg.compile,
-    )
 
 
 def init_normal(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from ..masking import MaskSpec, draw_masks, join_masks
 from ..modules.decoders import ConvDecoder, Seeds, draw_noise
 from ..modules.patch_split import PatchSplit
 from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
+from ..modules.transformer import make_norm
 from .config import MEL_BINS, EatConfig, image_size_of
 
 
@@ -60,16 +61,7 @@ class PatchEncoder(nn.Module):
         self.context_encoder = ContextEncoder(cfg)
         self.decoder = None
         if with_decoder and image.decoder is not None:
-            self.decoder = ConvDecoder(
-                cfg.embed_dim,
-                image.decoder.decoder_dim,
-                image.decoder.decoder_layers,
-                image.decoder.decoder_kernel,
-                image.decoder.decoder_groups,
-                image.decoder.decoder_residual,
-                cfg.recompute,
-                cfg.compile,
-            )
+            self.decoder = ConvDecoder(cfg)
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
         """Return the size of the patch grid of [B, C, T, F], (time, mel).
@@ -205,8 +197,3 @@ class PatchEncoder(nn.Module):
                 f"{grid[0]}x{grid[1]} patches"
             )
         return precomputed
-
-
-def make_norm(cfg: EatConfig) -> nn.LayerNorm:
-    """Make a LayerNorm of the encoder's width."""
-    return nn.LayerNorm(cfg.embed_dim, eps=cfg.norm_eps, elementwise_affine=cfg.norm_affine)
