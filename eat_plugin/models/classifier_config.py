@@ -75,11 +75,10 @@ class EatClassifierConfig(EatConfig):
 
 
 # Options of fine-tuning that replace those of pre-training in the encoder.
-REGULARISATION = (
+REPLACED_OPTIONS = (
     "encoder_dropout", "post_mlp_drop", "attention_dropout", "activation_dropout",
-    "dropout_input", "layerdrop",
+    "dropout_input", "layerdrop", "recompute", "compile",
 )  # fmt: skip
-COMPUTATION = ("recompute", "compile")
 
 
 class Objective(NamedTuple):

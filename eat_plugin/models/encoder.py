@@ -1,7 +1,4 @@
-"""The encoder of student, teacher and classifier: patches, positions, CLS, blocks.
-
-Parameters have the published names, so that other EAT code reads the checkpoints.
-"""
+"""The encoder of student, teacher and classifier: patches, positions, CLS, blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ MODALITY = "IMAGE"
 
 
 class EatEncoder(BaseFairseqModel):
-    """Patch encoder and transformer blocks, of a validated configuration."""
+    """Patch encoder and transformer blocks of a validated configuration, by published names."""
 
     def __init__(self, cfg: EatConfig, with_decoder: bool = False) -> None:
         super().__init__()
@@ -36,7 +33,7 @@ class EatEncoder(BaseFairseqModel):
 
     @property
     def patch_encoder(self) -> PatchEncoder:
-        """The patch encoder; published checkpoints name it by its modality."""
+        """The patch encoder, by the published name of its modality."""
         encoder = self.modality_encoders[MODALITY]
         assert isinstance(encoder, PatchEncoder)
         return encoder
@@ -70,23 +67,15 @@ class EatEncoder(BaseFairseqModel):
     def encode(
         self, source: Tensor, keep_targets: bool = True, padding_mask: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode whole clips.
-
-        Args:
-            source: [B, C, T, F].
-            keep_targets: collect each block's target output.
-            padding_mask: bool [B, L], True = padding.
+        """Encode whole clips [B, C, T, F] with padding, bool [B, L], from ``PatchEncoder.prepare``.
 
         Returns:
-            Output of the last block [B, E + L, D], and the target outputs, of the same shape each.
-
-        Raises:
-            ValueError: if the source does not fit the model, or the padding the source.
+            Output of the last block [B, E + L, D]; and the target output of each block, of the same
+            shape, with ``keep_targets``.
         """
         patches = self.patch_encoder
-        source, padding = patches.prepare(source, padding_mask)
         x = patches.contextualize(patches.embed(source))
-        return self.run_blocks(x, self.token_padding(padding), keep_targets)
+        return self.run_blocks(x, self.token_padding(padding_mask), keep_targets)
 
     def block_outputs(self, source: Tensor) -> list[Tensor]:
         """Encode whole clips [B, C, T, F]; return the output of each block, [B, E + L, D].
@@ -106,15 +95,7 @@ class EatEncoder(BaseFairseqModel):
         return outputs
 
     def encode_visible(self, local: Tensor, split: PatchSplit) -> Tensor:
-        """Encode visible patches with CLS.
-
-        Args:
-            local: [B, L, D], patch embeddings without positions.
-            split: visible patches of B * K masks.
-
-        Returns:
-            [B*K, E + V, D].
-        """
+        """Encode the visible patches of embeddings without positions [B, L, D]: [B*K, E + V, D]."""
         patches = self.patch_encoder
         tokens = pick_tokens(patches.add_positions(local), split.visible, self.cfg.clone_batch)
         unused = None if split.lengths is None else self.token_padding(split.lengths.unused)
@@ -123,16 +104,7 @@ class EatEncoder(BaseFairseqModel):
     def run_blocks(
         self, x: Tensor, padding_mask: Tensor | None = None, keep_targets: bool = True
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run the transformer.
-
-        Args:
-            x: [N, S, D], from ``PatchEncoder.contextualize``.
-            padding_mask: bool [N, S], True = padding.
-            keep_targets: collect each block's target output.
-
-        Returns:
-            Output of the last block [N, S, D], and the target outputs, of the same shape each.
-        """
+        """Run the transformer on [N, S, D]; arguments and result as in ``encode``."""
         x = self.dropout_input(x)
         targets = []
         for block in self.blocks:
