@@ -80,7 +80,7 @@ class ConvDecoder(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], rows: Tensor, padding: Tensor | None = None
     ) -> Tensor:
-        """Predict some patches.
+        """Predict some patches, [M, D].
 
         Args:
             tokens: [N, L, D], all patches.
@@ -88,9 +88,6 @@ class ConvDecoder(nn.Module):
             rows: [M] rows of the flattened output [N * L, D] to return; only they are projected.
             padding: bool [N, L], True = padding. It is set to 0 before every layer, like the border
                 of the grid, so that a clip's patches do not depend on it.
-
-        Returns:
-            [M, D].
         """
         # Memory holds [N, rows, columns, D]: this view is "channels last" without a copy.
         x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
