@@ -31,8 +31,7 @@ class ClipScores:
         """Add a batch: ids of clips [batch], scores and targets (0 or 1) [batch, classes].
 
         Raises:
-            ValueError: shapes do not match each other or earlier batches, a score is NaN, or a
-                target is neither 0 nor 1.
+            ValueError: as ``check_scores``, or shapes do not match the ids or earlier batches.
         """
         ids = np.asarray(ids)
         scores, targets = check_scores(scores, targets)
@@ -89,10 +88,6 @@ def metric_names(single_label: bool) -> tuple[str, ...]:
 def summarize(ranked: RankedScores, single_label: bool) -> dict[str, float]:
     """Compute the metrics of a split.
 
-    Args:
-        ranked: scores and targets of the clips.
-        single_label: each clip has one class, so that accuracy is defined.
-
     Returns:
         ``accuracy`` if ``single_label``; ``mAP`` and ``mAUC``, means over the classes that occur
         (NaN without any); ``d_prime`` of ``mAUC``. Plain floats: PyTorch's safe loading refuses a
@@ -119,20 +114,12 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Estimate the interval of a metric for this number of clips (percentile bootstrap).
 
-    Each resample draws as many clips, with replacement; the weight of a clip is its count.
-
-    Args:
-        ranked: scores and targets of the clips.
-        metric: maps scores and weights [clips] to a number, as ``RankedScores.accuracy`` does.
-        resamples: number of resamples.
-        seed: of the draws.
-        level: probability that the interval covers, between 0 and 1.
+    Each resample draws as many clips, with replacement; the weight of a clip is its count. The
+    metric maps scores and weights [clips] to a number, as ``RankedScores.accuracy`` does.
 
     Returns:
-        Lower and upper end, without the resamples that give NaN; NaN if all do.
-
-    Raises:
-        ValueError: ``resamples`` or ``level`` is out of range.
+        Lower and upper end that cover the probability ``level``, without the resamples that give
+        NaN; NaN if all do.
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be 1 or more")

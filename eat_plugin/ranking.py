@@ -22,7 +22,7 @@ class RankedScores:
         targets: [clips, classes], bool.
 
     Raises:
-        ValueError: shapes do not match, a score is NaN or a target is neither 0 nor 1.
+        ValueError: as ``check_scores``.
     """
 
     def __init__(self, scores: np.ndarray, targets: np.ndarray) -> None:
@@ -54,9 +54,6 @@ class RankedScores:
 
         Returns:
             [classes]; NaN for a class without a positive or without a negative clip.
-
-        Raises:
-            ValueError: as for ``average_precision``.
         """
         weights = _check_weights(weights, len(self.scores))
         return np.array([_roc_auc(ranking, weights) for ranking in self._rankings])

@@ -1,8 +1,8 @@
 """The command `eat` with one module per subcommand.
 
-The module has ``NAME``, ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``,
-the exit code: 0, or 1 if some files are unusable. For a user's mistake ``run`` raises ValueError or
-OSError: `main` prints one line and exits with 2.
+The module's docstring is the help. ``add_arguments(parser)`` declares the options,
+``run(args) -> int`` returns the exit code: 0, or 1 if some files are unusable. For a user's mistake
+``run`` raises ValueError or OSError: `main` prints one line and exits with 2.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
+
+from eat_plugin.prepare.processes import available_cores
 
 # Each has a module of the same name.
 SUBCOMMANDS = (
@@ -24,28 +26,25 @@ SUBCOMMANDS = (
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
 Item = TypeVar("Item")
+Failures = dict[str, str]
+"""Path of each unusable file -> the reason."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print one line, without the usage."""
-        self.exit(MISTAKE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        """Report a mistake as `main` does, in one line without the usage."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line with the arguments of the process, or others; return the exit code.
 
-    Args:
-        argv: arguments after the command's name; None for those of the process.
-
-    Returns:
-        The exit code: 0; 1 if some files are unusable; 2 for a user's mistake; 130 after ctrl-C.
+    It is 0; 1 if some files are unusable; 2 for a user's mistake; 130 after ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
-    command = "eat"
+    command = " ".join(["eat", *(name for name in argv[:1] if name in SUBCOMMANDS)])
     try:
         args = _build_parser(argv).parse_args(argv)
-        command = f"eat {args.subcommand}"
         return args.run(args)
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,14 +69,52 @@ def progress(
 ) -> Iterable[Item]:
     """Iterate over items with a progress bar on standard error, in a log every 30 s.
 
-    Args:
-        items: the items.
-        label: the work, as ``"reading headers"``.
-        unit: one item, as ``"file"``.
-        total: number of items, if known.
+    The bar names the work, as ``"reading headers"``, and the unit of an item, as ``"file"``.
     """
     interval = 0.1 if sys.stderr.isatty() else 30.0  # seconds
     return tqdm(items, desc=label, unit=unit, total=total, mininterval=interval)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number, ``least`` or more."""
+
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, got {number}")
+        return number
+
+    return whole_number
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--workers``."""
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=at_least(1),
+        default=available_cores(),
+        help="number of processes; does not change the result (default: one per core, here "
+        "%(default)s)",
+    )
+
+
+def conclude(command: str, failures: Failures, total: int) -> int:
+    """List the unusable files of all ``total`` files on standard error, and return the exit code.
+
+    Raises:
+        ValueError: no file can be used.
+    """
+    if not failures:
+        return 0
+    lines = [" ".join(f"{path}: {reason}".split()) for path, reason in failures.items()]
+    if total == len(lines) == 1:
+        raise ValueError(lines[0])
+    sys.stderr.write(f"eat {command}: {len(lines)} of {total} files cannot be used:\n")
+    sys.stderr.writelines(f"  {line}\n" for line in lines)
+    if len(lines) == total:
+        raise ValueError(f"none of the {total} files can be used")
+    return SOME_FAILED
 
 
 def _report(command: str, problem: str) -> int:
@@ -92,10 +129,12 @@ def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
     for name in wanted:
         module = importlib.import_module(f"{__name__}.{name}")
+        summary, _, details = (module.__doc__ or "").partition("\n\n")
         subparser = subparsers.add_parser(
-            module.NAME,
-            help=module.HELP,
-            description=module.HELP,
+            name,
+            help=summary[:1].lower() + summary[1:].rstrip("."),
+            description=summary,
+            epilog=details,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)

@@ -1,19 +1,6 @@
-"""`eat cache`: the log-mel energies of a data folder, computed once."""
+"""Compute the log-mel energies of a data folder once, for training and evaluation.
 
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-
-from eat_plugin.cli import SOME_FAILED, progress, say
-from eat_plugin.prepare.cache_folder import make_cache, verify_cache
-from eat_plugin.prepare.processes import available_cores
-
-NAME = "cache"
-HELP = "compute the log-mel energies of a data folder once, for training and evaluation"
-EXAMPLE = """
-examples:
+Examples:
   eat cache data --out cache
   fairseq-hydra-train ... --config-name pretrain task.data=/abs/path/cache
   fairseq-hydra-train ... --config-name finetune task.data=/abs/path/cache task.roll_gain=false
@@ -36,10 +23,17 @@ refused. Changed audio files under the same manifest are not detected: remove th
 --verify compares all shards with their SHA-256; damaged ones are named, and the exit code is 1.
 """
 
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from eat_plugin.cli import SOME_FAILED, add_workers, progress, say
+from eat_plugin.prepare.cache_folder import make_cache, verify_cache
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data", metavar="DATA", nargs="?", type=Path, help="folder that eat manifest wrote"
     )
@@ -47,19 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", metavar="CACHE", type=Path, help="verify the shards of an existing cache"
     )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=int,
-        default=available_cores(),
-        help="number of processes (default: one per core, here %(default)s)",
-    )
+    add_workers(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make or verify a cache, and return the exit code: 1 if a shard is damaged."""
-    if args.workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {args.workers}")
     if args.verify is not None:
         if args.data is not None or args.out is not None:
             raise ValueError("--verify takes neither DATA nor --out: eat cache --verify CACHE")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from eat_plugin.data.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,11 +31,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_average_precision(names: tuple[str, ...], precisions: np.ndarray, title: str) -> Figure:
-    """Draw the average precisions [classes], best first; NaN is left out.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
+    """Draw the average precisions [classes], best first; NaN is left out."""
     order = np.argsort(-precisions, kind="stable")
     order = order[: np.count_nonzero(~np.isnan(precisions))]
     mean, half, num_known = precisions[order].mean(), MOST_BARS // 2, len(order)
@@ -54,16 +54,7 @@ def draw_average_precision(names: tuple[str, ...], precisions: np.ndarray, title
 
 
 def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Figure:
-    """Draw a confusion matrix as shares of each true class.
-
-    Args:
-        names: of the classes.
-        counts: [classes, classes], true class by predicted class.
-        title: of the picture.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
+    """Draw counts [true class, predicted class] as shares of each true class."""
     size = float(np.clip(2 + 0.35 * len(names), 5, 16))
     figure, axes = new_figure(size + 1, size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -84,6 +75,17 @@ def draw_confusion(names: tuple[str, ...], counts: np.ndarray, title: str) -> Fi
     axes.set_title(title, loc="left")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.7, aspect=30)
     return figure
+
+
+def write_picture(command: str, path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw and write a PNG file; without matplotlib, print why there is none."""
+    try:
+        picture = draw()
+    except ValueError as error:
+        sys.stderr.write(f"eat {command}: no picture: {error}\n")
+        return
+    with replacing(path) as file:
+        picture.savefig(file, format="png", dpi=120)
 
 
 @contextmanager

@@ -1,37 +1,6 @@
-"""`eat evaluate`: the metrics of a fine-tuned model on a split."""
+"""Evaluate a fine-tuned model on a split.
 
-from __future__ import annotations
-
-import argparse
-import hashlib
-import json
-import math
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from eat_plugin.cli import charts, inputs, progress, say
-from eat_plugin.data.clip import ClipError
-from eat_plugin.data.containers import check_archives
-from eat_plugin.data.entries import Entry, original_name
-from eat_plugin.data.files import replacing
-from eat_plugin.data.label_set import LabelSet, read_label_set
-from eat_plugin.data.labels import ClipLabels, read_labels
-from eat_plugin.data.manifest import Manifest, read_manifest
-from eat_plugin.data.tables import write_csv
-from eat_plugin.inference import Loaded
-from eat_plugin.inference.batches import group_results, list_jobs
-from eat_plugin.inference.windows import Window, Windowing
-from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
-from eat_plugin.ranking import RankedScores
-
-NAME = "evaluate"
-HELP = "evaluate a fine-tuned model on a split"
-EXAMPLE = """
-examples:
+Examples:
   eat evaluate --checkpoint checkpoint_best.pt --data data --out evaluation
   eat evaluate --checkpoint checkpoint_best.pt --data data --split eval --json
 
@@ -51,14 +20,42 @@ infinite d_prime) are null. --out DIR also writes
   classes.png     average precision of each class; for one label per clip a confusion matrix
   missing.tsv     the unusable clips and the reasons; the exit code is then 1
 """
-DESCRIPTORS = "label_descriptors.csv"
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eat_plugin.cli import Failures, at_least, charts, conclude, inputs, progress, say
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.containers import check_archives
+from eat_plugin.data.entries import Entry, original_name
+from eat_plugin.data.files import replacing
+from eat_plugin.data.label_set import LabelSet, read_label_set
+from eat_plugin.data.labels import ClipLabels, read_labels
+from eat_plugin.data.manifest import Manifest, read_manifest
+from eat_plugin.data.tables import write_csv
+from eat_plugin.inference import Loaded, load_checkpoint
+from eat_plugin.inference.batches import group_results, list_jobs
+from eat_plugin.inference.windows import Window, Windowing
+from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
+from eat_plugin.prepare.data_folder import DESCRIPTORS
+from eat_plugin.ranking import RankedScores
+
 LEVEL = 0.95  # of the interval
 SHOWN = 5  # labels in an error message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE
     inputs.add_model_arguments(parser)
     parser.add_argument(
         "--data", metavar="DATA", type=Path, required=True, help="folder written by eat manifest"
@@ -71,24 +68,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples",
         metavar="N",
-        type=int,
+        type=at_least(0),
         default=1000,
         help="resamples for the interval; 0 for no interval (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the metrics, write the tables."""
-    if args.resamples < 0:
-        raise ValueError(f"--resamples is {args.resamples}; it must be 0 or more")
-    loaded = inputs.load_model(args)
+    loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
     check_archives(args.data / f"{args.split}.archives", manifest.root)
     labels = _read_labels(args, loaded, label_set, manifest)
-    failures: inputs.Failures = {}
+    failures: Failures = {}
     clips, ranked = _score(loaded, args.batch_size, manifest, labels, failures)
-    code = inputs.conclude(NAME, failures, len(manifest))
+    code = conclude("evaluate", failures, len(manifest))
     metrics = _measure(args, loaded, manifest, clips, ranked)
     _show(metrics, args.json)
     if args.out is not None:
@@ -122,7 +116,7 @@ def _score(
     batch_size: int,
     manifest: Manifest,
     labels: ClipLabels,
-    failures: inputs.Failures,
+    failures: Failures,
 ) -> tuple[list[int], RankedScores]:
     """Score all clips as validation does; return the usable ones and their scores."""
     windowing = loaded.windowing()
@@ -210,7 +204,7 @@ def _write(
     label_set: LabelSet,
     ranked: RankedScores,
     metrics: dict[str, Any],
-    failures: inputs.Failures,
+    failures: Failures,
 ) -> None:
     """Write metrics, table and picture of the classes, and the list of missing clips."""
     out.mkdir(parents=True, exist_ok=True)
@@ -235,17 +229,11 @@ def _write(
             columns["precision"] = (hits / counts.sum(axis=0)).tolist()
     write_csv(out / "classes.csv", [tuple(columns), *_cells(columns)])
     title = f"{metrics['split']}: {metrics['n_clips']} clips"
-    try:
-        if counts is None:
-            picture = charts.draw_average_precision(label_set.names, precisions, title)
-        else:
-            title += f", accuracy {metrics['accuracy']:.1%}"
-            picture = charts.draw_confusion(label_set.names, counts, title)
-    except ValueError as error:
-        sys.stderr.write(f"eat evaluate: no picture: {error}\n")
-        return
-    with replacing(out / "classes.png") as file:
-        picture.savefig(file, dpi=120, format="png")
+    draw = partial(charts.draw_average_precision, label_set.names, precisions, title)
+    if counts is not None:
+        title += f", accuracy {metrics['accuracy']:.1%}"
+        draw = partial(charts.draw_confusion, label_set.names, counts, title)
+    charts.write_picture("evaluate", out / "classes.png", draw)
 
 
 def _cells(columns: dict[str, Any]) -> Iterator[list[object]]:

@@ -1,4 +1,13 @@
-"""`eat export`: rewrite a checkpoint with the names of the published code."""
+"""Rewrite a checkpoint with the names of the published code.
+
+example: eat export --checkpoint checkpoint_best.pt --out published.pt --format published
+
+The file has the published keys and configuration and gives the same features and logits. It is for
+loading and fine-tuning elsewhere: it has no optimizer state, so training cannot be resumed from it.
+The published code has no statistics of your own data; they are folded into the weights of the patch
+embedding, and inputs are normalised by the published ones. Other options without a published name
+are an error if they affect the results; options that affect training alone are listed and left out.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +23,8 @@ from eat_plugin.inference import load_state
 from eat_plugin.inference.conversion import check_same, convert_to_published
 from eat_plugin.models.interop import read_checkpoint
 
-NAME = "export"
-HELP = "rewrite a checkpoint with the names of the published code"
-EXAMPLE = """
-example: eat export --checkpoint checkpoint_best.pt --out published.pt --format published
-
-The file has the published keys and configuration and gives the same features and logits. It is for
-loading and fine-tuning elsewhere: it has no optimizer state, so training cannot be resumed from it.
-The published code has no statistics of your own data; they are folded into the weights of the patch
-embedding, and inputs are normalised by the published ones. Other options without a published name
-are an error if they affect the results; options that affect training alone are listed and left out.
-"""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--checkpoint", metavar="C", type=Path, required=True, help="checkpoint to rewrite"
     )
@@ -43,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the converted checkpoint."""
     if args.out.exists() and args.out.samefile(args.checkpoint):
         raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
     state, cpu = read_checkpoint(args.checkpoint), torch.device("cpu")

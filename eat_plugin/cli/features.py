@@ -1,23 +1,6 @@
-"""`eat features`: features of audio files, as arrays."""
+"""Compute the features of audio files.
 
-from __future__ import annotations
-
-import argparse
-from functools import partial
-from pathlib import Path
-
-from eat_plugin.cli import inputs, progress, say
-from eat_plugin.cli.array_stores import Store, open_store
-from eat_plugin.cli.inputs import Failures, Recording
-from eat_plugin.data.clip import ClipError
-from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded
-from eat_plugin.inference.batches import list_jobs
-from eat_plugin.inference.windows import ClipLayout, Windowing
-
-NAME = "features"
-HELP = "compute the features of audio files"
-EXAMPLE = """
-examples:
+Examples:
   eat features --checkpoint checkpoint_last.pt /my/audio --out features
   eat features --checkpoint checkpoint_last.pt an_hour.wav --out hour.npz --granularity grid
 
@@ -46,10 +29,22 @@ patches; grid is [H/p, W/p, D], without times.
 Unusable files are listed at the end; the exit code is then 1 (2 if all are unusable).
 """
 
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from eat_plugin.cli import Failures, conclude, inputs, progress, say
+from eat_plugin.cli.array_stores import Store, open_store
+from eat_plugin.cli.inputs import Recording
+from eat_plugin.data.clip import ClipError
+from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded, load_checkpoint
+from eat_plugin.inference.batches import list_jobs
+from eat_plugin.inference.windows import ClipLayout, Windowing
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE
     inputs.add_input_arguments(parser)
     inputs.add_model_arguments(parser)
     parser.add_argument(
@@ -78,8 +73,7 @@ def _parse_layer(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the features of all files."""
-    loaded = inputs.load_model(args)
+    loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
     total = len(clips) + len(failures)
@@ -87,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
     windowing = loaded.windowing(args.window, args.hop)
     with open_store(args.out) as store:
         with_times = args.granularity == "grid" and not images
-        _check_names(store, [clip.name for clip in clips], with_times)
+        _check_names(store, [name for name, _ in clips], with_times)
         recordings = inputs.probe(clips, failures, images)
         _extract(args, loaded, windowing, recordings, failures, store)
-        code = inputs.conclude(NAME, failures, total)
+        code = conclude("features", failures, total)
     say(f"{args.out}: features of {total - len(failures)} of {total} files")
     return code
 
@@ -129,7 +123,6 @@ def _extract(
     for job, row in progress(results, "computing features", "window", sum(map(len, plans))):
         if isinstance(row, ClipError):
             failures[job.entry.path] = str(row)
-            store.discard()
             continue
         layout = layouts[job.clip]
         if job.number == 0:

@@ -1,36 +1,23 @@
-"""Options, input files and failures of the subcommands that run a model."""
+"""Options and input files of the subcommands that run a model."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from eat_plugin.cli import SOME_FAILED, progress
+from eat_plugin.cli import Failures, at_least, progress
 from eat_plugin.data.containers import check_archives
 from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
 from eat_plugin.data.manifest import encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
-from eat_plugin.inference import DEFAULT_BATCH, Loaded, load_checkpoint
+from eat_plugin.inference import DEFAULT_BATCH
 from eat_plugin.prepare.find import AUDIO_ENDINGS, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
 
-Failures = dict[str, str]
-"""Path of each unusable file -> the reason."""
-
-
-class Clip(NamedTuple):
-    """An input file.
-
-    Attributes:
-        name: path below the given folder or the manifest's root; file name of a file given itself.
-        entry: where it is stored, with its size if a manifest gives it.
-    """
-
-    name: str
-    entry: Entry
+Clip = tuple[str, Entry]
+"""An input file: path below the given folder or the manifest's root; where it is stored."""
 
 
 class Recording(NamedTuple):
@@ -43,14 +30,14 @@ class Recording(NamedTuple):
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of every subcommand that runs a model."""
+    """Declare the options of a subcommand that runs a model."""
     parser.add_argument(
         "--checkpoint", metavar="C", type=Path, required=True, help="checkpoint, ours or published"
     )
     parser.add_argument(
         "--batch-size",
         metavar="N",
-        type=int,
+        type=at_least(1),
         default=DEFAULT_BATCH,
         help="windows per batch; does not change results (default: %(default)s)",
     )
@@ -83,27 +70,10 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(args: argparse.Namespace) -> Loaded:
-    """Load the checkpoint, see ``load_checkpoint``."""
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size is {args.batch_size}; it must be 1 or more")
-    return load_checkpoint(args.checkpoint, args.device)
-
-
 def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failures]:
-    """Find the input files in the order given, those of a folder by name.
+    """Find the files, in the order of the inputs, those of a folder by name; and unusable files.
 
-    Args:
-        inputs: files, folders and manifests.
-        images: search folders for images instead of audio.
-
-    Returns:
-        The clips, and the unusable files of the folders.
-
-    Raises:
-        ValueError: a path does not exist, a folder has no audio, a manifest is invalid, or its
-            archives have changed.
-        OSError: a folder cannot be listed.
+    Folders are searched for images or audio. A folder without any is an error.
     """
     for path in inputs:
         if not path.exists():
@@ -117,18 +87,18 @@ def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failu
             listed = read_manifest(path)
             check_archives(path.with_suffix(".archives"), listed.root)
             clips += (
-                Clip(original_name(listed.name(index)), listed.entry(index))
+                (original_name(listed.name(index)), listed.entry(index))
                 for index in range(len(listed))
             )
         else:
-            clips.append(Clip(path.name, locate(path)))
+            clips.append((path.name, locate(path)))
     usable = []
-    for clip in dict.fromkeys(clips):
+    for name, entry in dict.fromkeys(clips):
         try:
-            encode_name(clip.entry.path)
-            usable.append(clip)
+            encode_name(entry.path)
+            usable.append((name, entry))
         except ValueError:
-            failures[clip.entry.path] = "has a name that is not UTF-8, or has a tab or line break"
+            failures[entry.path] = "has a name that is not UTF-8, or has a tab or line break"
     return usable, failures
 
 
@@ -137,7 +107,7 @@ def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
     endings = IMAGE_ENDINGS if images else AUDIO_ENDINGS
     for name, problem in find_files(folder, set(endings)):
         if problem is None:
-            found.append(Clip(name, locate(folder / name)))
+            found.append((name, locate(folder / name)))
         else:
             failures[str(folder / name)] = problem
     if not found:
@@ -153,7 +123,7 @@ def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[R
         from eat_plugin.images.decode import probe_image
 
         read_header = probe_image
-    headers = probe_all([clip.entry.path for clip in clips], available_cores(), read_header)
+    headers = probe_all([entry.path for _, entry in clips], available_cores(), read_header)
     recordings = []
     found = progress(headers, "reading headers", "file", len(clips))
     for header, (name, entry) in zip(found, clips):  # in this order, or the bar does not end
@@ -164,21 +134,3 @@ def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[R
         samples = header[0] if entry.size is None else entry.size
         recordings.append(Recording(name, entry._replace(size=samples), samples, header[1]))
     return recordings
-
-
-def conclude(command: str, failures: Failures, total: int) -> int:
-    """List the unusable files of all ``total`` files on standard error, and return the exit code.
-
-    Raises:
-        ValueError: no file can be used.
-    """
-    if not failures:
-        return 0
-    lines = [f"{path}: {reason}" for path, reason in failures.items()]
-    if total == len(lines) == 1:
-        raise ValueError(lines[0])
-    listed = "".join(f"  {' '.join(line.split())}\n" for line in lines)
-    sys.stderr.write(f"eat {command}: {len(lines)} of {total} files cannot be used:\n{listed}")
-    if len(lines) == total:
-        raise ValueError(f"none of the {total} files can be used")
-    return SOME_FAILED

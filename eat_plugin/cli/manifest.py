@@ -1,23 +1,5 @@
-"""`eat manifest`: list the audio files or images of a folder as a data set."""
+r"""List the audio files or images of a folder: lengths, labels, a hold-out, problems.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from eat_plugin.cli import progress, quality_report, say
-from eat_plugin.data.entries import IMAGE_ENDINGS
-from eat_plugin.prepare.arrangement import TRAIN
-from eat_plugin.prepare.data_folder import write_data_folder
-from eat_plugin.prepare.find import AUDIO_ENDINGS
-from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
-from eat_plugin.prepare.listing import list_clips
-from eat_plugin.prepare.processes import available_cores
-from eat_plugin.prepare.quality import check_clips
-
-NAME = "manifest"
-HELP = "list the audio files or images of a folder: lengths, labels, a hold-out, problems"
-EXAMPLE = """
 Writes DATA/SPLIT.tsv (the root, then a line 'path<TAB>samples' per clip, sorted by path), with
 --valid also DATA/valid.tsv, and DATA/rejected.tsv ('path<TAB>reason', empty if every file is good).
 If an earlier run left a hold-out in DATA with some of the clips, the run is refused.
@@ -52,28 +34,42 @@ layouts, with examples:
     eat manifest speech_commands_v0.02 --out data --layout speech_commands
   audioset         ID.ext, YID.ext or ID_START_END.ext, in any folder; run it once per split. Also
                    writes missing.tsv: 'id<TAB>start<TAB>end' of each segment without a file
-    eat manifest audio/train --out data --layout audioset --csv balanced_train_segments.csv \\
+    eat manifest audio/train --out data --layout audioset --csv balanced_train_segments.csv \
       --classes class_labels_indices.csv
-    eat manifest audio/eval --out data --layout audioset --csv eval_segments.csv \\
+    eat manifest audio/eval --out data --layout audioset --csv eval_segments.csv \
       --classes class_labels_indices.csv --split eval
   csv              columns of a table (.tsv: separated by tabs); paths are relative to DIR
-    eat manifest /my/audio --out data --layout csv --csv table.csv --path-column file \\
+    eat manifest /my/audio --out data --layout csv --csv table.csv --path-column file \
       --label-column tags --label-separator ';' --split-column subset
   pattern          a regular expression searched for in the path below DIR
-    eat manifest /my/audio --out data --layout pattern --valid-groups anna,ben \\
+    eat manifest /my/audio --out data --layout pattern --valid-groups anna,ben \
       --pattern '^(?P<group>[^/]+)/(?P<label>[a-z]+)_[0-9]+'
-    eat manifest /my/audio --out data --layout pattern --valid-groups test \\
+    eat manifest /my/audio --out data --layout pattern --valid-groups test \
       --pattern '^(?P<group>train|test)/(?P<label>[^/]+)/'
-    eat manifest /my/archives --out data --layout pattern \\
+    eat manifest /my/archives --out data --layout pattern \
       --pattern '[.]zip/(?P<label>[^/]+)/'
   webdataset       shards (.tar, .zip): KEY.wav, with a label in KEY.cls or KEY.json
     eat manifest /my/shards --out data --layout webdataset --json-key label --valid 0.1
 """
 
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from eat_plugin.cli import add_workers, at_least, charts, progress, quality_report, say
+from eat_plugin.data.entries import IMAGE_ENDINGS
+from eat_plugin.prepare.arrangement import TRAIN
+from eat_plugin.prepare.data_folder import write_data_folder
+from eat_plugin.prepare.find import AUDIO_ENDINGS
+from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
+from eat_plugin.prepare.listing import list_clips
+from eat_plugin.prepare.quality import check_clips
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE + quality_report.EPILOG
+    parser.epilog = f"{parser.epilog}{quality_report.EPILOG}"
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder with the files")
     parser.add_argument(
         "--out", metavar="DATA", type=Path, required=True, help="folder for the manifests"
@@ -87,15 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "this fraction of each class, as the split 'eval'",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="seed of the hold-out (default: 0)"
+        "--seed", metavar="N", type=at_least(0), default=0, help="seed of the hold-out (default: 0)"
     )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=int,
-        default=available_cores(),
-        help="number of processes (default: one per core, here %(default)s)",
-    )
+    add_workers(parser)
     parser.add_argument(
         "--ext",
         metavar="EXT",
@@ -147,13 +137,13 @@ def _split_names(text: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the clips, write the data folder, print a summary."""
     args.drop = [problem for problems in args.drop for problem in problems]
     listing = list_clips(args, progress)
     if args.check and not args.images:
         examined, summary = check_clips(listing, args, progress)
         if examined:
-            quality_report.write_picture(args.out, examined)
+            picture = args.out / quality_report.PICTURE
+            charts.write_picture("manifest", picture, partial(quality_report.draw, examined))
         say(summary)
     for line in write_data_folder(listing, args):
         say(line)

@@ -1,7 +1,9 @@
-"""`eat plot`: one picture of a run.
+"""Plot the losses of a run, and for pre-training a clip and its masks.
 
-Above, losses over updates, with the variances that show a collapse or the metric of fine-tuning.
-Below, for pre-training, a clip and its masks.
+Plots each loss over updates from the logs of a run (common.log_format=json), the metric of
+fine-tuning or the variances that show a collapse, and for pre-training a clip and several masks.
+
+example: eat plot --run runs/quickstart --out losses.png
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eat_plugin.cli import say
-from eat_plugin.cli.charts import styled_figure
+from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, styled_figure
 from eat_plugin.cli.runlog import (
     VARIANCES,
     Curves,
@@ -29,22 +31,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-NAME = "plot"
-HELP = "plot the losses of a run, and for pre-training a clip and its masks"
-EXAMPLE = "example: eat plot --run runs/quickstart --out losses.png"
-
 FREQUENCY_TICKS = (250, 500, 1000, 2000, 4000)  # Hz
-LINE_COLOUR, SECOND_COLOUR, HIDDEN_COLOUR = "#3b5b92", "#c8553d", "#dcdfe4"
+HIDDEN_COLOUR = "#dcdfe4"
 STYLE = {"axes.titlesize": 10, "ytick.labelsize": 8, "legend.fontsize": 8}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.description = (
-        "Plots each loss over updates from the logs of a run (common.log_format=json), the metric\n"
-        "of fine-tuning, and for pre-training a clip and several masks."
-    )
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--run",
         dest="run_dir",
@@ -59,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the picture."""
     curves = read_curves(args.run_dir)
     example = read_example(find_checkpoint(args.run_dir))
     figure = draw_figure(curves, example, args.run_dir.resolve().name)
@@ -70,11 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def draw_figure(curves: Curves, example: Example | None, title: str) -> Figure:
-    """Draw the losses, and below them the clip and its masks if there is an example.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
+    """Draw the losses, and below them the clip and its masks if there is an example."""
     with styled_figure(13, 3.6 if example is None else 7.2, STYLE) as figure:
         last = max(updates[-1] for updates, _ in curves.values())
         figure.suptitle(f"{title}: {last:,} updates", fontsize=13, fontweight="bold")
@@ -94,7 +81,7 @@ def _draw_curves(figure: SubFigure | Figure, curves: Curves) -> None:
     panels = [[name] for name in losses] + ([variances] if variances else [])
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, names in zip(all_axes, panels):
-        for name, colour in zip(names, (LINE_COLOUR, SECOND_COLOUR)):
+        for name, colour in zip(names, (BAR_COLOUR, MEAN_COLOUR)):
             updates, values = curves[name]
             marker = "o" if len(updates) < 2 else ""
             axes.plot(updates, values, color=colour, linewidth=1.6, marker=marker, label=name)

@@ -1,28 +1,6 @@
-"""`eat predict`: the labels of audio files, from a fine-tuned model."""
+"""Predict the labels of audio files.
 
-from __future__ import annotations
-
-import argparse
-import json
-import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, Union
-
-import numpy as np
-
-from eat_plugin.cli import inputs, progress, say
-from eat_plugin.cli.inputs import Recording
-from eat_plugin.data.clip import ClipError
-from eat_plugin.data.frontend import FRAMES_A_SECOND
-from eat_plugin.data.label_set import LabelSet
-from eat_plugin.inference import Loaded
-from eat_plugin.inference.batches import Result, group_results, list_jobs
-from eat_plugin.inference.windows import Window, Windowing
-
-NAME = "predict"
-HELP = "predict the labels of audio files"
-EXAMPLE = """
-examples:
+Examples:
   eat predict --checkpoint checkpoint_best.pt dog.wav --top 3
   eat predict --checkpoint checkpoint_best.pt an_hour.wav --window 10 --hop 5
   eat predict --checkpoint checkpoint_best.pt /my/audio --json > predictions.jsonl
@@ -42,6 +20,24 @@ A model of images takes images: files, folders or a manifest. They have no windo
 Unusable files are listed at the end; the exit code is then 1 (2 if all are unusable).
 """
 
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Union
+
+import numpy as np
+
+from eat_plugin.cli import at_least, conclude, inputs, progress, say
+from eat_plugin.cli.inputs import Recording
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.frontend import FRAMES_A_SECOND
+from eat_plugin.data.label_set import LabelSet
+from eat_plugin.inference import Loaded, load_checkpoint
+from eat_plugin.inference.batches import Result, group_results, list_jobs
+from eat_plugin.inference.windows import Window, Windowing
 
 Span = Union[tuple[float, float], tuple[()]]
 """Start and end of a window in seconds; empty for a whole file."""
@@ -49,21 +45,16 @@ WHOLE: Span = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EXAMPLE
     inputs.add_input_arguments(parser)
     inputs.add_model_arguments(parser)
     parser.add_argument(
-        "--top", metavar="K", type=int, default=5, help="labels to show (default: %(default)s)"
+        "--top", metavar="K", type=at_least(1), default=5, help="labels to show (default: 5)"
     )
     parser.add_argument("--json", action="store_true", help="write JSON, one object per file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the labels of all files."""
-    if args.top < 1:
-        raise ValueError(f"--top is {args.top}; it must be 1 or more")
-    loaded = inputs.load_model(args)
+    loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
     total = len(clips) + len(failures)
@@ -93,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             f"eat predict: {num_long} files are longer than {windowing.seconds} s and are scored "
             "by their start only; --window scores all of them\n"
         )
-    return inputs.conclude(NAME, failures, total)
+    return conclude("predict", failures, total)
 
 
 def _predict(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
-from eat_plugin.data.files import replacing
 from eat_plugin.prepare.arrangement import ListedClip
 from eat_plugin.prepare.quality import (
     CLIPPED_SHARE,
@@ -41,7 +38,6 @@ go to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument(
         "--check", action="store_true", help="decode all clips and report their problems"
     )
@@ -64,23 +60,8 @@ def _split_problems(text: str) -> list[str]:
     return names
 
 
-def write_picture(out: Path, clips: list[tuple[ListedClip, Examination]]) -> None:
-    """Write ``quality.png``; without matplotlib, print why there is none."""
-    try:
-        picture = draw(clips)
-    except ValueError as error:
-        sys.stderr.write(f"eat manifest: no picture: {error}\n")
-        return
-    with replacing(out / PICTURE) as file:
-        picture.savefig(file, format="png", dpi=120)
-
-
 def draw(clips: list[tuple[ListedClip, Examination]]) -> Figure:
-    """Draw lengths, levels, rates, and classes or silence.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
+    """Draw lengths, levels, rates, and classes or silence."""
     examinations = [one for _, one in clips]
     classes = Counter(label for clip, _ in clips for label in clip.labels)
     figure, axes = new_figure(9, 6, 2, 2)

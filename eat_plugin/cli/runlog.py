@@ -30,32 +30,20 @@ Curves = dict[str, tuple[list[int], list[float]]]
 
 
 class Example(NamedTuple):
-    """A clip as a model is trained on it.
+    """A clip as a model is trained on it."""
 
-    Attributes:
-        name: of the clip in the manifest.
-        spectrogram: normalised log-mel energies, float32 ``[T, F]``; frames of padding are NaN.
-        masks: hidden patches, bool ``[masks, T / patch, F / patch]``.
-        patch: side of a patch, in frames and mel bins.
-    """
-
-    name: str
-    spectrogram: np.ndarray
-    masks: np.ndarray
-    patch: int
+    name: str  # in the manifest
+    spectrogram: np.ndarray  # normalised log-mel energies, float32 [T, F]; NaN in padding
+    masks: np.ndarray  # hidden patches, bool [masks, T / patch, F / patch]
+    patch: int  # side of a patch, in frames and mel bins
 
 
 def read_curves(run_dir: Path) -> Curves:
     """Collect the losses and metrics from the ``*.log`` files of a run.
 
-    If an update was logged twice (a resumed run, two log files), the last value is used.
-
-    Returns:
-        ``loss``; each ``loss_*`` by name; for a split ``eval`` ``eval_loss`` and ``eval_accuracy``
-        or ``eval_mAP``; the variances; each if it was logged.
-
-    Raises:
-        ValueError: the folder does not exist, or its logs have no update.
+    If an update was logged twice (a resumed run, two log files), the last value is used. The order
+    is ``loss``; each ``loss_*`` by name; for a split ``eval`` ``eval_loss`` and ``eval_accuracy``
+    or ``eval_mAP``; the variances; each if it was logged.
     """
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a folder of a run")
@@ -111,11 +99,7 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
 
 
 def find_checkpoint(run_dir: Path) -> Path:
-    """Return ``checkpoint_last.pt`` of a run, or its newest checkpoint without one.
-
-    Raises:
-        ValueError: the run has no checkpoint.
-    """
+    """Return ``checkpoint_last.pt`` of a run, or its newest checkpoint without one."""
     # Sorted so that the newest checkpoint of this run is last, those of runs below it first.
     found = sorted(
         run_dir.glob("**/*.pt"), key=lambda path: (-len(path.parts), path.stat().st_mtime)
@@ -129,11 +113,7 @@ def find_checkpoint(run_dir: Path) -> Path:
 def read_example(checkpoint: Path) -> Example | None:
     """Load the longest clip of the training data of a checkpoint, and draw masks for it.
 
-    Returns:
-        The clip and ``NUM_MASKS`` masks; None for fine-tuning, which has no masks.
-
-    Raises:
-        ValueError: the file is not a checkpoint of a run on audio files, or its data is unusable.
+    It is None for fine-tuning, which has no masks.
     """
     configuration = _read_configuration(checkpoint)
     if configuration is None:

@@ -27,10 +27,7 @@ _SPAN = re.compile(
 )
 _CACHED = re.compile(r"((?:[^/]*/)*?[^/]*-[0-9]{5,}\.mel):([0-9]{1,15}):([0-9]{1,15})/(.+)", re.S)
 _HDF5_FILE = re.compile(rf"\.(?:{'|'.join(HDF5_ENDINGS)})(?=/+[^/])", re.I)
-# Names without a match are files: a quick test, since manifests have millions of lines.
-MAYBE_SPECIAL = re.compile(
-    rf":|\.(?:{'|'.join(HDF5_ENDINGS)})/|\.(?:{'|'.join(IMAGE_ENDINGS)})$".encode(), re.I
-)
+_IMAGE = re.compile(rf"[^/]\.(?:{'|'.join(IMAGE_ENDINGS)})$", re.I)
 
 
 class Storage(IntEnum):
@@ -93,11 +90,12 @@ def find_storage(path: str, is_file: Callable[[str], bool] = os.path.isfile) -> 
         path: absolute path of the entry.
         is_file: tells whether a path is a file; it is asked for possible HDF5 files only.
     """
-    if ".mel:" in path and _CACHED.fullmatch(path):
-        return Storage.CACHE
-    if ":" in path and _SPAN.fullmatch(path):
-        return Storage.ARCHIVE
-    if any(map(is_file, hdf5_files(path))):
+    if ":" in path:  # in millions of lines, a quick test counts
+        if _CACHED.fullmatch(path):
+            return Storage.CACHE
+        if _SPAN.fullmatch(path):
+            return Storage.ARCHIVE
+    if _HDF5_FILE.search(path) and any(map(is_file, hdf5_files(path))):
         return Storage.HDF5
     return Storage.IMAGE if is_image(path) else Storage.FILE
 
@@ -152,4 +150,4 @@ def is_hdf5(path: str) -> bool:
 
 def is_image(path: str) -> bool:
     """Whether a path is named like an image."""
-    return os.path.splitext(path)[1].lower().lstrip(".") in IMAGE_ENDINGS
+    return _IMAGE.search(path) is not None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .entries import MAYBE_SPECIAL, Entry, Storage, find_storage
+from .entries import Entry, Storage, find_storage
 from .files import replacing
 
 MOST_DIGITS = 18  # of a number of samples, which has to fit into 64 bits
@@ -101,10 +101,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 ends.append(len(names))
                 sizes.append(samples)
                 hashes.append(hash(name))
-                storage = Storage.FILE
-                if MAYBE_SPECIAL.search(name):
-                    storage = find_storage(os.path.join(root, name.decode()), is_file)
-                storages.append(storage)
+                storages.append(find_storage(f"{root}/{name.decode()}", is_file))
     except OSError as error:
         raise ManifestError(f"{path}:{number}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -169,13 +169,7 @@ def _check_cache(manifest: Manifest, roll_gain: bool) -> None:
 
 
 def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -> list[int]:
-    """Spread windows evenly over a recording.
-
-    Args:
-        num_samples: samples of the recording.
-        sample_rate: in Hz.
-        frames: length of a window.
-        most: number of windows of a longer recording; a single one lies in the middle.
+    """Spread at most ``most`` windows evenly over a recording; a single one lies in the middle.
 
     Returns:
         First frames of the windows, ascending and distinct.
@@ -189,12 +183,7 @@ def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -
 
 
 def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, int | None]:
-    """Read the part of a clip that a window needs.
-
-    Args:
-        clip: the clip.
-        front_end: determines the length of the window.
-        place: chooses the position of the window.
+    """Read the part of a clip that a window of the front end needs, at the place chosen.
 
     Returns:
         Samples `[n]` and their rate in Hz; or log-mel energies `[n, F]` of a cached clip and None.
@@ -220,12 +209,7 @@ def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, in
 
 
 def read_energies(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:
-    """Read or compute the log-mel energies of a window.
-
-    Args:
-        clip: the clip, cached or not.
-        front_end: determines the length T of the window.
-        start: first frame.
+    """Read or compute the log-mel energies of a window from frame ``start`` on.
 
     Returns:
         `[n, F]`; n is T, or less at the end of the clip, but not 0.

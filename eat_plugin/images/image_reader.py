@@ -31,19 +31,18 @@ def draw_crop(
 ) -> Box:
     """Draw a box of random area, shape and place (random resized crop, Szegedy et al. 2015).
 
-    Its share of the image's area is uniform in ``scale``, the logarithm of its shape uniform in
-    that of ``ratio``, its place uniform. Of ten draws the first that fits into the image is taken;
-    where none does, the largest box in the middle whose shape is allowed.
+    Area and place are uniform, the shape log-uniform. The first of ten draws that fits into the
+    image is taken; if none fits, the largest box of an allowed shape in the middle.
 
     Args:
         size: width and height of the image, in pixels.
-        shape: width over height that counts as undistorted, of what the box is resized to.
+        shape: width over height of the result, which counts as undistorted.
         scale: least and largest share of the image's area.
         ratio: narrowest and widest shape, over ``shape``.
-        generator: source of all randomness; the number of draws does not depend on the image.
+        generator: the number of draws does not depend on the image.
 
     Returns:
-        The box, of whole pixels.
+        The box, in whole pixels.
     """
     width, height = size
     uniform = torch.rand(ATTEMPTS, 2, dtype=torch.float64, generator=generator)
@@ -65,17 +64,12 @@ def draw_crop(
 
 
 def centre_crop(size: tuple[int, int], shape: float, share: float) -> Box:
-    """Return the largest box of a shape in the middle, its sides shrunk to a share.
-
-    To resize this box is to resize the image and then to cut out the middle.
+    """Return the middle of an image: the largest box of a shape, its sides times ``share``.
 
     Args:
         size: width and height of the image, in pixels.
         shape: width over height of the box.
-        share: of the side of the largest box, above 0 and at most 1.
-
-    Returns:
-        The box, its edges anywhere within pixels.
+        share: above 0, at most 1.
     """
     width, height = size
     own = share * min(width, height * shape), share * min(height, width / shape)
@@ -85,23 +79,10 @@ def centre_crop(size: tuple[int, int], shape: float, share: float) -> Box:
 
 @dataclass(frozen=True)
 class ImageFrontEnd:
-    """From a file to a model's input; the options of a run under ``task.images``.
-
-    Attributes:
-        size: height and width of the input, in pixels.
-        channels: 3 for colour, 1 for grey.
-        crop_scale: least and largest share of an image's area that a training crop has.
-        crop_ratio: narrowest and widest shape of a training crop, width over height, over that of
-            ``size``: 1 is undistorted.
-        flip: probability that a training image is mirrored, left to right.
-        mean: of the channels, where white is 1; it is subtracted.
-        std: of the channels; what is left is divided by it.
-        eval_crop: share of the side of the largest box of the shape of ``size`` that evaluation
-            keeps, in the middle.
-        max_pixels: an image with more is refused.
+    """From a file to the input of a model; ``tasks.image_options.ImagesConfig`` has the options.
 
     Raises:
-        ValueError: an option is out of range, naming it.
+        ValueError: an option is out of range; the message names it.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -115,7 +96,6 @@ class ImageFrontEnd:
     max_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
-        """Refuse impossible options at start rather than in a data worker."""
         if self.channels not in MODES:
             raise ValueError(f"task.images.channels is {self.channels}; choose 1 (grey) or 3")
         for name, length, needed in (

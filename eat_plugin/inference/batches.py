@@ -20,21 +20,13 @@ READERS = 4  # threads that decode audio and compute spectrograms
 
 
 class Job(NamedTuple):
-    """A window to compute.
+    """A window to compute."""
 
-    Attributes:
-        clip: number of the recording.
-        number: of the window within the recording.
-        entry: the recording.
-        start: first frame.
-        is_last: the recording has no further window.
-    """
-
-    clip: int
-    number: int
-    entry: Entry
-    start: int = 0
-    is_last: bool = True
+    clip: int  # number of the recording
+    number: int  # of the window within the recording
+    entry: Entry  # the recording
+    start: int = 0  # first frame
+    is_last: bool = True  # of the recording
 
 
 Result = tuple[Job, Union[np.ndarray, ClipError]]

@@ -57,11 +57,7 @@ LOG_KEYS = {
 def convert_to_published(
     state: Mapping[str, Any], loaded: Loaded
 ) -> tuple[dict[str, Any], list[str]]:
-    """Convert a checkpoint.
-
-    Args:
-        state: result of ``read_checkpoint``; it is not changed.
-        loaded: the same, loaded.
+    """Convert a checkpoint, the result of ``read_checkpoint``, which is not changed.
 
     Returns:
         The contents of the published checkpoint, and the training options that were left out, as

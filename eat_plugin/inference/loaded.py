@@ -236,11 +236,8 @@ class Loaded:
     ) -> Iterator[Result]:
         """Apply a function to many windows of many recordings, batch by batch.
 
-        Args:
-            jobs: the windows, in order; see ``list_jobs``.
-            windowing: how they were cut.
-            function: maps spectrograms [B, 1, T, F] to [B, ...], as ``predict`` does.
-            batch_size: windows per call; the results depend on it by rounding alone.
+        It maps spectrograms [B, 1, T, F] to [B, ...], as ``predict`` does. The results depend on
+        ``batch_size`` by rounding alone.
 
         Yields:
             Each window in order with its row of the results, float32, or with the error of its

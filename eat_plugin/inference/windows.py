@@ -26,17 +26,11 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Windowing:
-    """How to cut recordings into windows.
+    """How to cut recordings into windows."""
 
-    Attributes:
-        frames: length of a window, a multiple of ``patch``.
-        hop: frames from the start of a window to the next start.
-        patch: frames per column.
-    """
-
-    frames: int
-    hop: int
-    patch: int
+    frames: int  # length of a window, a multiple of ``patch``
+    hop: int  # frames from the start of a window to the next start
+    patch: int  # frames per column
 
     @classmethod
     def from_seconds(
@@ -44,11 +38,8 @@ class Windowing:
     ) -> Windowing:
         """Convert lengths in seconds.
 
-        Args:
-            window: rounded up to whole columns of ``patch`` frames; None for ``default`` frames.
-            hop: rounded to frames; None for the window's length.
-            patch: frames per column.
-            default: frames, rounded up likewise.
+        ``window`` or ``default``, in frames, is rounded up to whole columns of ``patch`` frames,
+        ``hop`` to frames; None for the window's length.
         """
         for name, value in (("window", window), ("hop", hop)):
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -105,12 +96,8 @@ class ClipLayout:
     """Positions of the results of a recording's windows in one array.
 
     Results along time (``[T/p, ...]`` per window) are joined to one time axis of valid columns.
-    Others are stacked to ``[windows, ...]``; the result of a single window stays as it is.
-
-    Args:
-        windows: of the recording.
-        along_time: the results have a time axis.
-        stacked: an axis of blocks comes first in the results and in the array.
+    Others are stacked to ``[windows, ...]``; the result of a single window stays as it is. If
+    ``stacked``, an axis of blocks comes first in the results and in the array.
     """
 
     def __init__(self, windows: list[Window], along_time: bool, stacked: bool) -> None:

@@ -43,6 +43,11 @@ class Arrangement:
     unlisted: int = 0  # number of files that the table does not list
 
 
+def sort_splits(splits: Iterable[str]) -> list[str]:
+    """Sort splits by name, ``train`` first."""
+    return sorted(splits, key=lambda split: (split != TRAIN, split))
+
+
 def sort_classes(items: Iterable[Item]) -> LabelSet:
     """Return the classes of clips in alphabetical order; in numerical order if all are numbers."""
     ids = sorted({label for item in items for label in item.labels})

@@ -23,7 +23,7 @@ from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
 from ..data.manifest import read_manifest, write_manifest
 from ..data.tables import read_lines
-from .arrangement import TRAIN
+from .arrangement import sort_splits
 from .cache_shards import SplitShards, find_damage, finish_all
 from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
 from .layouts import RESERVED
@@ -37,12 +37,7 @@ FRAMES_AN_HOUR = 360_000
 
 
 def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
-    """Write or resume the cache ``out`` of a data folder, and yield lines that name its files.
-
-    Raises:
-        ValueError: a folder or file is invalid (see ``plan_shards``), or no clip can be used.
-        OSError: a file cannot be read or written.
-    """
+    """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     splits = plan_shards(out, data, _find_splits(data))
     counts: Counter[bool] = Counter()
     for shards in splits:
@@ -85,7 +80,6 @@ def _count_shards(
 
 
 def _find_splits(data: Path) -> list[str]:
-    """Return the splits of a data folder, ``train`` first."""
     if not data.is_dir():
         raise ValueError(f"{data} {'is not a folder' if data.exists() else 'does not exist'}")
     stems = {path.stem for path in data.glob("*.tsv")}
@@ -94,18 +88,11 @@ def _find_splits(data: Path) -> list[str]:
         raise ValueError(
             f"{data} is not a data folder: it has no manifest SPLIT.tsv; run eat manifest first"
         )
-    return sorted(found, key=lambda split: (split != TRAIN, split))
+    return sort_splits(found)
 
 
 def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
-    """Plan the shards of each split of a new or unfinished cache, and write its head.
-
-    Raises:
-        ValueError: the folders are the same; ``out`` is another data folder, or a cache of other
-            data or settings; the data are cached already or images; a manifest or a file beside
-            it is invalid.
-        OSError: a file cannot be read or written.
-    """
+    """Plan the shards of each split of a new or unfinished cache, and write its head."""
     if out.exists() and os.path.samefile(out, data):
         raise ValueError(f"the cache cannot be in its own data folder, {data}")
     shards = [_plan(out, data, split) for split in splits]
@@ -179,10 +166,6 @@ def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[s
     Returns:
         The number of usable clips, the number of their frames, and the other clips, each with the
         reason. Without usable clips nothing is written.
-
-    Raises:
-        ValueError: a record is invalid, or a file of the data folder has changed.
-        OSError: a file cannot be read or written.
     """
     rejected, kept, frames = [], 0, 0
     for outcome in shards.outcomes():
@@ -221,8 +204,8 @@ def _write_rest(data: Path, out: Path) -> None:
             with open(data / name, "rb") as source, replacing(out / name) as file:
                 shutil.copyfileobj(source, file)
     if (data / COUNTS).exists():
-        splits = (path.stem for path in out.glob(f"*{LABELS}"))
-        columns = {s: _count(out, s) for s in sorted(splits, key=lambda s: (s != TRAIN, s))}
+        splits = sort_splits(path.stem for path in out.glob(f"*{LABELS}"))
+        columns = {split: _count(out, split) for split in splits}
         write_counts(out, read_label_set(out / DESCRIPTORS), columns)
 
 

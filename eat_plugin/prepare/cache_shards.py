@@ -99,7 +99,6 @@ class SplitShards:
 
         Raises:
             SettingsError: another front end computed the shard.
-            OSError: the shard cannot be written.
         """
         if self._is_finished(number):
             return number, False
@@ -154,11 +153,7 @@ class SplitShards:
             _flush(file)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Read the results for all clips, in the manifest's order; all shards are finished.
-
-        Raises:
-            ClipError: a record cannot be read.
-        """
+        """Read the results for all clips, in the manifest's order; all shards are finished."""
         for number in range(len(self)):
             record, shard, first = read_record(self.path(number)), self.path(number).name, 0
             problems = iter(record.problems)
@@ -184,9 +179,6 @@ def compute_energies(clip: Clip) -> tuple[int, bytes]:
 
     Returns:
         The number of samples at 16 kHz, and the energies as they are stored in a shard.
-
-    Raises:
-        ClipError: the clip cannot be used.
     """
     samples, rate = 0, SAMPLE_RATE
 
@@ -202,12 +194,7 @@ def compute_energies(clip: Clip) -> tuple[int, bytes]:
 
 
 def finish_all(shards: SplitShards, workers: int) -> Generator[tuple[int, bool], None, None]:
-    """Finish all shards of a split in up to ``workers`` processes; yield as ``finish`` returns.
-
-    Raises:
-        SettingsError: another front end computed a shard.
-        OSError: a shard cannot be written, or a worker process died.
-    """
+    """Finish all shards of a split in up to ``workers`` processes; yield as ``finish`` returns."""
     workers = min(workers, len(shards))
     if workers < 2:
         yield from map(shards.finish, range(len(shards)))

@@ -26,15 +26,9 @@ CLASSES_SHOWN = 10
 
 
 def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
-    """Write manifests, labels, classes, weights and reports.
+    """Write manifests, labels, classes, weights and reports; return lines that name them.
 
-    Returns:
-        Lines that name the files and their content.
-
-    Raises:
-        ValueError: no clip is usable, a split or class is empty, or an earlier split has other
-            classes.
-        OSError: a file cannot be written.
+    It is an error if no clip is usable, a split is empty or an earlier split has other classes.
     """
     out, clips = options.out, listing.clips
     out.mkdir(parents=True, exist_ok=True)
@@ -129,9 +123,7 @@ def _divide(
     }
 
 
-def _write_manifests(
-    out: Path, listing: Listing, splits: dict[str, list[ListedClip]]
-) -> list[str]:
+def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedClip]]) -> list[str]:
     lines = []
     for split, clips in splits.items():
         path, root = out / f"{split}.tsv", listing.root
@@ -139,9 +131,10 @@ def _write_manifests(
         write_manifest(path, root, ((clip.name, clip.samples) for clip in clips))
         lines.append(f"{path}: {_amount(clips)}")
         names = (clip.name for clip in clips)
-        used = find_containers(root, names) if listing.fingerprints else []
+        fingerprints = listing.found.fingerprints
+        used = find_containers(root, names) if fingerprints else []
         archives = path.with_suffix(".archives")
-        write_archives(archives, {name: listing.fingerprints[name] for name in used})
+        write_archives(archives, {name: fingerprints[name] for name in used})
         if used:
             lines.append(f"{archives}: {len(used)} archives or HDF5 files")
     return lines
@@ -178,9 +171,7 @@ def write_counts(out: Path, label_set: LabelSet, columns: dict[str, np.ndarray])
     write_csv(out / COUNTS, [("label", "name", *columns), *rows])
 
 
-def _count_earlier(
-    out: Path, splits: Iterable[str], label_set: LabelSet
-) -> dict[str, np.ndarray]:
+def _count_earlier(out: Path, splits: Iterable[str], label_set: LabelSet) -> dict[str, np.ndarray]:
     """Count the classes of the splits of earlier runs."""
     paths = sorted(path for path in out.glob("*.lbl") if path.stem not in splits)
     try:

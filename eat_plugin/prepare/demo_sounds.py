@@ -38,10 +38,8 @@ class Sound:
 
 
 ENCODINGS = tuple(
-    Encoding(extension, subtype, sample_rate, num_channels)
-    for (extension, subtype), sample_rate, num_channels in product(
-        FILE_FORMATS, SAMPLE_RATES, (1, 2)
-    )
+    Encoding(*form, rate, channels)
+    for form, rate, channels in product(FILE_FORMATS, SAMPLE_RATES, (1, 2))
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..data.containers import Fingerprint, find_containers, take_fingerprint
+from ..data.containers import Fingerprint
 from ..data.entries import TAR, is_hdf5
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
@@ -70,19 +70,6 @@ class Found:
             self.rejected.append((f"{archive}{separator}{member}" if member else archive, reason))
         self.texts.update((f"{archive}/{name}", text) for name, text in contents.texts.items())
 
-    def take_fingerprints(
-        self, root: Path, entries: Iterable[str], checksum: bool
-    ) -> dict[str, Fingerprint]:
-        """Return the fingerprints of the archives and HDF5 files that contain entries.
-
-        The entries may come from a table; their archives are read now.
-        """
-        used = find_containers(root, entries)
-        for name in used:
-            if name not in self.fingerprints:
-                self.fingerprints[name] = take_fingerprint(root / name, checksum)
-        return {name: self.fingerprints[name] for name in used}
-
 
 def find_clips(
     root: Path,
@@ -97,11 +84,8 @@ def find_clips(
     """Find the clips below a folder.
 
     Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
-    and of text members of archives to read. ``kind`` names the clips in errors.
-
-    Raises:
-        ValueError: there are no clips, not even unusable ones.
-        OSError: the folder cannot be listed.
+    and of text members of archives to read. ``kind`` names the clips in errors. It is an error if
+    there are no clips, not even unusable ones.
     """
     compressed = COMPRESSED_TARS if TAR in containers else ()
     found, archives = Found(), []
@@ -141,14 +125,9 @@ def find_files(
 ) -> Iterator[tuple[str, str | None]]:
     """Walk a folder tree; every folder is visited once, links to folders last.
 
-    Args:
-        root: the folder; an OSError is raised if it cannot be listed.
-        endings: of file names, lower case, without the dot, such as ``wav``, ``tar.gz``.
-        others: counts all other files by their last endings.
-
-    Yields:
-        The path below ``root`` of each such file, and None; or of a folder that cannot be listed,
-        and the reason.
+    Yields the path below ``root`` of each file with one of the endings (lower case, without the
+    dot, such as ``wav``, ``tar.gz``) and None; or of a folder that cannot be listed, and the
+    reason. ``others`` counts all other files by their last endings.
     """
     folders, links, seen = deque([""]), deque[str](), set()
     while folders or links:
@@ -191,10 +170,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def probe_all(
     paths: list[str], workers: int, probe: Callable[[str], tuple[int, int]] = probe_clip
 ) -> Iterator[tuple[int, int] | str]:
-    """Read the headers of files in up to ``workers`` processes.
-
-    Yields:
-        The result of ``probe`` per file, in order; or the message of its ClipError.
-    """
+    """Yield the result of ``probe`` per file, in order, or the message of its ClipError."""
     # Threads would not help: soundfile's Python code takes most of the time.
     return try_in_processes(probe, paths, workers, CHUNK)

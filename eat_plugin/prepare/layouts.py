@@ -91,10 +91,6 @@ def check_options(options: Namespace) -> None:
         raise ValueError(f"{options.folder} {problem}")
     if options.split is not None:
         check_split_name(options.split, "--split")
-    if options.workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {options.workers}")
-    if options.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {options.seed}")
     if options.valid is not None and not 0 < options.valid < 1:
         raise ValueError(f"--valid must be a fraction between 0 and 1, got {options.valid}")
     if options.images and options.layout in SOUND_ONLY:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..data.containers import Fingerprint
+from ..data.containers import find_containers, take_fingerprint
 from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
 from ..data.manifest import encode_name
 from ..data.sources import probe_clip
-from .arrangement import TRAIN, Arrangement, ListedClip
+from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits
 from .find import AUDIO_ENDINGS, Found, find_clips, probe_all
 from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
 from .processes import Progress
@@ -26,24 +26,19 @@ class Listing:
     root: Path
     found: Found
     arrangement: Arrangement
-    fingerprints: dict[str, Fingerprint]  # of the archives and HDF5 files that contain clips
     clips: list[ListedClip]  # the usable ones
     rejected: list[tuple[str, str]]  # names of the others, each with the reason
 
     @property
     def splits(self) -> list[str]:
         """Splits of the layout, ``train`` first."""
-        splits = {item.split for item in self.arrangement.items}
-        return sorted(splits, key=lambda split: (split != TRAIN, split))
+        return sort_splits({item.split for item in self.arrangement.items})
 
 
 def list_clips(options: Namespace, progress: Progress) -> Listing:
     """Find the clips of a data set and read their headers.
 
-    Raises:
-        ValueError: an option or a table is invalid, there are no clips, or an earlier run holds
-            some of them out.
-        OSError: a folder or file cannot be read.
+    It is an error if an earlier run holds some of them out.
     """
     check_options(options)
     options.split = options.split or TRAIN
@@ -51,7 +46,7 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
     encode_name(str(root))
     found = _find(options, root, progress)
     arrangement = LAYOUTS[options.layout].arrange(options, root, found)
-    listing = Listing(root, found, arrangement, {}, [], found.rejected + arrangement.rejected)
+    listing = Listing(root, found, arrangement, [], found.rejected + arrangement.rejected)
     names = [found.entry(item.name) for item in arrangement.items]
     for split in listing.splits:
         check_split_name(split, "the split")
@@ -59,7 +54,9 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
     if options.valid is None and len({TRAIN, held_out} & set(listing.splits)) == 1:
         other = held_out if TRAIN in listing.splits else TRAIN
         _refuse_overlap(options.out / f"{other}.tsv", root, names)
-    listing.fingerprints = found.take_fingerprints(root, names, options.checksum)
+    for archive in find_containers(root, names):
+        if archive not in found.fingerprints:  # a table lists its members
+            found.fingerprints[archive] = take_fingerprint(root / archive, options.checksum)
     _probe(listing, names, options, progress)
     listing.rejected = [(found.shown(name), reason) for name, reason in listing.rejected]
     return listing

@@ -26,11 +26,7 @@ CHUNK = 8  # clips that a worker process measures per task
 
 
 def measure_clip(clip: Clip) -> Moments:
-    """Return the moments of a clip's log-mel energies, over all frames and bins.
-
-    Raises:
-        ClipError: the clip cannot be used, or is shorter than one frame.
-    """
+    """Return the moments of a clip's log-mel energies, over all frames and bins."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums are bit-identical in every process
     try:
@@ -84,26 +80,21 @@ def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:
 
 def measure_split(
     path: Path, workers: int, progress: Progress
-) -> tuple[Moments, int, list[tuple[str, str]]]:
+) -> tuple[Moments, int, dict[str, str]]:
     """Measure the clips of a manifest.
 
     Returns:
-        The moments of all usable clips, the number of these, and the paths of the other clips with
-        the reason for each.
-
-    Raises:
-        ValueError: the manifest is invalid or lists images, or an archive has changed.
-        OSError: a worker process died.
+        The moments of all usable clips, the number of these, and the reason per path of the others.
     """
     manifest = read_manifest(path)
     check_archives(path.with_suffix(".archives"), manifest.root)
     if manifest.entry(0).storage is Storage.IMAGE:
         raise ValueError(f"{path}:2: {manifest.name(0)!r} is an image; eat stats is for sound")
-    total, failures = Moments(), []
+    total, failures = Moments(), {}
     results = progress(measure_all(manifest, workers), "measuring", "clip", len(manifest))
     for index, result in enumerate(results):
         if isinstance(result, str):
-            failures.append((str(manifest.path(index)), result))
+            failures[str(manifest.path(index))] = result
         else:
             total += result
     return total, len(manifest) - len(failures), failures

@@ -24,8 +24,7 @@ def arrange_plain(names: list[str], split: str) -> Arrangement:
 def arrange_folders(names: list[str], split: str) -> Arrangement:
     """Use the first folder below the root, or archive without its ending, as the class of a file.
 
-    Raises:
-        ValueError: the folders are named like splits, or their names cannot be labels.
+    Folders named like splits are an error.
     """
     items, rejected = [], []
     labels: dict[str, tuple[str]] = {}  # one tuple per class saves memory
@@ -48,17 +47,10 @@ def arrange_folders(names: list[str], split: str) -> Arrangement:
 def arrange_pattern(
     names: list[str], pattern: str, valid_groups: list[str] | None, split: str
 ) -> Arrangement:
-    """Find the class of a file by a regular expression.
+    """Find the class of a file by a regular expression, searched for in its path.
 
-    Args:
-        names: paths below the root, sorted.
-        pattern: searched for in each path; its group ``label`` is the class.
-        valid_groups: clips whose group ``group`` is one of these are held out.
-        split: the split of the other clips.
-
-    Raises:
-        ValueError: the pattern is invalid or lacks a group, a held-out group does not occur, or a
-            label is invalid.
+    Its group ``label`` is the class. Clips whose group ``group`` is one of ``valid_groups`` are
+    held out; each of these has to occur.
     """
     expression = _compile(pattern, with_groups=valid_groups is not None)
     held_out, seen = set(valid_groups or ()), set()
@@ -102,12 +94,7 @@ def _show_choices(choices: Iterable[str | None]) -> str:
 def arrange_speech_commands(root: Path, names: list[str]) -> Arrangement:
     """Split Speech Commands by its two lists into train, valid and eval (its test set).
 
-    Args:
-        root: folder with ``validation_list.txt`` and ``testing_list.txt``.
-        names: paths below the root, sorted: ``WORD/FILE``. Background noise is excluded.
-
-    Raises:
-        TableError: a list cannot be read, or a file is listed twice.
+    Paths below the root are ``WORD/FILE``. Background noise is excluded.
     """
     listed = _read_lists(root)
     items, rejected = [], []

@@ -72,11 +72,7 @@ def to_decibels(level: float) -> float:
 
 
 def examine(clip: Clip) -> Examination:
-    """Decode a whole clip.
-
-    Raises:
-        ClipError: the clip cannot be decoded, is truncated, or has samples that are not finite.
-    """
+    """Decode a whole clip; ClipError if it is damaged, truncated or not finite."""
     with open_clip(clip) as opened:
         return _measure(opened)
 

@@ -8,13 +8,9 @@ from ..data.labels import ClipLabels
 
 
 def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
-    """Draw a fraction of ``count`` clips, at least one.
+    """Draw a fraction of ``count`` clips, at least one: `[count]` bool, true if held out.
 
-    Returns:
-        `[count]` bool, true for held-out clips.
-
-    Raises:
-        ValueError: no clip would be left to train on.
+    It is an error if no clip would be left to train on.
     """
     number = max(1, round(count * fraction))
     if number >= count:
@@ -29,13 +25,10 @@ def hold_out_by_class(labels: ClipLabels, fraction: float, seed: int) -> np.ndar
 
     A clip with several labels is drawn with the clips of its rarest class. Every class keeps at
     least one clip to train on. If clips have one label, every class with two or more clips has at
-    least one held out, so that it can be measured.
+    least one held out, so that it can be measured; without such a class it is an error.
 
     Returns:
         `[clips]` bool, true for held-out clips.
-
-    Raises:
-        ValueError: no class has two clips.
     """
     strata = _rarest_classes(labels)
     sizes = np.bincount(strata, minlength=labels.num_classes)

@@ -38,9 +38,6 @@ def arrange_table(
 
     Files need not exist. Without a column of splits, all clips are in ``split``; without a
     separator, a field is one label.
-
-    Raises:
-        TableError: the file cannot be read, a column is missing, or a row is invalid.
     """
     columns = [path_column, label_column, *([split_column] if split_column else [])]
     lines: dict[str, int] = {}
@@ -103,10 +100,6 @@ def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
 
     Files need not exist. The classes are in the order of their targets, which may have gaps. Clips
     of ``fold`` are in the split ``HELD_OUT``.
-
-    Raises:
-        ValueError: there is no table, or it does not have that fold.
-        TableError: a column is missing, or a row is invalid or contradicts another.
     """
     table = next((root / name for name in ESC50_TABLES if (root / name).exists()), None)
     if table is None:
@@ -159,10 +152,6 @@ def arrange_audioset(names: list[str], segments: Path, classes: Path, split: str
 
     Returns:
         The clips that exist; missing ones as ``id<TAB>start<TAB>end`` in seconds.
-
-    Raises:
-        ValueError: no clip exists.
-        TableError: a table cannot be read, or a row is invalid or repeats an id.
     """
     label_set = read_label_set(classes)
     listed = _read_segments(segments, label_set)

@@ -15,7 +15,6 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING
 from torch import nn
 
-from ..data.containers import check_archives
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.reader import ClipReader
@@ -64,11 +63,6 @@ class AudioTask(FairseqTask):
     process, counts clips over all processes (``skipped_clips`` in the log, per epoch), and ends a
     run in which too many of an epoch's clips fail.
 
-    Attributes:
-        resumed: the checkpoint being resumed, or None.
-        front_end: computes spectrograms of sound.
-        images: computes the input from images; None for sound.
-
     Args:
         cfg: the options.
         from_checkpoint: the task is set up for a checkpoint, not for a run.
@@ -116,13 +110,7 @@ class AudioTask(FairseqTask):
         task_cfg: Optional[FairseqDataclass] = None,
         **kwargs: Any,
     ) -> None:
-        """Load a split; ``train`` is shuffled and augmented, others are not.
-
-        Args:
-            split: name of the manifest, without ``.tsv``.
-            combine: unused; a split is one file.
-            task_cfg: options to use instead of the task's own.
-            **kwargs: unused.
+        """Load ``{split}.tsv``; ``train`` is shuffled and augmented, others are not.
 
         Raises:
             ValueError: the split cannot be read, or options contradict each other.
@@ -136,12 +124,7 @@ class AudioTask(FairseqTask):
             self.datasets[split] = self.make_dataset(reader, cfg, split)
 
     def make_dataset(self, reader: ClipReader, cfg: Any, split: str) -> FairseqDataset:
-        """Make the data set of a split.
-
-        Args:
-            reader: reads the clips of its manifest.
-            cfg: the task's options.
-            split: name of the manifest.
+        """Make the data set of a split from the reader of its clips.
 
         Raises:
             ValueError: options contradict each other, or do not suit the clips.
@@ -157,7 +140,11 @@ class AudioTask(FairseqTask):
                 "folder made by eat manifest"
             )
         manifest = read_manifest(path)
-        check_archives(path.with_suffix(".archives"), manifest.root)
+        archives = path.with_suffix(".archives")
+        if archives.exists():
+            from ..data.containers import check_archives
+
+            check_archives(archives, manifest.root)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
         if split == TRAIN and not self._compared:
             self._compared = True

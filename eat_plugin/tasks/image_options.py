@@ -39,16 +39,10 @@ class ImagesConfig:
 
 
 def make_image_front_end(cfg: Any) -> "Optional[ImageFrontEnd]":
-    """Make the front end of a task whose data are images.
-
-    Args:
-        cfg: the task's options; ``images`` is None where the data are sound.
-
-    Returns:
-        The front end, or None for sound.
+    """Make the front end of images; None for sound.
 
     Raises:
-        ValueError: if an option is out of range, or is one for sound.
+        ValueError: an option is out of range, or is for sound.
     """
     if cfg.images is None:
         return None
@@ -68,11 +62,7 @@ def make_image_front_end(cfg: Any) -> "Optional[ImageFrontEnd]":
 
 
 def check_kind(manifest: Manifest, path: Path, images: "Optional[ImageFrontEnd]") -> None:
-    """Compare what a manifest lists with what the task takes, by the first name.
-
-    Raises:
-        ValueError: if it lists images and the task takes sound, or the reverse.
-    """
+    """Raise ValueError if a manifest lists images and the task takes sound, or the reverse."""
     name, storage = manifest.name(0), manifest.entry(0).storage
     if images is None:
         if storage is Storage.IMAGE:
@@ -91,15 +81,7 @@ def check_kind(manifest: Manifest, path: Path, images: "Optional[ImageFrontEnd]"
 
 
 def check_model(model: Any, images: "Optional[ImageFrontEnd]") -> None:
-    """Compare what a model takes with what the task makes.
-
-    Args:
-        model: a pre-training model, or a classifier.
-        images: makes the task's images; None for sound.
-
-    Raises:
-        ValueError: if they differ, saying in what.
-    """
+    """Raise ValueError if a model or classifier takes other input than the task makes."""
     encoder = getattr(model, "model", model)
     takes: Optional[Tuple[int, int, int]] = getattr(encoder, "image_shape", None)
     makes = None if images is None else (images.channels, *images.size)

@@ -349,7 +349,7 @@ def test_cache__refuses_invalid_options(data, tmp_path, capsys):
     assert "eat cache DATA --out CACHE" in refused(capsys)
     assert "eat cache DATA --out CACHE" in refused(capsys, data)
     assert "--verify takes neither DATA nor --out" in refused(capsys, data, "--verify", out)
-    assert "--workers must be at least 1, got 0" in refused(
+    assert "--workers: must be 1 or more, got 0" in refused(
         capsys, data, "--out", out, "--workers", 0
     )
     assert f"{tmp_path}/none does not exist" in refused(capsys, tmp_path / "none", "--out", out)

@@ -64,13 +64,13 @@ def test_demo__an_interrupted_set_is_completed(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--clips-per-class", "0"], "--clips-per-class is 0; it must be 1 or more"),
-        (["--seed", "-1"], "--seed is -1; it must be 0 or more"),
+        (["--clips-per-class", "0"], "--clips-per-class: must be 1 or more, got 0"),
+        (["--seed", "-1"], "--seed: must be 0 or more, got -1"),
     ],
 )
 def test_demo__numbers_out_of_range_are_one_line(tmp_path, capsys, arguments, message):
     assert main(["demo", "--out", str(tmp_path / "set"), *arguments]) == 2
-    assert capsys.readouterr().err == f"eat demo: error: {message}\n"
+    assert capsys.readouterr().err == f"eat demo: error: argument {message} (see eat demo --help)\n"
     assert not (tmp_path / "set").exists()
 
 

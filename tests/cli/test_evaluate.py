@@ -205,8 +205,8 @@ def test_evaluate__names_a_mismatch_of_the_data(single, labelled, capsys, change
     ("arguments", "message"),
     [
         (["--split", "test"], "test.tsv:1: cannot be read: No such file or directory"),
-        (["--resamples", "-1"], "--resamples is -1; it must be 0 or more"),
-        (["--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
+        (["--resamples", "-1"], "--resamples: must be 0 or more, got -1"),
+        (["--batch-size", "0"], "--batch-size: must be 1 or more, got 0"),
     ],
 )
 def test_evaluate__an_error_is_one_line(single, labelled, capsys, arguments, message):

@@ -189,7 +189,7 @@ def test_features__a_manifest_that_does_not_match_its_files(run, sounds, tmp_pat
         (["sounds", "--window", "0"], "the window is 0.0 s; it must be more than 0"),
         (["sounds", "--hop", "-1"], "the hop is -1.0 s; it must be more than 0"),
         (["sounds", "--window", "60"], "the position table of this model ends at 2.56 s"),
-        (["sounds", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
+        (["sounds", "--batch-size", "0"], "--batch-size: must be 1 or more, got 0"),
         (["sounds", "--device", "tpu"], "the device is 'tpu'; choose cpu, cuda or cuda:N"),
         (["sounds", "--out", "x.npy"], "x.npy; give a folder, or a file that ends in .npz or .h5"),
         (["sounds", "--out", "text.txt"], "text.txt; give a folder"),

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from eat_plugin.cli import inputs
-from eat_plugin.cli.inputs import Clip, collect, conclude
+from eat_plugin.cli import conclude, inputs
+from eat_plugin.cli.inputs import collect
 from eat_plugin.data.entries import locate
 
 
@@ -15,11 +15,11 @@ def test_collect__files_folders_and_manifests_in_the_order_given(sounds, tmp_pat
     single = sounds / "deep er" / "b.flac"
     clips, failures = collect([single, sounds, tmp_path / "x.tsv", single])
     assert clips == [
-        Clip("b.flac", locate(single)),
-        Clip("a.wav", locate(sounds / "a.wav")),
-        Clip("c.wav", locate(sounds / "c.wav")),
-        Clip("deep er/b.flac", locate(single)),
-        Clip("deep er/b.flac", locate(single)._replace(size=20_480)),
+        ("b.flac", locate(single)),
+        ("a.wav", locate(sounds / "a.wav")),
+        ("c.wav", locate(sounds / "c.wav")),
+        ("deep er/b.flac", locate(single)),
+        ("deep er/b.flac", locate(single)._replace(size=20_480)),
     ]
     assert failures == {}
 
@@ -37,7 +37,7 @@ def test_collect__a_folder_that_cannot_be_listed(sounds, monkeypatch):
     found = [("a.wav", None), ("locked/", "cannot be listed: Permission denied")]
     monkeypatch.setattr(inputs, "find_files", lambda root, extensions: iter(found))
     clips, failures = collect([sounds])
-    assert clips == [Clip("a.wav", locate(sounds / "a.wav"))]
+    assert clips == [("a.wav", locate(sounds / "a.wav"))]
     assert failures == {str(sounds / "locked"): "cannot be listed: Permission denied"}
 
 

@@ -179,8 +179,8 @@ def test_manifest__all_files_rejected(tmp_path: Path, capsys: pytest.CaptureFixt
         (["{}/one", "--out", "{}", "--valid", "0.5", "--split", "valid"], "another --split"),
         (["{}/one", "--out", "{}", "--split", "rejected"], "--split 'rejected'"),
         (["{}/one", "--out", "{}", "--split", "../a"], "--split '../a'"),
-        (["{}/one", "--out", "{}", "--workers", "0"], "at least 1, got 0"),
-        (["{}/one", "--out", "{}", "--seed", "-1"], "must not be negative, got -1"),
+        (["{}/one", "--out", "{}", "--workers", "0"], "--workers: must be 1 or more, got 0"),
+        (["{}/one", "--out", "{}", "--seed", "-1"], "--seed: must be 0 or more, got -1"),
     ],
 )
 def test_manifest__a_mistake_is_one_line_and_exit_code_2(
@@ -210,9 +210,7 @@ def test_main__wrong_arguments_are_one_line_and_exit_code_2(
     line: str,
 ) -> None:
     monkeypatch.setattr(cli, "SUBCOMMANDS", ("manifest",))
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
-    assert caught.value.code == 2
+    assert cli.main(arguments) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert errors[0].startswith(line)
@@ -249,7 +247,7 @@ def test_main__help(capsys: pytest.CaptureFixture[str], arguments: list) -> None
         cli.main(arguments)
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert "list the audio files or images of a folder" in shown
+    assert "list the audio files or images of a folder" in shown.lower()
     wanted = cli.SUBCOMMANDS if arguments == ["--help"] else ["layouts, with examples:", "--valid"]
     for expected in wanted:
         assert expected in shown

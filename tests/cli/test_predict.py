@@ -110,7 +110,7 @@ def test_predict__lists_unusable_files_and_scores_the_others(run, sounds, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--top", "0"], "--top is 0; it must be 1 or more"),
+        (["--top", "0"], "argument --top: must be 1 or more, got 0 (see eat predict --help)"),
         (["nothing.wav"], "nothing.wav does not exist"),
         (
             ["--window", "9"],

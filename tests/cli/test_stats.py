@@ -79,7 +79,7 @@ def test_stats__names_damaged_clips_and_measures_the_others(data, sounds, capsys
     assert cli.main(["stats", str(data)]) == 1
     assert found_in(data) == {**good, "skipped": 2}
     errors = capsys.readouterr().err
-    assert "2 of 5 clips cannot be used" in errors
+    assert "2 of 5 files cannot be used" in errors
     assert f"{sounds / 'bad.wav'}: " in errors
     assert f"{sounds / 'gone.wav'}: cannot be opened" in errors
 
@@ -88,7 +88,7 @@ def test_stats__nothing_usable_writes_nothing(data, sounds, capsys):
     for path in sounds.rglob("*.*"):
         path.write_text("no audio")
     assert cli.main(["stats", str(data)]) == 2
-    assert "none of the 3 clips can be used" in capsys.readouterr().err
+    assert "none of the 3 files can be used" in capsys.readouterr().err
     assert not (data / "stats.json").exists()
 
 
@@ -101,7 +101,7 @@ def test_stats__silence_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--workers", "0"], "--workers must be at least 1"), (["--split", "eval"], "eval.tsv:1: ")],
+    [(["--workers", "0"], "--workers: must be 1 or more"), (["--split", "eval"], "eval.tsv:1: ")],
 )
 def test_stats__mistakes_are_one_line(data, arguments, message, capsys):
     capsys.readouterr()
