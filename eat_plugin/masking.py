@@ -109,10 +109,7 @@ def draw_masks(
 ) -> Tensor:
     """Draw masks, uint8 [K, L], with ``spec.num_visible`` zeros per row.
 
-    Args:
-        spec: specification.
-        num_masks: K.
-        generator: source of all randomness; the global one if None.
+    All random numbers come from ``generator``; from the global one if None.
     """
     return STRATEGIES[spec.strategy](spec, num_masks, generator)
 

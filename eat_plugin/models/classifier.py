@@ -16,8 +16,7 @@ from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 from ..modules.patches import column_padding, mean_patches, own_columns
 from ..outputs import ClassificationOutput
 from .classifier_config import (
-    COMPUTATION,
-    REGULARISATION,
+    REPLACED_OPTIONS,
     EatClassifierConfig,
     Objective,
     PredictionMode,
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
-
-MEL_AXIS, TIME_AXIS = 3, 2
 
 
 @register_model("eat_classifier", dataclass=EatClassifierConfig)
@@ -64,13 +61,7 @@ class EatClassifier(BaseFairseqModel):
         if self.frozen:
             self.model.requires_grad_(False)
         set_param_groups(self)
-        set_finetuning_groups(
-            self.model,
-            self.model.blocks,
-            cfg.layer_decay,
-            decay_embeddings=cfg.layer_decay_embeddings,
-            keep_block_scales=cfg.no_decay_blocks,
-        )
+        set_finetuning_groups(self.model, cfg)
 
     @classmethod
     def build_model(cls, cfg: EatClassifierConfig, task: Any = None) -> EatClassifier:
@@ -107,21 +98,14 @@ class EatClassifier(BaseFairseqModel):
             names = {field.name for field in fields(EatConfig)} - {"norm_eps"}
             options = {name: _plain(getattr(cfg, name)) for name in names}
             task = None
-        changes: dict[str, Any] = {
-            name: getattr(cfg, name) for name in REGULARISATION + COMPUTATION
-        }
+        changes: dict[str, Any] = {name: getattr(cfg, name) for name in REPLACED_OPTIONS}
         if cfg.norm_eps is not None:
             changes["norm_eps"] = cfg.norm_eps
         image: dict[str, Any] = {"target_length": cfg.target_length}
         if cfg.image_size is not None:
             image["image_size"] = list(cfg.image_size)
-        encoder_cfg = encoder_config(
-            options,
-            start_drop_path_rate=0.0,
-            end_drop_path_rate=cfg.drop_path_rate,
-            modalities={"image": image},
-            **changes,
-        )
+        changes.update(start_drop_path_rate=0.0, end_drop_path_rate=cfg.drop_path_rate)
+        encoder_cfg = encoder_config(options, modalities={"image": image}, **changes)
         encoder = EatEncoder(encoder_cfg)  # type: ignore[arg-type]
         if cfg.prediction_mode == PredictionMode.CLS_TOKEN and encoder.num_extra_tokens < 1:
             raise ValueError(
@@ -180,15 +164,10 @@ class EatClassifier(BaseFairseqModel):
             lengths = own_columns(padding, grid[1]) * patches.cfg.patch_size
         if max(self.cfg.mixup, self.cfg.cutmix) > 0 and label is not None:
             imgs, label, lengths = mix_batch(
-                imgs,
-                label,
-                mixup=self.cfg.mixup,
-                cutmix=self.cfg.cutmix,
-                prob=self.cfg.mixup_prob,
-                switch_prob=self.cfg.mixup_switch_prob,
+                imgs, label, lengths=lengths, mixup=self.cfg.mixup, cutmix=self.cfg.cutmix,
+                prob=self.cfg.mixup_prob, switch_prob=self.cfg.mixup_switch_prob,
                 mode=self.cfg.mixup_mode,
-                lengths=lengths,
-            )
+            )  # fmt: skip
         if self.cfg.specaug:
             imgs = self._mask(imgs, lengths)
         if lengths is not None:
@@ -196,10 +175,10 @@ class EatClassifier(BaseFairseqModel):
         return imgs, label, padding
 
     def _mask(self, imgs: Tensor, lengths: Tensor | None) -> Tensor:
-        ratio, time, mel = self.cfg.mask_ratio, self.cfg.timem, self.cfg.freqm
+        ratio, (frames, bins) = self.cfg.mask_ratio, imgs.shape[2:]
+        time, mel = min(self.cfg.timem, frames), min(self.cfg.freqm, bins)
         if ratio > 0:
-            time, mel = ratio * imgs.size(TIME_AXIS), ratio * imgs.size(MEL_AXIS)
-        time, mel = min(time, imgs.size(TIME_AXIS)), min(mel, imgs.size(MEL_AXIS))
+            time, mel = ratio * frames, ratio * bins
         if lengths is None:
             return mask_spectrogram(imgs, time, mel)
         width = ratio * lengths if ratio > 0 else lengths.clamp(max=int(time))
@@ -230,11 +209,9 @@ class EatClassifier(BaseFairseqModel):
             "sample_size": label.size(0) if self.objective.single_label else label.sum(),
         }
         if not self.training:
-            softmax = self.objective.loss == "ce"
-            scores = logits.softmax(-1) if softmax else logits.sigmoid()
+            scores = logits.softmax(-1) if self.objective.loss == "ce" else logits.sigmoid()
             scores = mean_windows(scores, num_windows)
-            result["_predictions"] = scores
-            result["_targets"] = label
+            result["_predictions"], result["_targets"] = scores, label
             if self.objective.single_label:
                 ranked = logits if num_windows is None else scores
                 result["correct"] = (ranked.argmax(-1) == label.argmax(-1)).sum()
@@ -242,7 +219,7 @@ class EatClassifier(BaseFairseqModel):
 
 
 def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
-    """Average rows [rows, ...] per clip: [clips, ...]; ``num_windows`` are the rows per clip."""
+    """Average rows [rows, ...] to [clips, ...]; ``num_windows`` is the number of rows per clip."""
     if num_windows is None:
         return values
     return torch.stack([part.mean(dim=0) for part in values.split(list(num_windows))])
@@ -251,14 +228,9 @@ def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
 def pool(
     x: Tensor, mode: PredictionMode, num_extra_tokens: int, padding: Tensor | None = None
 ) -> Tensor:
-    """Pool tokens [B, E + L, D] to [B, D].
+    """Pool tokens [B, E + L, D] without padding, bool [B, L], to [B, D].
 
-    Args:
-        x: tokens, the extra ones first.
-        mode: CLS, the mean over patches, or linear-softmax pooling: with p = sigmoid(x), the
-            log-odds of sum(p^2) / sum(p) over patches.
-        num_extra_tokens: E.
-        padding: bool [B, L], True = padding, which is excluded; or None.
+    ``LIN_SOFTMAX`` is the log-odds of sum(p^2) / sum(p) over patches, with p = sigmoid(x).
     """
     if mode == PredictionMode.CLS_TOKEN:
         return x[:, 0]

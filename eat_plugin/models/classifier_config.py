@@ -6,7 +6,7 @@ from typing import Any, List, NamedTuple, Optional
 
 from omegaconf import II, MISSING
 
-from ..options import option
+from ..options import option, require
 from .config import EatConfig
 
 LOSSES = ("bce", "ce")
@@ -75,11 +75,10 @@ class EatClassifierConfig(EatConfig):
 
 
 # Options of fine-tuning that replace those of pre-training in the encoder.
-REGULARISATION = (
+REPLACED_OPTIONS = (
     "encoder_dropout", "post_mlp_drop", "attention_dropout", "activation_dropout",
-    "dropout_input", "layerdrop",
+    "dropout_input", "layerdrop", "recompute", "compile",
 )  # fmt: skip
-COMPUTATION = ("recompute", "compile")
 
 
 class Objective(NamedTuple):
@@ -103,21 +102,20 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     Raises:
         ValueError: names the option, its value and the choices.
     """
-    if objective.loss not in LOSSES:
-        raise ValueError(f"model.loss is {objective.loss!r}; choose one of {', '.join(LOSSES)}")
-    if objective.loss == "ce" and not objective.single_label:
-        raise ValueError("model.loss is 'ce'; it needs one label per clip (task.single_label=true)")
-    if objective.smoothing > 0 and not objective.single_label:
-        raise ValueError(
-            f"model.label_smoothing is {objective.smoothing}; with several labels per clip "
-            "(task.single_label=false) it must be 0"
-        )
-    if cfg.num_classes is None or cfg.num_classes < 2:
-        raise ValueError(f"model.num_classes is {cfg.num_classes}; it must be 2 or more")
+    loss, smoothing, single_label = objective.loss, objective.smoothing, objective.single_label
+    require(loss in LOSSES, "model.loss", repr(loss), f"choose one of {', '.join(LOSSES)}")
+    require(
+        loss != "ce" or single_label, "model.loss", repr(loss),
+        "it needs one label per clip (task.single_label=true)",
+    )  # fmt: skip
+    require(
+        smoothing == 0 or single_label, "model.label_smoothing", smoothing,
+        "with several labels per clip (task.single_label=false) it must be 0",
+    )  # fmt: skip
+    classes = cfg.num_classes
+    require((classes or 0) >= 2, "model.num_classes", classes, "it must be 2 or more")
     for name in ("label_smoothing", "mask_ratio", "drop_path_rate"):
-        if not 0 <= getattr(cfg, name) < 1:
-            raise ValueError(f"model.{name} is {getattr(cfg, name)}; it must be from 0 to below 1")
-    if not 0 <= cfg.layer_decay <= 1:
-        raise ValueError(
-            f"model.layer_decay is {cfg.layer_decay}; it must lie between 0 and 1 (either: none)"
-        )
+        value = getattr(cfg, name)
+        require(0 <= value < 1, f"model.{name}", value, "it must be from 0 to below 1")
+    decay = cfg.layer_decay
+    require(0 <= decay <= 1, "model.layer_decay", decay, "it must lie between 0 and 1")

@@ -5,14 +5,14 @@ implementation are in ``published_options``.
 """
 
 from dataclasses import dataclass, field
-from typing import Iterable, List, Optional, Tuple
+from typing import Any, Iterable, List, Optional, Tuple
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
 from ..masking import STRATEGIES
 from ..modules.recompute import CHOICES as RECOMPUTE
-from ..options import option
+from ..options import option, require
 from .objectives import OBJECTIVES, choose_objectives
 from .published_options import (
     PublishedDecoderOptions,
@@ -22,6 +22,7 @@ from .published_options import (
 )
 
 MEL_BINS = 128
+IMAGE = "model.modalities.image"
 
 
 @dataclass
@@ -181,91 +182,77 @@ def validate_config(cfg: EatConfig) -> None:
     """
     image = cfg.modalities.image
     check_published_options("model", cfg, PublishedModelOptions)
-    check_published_options("model.modalities.image", image, PublishedImageOptions)
+    check_published_options(IMAGE, image, PublishedImageOptions)
     if image.decoder is not None:
-        decoder = "model.modalities.image.decoder"
-        check_published_options(decoder, image.decoder, PublishedDecoderOptions)
+        check_published_options(f"{IMAGE}.decoder", image.decoder, PublishedDecoderOptions)
     _require_choice("model.recompute", cfg.recompute, RECOMPUTE)
     if image.mask_strategy is not None:
-        _require_choice("model.modalities.image.mask_strategy", image.mask_strategy, STRATEGIES)
-    _validate_sizes(cfg)
+        _require_choice(f"{IMAGE}.mask_strategy", image.mask_strategy, STRATEGIES)
+    _require_divisible("model.embed_dim", cfg.embed_dim, "num_heads", cfg.num_heads)
+    _require_divisible("model.embed_dim", cfg.embed_dim, "4 (two axes, sine and cosine)", 4)
+    require(
+        1 <= cfg.average_top_k_layers <= cfg.depth, "model.average_top_k_layers",
+        cfg.average_top_k_layers, f"it must lie between 1 and model.depth={cfg.depth}",
+    )  # fmt: skip
+    _validate_input(image)
     if not cfg.skip_ema:
         _validate_training(cfg)
 
 
 def _require_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+    require(value in choices, name, repr(value), f"choose one of {', '.join(choices)}")
 
 
-def _validate_sizes(cfg: EatConfig) -> None:
-    image = cfg.modalities.image
-    for name, divisor in (("num_heads", cfg.num_heads), ("4 (two axes, sine and cosine)", 4)):
-        if divisor < 1 or cfg.embed_dim % divisor:
-            raise ValueError(
-                f"model.embed_dim is {cfg.embed_dim}; it must be divisible by {name}={divisor}"
-            )
-    if image.in_chans not in (1, 3):
-        raise ValueError(
-            f"model.modalities.image.in_chans is {image.in_chans}; choose 1 (spectrogram or grey "
-            "image) or 3 (colour image)"
-        )
-    _validate_input(image)
-    if not 1 <= cfg.average_top_k_layers <= cfg.depth:
-        raise ValueError(
-            f"model.average_top_k_layers is {cfg.average_top_k_layers}; it must lie between 1 and "
-            f"model.depth={cfg.depth}"
-        )
+def _require_divisible(name: str, value: Any, what: str, divisor: int) -> None:
+    """Require a size, or all sizes of a list, to be multiples of a divisor."""
+    sizes = [value] if isinstance(value, int) else value
+    is_valid = divisor >= 1 and all(size >= 1 and size % divisor == 0 for size in sizes)
+    require(is_valid, name, value, f"it must be divisible by {what}={divisor}")
 
 
 def _validate_input(image: ImageConfig) -> None:
     """Refuse inputs that have partial patches, or more patches than positions."""
-    prefix, patch = "model.modalities.image", image.patch_size
-    if image.image_size is not None and len(image.image_size) != 2:
-        raise ValueError(f"{prefix}.image_size is {image.image_size}; it needs height and width")
-    shape = image_size_of(image)
-    name = "target_length"
-    if shape is not None:
-        name = "input_size" if image.image_size is None else "image_size"
-    for side in shape or [image.target_length]:
-        if patch < 1 or side < 1 or side % patch:
-            raise ValueError(
-                f"{prefix}.{name} is {getattr(image, name)}; it must be divisible by "
-                f"modalities.image.patch_size={patch}"
-            )
-    if shape is not None:
-        if image.mel_by_time:
-            raise ValueError(f"{prefix}.mel_by_time is True; it is for spectrograms, not images")
+    patch, is_image = image.patch_size, image.in_chans != 1 or image.image_size is not None
+    require(
+        image.in_chans in (1, 3), f"{IMAGE}.in_chans", image.in_chans,
+        "choose 1 (spectrogram or grey image) or 3 (colour image)",
+    )  # fmt: skip
+    name, size = "target_length", image.image_size
+    if is_image:
+        name = "input_size" if size is None else "image_size"
+    sides = getattr(image, name)
+    _require_divisible(f"{IMAGE}.{name}", sides, "modalities.image.patch_size", patch)
+    if is_image:
+        by_time, rule = image.mel_by_time, "it needs height and width"
+        require(size is None or len(size) == 2, f"{IMAGE}.image_size", size, rule)
+        require(not by_time, f"{IMAGE}.mel_by_time", by_time, "it is for spectrograms, not images")
         return
-    if MEL_BINS % patch:
-        raise ValueError(f"{prefix}.patch_size is {patch}; it must divide the {MEL_BINS} mel bins")
-    if image.target_length > image.max_length * patch:
-        raise ValueError(
-            f"{prefix}.target_length is {image.target_length} frames; the table of positions ends "
-            f"at max_length={image.max_length} patches of {patch} frames"
-        )
+    require(
+        MEL_BINS % patch == 0, f"{IMAGE}.patch_size", patch,
+        f"it must divide the {MEL_BINS} mel bins",
+    )  # fmt: skip
+    require(
+        image.target_length <= image.max_length * patch, f"{IMAGE}.target_length",
+        image.target_length,
+        f"the table of positions ends at max_length={image.max_length} patches of {patch} frames",
+    )  # fmt: skip
 
 
 def _validate_training(cfg: EatConfig) -> None:
     decoder = cfg.modalities.image.decoder
     if decoder is None:
         raise ValueError(
-            "model.modalities.image.decoder is null; pre-training needs a decoder "
+            f"{IMAGE}.decoder is null; pre-training needs a decoder "
             "(or model.skip_ema=true for an encoder alone)"
         )
     for name, width in (("decoder_dim", decoder.decoder_dim), ("embed_dim", cfg.embed_dim)):
-        if width % decoder.decoder_groups:
-            raise ValueError(
-                f"model {name} is {width}; it must be divisible by "
-                f"decoder_groups={decoder.decoder_groups}"
-            )
-    if cfg.clone_batch < 1:
-        raise ValueError(f"model.clone_batch is {cfg.clone_batch}; it must be 1 or more")
+        _require_divisible(f"model {name}", width, "decoder_groups", decoder.decoder_groups)
+    require(cfg.clone_batch >= 1, "model.clone_batch", cfg.clone_batch, "it must be 1 or more")
     weights = {kind.weight_option: getattr(cfg, kind.weight_option) for kind in OBJECTIVES}
     if min(weights.values()) < 0 or not any(weights.values()):
         raise ValueError(f"the weights of the losses are {weights}; none below 0, one above 0")
     for objective in choose_objectives(cfg):
         objective.validate()
     for name in ("ema_decay", "ema_end_decay"):
-        if not 0 <= getattr(cfg, name) <= 1:
-            raise ValueError(f"model.{name} is {getattr(cfg, name)}; it must lie between 0 and 1")
+        decay = getattr(cfg, name)
+        require(0 <= decay <= 1, f"model.{name}", decay, "it must lie between 0 and 1")

@@ -9,7 +9,7 @@ from fairseq.models import register_model
 from torch import Tensor
 
 from ..modules.decoders import Seeds
-from ..modules.patch_split import PatchSplit, pick_tokens, split_patches
+from ..modules.patch_split import pick_tokens, split_patches
 from ..outputs import FeatureOutput, PretrainingOutput
 from .config import EatConfig, validate_config
 from .encoder import MODALITY, EatEncoder, init_normal
@@ -100,7 +100,7 @@ class EatModel(EatEncoder):
         state = super().state_dict(*args, **kwargs)
         if self.teacher is not None:
             prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-            state[f"{prefix}_ema"] = self.teacher.state_dict()
+            state[f"{prefix}_ema"] = dict(self.teacher.averages)
         return state
 
     def load_state_dict(
@@ -126,7 +126,7 @@ class EatModel(EatEncoder):
         self._teacher_update = None
         return result
 
-    # ---- Features ---------------------------------------------------------------------------
+    # ---- Pre-training and features ----------------------------------------------------------
 
     def forward(
         self,
@@ -170,22 +170,42 @@ class EatModel(EatEncoder):
         """
         if mode is not None and getattr(mode, "name", mode) != MODALITY:
             raise ValueError(f"mode is {mode!r}; the only choice is {MODALITY}")
-        source = self.time_major(source)
-        target = None if target is None else self.time_major(target)
-        grid = self.patch_encoder.grid_of(source)
-        source, padding = self.patch_encoder.prepare(source, padding_mask)
+        patches = self.patch_encoder
+        source, padding = patches.prepare(self.time_major(source), padding_mask)
+        clones = 1 if features_only else self.cfg.clone_batch
+        masks = patches.make_masks(source, clones, precomputed_mask, padding) if mask else None
         if features_only:
-            return self._encode(
-                source, padding, mask, force_remove_masked, remove_extra_tokens, precomputed_mask
-            )
-        if not mask:
-            raise ValueError("pre-training takes mask=True")
-        if target is not None:
-            target, _ = self.patch_encoder.prepare(target, padding)
-        clones = self.cfg.clone_batch
-        masks = self.patch_encoder.make_masks(source, clones, precomputed_mask, padding)
-        split = split_patches(masks, num_visible, clones, padding)
-        return self._pretrain(source, target, grid, split, padding, noise_seed)
+            return self._encode(source, padding, masks, force_remove_masked, remove_extra_tokens)
+        if masks is None or self.teacher is None:
+            raise ValueError("pre-training takes mask=True and a teacher (model.skip_ema=false)")
+        if target is None:
+            target = source
+        else:
+            target, _ = patches.prepare(self.time_major(target), padding)
+        grid, split = patches.grid_of(source), split_patches(masks, num_visible, clones, padding)
+        # The student sees the visible patches of each clone.
+        local = patches.local_features(source)  # [B, L, D]
+        student = self.encode_visible(local, split)  # [B*K, E + V, D]
+        # The teacher sees whole clips and makes the targets.
+        targets = self.teacher.make_targets(self, target, local, padding)  # [B, L, D]
+        hidden_targets = targets.flatten(0, 1).index_select(0, split.hidden_sources)
+        # The decoder predicts the hidden patches.
+        prediction = None  # [N_hidden, D]
+        if patches.decoder is not None:
+            visible = student[:, self.num_extra_tokens :]
+            prediction = patches.predict_hidden(visible, split, grid, noise_seed)
+        # Each objective gives its loss.
+        step = Step(
+            self, source, target, grid, split, padding, noise_seed, student, targets,
+            hidden_targets, prediction,
+        )  # fmt: skip
+        result = self._describe(step)
+        for objective in self.objectives:
+            loss, items = objective.compute(step)
+            result["losses"][objective.name] = loss
+            result["loss_items"][objective.name] = float(items)
+        self._check_variance(result)
+        return result
 
     def extract_features(
         self,
@@ -202,17 +222,11 @@ class EatModel(EatEncoder):
         )  # fmt: skip
 
     def _encode(
-        self,
-        source: Tensor,
-        padding_mask: Tensor | None,
-        mask: bool,
-        remove_masked: bool,
-        remove_extra_tokens: bool,
-        precomputed_mask: Tensor | None,
-    ) -> FeatureOutput:
+        self, source: Tensor, padding_mask: Tensor | None, masks: Tensor | None,
+        remove_masked: bool, remove_extra_tokens: bool,
+    ) -> FeatureOutput:  # fmt: skip
         patches = self.patch_encoder
         x = patches.embed(source)  # [B, L, D]
-        masks = patches.make_masks(source, 1, precomputed_mask, padding_mask) if mask else None
         if masks is not None and remove_masked:
             split = split_patches(masks, None, 1, padding_mask)
             x = pick_tokens(x, split.visible)
@@ -231,44 +245,6 @@ class EatModel(EatEncoder):
             "layer_results": layers,
             "mask": masks,
         }
-
-    # ---- Pre-training -----------------------------------------------------------------------
-
-    def _pretrain(
-        self,
-        source: Tensor,
-        target: Tensor | None,
-        grid: tuple[int, int],
-        split: PatchSplit,
-        padding: Tensor | None,
-        noise_seed: Seeds,
-    ) -> PretrainingOutput:
-        if self.teacher is None:
-            raise ValueError("the model was built without a teacher (skip_ema); it cannot train")
-        # The student sees the visible patches of each clone.
-        local = self.patch_encoder.local_features(source)  # [B, L, D]
-        student = self.encode_visible(local, split)  # [B*K, E + V, D]
-        # The teacher sees whole clips and makes the targets.
-        target = source if target is None else target
-        targets = self.teacher.make_targets(self, target, local, padding)  # [B, L, D]
-        hidden_targets = targets.flatten(0, 1).index_select(0, split.hidden_sources)
-        # The decoder predicts the hidden patches.
-        prediction = None  # [N_hidden, D]
-        if self.patch_encoder.decoder is not None:
-            visible = student[:, self.num_extra_tokens :]
-            prediction = self.patch_encoder.predict_hidden(visible, split, grid, noise_seed)
-        # Each objective gives its loss.
-        step = Step(
-            self, source, target, grid, split, padding, noise_seed, student, targets,
-            hidden_targets, prediction,
-        )  # fmt: skip
-        result = self._describe(step)
-        for objective in self.objectives:
-            loss, items = objective.compute(step)
-            result["losses"][objective.name] = loss
-            result["loss_items"][objective.name] = float(items)
-        self._check_variance(result)
-        return result
 
     def _describe(self, step: Step) -> PretrainingOutput:
         """Return the output without its losses."""

@@ -1,7 +1,4 @@
-"""The encoder of student, teacher and classifier: patches, positions, CLS, blocks.
-
-Parameters have the published names, so that other EAT code reads the checkpoints.
-"""
+"""The encoder of student, teacher and classifier: patches, positions, CLS, blocks."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from ..modules.patch_split import PatchSplit, pick_tokens
-from ..modules.transformer import TransformerBlock
+from ..modules.transformer import TransformerBlock, make_norm
 from .config import EatConfig
-from .patch_encoder import PatchEncoder, make_norm
+from .patch_encoder import PatchEncoder
 
 MODALITY = "IMAGE"
 
 
 class EatEncoder(BaseFairseqModel):
-    """Patch encoder and transformer blocks, of a validated configuration."""
+    """Patch encoder and transformer blocks of a validated configuration, by published names."""
 
     def __init__(self, cfg: EatConfig, with_decoder: bool = False) -> None:
         super().__init__()
@@ -28,7 +25,7 @@ class EatEncoder(BaseFairseqModel):
         self.modality_encoders = nn.ModuleDict({MODALITY: PatchEncoder(cfg, with_decoder)})
         self.dropout_input = nn.Dropout(cfg.dropout_input)
         rates = np.linspace(cfg.start_drop_path_rate, cfg.end_drop_path_rate, cfg.depth)
-        self.blocks = nn.ModuleList(_make_block(cfg, float(rate)) for rate in rates)
+        self.blocks = nn.ModuleList(TransformerBlock(cfg, float(rate)) for rate in rates)
         self.norm = make_norm(cfg) if cfg.layer_norm_first else None
         self.apply(_init_xavier if cfg.mae_init else init_normal)
         if self.patch_encoder.decoder is not None:
@@ -36,7 +33,7 @@ class EatEncoder(BaseFairseqModel):
 
     @property
     def patch_encoder(self) -> PatchEncoder:
-        """The patch encoder; published checkpoints name it by its modality."""
+        """The patch encoder, by the published name of its modality."""
         encoder = self.modality_encoders[MODALITY]
         assert isinstance(encoder, PatchEncoder)
         return encoder
@@ -70,23 +67,15 @@ class EatEncoder(BaseFairseqModel):
     def encode(
         self, source: Tensor, keep_targets: bool = True, padding_mask: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode whole clips.
-
-        Args:
-            source: [B, C, T, F].
-            keep_targets: collect each block's target output.
-            padding_mask: bool [B, L], True = padding.
+        """Encode whole clips [B, C, T, F] with padding, bool [B, L], from ``PatchEncoder.prepare``.
 
         Returns:
-            Output of the last block [B, E + L, D], and the target outputs, of the same shape each.
-
-        Raises:
-            ValueError: if the source does not fit the model, or the padding the source.
+            Output of the last block [B, E + L, D]; and the target output of each block, of the same
+            shape, with ``keep_targets``.
         """
         patches = self.patch_encoder
-        source, padding = patches.prepare(source, padding_mask)
         x = patches.contextualize(patches.embed(source))
-        return self.run_blocks(x, self.token_padding(padding), keep_targets)
+        return self.run_blocks(x, self.token_padding(padding_mask), keep_targets)
 
     def block_outputs(self, source: Tensor) -> list[Tensor]:
         """Encode whole clips [B, C, T, F]; return the output of each block, [B, E + L, D].
@@ -106,15 +95,7 @@ class EatEncoder(BaseFairseqModel):
         return outputs
 
     def encode_visible(self, local: Tensor, split: PatchSplit) -> Tensor:
-        """Encode visible patches with CLS.
-
-        Args:
-            local: [B, L, D], patch embeddings without positions.
-            split: visible patches of B * K masks.
-
-        Returns:
-            [B*K, E + V, D].
-        """
+        """Encode the visible patches of embeddings without positions [B, L, D]: [B*K, E + V, D]."""
         patches = self.patch_encoder
         tokens = pick_tokens(patches.add_positions(local), split.visible, self.cfg.clone_batch)
         unused = None if split.lengths is None else self.token_padding(split.lengths.unused)
@@ -123,16 +104,7 @@ class EatEncoder(BaseFairseqModel):
     def run_blocks(
         self, x: Tensor, padding_mask: Tensor | None = None, keep_targets: bool = True
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run the transformer.
-
-        Args:
-            x: [N, S, D], from ``PatchEncoder.contextualize``.
-            padding_mask: bool [N, S], True = padding.
-            keep_targets: collect each block's target output.
-
-        Returns:
-            Output of the last block [N, S, D], and the target outputs, of the same shape each.
-        """
+        """Run the transformer on [N, S, D]; arguments and result as in ``encode``."""
         x = self.dropout_input(x)
         targets = []
         for block in self.blocks:
@@ -146,25 +118,6 @@ class EatEncoder(BaseFairseqModel):
             if keep_targets:
                 targets.append(target)
         return x if self.norm is None else self.norm(x), targets
-
-
-def _make_block(cfg: EatConfig, drop_path: float) -> TransformerBlock:
-    return TransformerBlock(
-        cfg.embed_dim,
-        cfg.num_heads,
-        mlp_ratio=cfg.mlp_ratio,
-        norm_eps=cfg.norm_eps,
-        norm_affine=cfg.norm_affine,
-        pre_norm=cfg.layer_norm_first,
-        end_of_block_target=cfg.end_of_block_targets,
-        dropout=cfg.encoder_dropout,
-        attention_dropout=cfg.attention_dropout,
-        activation_dropout=cfg.activation_dropout,
-        mlp_dropout=cfg.post_mlp_drop,
-        drop_path=drop_path,
-        recompute=cfg.recompute,
-        compiled=cfg.compile,
-    )
 
 
 def init_normal(module: nn.Module) -> None:

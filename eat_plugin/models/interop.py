@@ -32,16 +32,11 @@ _allow = getattr(torch.serialization, "add_safe_globals", None)
 _OF_OLD_TORCH = "" if _allow else " (PyTorch 2.4 and later reads NumPy numbers as plain values)"
 
 
-def _allow_numpy_numbers() -> None:
-    """Accept NumPy numbers, which published checkpoints hold (a metric); they run no code."""
-    if _allow is None:
-        return
-    multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray  # type: ignore
-    kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u8", "?")}
-    _allow([np.dtype, multiarray.scalar, *kinds])
-
-
-_allow_numpy_numbers()
+if _allow is not None:
+    # Published checkpoints hold NumPy numbers (a metric); they run no code.
+    _multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray  # type: ignore
+    _kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u8", "?")}
+    _allow([np.dtype, _multiarray.scalar, *_kinds])
 
 
 class PretrainedEncoder(NamedTuple):
@@ -119,9 +114,7 @@ def read_encoder(path: str | os.PathLike[str]) -> PretrainedEncoder:
 def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
     """Make the validated configuration of an encoder without a teacher.
 
-    Args:
-        options: options of a checkpoint.
-        **changes: options to set, by the names of ``EatConfig``.
+    ``changes`` replace options of a checkpoint.
 
     Raises:
         ValueError: if an option is unknown, or cannot work.
@@ -178,7 +171,7 @@ def fold_normalisation(
         other: those of its future inputs.
 
     Returns:
-        The changed weights, the patch embedding in float32; the same weights for equal statistics.
+        The changed weights, the patch embedding in float32.
     """
     changed = dict(weights)
     if own == other:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..losses import dino_loss, normalize_patches
 from ..modules.patches import mean_patches, patchify
+from ..options import require
 from .step import PretrainingObjective, Step
 
 if TYPE_CHECKING:
@@ -68,11 +69,8 @@ class UtteranceRegression(PretrainingObjective):
     def validate(self) -> None:
         """Require a CLS token."""
         tokens = self.cfg.modalities.image.num_extra_tokens
-        if tokens < 1:
-            raise ValueError(
-                f"model.cls_loss is {self.weight} but model.modalities.image.num_extra_tokens is "
-                f"{tokens}; the utterance loss needs a CLS token (1)"
-            )
+        rule = f"the utterance loss (model.cls_loss={self.weight}) needs a CLS token (1)"
+        require(tokens >= 1, "model.modalities.image.num_extra_tokens", tokens, rule)
 
     def compute(self, step: Step) -> tuple[Tensor, int]:
         """Return the loss times N_hidden, and the number of its items."""

@@ -11,6 +11,7 @@ from ..masking import MaskSpec, draw_masks, join_masks
 from ..modules.decoders import ConvDecoder, Seeds, draw_noise
 from ..modules.patch_split import PatchSplit
 from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
+from ..modules.transformer import make_norm
 from .config import MEL_BINS, EatConfig, image_size_of
 
 
@@ -52,24 +53,13 @@ class PatchEncoder(nn.Module):
             self.local_encoder.requires_grad_(False)  # or several ranks wait for its gradient
         self.fixed_positional_encoder = None
         if image.fixed_positions:
-            grid = (image.max_length, MEL_BINS // image.patch_size)
-            if self.image_size is not None:
-                height, width = self.image_size
-                grid = (height // image.patch_size, width // image.patch_size)
-            self.fixed_positional_encoder = FixedPositions(*grid, cfg.embed_dim)
+            p = image.patch_size
+            height, width = self.image_size or (image.max_length * p, MEL_BINS)
+            self.fixed_positional_encoder = FixedPositions(height // p, width // p, cfg.embed_dim)
         self.context_encoder = ContextEncoder(cfg)
         self.decoder = None
         if with_decoder and image.decoder is not None:
-            self.decoder = ConvDecoder(
-                cfg.embed_dim,
-                image.decoder.decoder_dim,
-                image.decoder.decoder_layers,
-                image.decoder.decoder_kernel,
-                image.decoder.decoder_groups,
-                image.decoder.decoder_residual,
-                cfg.recompute,
-                cfg.compile,
-            )
+            self.decoder = ConvDecoder(cfg)
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
         """Return the size of the patch grid of [B, C, T, F], (time, mel).
@@ -77,27 +67,18 @@ class PatchEncoder(nn.Module):
         Raises:
             ValueError: if the source does not fit the model.
         """
-        channels, height, width = source.shape[1:]
-        size = self.cfg.patch_size
+        channels, size, (height, width) = self.cfg.in_chans, self.cfg.patch_size, source.shape[2:]
         if self.image_size is not None:
-            expected = [self.cfg.in_chans, *self.image_size]
-            if [channels, height, width] != expected:
-                raise ValueError(
-                    f"the input has shape {tuple(source.shape)}; expected images [B, "
-                    f"{', '.join(map(str, expected))}], by the model's in_chans and image_size"
-                )
-            return height // size, width // size
-        if channels != self.cfg.in_chans or height % size or width % size:
-            raise ValueError(
-                f"the input has shape {tuple(source.shape)}; expected [B, {self.cfg.in_chans}, "
-                f"T, F] with T and F divisible by patch_size={size}"
+            expected = f"images [B, {channels}, {', '.join(map(str, self.image_size))}]"
+            fits = (height, width) == self.image_size
+        else:
+            expected = (
+                f"[B, {channels}, T, {MEL_BINS}] with T divisible by patch_size={size} "
+                "(for [B, 1, mel, time] set model.modalities.image.mel_by_time)"
             )
-        if width != MEL_BINS:
-            raise ValueError(
-                f"the input has shape {tuple(source.shape)}; its last axis must have {MEL_BINS} "
-                "values (a spectrogram is [B, 1, time, mel]; for [B, 1, mel, time] set "
-                "model.modalities.image.mel_by_time)"
-            )
+            fits = width == MEL_BINS and height % size == 0
+        if source.size(1) != channels or not fits:
+            raise ValueError(f"the input has shape {tuple(source.shape)}; expected {expected}")
         return height // size, width // size
 
     def prepare(
@@ -108,14 +89,10 @@ class PatchEncoder(nn.Module):
         Raises:
             ValueError: if the source does not fit the model, or the padding the source.
         """
-        rows, columns = self.grid_of(source)
+        grid = self.grid_of(source)
         if padding_mask is None:
             return source, None
-        if padding_mask.shape != (source.size(0), rows * columns):
-            raise ValueError(
-                f"padding_mask has shape {tuple(padding_mask.shape)}; expected "
-                f"{(source.size(0), rows * columns)}: one row per clip, {rows}x{columns} patches"
-            )
+        _check_shape("padding_mask", padding_mask, source.size(0), grid)
         padding_mask = padding_mask.bool()
         return blank_padding(source, padding_mask, self.cfg.patch_size), padding_mask
 
@@ -149,16 +126,13 @@ class PatchEncoder(nn.Module):
     def predict_hidden(
         self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], noise_seed: Seeds
     ) -> Tensor:
-        """Predict hidden patches: put visible tokens and noise in place, and decode.
+        """Predict hidden patches [N_hidden, D]: put visible tokens and noise in place, and decode.
 
         Args:
             tokens: [N, V, D], output of the blocks at visible patches.
             split: visible and hidden patches.
             grid: (time, mel) size of the patch grid.
             noise_seed: see ``draw_noise``.
-
-        Returns:
-            [N_hidden, D].
         """
         decoder, cfg = self.decoder, self.cfg.decoder
         assert decoder is not None
@@ -178,35 +152,29 @@ class PatchEncoder(nn.Module):
         return decoder(canvas, grid, split.hidden_rows, padding)
 
     def make_masks(
-        self,
-        source: Tensor,
-        clones: int,
-        precomputed: Tensor | None = None,
-        padding: Tensor | None = None,
+        self, source: Tensor, clones: int, precomputed: Tensor | None, padding: Tensor | None
     ) -> Tensor:
         """Return masks [B * clones, L], 1 = hidden: those given, checked, or drawn ones.
 
         Raises:
             ValueError: if the masks do not fit the source.
         """
-        grid = self.grid_of(source)
-        expected = (source.size(0) * clones, grid[0] * grid[1])
-        if precomputed is None:
-            spec = MaskSpec.from_options(self.cfg, grid)
-            if padding is None:
-                return draw_masks(spec, expected[0]).to(source.device)
-            columns = own_columns(padding, grid[1]).tolist()
-            masks = [draw_masks(spec.resized(number), clones) for number in columns]
-            return join_masks(masks).to(source.device)
-        if tuple(precomputed.shape) != expected:
-            raise ValueError(
-                f"precomputed_mask has shape {tuple(precomputed.shape)}; expected {expected}: "
-                f"one row for each of {clones} clones of {source.size(0)} clips, "
-                f"{grid[0]}x{grid[1]} patches"
-            )
-        return precomputed
+        grid, rows = self.grid_of(source), source.size(0) * clones
+        if precomputed is not None:
+            _check_shape("precomputed_mask", precomputed, rows, grid)
+            return precomputed
+        spec = MaskSpec.from_options(self.cfg, grid)
+        if padding is None:
+            return draw_masks(spec, rows).to(source.device)
+        columns = own_columns(padding, grid[1]).tolist()
+        masks = [draw_masks(spec.resized(number), clones) for number in columns]
+        return join_masks(masks).to(source.device)
 
 
-def make_norm(cfg: EatConfig) -> nn.LayerNorm:
-    """Make a LayerNorm of the encoder's width."""
-    return nn.LayerNorm(cfg.embed_dim, eps=cfg.norm_eps, elementwise_affine=cfg.norm_affine)
+def _check_shape(name: str, mask: Tensor, rows: int, grid: tuple[int, int]) -> None:
+    expected = (rows, grid[0] * grid[1])
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"{name} has shape {tuple(mask.shape)}; expected {expected}: clips (times clones), "
+            f"{grid[0]}x{grid[1]} patches"
+        )

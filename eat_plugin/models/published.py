@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fairseq.models import register_model
 from omegaconf import II
 
-from ..options import option
+from ..options import option, require
 from .classifier import EatClassifier
 from .classifier_config import EatClassifierConfig, Objective
 
@@ -38,11 +38,8 @@ class MaeImageClassificationModel(EatClassifier):
     """The classifier with its published name and options."""
 
     def __init__(self, cfg: MaeImageClassificationConfig) -> None:
-        if cfg.prenet_dropout != 0:
-            raise ValueError(
-                f"model.prenet_dropout is {cfg.prenet_dropout}; this published option is not "
-                "implemented in fine-tuning, the only choice is 0"
-            )
+        rate, rule = cfg.prenet_dropout, "not implemented in fine-tuning, the only choice is 0"
+        require(rate == 0, "model.prenet_dropout", rate, rule)
         super().__init__(cfg)
 
     @staticmethod

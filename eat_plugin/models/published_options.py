@@ -10,7 +10,7 @@ from typing import Any, Optional, Tuple
 
 from omegaconf import II
 
-from ..options import option
+from ..options import option, require
 
 
 class Modality(Enum):
@@ -76,25 +76,13 @@ class PublishedModelOptions:
 
 
 def check_published_options(section: str, options: Any, declared: type) -> None:
-    """Refuse values that have no implementation.
-
-    Args:
-        section: name of the section of the configuration, for the message.
-        options: the section.
-        declared: one of the dataclasses above.
-
-    Raises:
-        ValueError: names the option, its value and the accepted ones.
-    """
+    """Raise ``ValueError`` if ``options`` have values that ``declared``, a class above, refuses."""
     for declaration in fields(declared):
         accepted = declaration.metadata.get("accepted")
         if accepted is None:  # no effect; maybe an interpolation that cannot be resolved
             continue
         value = getattr(options, declaration.name)
         value = value.name if isinstance(value, Enum) else value
-        if value not in accepted:
-            choices = " or ".join("null" if choice is None else str(choice) for choice in accepted)
-            raise ValueError(
-                f"{section}.{declaration.name} is {value}; this published option is not "
-                f"implemented, the only choice is {choices}"
-            )
+        choices = " or ".join("null" if choice is None else str(choice) for choice in accepted)
+        rule = f"this published option is not implemented, the only choice is {choices}"
+        require(value in accepted, f"{section}.{declaration.name}", value, rule)

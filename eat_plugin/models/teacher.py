@@ -96,10 +96,9 @@ class Teacher:
             [B, L, D], float32.
         """
         dtype = next(iter(self._weights.values())).dtype
-        patches = student.patch_encoder
-        if not self.cfg.ema_encoder_only:
-            patches = self.encoder.patch_encoder
-        if patches is not student.patch_encoder and patches.local_encoder is not None:
+        owner = student if self.cfg.ema_encoder_only else self.encoder
+        patches = owner.patch_encoder
+        if owner is not student and patches.local_encoder is not None:
             local = patches.local_features(source.to(dtype))
         x = patches.contextualize(patches.add_positions(local.to(dtype))).to(dtype)
         _, layers = self.encoder.run_blocks(x, student.token_padding(padding))
@@ -115,31 +114,23 @@ class Teacher:
             padding=padding,
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by name; they are not copies."""
-        return dict(self.averages)
-
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy averages.
 
         Raises:
             ValueError: if names or shapes differ.
         """
-        for problem, names in (
-            ("lacks", self.averages.keys() - state.keys()),
-            ("has, unlike the model,", state.keys() - self.averages.keys()),
-        ):
-            if names:
-                raise ValueError(
-                    f"the checkpoint's teacher (_ema) {problem} {len(names)} tensors, the first is "
-                    f"{min(names)!r}; do model.ema_encoder_only and ema_local_encoder agree?"
-                )
+        own = {name: list(average.shape) for name, average in self.averages.items()}
+        given = {name: list(average.shape) for name, average in state.items()}
+        different = {n for n in own.keys() | given.keys() if own.get(n) != given.get(n)}
+        if different:
+            name = min(different)
+            raise ValueError(
+                f"the checkpoint's teacher (_ema) has {name!r} of shape {given.get(name)}, the "
+                f"model's of {own.get(name)} (None: no such tensor); tensors that differ: "
+                f"{len(different)}; do model.ema_encoder_only and ema_local_encoder agree?"
+            )
         for name, average in self.averages.items():
-            if average.shape != state[name].shape:
-                raise ValueError(
-                    f"the checkpoint's teacher has {name!r} of shape {tuple(state[name].shape)}, "
-                    f"the model of shape {tuple(average.shape)}"
-                )
             average.copy_(state[name])
             self._weights[name].data.copy_(average)
 

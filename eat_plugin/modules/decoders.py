@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, Union
+from typing import Any, Callable, Union
 
 import torch
 import torch.nn.functional as F
@@ -20,27 +20,19 @@ Seeds = Union[int, Sequence[int], None]
 class ConvLayer(nn.Sequential):
     """Grouped 2-D convolution, LayerNorm over channels without weights, GELU, and a residual.
 
-    ``groups`` divides both numbers of channels; ``kernel_size`` is in patches. ``recompute`` is one
-    of ``recompute.CHOICES``; ``compiled`` layers are compiled for training.
+    There is no residual if the layer changes the number of channels.
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        out_dim: int,
-        kernel_size: int,
-        groups: int,
-        residual: bool = False,
-        recompute: str = "none",
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, in_dim: int, cfg: Any) -> None:
+        options = cfg.modalities.image.decoder
+        out_dim, kernel_size = options.decoder_dim, options.decoder_kernel
         convolution = nn.Conv2d(
-            in_dim, out_dim, kernel_size, padding=kernel_size // 2, groups=groups
+            in_dim, out_dim, kernel_size, padding=kernel_size // 2, groups=options.decoder_groups
         )
         super().__init__(convolution)
-        self.residual = residual
-        self.recompute = recompute
-        self.compiled = compiled
+        self.residual = options.decoder_residual and in_dim == out_dim
+        self.recompute = cfg.recompute
+        self.compiled = cfg.compile
 
     def forward(self, grid: Tensor) -> Tensor:
         """Map [N, in_dim, rows, columns] to [N, out_dim, rows, columns], channels last."""
@@ -74,41 +66,21 @@ COMPILED = Compiled(transform_grid, "decoder's layers")
 class ConvDecoder(nn.Module):
     """``ConvLayer``s over the patch grid, then a projection (EAT, sec. 3.3).
 
-    Args:
-        dim: width D of tokens, in and out.
-        hidden_dim: channels of the layers.
-        num_layers: number of layers.
-        kernel_size: side of the kernels, in patches.
-        groups: groups of the convolutions.
-        residual: add each layer's input to its output if the widths agree.
-        recompute: see ``ConvLayer``.
-        compiled: see ``ConvLayer``.
+    ``cfg`` has the options of ``models.config.EatConfig``.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        num_layers: int,
-        kernel_size: int,
-        groups: int,
-        residual: bool = True,
-        recompute: str = "none",
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, cfg: Any) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList()
-        for width in [dim, *[hidden_dim] * (num_layers - 1)][:num_layers]:
-            adds = residual and width == hidden_dim
-            self.blocks.append(
-                ConvLayer(width, hidden_dim, kernel_size, groups, adds, recompute, compiled)
-            )
-        self.proj = Linear(hidden_dim if num_layers else dim, dim)
+        options = cfg.modalities.image.decoder
+        dim, hidden_dim, num_layers = cfg.embed_dim, options.decoder_dim, options.decoder_layers
+        widths = [dim, *[hidden_dim] * num_layers]  # the input of each layer, and of the projection
+        self.blocks = nn.ModuleList(ConvLayer(width, cfg) for width in widths[:num_layers])
+        self.proj = Linear(widths[num_layers], dim)
 
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], rows: Tensor, padding: Tensor | None = None
     ) -> Tensor:
-        """Predict some patches.
+        """Predict some patches, [M, D].
 
         Args:
             tokens: [N, L, D], all patches.
@@ -116,9 +88,6 @@ class ConvDecoder(nn.Module):
             rows: [M] rows of the flattened output [N * L, D] to return; only they are projected.
             padding: bool [N, L], True = padding. It is set to 0 before every layer, like the border
                 of the grid, so that a clip's patches do not depend on it.
-
-        Returns:
-            [M, D].
         """
         # Memory holds [N, rows, columns, D]: this view is "channels last" without a copy.
         x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)

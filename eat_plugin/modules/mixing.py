@@ -163,15 +163,10 @@ def _weigh_overhang(weight: Tensor, lengths: Tensor, source: Tensor) -> Tensor:
 
 
 def _place_boxes(shares: Tensor, centres: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Place boxes in a spectrogram of size (T, F), [2] or [B, 2].
+    """Place boxes of area ``shares`` [B] around ``centres`` [B, 2] in (T, F), [2] or [B, 2].
 
-    Args:
-        shares: [B], areas of the boxes before they are cut off at the border.
-        centres: [B, 2], between 0 and 1 along (time, mel).
-        size: as above.
-
-    Returns:
-        First index inside and first index behind, int [B, 2] each, along (time, mel).
+    Shares and centres lie between 0 and 1. Return the first index inside and the first index
+    behind, int [B, 2] each, along (time, mel), cut off at the border.
     """
     sides = (shares.sqrt()[:, None] * size).long()
     first = (centres * size).long() - sides // 2

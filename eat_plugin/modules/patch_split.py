@@ -136,15 +136,9 @@ def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Te
 
 
 def flat_indices(indices: Tensor, num_tokens: int, clones: int = 1) -> Tensor:
-    """Turn token indices into rows of a flattened token tensor.
+    """Turn token indices [N, M] into indices [N * M] of flattened tokens [N / clones * L, ...].
 
-    Args:
-        indices: [N, M] token indices; row n belongs to sequence ``n // clones``.
-        num_tokens: tokens per sequence, L.
-        clones: number of consecutive rows per sequence.
-
-    Returns:
-        [N * M] indices into [N / clones * L, ...].
+    Row n belongs to sequence ``n // clones`` of L = ``num_tokens`` tokens.
     """
     sequences = torch.arange(indices.size(0), device=indices.device)
     if clones > 1:

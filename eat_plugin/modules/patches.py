@@ -12,13 +12,7 @@ from torch import Tensor, nn
 
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of patches by a strided convolution.
-
-    Args:
-        in_channels: channels of the input (1 for a spectrogram).
-        patch_size: side p of a patch, in pixels (frames and mel bins).
-        dim: width D of a token.
-    """
+    """Linear embedding of patches of side ``patch_size`` by a strided convolution."""
 
     def __init__(self, in_channels: int, patch_size: int, dim: int) -> None:
         super().__init__()
@@ -60,12 +54,7 @@ def sincos_positions(num_rows: int, num_columns: int, dim: int) -> Tensor:
     """Make a two-dimensional sine-cosine table (Vaswani et al. 2017).
 
     The first half of the width encodes the column (mel band), the second the row (time step). Each
-    half has sines, then cosines, with frequencies 10000^(-i / (D/4)).
-
-    Args:
-        num_rows: time steps, in patches.
-        num_columns: mel bands, in patches.
-        dim: width D, divisible by 4.
+    half has sines, then cosines, with frequencies 10000^(-i / (D/4)). D is divisible by 4.
 
     Returns:
         float32 [num_rows * num_columns, D], row-major.
@@ -103,12 +92,7 @@ def mean_patches(tokens: Tensor, padding: Tensor | None) -> Tensor:
 
 
 def own_columns(padding: Tensor, num_bands: int) -> Tensor:
-    """Count the time steps of each clip, in patches: int64 [B].
-
-    Args:
-        padding: bool [B, L], whole time steps at the end.
-        num_bands: patches per time step, F / p.
-    """
+    """Count the time steps of each clip, in patches of F / p bands: int64 [B]."""
     return torch.logical_not(padding).sum(dim=1) // num_bands
 
 

@@ -1,8 +1,8 @@
-"""Transformer blocks that also return the output which the student predicts."""
+"""Transformer blocks. ``cfg`` has the options of ``models.config.EatConfig``."""
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,32 +13,24 @@ from .linear import Linear
 from .recompute import recompute, recomputes
 
 
+def make_norm(cfg: Any) -> nn.LayerNorm:
+    """Make a LayerNorm of the model's width."""
+    return nn.LayerNorm(cfg.embed_dim, eps=cfg.norm_eps, elementwise_affine=cfg.norm_affine)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values.
+    """Multi-head self-attention with one projection for queries, keys and values."""
 
-    ``dim`` is divisible by ``num_heads``; ``dropout`` is that of the output.
-    """
-
-    def __init__(
-        self, dim: int, num_heads: int, attention_dropout: float = 0.0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, cfg: Any) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.attention_dropout = attention_dropout
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-        self.proj_drop = nn.Dropout(dropout)
+        self.num_heads = cfg.num_heads
+        self.attention_dropout = cfg.attention_dropout
+        self.qkv = Linear(cfg.embed_dim, 3 * cfg.embed_dim)
+        self.proj = Linear(cfg.embed_dim, cfg.embed_dim)
+        self.proj_drop = nn.Dropout(cfg.encoder_dropout)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Attend within each sequence.
-
-        Args:
-            x: [N, S, D].
-            padding_mask: bool [N, S], True = padding, to which no token attends.
-
-        Returns:
-            [N, S, D].
-        """
+        """Map [N, S, D] to [N, S, D]; no token attends to padding, bool [N, S]."""
         batch, length, dim = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [N, heads, S, D / heads]
@@ -50,19 +42,15 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between, dropout after each.
+    """Two linear layers with a GELU between, dropout after each."""
 
-    With ``recompute_gelu``, backward computes GELU again instead of keeping its output.
-    """
-
-    def __init__(
-        self, dim: int, hidden_dim: int, dropout: float = 0.0, recompute_gelu: bool = False
-    ) -> None:
+    def __init__(self, cfg: Any) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(dropout)
-        self.recompute_gelu = recompute_gelu
+        hidden_dim = int(cfg.embed_dim * cfg.mlp_ratio)
+        self.fc1 = Linear(cfg.embed_dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, cfg.embed_dim)
+        self.drop = nn.Dropout(cfg.activation_dropout)
+        self.recompute_gelu = cfg.recompute == "gelu"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, S, D] to [N, S, D]."""
@@ -101,66 +89,38 @@ class TransformerBlock(nn.Module):
     Post-norm: ``x += attn(x); r = norm1(x); t = mlp(r); x = norm2(r + t)``.
     Pre-norm: ``x += attn(norm1(x)); t = mlp(norm2(x)); x += t``.
 
+    The target output, which the student predicts, is t, or x with ``end_of_block_targets``.
+
     Args:
-        dim: width D.
-        num_heads: number of heads.
-        mlp_ratio: hidden width of the MLP over D.
-        norm_eps: epsilon of both LayerNorms.
-        norm_affine: the LayerNorms have weights.
-        pre_norm: normalise before each branch, not after.
-        end_of_block_target: the target output is the block's output, not t.
-        dropout: rate after the attention projection.
-        attention_dropout: rate of the attention weights.
-        activation_dropout: rate inside the MLP.
-        mlp_dropout: rate after the MLP.
+        cfg: options of the model.
         drop_path: stochastic depth rate of both branches.
-        recompute: one of ``recompute.CHOICES``.
-        compiled: compile the block for training.
 
     Attributes:
         compiled_in_evaluation: compile the block for evaluation too; for a teacher.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        norm_eps: float = 1e-6,
-        norm_affine: bool = True,
-        pre_norm: bool = False,
-        end_of_block_target: bool = False,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        activation_dropout: float = 0.0,
-        mlp_dropout: float = 0.0,
-        drop_path: float = 0.0,
-        recompute: str = "none",
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, cfg: Any, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.pre_norm = pre_norm
-        self.end_of_block_target = end_of_block_target
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
-        self.attn = Attention(dim, num_heads, attention_dropout, dropout)
+        self.pre_norm = cfg.layer_norm_first
+        self.end_of_block_target = cfg.end_of_block_targets
+        self.norm1 = make_norm(cfg)
+        self.attn = Attention(cfg)
         self.drop_path = drop_path
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps, elementwise_affine=norm_affine)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), activation_dropout, recompute == "gelu")
-        self.mlp_drop = nn.Dropout(mlp_dropout)
-        self.recompute = recompute
-        self.is_random = max(dropout, attention_dropout, activation_dropout, mlp_dropout) > 0
-        self.compiled = compiled
+        self.norm2 = make_norm(cfg)
+        self.mlp = Mlp(cfg)
+        self.mlp_drop = nn.Dropout(cfg.post_mlp_drop)
+        self.recompute = cfg.recompute
+        rates = (cfg.encoder_dropout, cfg.attention_dropout, cfg.activation_dropout)
+        self.is_random = max(*rates, cfg.post_mlp_drop) > 0
+        self.compiled = cfg.compile
         self.compiled_in_evaluation = False
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Transform a batch of sequences.
+        """Return the block's output and its target output, [N, S, D] each.
 
         Args:
             x: [N, S, D].
             padding_mask: bool [N, S], True = padding.
-
-        Returns:
-            The block's output and its target output, both [N, S, D].
         """
         # Drawn outside of the compiled code, which blocks with different rates share.
         rate = self.drop_path if self.training else 0.0

@@ -47,17 +47,6 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
     # load_state_dict restores the precision of the state itself, on the right device.
     disable_mem_eff_fp16_loading_hack = True
 
-    def __init__(
-        self,
-        groups: Iterable[Dict[str, Any]],
-        lr: float,
-        betas: Tuple[float, float],
-        eps: float,
-        weight_decay: float,
-    ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(groups, defaults)
-
     @property
     def supports_step_with_scale(self) -> bool:
         """Whether ``step`` divides gradients by the scale: in half precision, to do it in float32.
@@ -104,23 +93,16 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
     def _update(self, parameters: List[Tensor], grads: List[Tensor], group: Dict[str, Any]) -> None:
         states = [self._state_of(p) for p in parameters]
         fused = _has_fused_step(parameters[0].device.type)
+        means, squares, steps = (
+            [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
+        )
+        beta1, beta2 = group["betas"]
+        options = {name: group[name] for name in ("lr", "weight_decay", "eps")}
         adamw(
             [state.get("master", p) for p, state in zip(parameters, states)],
-            grads,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=fused,
-            foreach=not fused,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+            grads, means, squares, [], steps, fused=fused, foreach=not fused, amsgrad=False,
+            beta1=beta1, beta2=beta2, maximize=False, **options,
+        )  # fmt: skip
 
     def _state_of(self, parameter: Tensor) -> Dict[str, Tensor]:
         state = self.state[parameter]
@@ -191,9 +173,7 @@ class EatAdamW(FairseqOptimizer):
         # half-precision model; only they have gradients from the start. fairseq does not save the
         # copies and would resume from rounded weights.
         self._copies = parameters if all(p.grad is not None for p in parameters) else []
-        self._optimizer = MixedPrecisionAdamW(
-            self._make_groups(parameters), **self.optimizer_config
-        )
+        self._optimizer = MixedPrecisionAdamW(self._make_groups(parameters), self.optimizer_config)
         self.set_lr(self.optimizer_config["lr"])
 
     def _make_groups(self, params: Iterable[Tensor]) -> List[Dict[str, Any]]:
@@ -206,15 +186,9 @@ class EatAdamW(FairseqOptimizer):
             decay_scale = 1.0
             if self.cfg.apply_weight_decay_scale:
                 decay_scale = float(overrides.get("weight_decay_scale", 1.0))
-            group = groups.setdefault(
-                (lr_scale, decay_scale),
-                {
-                    "params": [],
-                    "lr_scale": lr_scale,
-                    "weight_decay": self.cfg.weight_decay * decay_scale,
-                },
-            )
-            group["params"].append(parameter)
+            decay = self.cfg.weight_decay * decay_scale
+            group = {"params": [], "lr_scale": lr_scale, "weight_decay": decay}
+            groups.setdefault((lr_scale, decay_scale), group)["params"].append(parameter)
         return list(groups.values())
 
     @property
@@ -260,12 +234,8 @@ class EatAdamW(FairseqOptimizer):
     ) -> Tensor:
         """Clip the norm of all gradients like ``fairseq.utils.clip_grad_norm_``, in few operations.
 
-        Args:
-            max_norm: largest norm, in float32 or float64; 0 for no limit.
-            aggregate_norm_fn: turns the norm of this rank into that of all.
-
-        Returns:
-            The norm before clipping, a tensor of one number.
+        ``max_norm`` 0 is no limit; ``aggregate_norm_fn`` turns the norm of this rank into that of
+        all. The result is the norm before clipping, a tensor of one number.
         """
         parameters = [p for p in self.params if p.grad is not None]
         if not parameters:

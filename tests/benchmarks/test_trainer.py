@@ -69,7 +69,7 @@ def test_trainer__out_of_memory_is_an_error(update, monkeypatch):
     def fail(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(type(ours.model), "_pretrain", fail)
+    monkeypatch.setattr(type(ours.model), "encode_visible", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         ours.step()
 

@@ -40,7 +40,10 @@ def test_forward__masks_hide_patches_from_the_student_only(make_model, batch):
     other[0, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 1
 
     def student(source):
-        return model._encode(source, None, True, True, False, mask)["x"]
+        return model(
+            source, precomputed_mask=mask, features_only=True, force_remove_masked=True,
+            remove_extra_tokens=False,
+        )["x"]  # fmt: skip
 
     assert torch.equal(student(batch["source"]), student(other))
     with_target = model(source=batch["source"], target=other, precomputed_mask=mask)
@@ -297,14 +300,14 @@ def test_mel_by_time__transposes_the_input(make_model, batch):
         plain.extract_features(source)["x"],
         flipped.extract_features(source.transpose(2, 3))["x"],
     )
-    with pytest.raises(ValueError, match=r"last axis must have 128"):
+    with pytest.raises(ValueError, match=r"expected \[B, 1, T, 128\] .*mel_by_time"):
         plain.extract_features(source.transpose(2, 3))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": torch.zeros(2, 3, 128, 128)}, r"expected \[B, 1, T, F\]"),
+        ({"source": torch.zeros(2, 3, 128, 128)}, r"expected \[B, 1, T, 128\]"),
         ({"source": torch.zeros(2, 1, 120, 128)}, "divisible by patch_size=16"),
         ({"precomputed_mask": torch.zeros(2, 64)}, r"shape \(2, 64\); expected \(6, 64\)"),
         ({"mode": "AUDIO"}, "'AUDIO'; the only choice is IMAGE"),

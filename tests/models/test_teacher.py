@@ -204,10 +204,10 @@ def test_load__refuses_another_teacher(make_model):
     with pytest.raises(ValueError, match=r"no teacher"):
         model.load_state_dict({k: v for k, v in state.items() if k != "_ema"})
     lacking = {k: v for k, v in state["_ema"].items() if k != "blocks.0.norm1.bias"}
-    with pytest.raises(ValueError, match=r"lacks 1 tensors, the first is 'blocks.0.norm1.bias'"):
+    with pytest.raises(ValueError, match=r"norm1.bias' of shape None"):
         model.load_state_dict({**state, "_ema": lacking})
-    with pytest.raises(ValueError, match=r"has, unlike the model, 1 tensors"):
+    with pytest.raises(ValueError, match=r"'more' of shape \[1\], the model's of None"):
         model.load_state_dict({**state, "_ema": {**state["_ema"], "more": torch.zeros(1)}})
     other = {**state["_ema"], "blocks.0.norm1.bias": torch.zeros(5)}
-    with pytest.raises(ValueError, match=r"shape \(5,\), the model of shape \(32,\)"):
+    with pytest.raises(ValueError, match=r"shape \[5\], the model.s of \[32\]"):
         model.load_state_dict({**state, "_ema": other})

@@ -10,8 +10,7 @@ import torch
 
 from eat_plugin.modules import compiled, decoders, transformer
 from eat_plugin.modules.compiled import Compiled
-from eat_plugin.modules.decoders import ConvDecoder
-from eat_plugin.modules.transformer import TransformerBlock
+from tests.layers import make_block, make_decoder
 from tests.versions import compilation
 
 GRID = (4, 2)
@@ -54,10 +53,8 @@ def set_backend(monkeypatch):
 def make_blocks(number, **options):
     """Blocks with different weights, and drop path rising from 0.1."""
     torch.manual_seed(0)
-    blocks = [
-        TransformerBlock(8, 2, drop_path=0.1 + 0.4 * i / number, **options) for i in range(number)
-    ]
-    return torch.nn.ModuleList(blocks)
+    rates = [0.1 + 0.4 * i / number for i in range(number)]
+    return torch.nn.ModuleList(make_block(rate, **options) for rate in rates)
 
 
 def run_blocks(blocks, size=3):
@@ -93,7 +90,7 @@ def warnings(caplog):
 
 def test_blocks__share_one_compilation(set_backend, caplog):
     backend = set_backend(Backend())
-    blocks, plain = make_blocks(12, compiled=True), make_blocks(12)
+    blocks, plain = make_blocks(12, compile=True), make_blocks(12)
     assert_close(gradients(run_blocks, blocks), gradients(run_blocks, plain))
     assert backend.count == 1
     run_blocks(blocks)
@@ -105,7 +102,7 @@ def test_blocks__share_one_compilation(set_backend, caplog):
 
 def test_blocks__compile_evaluation_for_a_teacher_only(set_backend):
     backend = set_backend(Backend())
-    blocks = make_blocks(3, compiled=True).eval()
+    blocks = make_blocks(3, compile=True).eval()
     with torch.no_grad():
         _, expected = run_blocks(blocks)
         assert backend.count == 0
@@ -122,7 +119,7 @@ def test_decoder__layers_share_one_compilation(set_backend, recompute):
     results = []
     for is_compiled in (True, False):
         torch.manual_seed(0)
-        decoder = ConvDecoder(8, 8, 4, 3, 4, recompute=recompute, compiled=is_compiled)
+        decoder = make_decoder({"decoder_layers": 4}, recompute=recompute, compile=is_compiled)
         results.append(gradients(run_decoder, decoder))
     assert_close(*results)
     assert backend.count == 1
@@ -131,7 +128,7 @@ def test_decoder__layers_share_one_compilation(set_backend, recompute):
 @pytest.mark.parametrize("recompute", ["gelu", "blocks"])
 def test_blocks__compile_with_recompute(set_backend, recompute):
     backend = set_backend(Backend())
-    blocks = make_blocks(3, compiled=True, recompute=recompute)
+    blocks = make_blocks(3, compile=True, recompute=recompute)
     assert_close(gradients(run_blocks, blocks), gradients(run_blocks, make_blocks(3)))
     assert backend.count == 1
 
@@ -145,12 +142,12 @@ def test_blocks__compile_with_recompute(set_backend, recompute):
 )  # fmt: skip
 def test_failure__continues_uncompiled_with_one_warning(set_backend, caplog, error):
     backend = set_backend(Backend(error))
-    blocks = make_blocks(4, compiled=True)
+    blocks = make_blocks(4, compile=True)
     plain = gradients(run_blocks, make_blocks(4))
     for _ in range(2):
         blocks.zero_grad()
         assert all(torch.equal(a, b) for a, b in zip(gradients(run_blocks, blocks), plain))
-    decoder = ConvDecoder(8, 8, 2, 3, 4, compiled=True)
+    decoder = make_decoder(compile=True)
     gradients(run_decoder, decoder)
     assert backend.count == 2  # once for the blocks, once for the decoder
     (message,) = warnings(caplog)
@@ -163,7 +160,7 @@ def test_failure__continues_uncompiled_with_one_warning(set_backend, caplog, err
 def test_failure__out_of_memory_is_raised(set_backend, caplog):
     error = torch.cuda.OutOfMemoryError("no memory")
     backend = set_backend(Backend(error))
-    blocks = make_blocks(2, compiled=True)
+    blocks = make_blocks(2, compile=True)
     with pytest.raises(torch.cuda.OutOfMemoryError, match="no memory"):
         gradients(run_blocks, blocks)
     assert not transformer.COMPILED.is_in_use
@@ -189,7 +186,7 @@ def test_failure__of_backward_is_found_before_training(set_backend, caplog, erro
         return forward(graph, inputs)
 
     set_backend(fail_in_backward)
-    results = [gradients(run_blocks, make_blocks(2, compiled=flag)) for flag in (True, False)]
+    results = [gradients(run_blocks, make_blocks(2, compile=flag)) for flag in (True, False)]
     assert all(torch.equal(a, b) for a, b in zip(*results))
     assert "backward cannot be compiled" in warnings(caplog)[0]
 
@@ -197,7 +194,7 @@ def test_failure__of_backward_is_found_before_training(set_backend, caplog, erro
 def test_failure__old_pytorch(set_backend, caplog, monkeypatch):
     backend = set_backend(Backend())
     monkeypatch.setattr(compiled, "OLDEST_TORCH", "99.0")
-    gradients(run_blocks, make_blocks(2, compiled=True))
+    gradients(run_blocks, make_blocks(2, compile=True))
     assert backend.count == 0
     assert "it takes PyTorch 99.0 or later" in warnings(caplog)[0]
 
@@ -205,7 +202,7 @@ def test_failure__old_pytorch(set_backend, caplog, monkeypatch):
 def test_shapes__limit_of_compilations(set_backend, caplog, monkeypatch):
     backend = set_backend(Backend())
     monkeypatch.setattr(compiled, "MAX_SIGNATURES", 2)
-    blocks = make_blocks(2, compiled=True)
+    blocks = make_blocks(2, compile=True)
     for size in (1, 2, 3, 4, 2):
         run_blocks(blocks, size)
     assert backend.count == 2
@@ -218,7 +215,7 @@ def test_shapes__pytorchs_own_limit_is_not_reached(set_backend, monkeypatch):
     config = torch._dynamo.config
     limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     monkeypatch.setattr(config, limit, 2)
-    blocks = make_blocks(1, compiled=True)
+    blocks = make_blocks(1, compile=True)
     for size in range(1, 5):
         run_blocks(blocks, size)
     assert backend.count == 4
@@ -226,7 +223,7 @@ def test_shapes__pytorchs_own_limit_is_not_reached(set_backend, monkeypatch):
 
 def test_trial__has_no_side_effects(set_backend):
     set_backend(Backend())
-    blocks = make_blocks(1, compiled=True, dropout=0.5)
+    blocks = make_blocks(1, compile=True, encoder_dropout=0.5)
     state = torch.get_rng_state()
     x = torch.randn(2, 5, 8, requires_grad=True)
     torch.set_rng_state(state)
@@ -238,7 +235,7 @@ def test_trial__has_no_side_effects(set_backend):
 
 def test_modules__keep_names_copies_and_pickles(set_backend):
     set_backend(Backend())
-    block, plain = make_blocks(1, compiled=True), make_blocks(1)
+    block, plain = make_blocks(1, compile=True), make_blocks(1)
     run_blocks(block)
     assert list(block.state_dict()) == list(plain.state_dict())
     assert [name for name, _ in block.named_modules()] == [n for n, _ in plain.named_modules()]
@@ -249,7 +246,7 @@ def test_modules__keep_names_copies_and_pickles(set_backend):
 
 def test_tracing__uses_the_plain_function(set_backend):
     backend = set_backend(Backend())
-    block = TransformerBlock(8, 2, compiled=True)
+    block = make_block(compile=True)
     x = torch.randn(2, 5, 8)
     exported = torch.export.export(block, (x,), strict=False).module()
     assert backend.count == 0
@@ -259,12 +256,12 @@ def test_tracing__uses_the_plain_function(set_backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
 def test_inductor__same_results(set_backend, caplog, recompute):
-    options = {"recompute": recompute, "compiled": True}
+    options = {"recompute": recompute, "compile": True}
     results = [gradients(run_blocks, make_blocks(2, **o)) for o in (options, {})]
     assert_close(*results)
     results = []
     for option in (options, {}):
         torch.manual_seed(0)
-        results.append(gradients(run_decoder, ConvDecoder(8, 8, 2, 3, 4, **option)))
+        results.append(gradients(run_decoder, make_decoder(**option)))
     assert_close(*results)
     assert warnings(caplog) == []

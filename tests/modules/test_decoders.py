@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eat_plugin.modules.decoders import ConvDecoder
+from tests.layers import make_decoder
 
 
 def plain_decoder(decoder, tokens, grid, residual):
@@ -24,7 +24,11 @@ def plain_decoder(decoder, tokens, grid, residual):
 @pytest.mark.parametrize(("hidden_dim", "residual"), [(8, True), (12, True), (8, False)])
 def test_conv_decoder__equals_the_plain_form(kernel, hidden_dim, residual):
     torch.manual_seed(0)
-    decoder = ConvDecoder(8, hidden_dim, 3, kernel, 4, residual).double()
+    options = {
+        "decoder_dim": hidden_dim, "decoder_layers": 3, "decoder_kernel": kernel,
+        "decoder_residual": residual,
+    }  # fmt: skip
+    decoder = make_decoder(options).double()
     tokens = torch.randn(2, 15, 8, dtype=torch.float64)
     rows = torch.tensor([0, 7, 29, 14])
     expected = plain_decoder(decoder, tokens, (5, 3), residual).flatten(0, 1)[rows]
@@ -32,7 +36,7 @@ def test_conv_decoder__equals_the_plain_form(kernel, hidden_dim, residual):
 
 
 def test_conv_decoder__has_the_published_parameter_names():
-    names = [name for name, _ in ConvDecoder(8, 8, 2, 3, 4).named_parameters()]
+    names = [name for name, _ in make_decoder().named_parameters()]
     assert names == [
         "blocks.0.0.weight", "blocks.0.0.bias", "blocks.1.0.weight", "blocks.1.0.bias",
         "proj.weight", "proj.bias",
@@ -42,8 +46,9 @@ def test_conv_decoder__has_the_published_parameter_names():
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
 def test_conv_decoder__gradients_with_padding_in_float32(recompute):
     torch.manual_seed(0)
-    decoder = ConvDecoder(32, 32, 3, 3, 8, recompute=recompute)
-    precise = ConvDecoder(32, 32, 3, 3, 8).double()
+    options = {"decoder_dim": 32, "decoder_layers": 3, "decoder_groups": 8}
+    decoder = make_decoder(options, embed_dim=32, recompute=recompute)
+    precise = make_decoder(options, embed_dim=32).double()
     precise.load_state_dict(decoder.state_dict())
     tokens = torch.randn(3, 40, 32)
     padding = torch.arange(40).expand(3, 40) >= torch.tensor([[40], [24], [8]])
@@ -65,7 +70,7 @@ def test_conv_decoder__padding_stays_channels_last():
             layouts.append(grid.is_contiguous(memory_format=torch.channels_last))
             return grid
 
-    decoder = ConvDecoder(8, 8, 2, 3, 4)
+    decoder = make_decoder()
     decoder.blocks = torch.nn.ModuleList([Spy(), Spy()])
     padding = torch.zeros(2, 15, dtype=torch.bool)
     decoder(torch.randn(2, 15, 8), (5, 3), torch.tensor([0]), padding)

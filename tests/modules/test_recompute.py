@@ -6,22 +6,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.counts import count_saved_bytes
 from eat_plugin.modules import decoders, transformer
-from eat_plugin.modules.decoders import ConvDecoder
-from eat_plugin.modules.transformer import TransformerBlock
+from tests import layers
 
-RANDOM = {"dropout": 0.2, "attention_dropout": 0.2, "activation_dropout": 0.3, "mlp_dropout": 0.2}
+RANDOM = {
+    "encoder_dropout": 0.2, "post_mlp_drop": 0.2, "attention_dropout": 0.2,
+    "activation_dropout": 0.3,
+}  # fmt: skip
 PADDING = torch.tensor([[False] * 3 + [True] * 2, [False] * 5])
 GRID = (3, 2)
 
 
 def make_block(recompute, dtype=torch.float64, **options):
     torch.manual_seed(0)
-    return TransformerBlock(8, 2, recompute=recompute, **options).to(dtype)
+    return layers.make_block(recompute=recompute, **options).to(dtype)
 
 
 def make_decoder(recompute, dtype=torch.float64):
     torch.manual_seed(0)
-    return ConvDecoder(8, 8, 2, 3, 4, recompute=recompute).to(dtype)
+    return layers.make_decoder(recompute=recompute).to(dtype)
 
 
 def run_block(block, padding=None):
@@ -51,7 +53,9 @@ def assert_equal(first, second):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("recompute", ["gelu", "blocks"])
-@pytest.mark.parametrize("options", [{}, {"pre_norm": True}, RANDOM, {**RANDOM, "drop_path": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"layer_norm_first": True}, RANDOM, {**RANDOM, "drop_path": 0.5}]
+)
 def test_block__same_result_bit_for_bit(dtype, recompute, options):
     results = [
         gradients(make_block(kind, dtype, **options), run_block, PADDING)
@@ -144,9 +148,9 @@ def test_drop_path__does_not_save_the_random_state(monkeypatch):
         transformer, "recompute",
         lambda *args, is_random: seen.append(is_random) or real(*args, is_random=is_random),
     )
-    for options in ({}, {"drop_path": 0.5}, {"mlp_dropout": 0.1}):
+    for options in ({}, {"drop_path": 0.5}, {"post_mlp_drop": 0.1}):
         run_block(make_block("blocks", **options))
     assert seen == [False, False, True]
-    run_block(make_block("gelu", mlp_dropout=0.1))
+    run_block(make_block("gelu", post_mlp_drop=0.1))
     run_block(make_block("gelu", activation_dropout=0.1))
     assert seen[3:] == [False, True]

@@ -4,12 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eat_plugin.modules.transformer import (
-    Attention,
-    TransformerBlock,
-    draw_drop_path,
-    scale_sequences,
-)
+from eat_plugin.modules.transformer import Attention, draw_drop_path, scale_sequences
+from tests.layers import layer_config, make_block
 
 
 def plain_attention(module, x):
@@ -26,20 +22,21 @@ def plain_attention(module, x):
 
 def test_attention__equals_the_plain_formula():
     torch.manual_seed(0)
-    module, x = Attention(12, 3).double(), torch.randn(2, 5, 12, dtype=torch.float64)
+    module = Attention(layer_config(embed_dim=12, num_heads=3)).double()
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
     assert torch.allclose(module(x), plain_attention(module, x), atol=1e-12)
 
 
 def test_attention__ignores_padding():
     torch.manual_seed(0)
-    module, x = Attention(8, 2).double(), torch.randn(1, 6, 8, dtype=torch.float64)
+    module, x = Attention(layer_config()).double(), torch.randn(1, 6, 8, dtype=torch.float64)
     padding = torch.tensor([[False] * 4 + [True] * 2])
     assert torch.allclose(module(x, padding)[:, :4], module(x[:, :4]), atol=1e-12)
 
 
 def test_block__post_norm():
     torch.manual_seed(0)
-    block, x = TransformerBlock(8, 2).double(), torch.randn(2, 3, 8, dtype=torch.float64)
+    block, x = make_block().double(), torch.randn(2, 3, 8, dtype=torch.float64)
     r = block.norm1(x + block.attn(x))
     t = block.mlp(r)
     out, target = block(x)
@@ -49,7 +46,7 @@ def test_block__post_norm():
 
 def test_block__pre_norm_keeps_the_residual():
     torch.manual_seed(0)
-    block = TransformerBlock(8, 2, pre_norm=True).double()
+    block = make_block(layer_norm_first=True).double()
     x = torch.randn(2, 3, 8, dtype=torch.float64)
     a = x + block.attn(block.norm1(x))
     t = block.mlp(block.norm2(a))
@@ -59,7 +56,7 @@ def test_block__pre_norm_keeps_the_residual():
 
 
 def test_block__end_of_block_target():
-    out, target = TransformerBlock(8, 2, end_of_block_target=True)(torch.randn(1, 3, 8))
+    out, target = make_block(end_of_block_targets=True)(torch.randn(1, 3, 8))
     assert torch.equal(out, target)
 
 
@@ -74,7 +71,7 @@ def test_drop_path__drops_whole_sequences():
 
 
 def test_drop_path__acts_in_training_only():
-    block, plain = TransformerBlock(8, 2, drop_path=0.9), TransformerBlock(8, 2)
+    block, plain = make_block(drop_path=0.9), make_block()
     plain.load_state_dict(block.state_dict())
     x = torch.randn(20, 3, 8)
     assert torch.equal(block.eval()(x)[0], plain(x)[0])
@@ -92,5 +89,5 @@ def test_drop_path__keeps_the_mean_in_half_precision():
 
 
 def test_mlp__is_linear_gelu_linear():
-    block, x = TransformerBlock(8, 2), torch.randn(1, 2, 8)
+    block, x = make_block(), torch.randn(1, 2, 8)
     assert torch.equal(block.mlp(x), block.mlp.fc2(F.gelu(block.mlp.fc1(x))))
