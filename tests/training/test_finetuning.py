@@ -73,14 +73,14 @@ def test_finetune__from_our_pretraining_stands_alone(trainer, labelled):
     assert len(model.model.blocks) == 2
 
 
-def test_finetune__does_not_go_on_with_other_classes(trainer, labelled):
+def test_finetune__does_not_resume_with_other_classes(trainer, labelled):
     trainer.succeed("optimization.max_update=2", config=("finetune", *SCRATCH))
     for name in ("label_descriptors.csv", "train.lbl", "eval.lbl"):
         path = labelled / name
         path.write_text(path.read_text().replace("dog", "wolf"))
     status, output = trainer.run("optimization.max_update=4", config=("finetune", *SCRATCH))
     assert status != 0
-    assert "the classes in label_descriptors.csv are not those of the run" in output
+    assert "the classes in label_descriptors.csv differ from those of" in output
 
 
 def test_finetune__resumed_equals_one_go(trainer, labelled, assert_same):
