@@ -39,7 +39,7 @@ REGISTERED = {
 
 
 def _refuse_name_clashes() -> None:
-    """Raise where a name is another package's: fairseq keeps the first class, without a word."""
+    """Raise ImportError if another package has one of the names; fairseq would keep its class."""
     for kind, (registry, names) in REGISTERED.items():
         for name in names:
             owner = registry[name].__module__

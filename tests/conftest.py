@@ -1,4 +1,4 @@
-"""Fixtures that every part of the suite may use."""
+"""Fixtures of the whole suite."""
 
 import itertools
 import json
@@ -12,13 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden numbers in the repository; its README says what is what."""
+    """The folder of golden numbers; see its README."""
     return ROOT / "tests" / "golden"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of large test files, $EAT_SHARED; a test that needs it is skipped without."""
+    """The folder of large test files, $EAT_SHARED; without it the test is skipped."""
     folder = Path(os.path.abspath(ROOT / os.environ.get("EAT_SHARED", "../shared")))
     if not folder.is_dir():
         pytest.skip(f"EAT_SHARED not found at {folder}")
@@ -37,7 +37,7 @@ def make_checkpoint(tmp_path_factory, golden):
     from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
     from omegaconf import OmegaConf
 
-    import eat_plugin  # noqa: F401, registers what the registries are asked for
+    import eat_plugin  # noqa: F401, fills fairseq's registries
 
     folder, numbers = tmp_path_factory.mktemp("checkpoints"), itertools.count()
     micro = json.loads((golden / "pretraining_micro.json").read_text())["model"]
@@ -76,7 +76,7 @@ def make_checkpoint(tmp_path_factory, golden):
         torch.manual_seed(0)
         model = task.build_model(cfg.model)
         if kind == "classification":
-            torch.nn.init.normal_(model.head.weight)  # scores that tell clips apart
+            torch.nn.init.normal_(model.head.weight)  # scores that differ between clips
         path = folder / f"{next(numbers)}.pt"
         torch.save(
             {

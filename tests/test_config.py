@@ -1,4 +1,4 @@
-"""Configurations compose on their dataclasses, and the sizes are the published ones."""
+"""Configurations match their dataclasses; sizes and settings are the published ones."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def load(*overrides, name="pretrain"):
 
 
 def published_model(name):
-    """A published model configuration, without what a run sets or we have added."""
+    """A published model configuration, without run-time and added options."""
     return without(LAYOUTS[name]["cfg_model"])
 
 
@@ -67,7 +67,7 @@ def test_size__composes_and_is_valid(size):
     ("size", "layout", "lr"),
     [("base", "EAT-base_pretrain", 0.0005), ("large", "EAT-large_pretrain", 0.0004)],
 )
-def test_size__has_exactly_the_published_hyper_parameters(size, layout, lr):
+def test_size__has_the_published_hyper_parameters(size, layout, lr):
     cfg = load(f"size={size}")
     assert without(cfg["model"]) == published_model(layout)
     assert cfg["optimization"]["lr"] == [lr]
@@ -80,7 +80,7 @@ def test_size__has_exactly_the_published_hyper_parameters(size, layout, lr):
     assert not cfg["optimizer"]["apply_weight_decay_scale"]
     assert cfg["dataset"]["batch_size"] == 12
     assert cfg["common"]["fp16"]
-    # AudioSet's, published, are what null means unless the data has its own.
+    # null: AudioSet's published statistics, unless the data has its own.
     assert (cfg["task"]["norm_mean"], cfg["task"]["norm_std"]) == (None, None)
 
 
@@ -88,7 +88,7 @@ def test_size__base_is_the_default():
     assert without(load()["model"]) == published_model("EAT-base_pretrain")
 
 
-def test_target_length__set_once_serves_task_and_model():
+def test_target_length__task_and_model_share_it():
     cfg = load("task.target_length=512")
     assert cfg["model"]["modalities"]["image"]["target_length"] == 512
 
@@ -97,7 +97,7 @@ def finetune(*overrides):
     return load("model.model_path=/c.pt", *overrides, name="finetune")
 
 
-def test_benchmarks__are_the_published_ones_and_your_own():
+def test_benchmarks__published_ones_and_custom():
     assert BENCHMARKS == ["audioset_20k", "audioset_2m", "custom", "esc50", "speech_commands_v2"]
 
 
@@ -114,7 +114,7 @@ TABLE = {
 
 @pytest.mark.parametrize("benchmark", sorted(TABLE))
 @pytest.mark.parametrize("size", ["base", "tiny"])
-def test_benchmark__has_the_published_settings_whatever_the_size(benchmark, size):
+def test_benchmark__has_the_published_settings_for_every_size(benchmark, size):
     cfg = finetune(f"benchmark={benchmark}", f"size={size}")
     task, model = cfg["task"], cfg["model"]
     found = (
@@ -147,7 +147,7 @@ def test_benchmark__composes_and_is_valid(benchmark):
     validate_classifier(model, EatClassifier.choose_objective(model))
 
 
-def test_benchmark__sizes_serve_training_from_scratch():
+def test_benchmark__trains_every_size_from_scratch():
     cfg = finetune("size=tiny", "model.model_path=null")
     assert (cfg["model"]["depth"], cfg["model"]["embed_dim"]) == (4, 192)
     assert cfg["model"]["encoder_dropout"] == 0
@@ -156,7 +156,7 @@ def test_benchmark__sizes_serve_training_from_scratch():
 def test_image_pretrain__has_the_published_settings_of_data2vec_2():
     cfg = load(name="image_pretrain")
     task, model, image = cfg["task"], cfg["model"], cfg["model"]["modalities"]["image"]
-    # Of the twelve blocks, two are the published prenet's; the last ten make the targets.
+    # Two of the twelve blocks are the published prenet; the last ten make the targets.
     assert (model["depth"], model["average_top_k_layers"], model["clone_batch"]) == (12, 10, 16)
     assert (model["d2v_loss"], model["cls_loss"], model["recon_loss"]) == (1.0, 0.01, 0.0)
     assert (model["ema_decay"], model["ema_end_decay"]) == (0.9998, 0.99999)
@@ -194,7 +194,7 @@ def test_image_finetune__has_the_published_settings_of_data2vec_2():
     validate_classifier(model, EatClassifier.choose_objective(model))
 
 
-def test_image_configs__size_and_channels_set_once_serve_task_and_model():
+def test_image_configs__task_and_model_share_size_and_channels():
     grey = ["task.images.channels=1", "task.images.size=[224,128]"]
     for options in (["image_pretrain"], ["image_finetune", "model.model_path=null"]):
         cfg = load(*grey, *options[1:], name=options[0])
@@ -203,7 +203,7 @@ def test_image_configs__size_and_channels_set_once_serve_task_and_model():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda p: p.stem)
-def test_yaml__states_its_exact_command(path):
+def test_yaml__states_its_command(path):
     head = path.read_text().split("\n\n")[0]
     assert "fairseq-hydra-train --config-dir config" in path.read_text()
     assert head.startswith("#")
@@ -236,7 +236,7 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize(("override", "message"), IMPOSSIBLE, ids=[o for o, _ in IMPOSSIBLE])
-def test_validate_config__names_field_value_and_choices(override, message):
+def test_validate_config__error_names_field_value_and_choices(override, message):
     if override.endswith("decoder=null") and omegaconf.__version__ < "2.1":
         pytest.skip("omegaconf 2.0 takes no notice of a section that is null")
     cfg = OmegaConf.create(load(override)["model"])
@@ -244,7 +244,7 @@ def test_validate_config__names_field_value_and_choices(override, message):
         validate_config(cfg)
 
 
-def test_validate_config__no_loss_at_all_is_refused():
+def test_validate_config__no_loss_is_refused():
     cfg = load("model.d2v_loss=0", "model.cls_loss=0")["model"]
     with pytest.raises(ValueError, match="one above 0"):
         validate_config(OmegaConf.create(cfg))
@@ -272,6 +272,6 @@ def test_configs__are_found():
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_config__every_option_has_a_help_text(name):
     for field in fields(CONFIGS[name]):
-        # fairseq's own options, which it explains itself, and the name of what is configured.
+        # fairseq's own options, and the registered name
         is_fairseqs = str(field.default).startswith(("${common.", "${optimization."))
         assert field.metadata.get("help") or is_fairseqs or field.name == "_name", field.name

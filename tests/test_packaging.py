@@ -27,7 +27,7 @@ def read_pins(name):
 
 @pytest.fixture(scope="module")
 def metadata():
-    """What setup.py declares."""
+    """The arguments of setup.py."""
     declared = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", lambda **kwargs: declared.update(kwargs))
@@ -35,7 +35,7 @@ def metadata():
     return declared
 
 
-def test_setup__leaves_an_installed_fairseq_alone(metadata):
+def test_setup__does_not_require_fairseq(metadata):
     assert not [name for name in metadata["install_requires"] if "fairseq" in name]
     version = read_pins("pins.txt")["fairseq-fixed"]
     assert metadata["extras_require"]["fairseq"] == [f"fairseq-fixed=={version}"]
@@ -74,7 +74,7 @@ def test_pins__are_exact_sorted_and_name_no_build(name):
 
 
 @pytest.mark.parametrize("name", PINS)
-def test_pins__cover_all_that_is_installed(name, metadata):
+def test_pins__cover_all_installed_packages(name, metadata):
     wanted = {line for file in ("build.txt", "run.txt", "dev.txt") for line in read_lines(file)}
     assert wanted <= set(read_pins(name))
     needed = {name.partition(">=")[0] for name in metadata["install_requires"]}
@@ -83,7 +83,7 @@ def test_pins__cover_all_that_is_installed(name, metadata):
         assert set(metadata["extras_require"][extra]) <= wanted
 
 
-def test_pins__of_the_older_stack_cover_the_tests():
+def test_pins__older_stack_covers_the_tests():
     wanted = {line for file in ("run.txt", "dev.txt") for line in read_lines(file)}
     pins = read_pins(LEGACY)
     assert wanted - {"fairseq-fixed", "mypy", "ruff"} <= set(pins)
@@ -103,7 +103,7 @@ def test_scripts__parse_and_stop_at_errors(script):
     assert "set -euo pipefail" in script.read_text()
 
 
-def test_files__name_no_package_host():
+def test_files__do_not_name_package_hosts():
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -113,7 +113,7 @@ def test_files__name_no_package_host():
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
-    # Put together here, so that this file does not name them either.
+    # Joined here, so that this file does not contain them.
     hosts = [f"{host}.org" for host in ("pypi", "pythonhosted", "download.pytorch")]
     options = [f"--{option}" for option in ("index-url", "extra-index-url", "find-links")]
     for name in filter(None, listed.stdout.split("\0")):
@@ -126,7 +126,7 @@ def test_files__name_no_package_host():
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The set-up scripts alone, in a folder with a space in its name."""
+    """The set-up scripts in a folder with a space in its name."""
     root = tmp_path / "a checkout"
     for name in ("scripts", "requirements"):
         shutil.copytree(ROOT / name, root / name)
@@ -156,7 +156,7 @@ def run_script(checkout, name, *arguments, **environment):
         ("setup.sh", {"PYTHON": "/no/python"}, "setup: PYTHON=/no/python is not a command"),
     ],
 )
-def test_scripts__a_mistake_is_one_line(checkout, name, environment, message):
+def test_scripts__errors_are_one_line(checkout, name, environment, message):
     result = run_script(checkout, name, **environment)
     assert result.returncode == 2
     assert result.stderr.startswith(message)
@@ -173,7 +173,7 @@ needs_headers = pytest.mark.skipif(
 
 
 @needs_headers
-def test_setup_sh__asks_for_a_compiler_before_it_begins(checkout, tmp_path):
+def test_setup_sh__missing_compiler_is_an_error_at_start(checkout, tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "dirname").symlink_to(shutil.which("dirname"))
@@ -192,9 +192,9 @@ def test_setup_sh__asks_for_a_compiler_before_it_begins(checkout, tmp_path):
 
 @pytest.fixture
 def fake_python(tmp_path):
-    """An interpreter whose environments record what pip is asked for, and install nothing.
+    """An interpreter whose environments record the calls of pip and install nothing.
 
-    The call numbered in the file ``fails`` beside it fails; it kills itself if that says ``kill``.
+    The call with the number in the file ``fails`` fails; for ``kill`` it kills itself.
     """
     calls, fails = tmp_path / "calls", tmp_path / "fails"
     inner = f"""#!{shutil.which("bash")}
@@ -249,7 +249,7 @@ def test_setup_sh__installs_once(checkout, fake_python, tmp_path):
 
 
 @needs_headers
-def test_setup_sh__dev_adds_to_what_is_there(checkout, fake_python, tmp_path):
+def test_setup_sh__dev_extends_the_environment(checkout, fake_python, tmp_path):
     run_script(checkout, "setup.sh", PYTHON=str(fake_python))
     take_calls(tmp_path)
     assert run_script(checkout, "setup.sh", "dev", PYTHON=str(fake_python)).returncode == 0
@@ -261,7 +261,7 @@ def test_setup_sh__dev_adds_to_what_is_there(checkout, fake_python, tmp_path):
 
 
 @needs_headers
-def test_setup_sh__other_pins_or_another_place_start_afresh(checkout, fake_python, tmp_path):
+def test_setup_sh__changed_pins_or_path_reinstall(checkout, fake_python, tmp_path):
     run_script(checkout, "setup.sh", PYTHON=str(fake_python))
     take_calls(tmp_path)
     pins = checkout / "requirements" / "pins.txt"
@@ -274,7 +274,7 @@ def test_setup_sh__other_pins_or_another_place_start_afresh(checkout, fake_pytho
 
 
 @needs_headers
-def test_setup_sh__a_failure_shows_the_log_and_is_repeated(checkout, fake_python, tmp_path):
+def test_setup_sh__failure_shows_the_log_and_is_retried(checkout, fake_python, tmp_path):
     (tmp_path / "fails").write_text("fail")
     result = run_script(checkout, "setup.sh", PYTHON=str(fake_python))
     assert result.returncode == 1
@@ -287,7 +287,7 @@ def test_setup_sh__a_failure_shows_the_log_and_is_repeated(checkout, fake_python
 
 
 @needs_headers
-def test_setup_sh__after_a_kill_starts_from_a_clean_environment(checkout, fake_python, tmp_path):
+def test_setup_sh__after_a_kill_reinstalls(checkout, fake_python, tmp_path):
     run_script(checkout, "setup.sh", PYTHON=str(fake_python))
     (tmp_path / "fails").write_text("kill")
     assert run_script(checkout, "setup.sh", "dev", PYTHON=str(fake_python)).returncode == 137

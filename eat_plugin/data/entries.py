@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 
 Clip = Union[Entry, str, "os.PathLike[str]"]
-"""An entry, or a path of which the storage is not known yet."""
+"""An entry, or a path whose storage is still unknown."""
 
 
 class Span(NamedTuple):
@@ -84,11 +84,11 @@ def locate(clip: Clip) -> Entry:
 
 
 def find_storage(path: str, is_file: Callable[[str], bool] = os.path.isfile) -> Storage:
-    """Tell from a path how the clip is stored.
+    """Return how the clip of a path is stored.
 
     Args:
         path: absolute path of the entry.
-        is_file: tells whether a path is a file; it is asked for possible HDF5 files only.
+        is_file: whether a path is a file; called for possible HDF5 files only.
     """
     if ":" in path:  # in millions of lines, a quick test counts
         if _CACHED.fullmatch(path):

@@ -48,7 +48,7 @@ class ClipReader(Protocol):
         """
 
     def collate(self, clips: list[Any]) -> dict[str, Any]:
-        """Join clips to a batch: ``source``, and what else the model has to know of it."""
+        """Join clips to a batch: ``source``, and further inputs of the model."""
 
 
 class SpectrogramReader:

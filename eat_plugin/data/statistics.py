@@ -153,7 +153,7 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    advice = f"write it anew with: eat stats {folder}"
+    advice = f"rewrite it with: eat stats {folder}"
     try:
         statistics = Statistics(**json.loads(content))
         usable = math.isfinite(statistics.mean) and 0 < statistics.std < math.inf

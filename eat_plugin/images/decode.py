@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-PILLOWS_LIMIT = 2 * MOST_PIXELS  # Pillow opens nothing above it
-MODES = {1: "L", 3: "RGB"}  # number of channels -> how Pillow calls such an image
-# What a decoder may end in where a file is damaged.
+PILLOWS_LIMIT = 2 * MOST_PIXELS  # Pillow's own limit
+MODES = {1: "L", 3: "RGB"}  # number of channels -> Pillow's mode
+# Errors of decoders on damaged files.
 UNDECODABLE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError,
     AttributeError, MemoryError, struct.error, zlib.error,
@@ -163,7 +163,7 @@ def _check_header(image: Any, max_pixels: int) -> None:
         raise ClipError(
             f"has {image.width}x{image.height} = {pixels} pixels; at most {max_pixels} can be used"
         )
-    # A JPEG of several pictures (MPO) holds one photograph, first, and what a camera adds to it.
+    # A JPEG of several pictures (MPO) has the photograph first; the others are the camera's extras.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ClipError(f"is animated: {image.n_frames} frames; only still images can be used")
 

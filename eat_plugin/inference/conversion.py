@@ -2,7 +2,7 @@
 
 Weights have the published names already; the configuration is converted. The meaning of the
 published flags comes from ``tasks/published.py`` and ``models/published.py``: the conversion tries
-flags until both give what the checkpoint has.
+flags until both give the options of the checkpoint.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class EatClassifier(BaseFairseqModel):
     """An encoder with a linear classifier on its pooled output.
 
     Raises:
-        ValueError: if an option cannot work, or the checkpoint does not fit.
+        ValueError: if an option is invalid, or the checkpoint does not fit.
         OSError: if the checkpoint cannot be read.
 
     Attributes:

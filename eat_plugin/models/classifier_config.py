@@ -97,7 +97,7 @@ class Objective(NamedTuple):
 
 
 def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
-    """Refuse a configuration that cannot work.
+    """Refuse an invalid configuration.
 
     Raises:
         ValueError: names the option, its value and the choices.

@@ -175,7 +175,7 @@ def image_size_of(image: ImageConfig) -> Optional[Tuple[int, int]]:
 
 
 def validate_config(cfg: EatConfig) -> None:
-    """Refuse a configuration that cannot work.
+    """Refuse an invalid configuration.
 
     Raises:
         ValueError: names the option, its value and the choices.

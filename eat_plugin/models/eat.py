@@ -33,7 +33,7 @@ class EatModel(EatEncoder):
     B clips, K clones, L patches of which V visible, width D.
 
     Raises:
-        ValueError: if the configuration cannot work, naming option, value and choices.
+        ValueError: if the configuration is invalid, naming option, value and choices.
     """
 
     teacher: Teacher | None

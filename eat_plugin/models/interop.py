@@ -117,7 +117,7 @@ def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
     ``changes`` replace options of a checkpoint.
 
     Raises:
-        ValueError: if an option is unknown, or cannot work.
+        ValueError: if an option is unknown or invalid.
     """
     given: dict[Any, Any] = {k: v for k, v in options.items() if k not in ADDED_BY_FINETUNING}
     # Defaults of the teacher refer to these sections; an encoder does not use them.

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 BACKEND: Any = "inductor"
-OLDEST_TORCH = "2.5"  # older ones compile a function anew for every module
+OLDEST_TORCH = "2.5"  # older ones recompile a function for every module
 MAX_SIGNATURES = 16  # each takes a compilation
-# PyTorch's own limit of compilations, beyond which it stops without a word. It is never reached.
+# PyTorch's own limit, above which it silently stops compiling. It is never reached.
 MAX_VERSIONS = 64
 
 
@@ -77,7 +77,7 @@ class Compiled:
         on_gpu = {value.device for value in args if isinstance(value, Tensor) and value.is_cuda}
         try:
             if torch.__version__ < OLDEST_TORCH:
-                raise RuntimeError(f"it takes PyTorch {OLDEST_TORCH} or later")
+                raise RuntimeError(f"it needs PyTorch {OLDEST_TORCH} or later")
             # The compiler takes hundreds of file locks; keep them out of a debug log.
             logging.getLogger("filelock").setLevel(logging.WARNING)
             with torch.random.fork_rng(devices=on_gpu), _compiler_settings():
@@ -114,7 +114,7 @@ def is_traced() -> bool:
 def _signature_of(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return what a compilation depends on: settings and one weight of a module, tensor layouts.
 
-    PyTorch checks more. This runs in every call, and tells when to expect a compilation.
+    PyTorch checks more. This runs in every call, to predict a compilation.
     """
     signature: list[Any] = [torch.is_grad_enabled(), torch.is_inference_mode_enabled()]
     for value in args:

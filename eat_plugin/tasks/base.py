@@ -70,7 +70,7 @@ class AudioTask(FairseqTask):
         **kwargs: arguments of ``FairseqTask``.
 
     Raises:
-        ValueError: an option cannot work; the message names it, its value and the choices.
+        ValueError: an option is invalid; the message names it, its value and the choices.
     """
 
     source_dictionary = target_dictionary = None  # of text; fairseq 0.12.2 has no default

@@ -67,7 +67,7 @@ class ResumedRun(NamedTuple):
 
 
 def check_run(run: RunConfig) -> Optional[ResumedRun]:
-    """Refuse options that cannot work, and find the checkpoint to resume.
+    """Refuse invalid options, and find the checkpoint to resume.
 
     With several processes, each reads checkpoints itself: fairseq would broadcast one in a form
     that PyTorch refuses since 2.6.
@@ -76,7 +76,7 @@ def check_run(run: RunConfig) -> Optional[ResumedRun]:
         The checkpoint being resumed, or None.
 
     Raises:
-        ValueError: an option cannot work, or the checkpoint cannot be resumed with it.
+        ValueError: an option is invalid, or the checkpoint cannot be resumed with it.
     """
     if run.root is None:
         return None

@@ -38,7 +38,7 @@ def resolve_norm(
     Args:
         cfg: the task's options, a copy; fairseq saves the original.
         run: the whole configuration, with the original.
-        from_checkpoint: the task is set up for a checkpoint, whose data folder may be gone.
+        from_checkpoint: the task is set up for a checkpoint, whose data folder may not exist.
         resumed: the checkpoint being resumed, or None.
 
     Raises:

@@ -65,7 +65,7 @@ def make_front_end(cfg: Any) -> FrontEnd:
     """Make the front end of a task.
 
     Raises:
-        ValueError: an option cannot work; the message names it, its value and the choices.
+        ValueError: an option is invalid; the message names it, its value and the choices.
     """
     _check_device(cfg)
     if cfg.length not in LENGTHS:

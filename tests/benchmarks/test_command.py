@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def one_thread():
-    """One thread, as in `eat bench`: several threads split long sums, which quiet bins show."""
+    """One thread, as in `eat bench`: several threads split long sums, which changes quiet bins."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def test_case__both_forms_agree(name, tmp_path, one_thread):
         torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
 
 
-def test_plain_masks__hide_as_many_as_ours():
+def test_plain_masks__hide_as_many_patches_as_ours():
     spec = MaskSpec((16, 8), 0.7, 0.05, 3)
     hidden = plain.draw_masks(spec.grid, 50, spec.mask_prob, spec.mask_prob_adjust, 3).sum(dim=1)
     assert hidden.tolist() == draw_masks(spec, 50).sum(dim=1).tolist()
@@ -145,7 +145,7 @@ def test_bench__help_names_the_cases_of_each_device(capsys):
     assert {*on_cpu, *on_gpu} == set(ROWS)
 
 
-def test_bench__a_failed_case_does_not_stop_the_others(capsys, monkeypatch):
+def test_bench__failed_case_does_not_stop_the_others(capsys, monkeypatch):
     def fail(place):
         raise torch.cuda.OutOfMemoryError("no memory left\nmore")
 
@@ -172,14 +172,14 @@ def test_bench__a_failed_case_does_not_stop_the_others(capsys, monkeypatch):
         (["masks", "--threads", "0"], "--threads must be at least 1"),
     ],
 )
-def test_bench__mistakes_in_one_line(capsys, monkeypatch, arguments, message):
+def test_bench__errors_are_one_line(capsys, monkeypatch, arguments, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith(f"eat bench: error: {message}")
 
 
-def test_bench__without_a_checkout_says_so(capsys, monkeypatch, tmp_path):
+def test_bench__missing_checkout_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     for arguments in ([], ["masks", "--device", "cuda"], ["--help"]):
         assert main(["bench", *arguments]) == 2
@@ -187,7 +187,7 @@ def test_bench__without_a_checkout_says_so(capsys, monkeypatch, tmp_path):
         assert error == "eat bench: error: benchmarks need a checkout of the repository\n"
 
 
-def test_module__is_the_same_command():
+def test_module__equals_the_command():
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True
     )

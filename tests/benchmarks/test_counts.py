@@ -1,4 +1,4 @@
-"""Operations and saved memory are counted; ours are fewer than those of the plain forms."""
+"""Counts of operations and saved memory; ours are lower than the plain forms'."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_count_update__includes_the_teacher_step():
     assert ours == without + 4  # average, norms of all tensors, of one row of them, of the rows
 
 
-def test_count_saved_bytes__by_hand():
+def test_count_saved_bytes__hand_computed():
     weight, x = torch.ones(4, 4, requires_grad=True), torch.ones(2, 4)
 
     def compute():
@@ -87,7 +87,7 @@ def test_count_saved_bytes__reused_memory_counts_again():
 @pytest.mark.parametrize(
     "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=half_on_cpu)]
 )
-def test_activations__are_fewer_in_our_form_and_with_recompute(dtype):
+def test_activations__ours_and_recompute_save_fewer(dtype):
     generator = torch.Generator().manual_seed(0)
     spec = MaskSpec((8, 8), 0.8, 0.07, 2)
     source, mask = torch.randn(2, 1, 128, 128, dtype=dtype), draw_masks(spec, 6, generator)
@@ -104,7 +104,7 @@ def test_activations__are_fewer_in_our_form_and_with_recompute(dtype):
     assert 2 * 4 * tokens + 6 * patches < ours - gelu < 2 * 4 * tokens + 7 * patches
 
 
-def test_activations__of_the_loss_are_the_difference_only():
+def test_activations__loss_saves_the_difference_only():
     spec = MaskSpec((8, 8), 0.8, 0.07, 2)
     source, mask = torch.randn(2, 1, 128, 128), draw_masks(spec, 6)
     options = {**SMALL, "recompute": "blocks", "cls_loss": 0.0}

@@ -1,4 +1,4 @@
-"""Feature extraction and fine-tuning: the plain forms give the same results as ours."""
+"""Feature extraction and fine-tuning: plain and our forms have equal results."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_fine_tuning__plain_and_ours_have_equal_losses():
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_fine_tuning__learning_rates_fall_towards_the_input():
+def test_fine_tuning__learning_rates_decrease_towards_the_input():
     plain = PlainFineTuning(make_classifier(SMALL, 64), 1.0, None)
     rates = {id(p): group["lr"] for group in plain.optimizer.param_groups for p in group["params"]}
     blocks = plain.model.model.blocks
@@ -83,7 +83,7 @@ def test_fine_tuning__learning_rates_fall_towards_the_input():
 
 
 @half_on_cpu
-def test_plain_fine_tuning__half_precision_has_float32_copies_with_their_rates():
+def test_plain_fine_tuning__float32_copies_keep_learning_rates():
     plain = PlainFineTuning(make_classifier(SMALL, 64), 1e-3, 4.0, dtype=torch.bfloat16)
     groups = plain.optimizer.param_groups
     assert {p.dtype for group in groups for p in group["params"]} == {torch.float32}

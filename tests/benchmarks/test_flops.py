@@ -43,7 +43,7 @@ def counted_by_pytorch(model):
 
 
 def on_paper(model):
-    """The same of `count_flops`."""
+    """The same numbers from `count_flops`."""
     forward, backward = zip(*flops.count_flops(model.cfg, GRID).values())
     return CLIPS * sum(forward), CLIPS * (sum(forward) + sum(backward))
 
@@ -67,7 +67,7 @@ def test_count_flops__equals_pytorchs_count(options, image):
     assert CLIPS * flops.update_flops(model.cfg, GRID) == counted[1]
 
 
-def test_count_flops__of_groups_differs_by_pytorchs_miscount():
+def test_count_flops__groups_differ_by_pytorchs_miscount():
     model = small_model()
     forward, update = counted_by_pytorch(model)
     expected = on_paper(model)
@@ -77,7 +77,7 @@ def test_count_flops__of_groups_differs_by_pytorchs_miscount():
     assert expected[1] + (16 - 1) * convolutions == update
 
 
-def test_update_flops__of_base_by_hand():
+def test_update_flops__base_hand_computed():
     width, tokens, positions = 768, 16 * (102 + 1), 16 * 512
     block = 2 * 12 * width**2  # 4 D^2 of attention, 8 D^2 of the MLP
     student = 12 * (tokens * block + 16 * 4 * 103**2 * width)
@@ -94,7 +94,7 @@ def test_count_trained__of_published_sizes(size, number):
     assert flops.count_trained(load_config(size).model) == number
 
 
-def test_all_reduce__sends_a_share_per_step():
+def test_all_reduce__hand_computed():
     size = 2 * BUCKET
     # Four GPUs: three steps to add, three to distribute, each of a quarter.
     expected = 6 * (size / 4 / 1e9 + 2 * LATENCY)
@@ -102,7 +102,7 @@ def test_all_reduce__sends_a_share_per_step():
     assert all_reduce_seconds(size, 1, 1e9) == 0
 
 
-def test_most_nodes__is_the_last_that_is_fast_enough():
+def test_most_nodes__largest_number_within_the_time():
     seconds = all_reduce_seconds(1e8, 5 * 8, 1e10)
     assert most_nodes(1e8, 1e10, seconds) == 5
     assert most_nodes(1e8, 1e10, 0.999 * seconds) == 4
@@ -125,7 +125,7 @@ COMMANDS = re.findall(r"^    python -m benchmarks\.flops(.*)$", DOCS, re.MULTILI
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
-def test_docs__hold_the_tables_of_each_command(arguments, capsys, monkeypatch):
+def test_docs__tables_equal_the_output(arguments, capsys, monkeypatch):
     monkeypatch.setattr(flops, "Paper", PAPER)
     assert flops.main(shlex.split(arguments, comments=True)) == 0
     tables = capsys.readouterr().out.strip().split("\n\n")

@@ -47,7 +47,7 @@ def test_compare__returns_the_mean_of_a_burst(monkeypatch):
     assert (got.plain, got.ours, got.ratio) == (4000, 2000, 2)
 
 
-def test_compare__of_a_long_case_counts_the_first_call(monkeypatch):
+def test_compare__long_case_includes_the_first_call(monkeypatch):
     forms = Forms(monkeypatch, [4, 6], [1, 3])
     got = compare("x", Case("what", forms.plain, forms.ours, most_rounds=2), 2, CPU)
     assert forms.calls == ["plain", "ours"] * 2
@@ -55,7 +55,7 @@ def test_compare__of_a_long_case_counts_the_first_call(monkeypatch):
     assert got.difference == 1 / 4
 
 
-def test_compare__does_not_time_the_making_of_forms(monkeypatch):
+def test_compare__does_not_time_set_up(monkeypatch):
     forms = Forms(monkeypatch, [4], [1])
 
     def make(form):
@@ -101,7 +101,7 @@ def test_compare__synchronises_a_gpu_and_measures_its_memory(monkeypatch):
     assert log == ["call"] * 2 * timing.WARM_UPS + ["wait", "call", "wait"] * 4
 
 
-def test_compare__of_a_count_returns_the_count():
+def test_compare__returns_counts():
     got = compare("x", Count("what", "MiB", 6, 4), 9, CPU)
     assert got == Comparison("x", "what", "MiB", 6, 4, 1.5, device="cpu")
 
@@ -128,7 +128,7 @@ def test_peak__of_each_device(monkeypatch):
         (Goal("ratio", 2, 3), {}, None),
     ],
 )
-def test_goal__is_a_lower_or_an_upper_limit(goal, figure, reached):
+def test_goal__lower_or_upper_limit(goal, figure, reached):
     assert goal.is_reached(Comparison("x", "what", **figure)) is reached
 
 

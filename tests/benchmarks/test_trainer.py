@@ -1,4 +1,4 @@
-"""Whole updates through fairseq's trainer, and their plain form."""
+"""Updates through fairseq's trainer, and their plain form."""
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def test_trainer__compiles_on_request(tmp_path, compiled):
     assert load_config("base", options).model.compile == compiled
 
 
-def test_batch__is_that_of_a_data_worker(update):
+def test_batch__equals_a_data_workers(update):
     batch = update().batch["net_input"]
     assert batch["source"].shape == (2, 1, 64, 128)
     masks = batch["precomputed_mask"]
@@ -97,7 +97,7 @@ def test_batch__is_that_of_a_data_worker(update):
     assert batch["noise_seed"] is not None
 
 
-def test_config__is_that_of_the_command_line(tmp_path):
+def test_config__equals_the_command_lines(tmp_path):
     cfg = load_config("base", ["task.data=/data"])
     assert (cfg.model.depth, cfg.model.clone_batch, cfg.optimization.lr) == (12, 16, [0.0005])
     assert (cfg.criterion._name, cfg.optimizer.adam_betas) == ("eat_pretraining", [0.9, 0.95])

@@ -1,4 +1,4 @@
-"""Updates of the plain form and of ours give the same losses."""
+"""Updates of the plain and our form have equal losses."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_descend__clips_and_steps(make):
     assert (before - model.weight).tolist()[0] == pytest.approx([0.5] * 3, abs=0.05)
 
 
-def test_first_step__only_is_without_noise():
+def test_first_step__only_first_has_no_noise():
     model = make_model(SMALL, 128)
     seen = []
 

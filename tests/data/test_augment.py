@@ -1,4 +1,4 @@
-"""Augmentations of a clip: what they change, by how much, and that the generator decides it all.
+"""Augmentations of a clip: values, distribution, dependence on the generator alone.
 
 Tolerances: means of M draws are held to 4.5 standard errors, std / sqrt(M), with fixed seeds.
 """
@@ -22,7 +22,7 @@ def assert_mean(values, mean, std):
     assert abs(values.mean().item() - mean) < LIMIT * std / math.sqrt(len(values))
 
 
-def test_roll_and_gain__is_a_rotation_times_a_gain():
+def test_roll_and_gain__rotates_and_scales():
     waveform = torch.arange(1.0, 9.0)
     for seed in range(20):
         got = roll_and_gain(waveform, seeded(seed))
@@ -33,7 +33,7 @@ def test_roll_and_gain__is_a_rotation_times_a_gain():
     assert torch.equal(waveform, torch.arange(1.0, 9.0))
 
 
-def test_roll_and_gain__has_the_stated_distribution():
+def test_roll_and_gain__distribution():
     generator = seeded(0)
     waveform = torch.tensor([1.0, 0.0, 0.0, 0.0])
     rows = torch.stack([roll_and_gain(waveform, generator) for _ in range(3 * NUM_DRAWS)])
@@ -44,7 +44,7 @@ def test_roll_and_gain__has_the_stated_distribution():
     assert gains.max() < 1.5
     variance = 10 * 10 / (20**2 * 21)  # of Beta(10, 10)
     assert_mean(gains, 1.0, math.sqrt(variance))
-    # Its excess kurtosis is -6 / 23, from which follows the deviation of a squared deviation.
+    # Its excess kurtosis is -6 / 23, which gives the deviation of a squared deviation.
     assert_mean((gains - 1) ** 2, variance, variance * math.sqrt(2 - 6 / 23))
     assert_mean((gains < 1).double(), 0.5, 0.5)
     # Shift and gain are independent.
@@ -52,19 +52,19 @@ def test_roll_and_gain__has_the_stated_distribution():
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])
-def test_roll_and_gain__takes_the_shortest_clips(length):
+def test_roll_and_gain__shortest_clips(length):
     got = roll_and_gain(torch.ones(length), seeded(0))
     assert got.shape == (length,)
     assert got.dtype == torch.float32
     assert torch.isfinite(got).all()
 
 
-def test_roll_and_gain__stays_finite_where_a_random_number_is_0(monkeypatch):
+def test_roll_and_gain__random_number_0_gives_finite_values(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([[0.0] * 9 + [0.5]] * 2))
     assert roll_and_gain(torch.ones(1), seeded(0)).item() == 1.0  # Beta = 1/2
 
 
-def test_add_noise__adds_noise_of_a_level_that_a_clip_shares():
+def test_add_noise__one_level_per_clip():
     generator = seeded(1)
     levels = []
     for _ in range(NUM_DRAWS):
@@ -75,7 +75,7 @@ def test_add_noise__adds_noise_of_a_level_that_a_clip_shares():
     # The mean of 64 values of U(0, 1) varies by 1 / sqrt(12 * 64) around 1/2.
     levels = torch.stack(levels)
     assert_mean(levels, 0.05, 0.1 / math.sqrt(12) * 1.1)
-    # A level is itself uniform: twice the mean of 64 values times u / 10 has this variance.
+    # The level is uniform too: twice the mean of 64 values times u / 10 has this variance.
     variance = 0.01 * (1 / 3 * (1 + 4 / (12 * 64)) - 1 / 4)
     assert levels.var().item() == pytest.approx(variance, rel=0.07)
     ratio = add_noise(torch.zeros(1, 100, 100), generator)
@@ -84,7 +84,7 @@ def test_add_noise__adds_noise_of_a_level_that_a_clip_shares():
     assert (ratio < 0.25).double().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
-def test_add_noise__rolls_along_time_by_minus_10_to_9_frames():
+def test_add_noise__rolls_by_minus_10_to_9_frames():
     generator = seeded(2)
     frames = torch.arange(32.0)[None, :, None].expand(1, 32, 4)
     shifts = []
@@ -99,8 +99,8 @@ def test_add_noise__rolls_along_time_by_minus_10_to_9_frames():
         assert_mean((shifts == shift).double(), 0.05, math.sqrt(0.05 * 0.95))
 
 
-def test_add_noise__rolls_the_noise_along():
-    # As published, noise is added before the roll; both take one draw of noise, in one order.
+def test_add_noise__rolls_the_noise_too():
+    # As published, noise is added before the roll, and drawn first.
     frames = torch.arange(32.0)[None, :, None].expand(1, 32, 4)
     for seed in range(5):
         generator = seeded(seed)
@@ -112,7 +112,7 @@ def test_add_noise__rolls_the_noise_along():
 
 
 @pytest.mark.parametrize("frames", [1, 5])
-def test_add_noise__takes_the_shortest_spectrograms(frames):
+def test_add_noise__shortest_spectrograms(frames):
     source = torch.zeros(1, frames, 3)
     got = add_noise(source, seeded(0))
     assert got.shape == source.shape
@@ -123,7 +123,7 @@ def test_add_noise__takes_the_shortest_spectrograms(frames):
 @pytest.mark.parametrize(
     ("augment", "clip"), [(roll_and_gain, torch.rand(50)), (add_noise, torch.rand(1, 50, 4))]
 )
-def test_augment__follows_from_the_generator_alone(augment, clip):
+def test_augment__depends_on_the_generator_only(augment, clip):
     torch.manual_seed(1)
     first = augment(clip, seeded(3))
     state = torch.random.get_rng_state()
@@ -131,4 +131,4 @@ def test_augment__follows_from_the_generator_alone(augment, clip):
     assert torch.equal(augment(clip, seeded(3)), first)
     assert not torch.equal(augment(clip, seeded(4)), first)
     torch.manual_seed(1)
-    assert torch.equal(torch.random.get_rng_state(), state)  # the global one is left alone
+    assert torch.equal(torch.random.get_rng_state(), state)  # the global generator is not used

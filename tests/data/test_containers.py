@@ -1,4 +1,4 @@
-"""Entries of archives, and whether the archives are still those that were indexed."""
+"""Archives of a manifest, and their fingerprints."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from eat_plugin.data.manifest import ManifestError
 CONTENT = b"0123456789" * 100
 
 
-def test_find_containers__archives_and_hdf5_files_that_are_there(tmp_path: Path) -> None:
+def test_find_containers__existing_archives_and_hdf5_files(tmp_path: Path) -> None:
     (tmp_path / "deep.h5").mkdir()
     for name in ("a.zip", "b.tar", "c.h5", "deep.h5/d.hdf5"):
         (tmp_path / name).touch()
@@ -33,7 +33,7 @@ def test_find_containers__archives_and_hdf5_files_that_are_there(tmp_path: Path)
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A folder with an archive and, as train.archives, what is known of it."""
+    """A folder with an archive and its fingerprint in train.archives."""
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a b.zip").write_bytes(CONTENT)
     write(tmp_path, checksum=False)
@@ -61,7 +61,7 @@ def test_take_fingerprint__size_time_and_checksum(data: Path) -> None:
     assert take_fingerprint(path, checksum=True) == Fingerprint(1_000, time, digest)
 
 
-def test_write_archives__a_line_each(data: Path) -> None:
+def test_write_archives__one_line_per_archive(data: Path) -> None:
     path = data / "train.archives"
     write_archives(path, {"b.tar": Fingerprint(1, 2, "ab"), "a.zip": Fingerprint(3, 4)})
     assert path.read_text() == "a.zip\t3\t4\nb.tar\t1\t2\tab\n"
@@ -82,7 +82,7 @@ def test_check_archives__moved_with_its_root(data: Path, tmp_path: Path) -> None
     check_archives(data / "train.archives", data / "root")
 
 
-def test_check_archives__another_size(data: Path) -> None:
+def test_check_archives__changed_size(data: Path) -> None:
     path = data / "deep" / "a b.zip"
     path.write_bytes(CONTENT[:-1])
     problem = (
@@ -93,19 +93,19 @@ def test_check_archives__another_size(data: Path) -> None:
         check(data)
 
 
-def test_check_archives__another_time(data: Path) -> None:
+def test_check_archives__changed_time(data: Path) -> None:
     change_time(data / "deep" / "a b.zip")
     with pytest.raises(ManifestError, match=r":1: .*a b.zip' changed after .* eat manifest"):
         check(data)
 
 
-def test_check_archives__another_time_and_the_same_checksum(data: Path) -> None:
+def test_check_archives__changed_time_same_checksum(data: Path) -> None:
     write(data, checksum=True)
     change_time(data / "deep" / "a b.zip")
     check(data)
 
 
-def test_check_archives__another_checksum(data: Path) -> None:
+def test_check_archives__changed_checksum(data: Path) -> None:
     write(data, checksum=True)
     (data / "deep" / "a b.zip").write_bytes(CONTENT[::-1])
     change_time(data / "deep" / "a b.zip")
@@ -113,15 +113,13 @@ def test_check_archives__another_checksum(data: Path) -> None:
         check(data)
 
 
-def test_check_archives__gone(data: Path) -> None:
+def test_check_archives__missing_archive(data: Path) -> None:
     (data / "deep" / "a b.zip").unlink()
     with pytest.raises(ManifestError, match=r":1: .*a b.zip: No such file or directory"):
         check(data)
 
 
-def test_check_archives__hdf5_without_the_library(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_archives__hdf5_without_h5py(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (data / "x.h5").touch()
     write_archives(data / "train.archives", {"x.h5": take_fingerprint(data / "x.h5", False)})
     check(data)
@@ -133,7 +131,7 @@ def test_check_archives__hdf5_without_the_library(
 @pytest.mark.parametrize(
     "line", ["", "a.zip", "a.zip\t1", "a.zip\t1\tx", "a.zip\t-1\t1", "\t1\t1", "a.zip\t1\t2\t3\t4"]
 )
-def test_check_archives__names_the_line_that_is_wrong(data: Path, line: str) -> None:
+def test_check_archives__error_names_the_line(data: Path, line: str) -> None:
     path = data / "train.archives"
     path.write_text(f"{path.read_text()}{line}\n")
     with pytest.raises(ManifestError, match="train.archives:2: expected 'archive<TAB>bytes<TAB>"):

@@ -57,7 +57,7 @@ def test_item__equals_the_front_end_on_the_whole_file(folder):
         assert torch.allclose(make(folder)[index]["source"], expected, atol=1e-5)
 
 
-def test_crop__random_takes_a_window_from_within(folder):
+def test_crop__random_window_lies_within_the_clip(folder):
     dataset = make(folder, crop="random")
     wave, _ = soundfile.read(folder / "clip 2.wav", dtype="float32")
     windows = []
@@ -82,7 +82,7 @@ def test_crop__start_is_the_same_in_every_epoch(folder):
     assert not torch.equal(first["mask"], dataset[5]["mask"])
 
 
-def test_randomness__comes_from_seed_epoch_and_index_alone(folder):
+def test_randomness__depends_on_seed_epoch_and_index_only(folder):
     first, again, other = (make(folder, crop="random", seed=seed) for seed in (1, 1, 2))
     assert same(first[2], again[2])
     torch.manual_seed(99)
@@ -94,7 +94,7 @@ def test_randomness__comes_from_seed_epoch_and_index_alone(folder):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers__give_the_same_batches_in_every_epoch(folder, num_workers):
+def test_workers__same_batches_in_every_epoch(folder, num_workers):
     dataset = make(folder, crop="random")
 
     def loader(workers):
@@ -105,7 +105,7 @@ def test_workers__give_the_same_batches_in_every_epoch(folder, num_workers):
 
     plain, parallel = loader(0), loader(num_workers)
     for epoch in (1, 2):
-        dataset.set_epoch(epoch)  # persistent workers must hear of it
+        dataset.set_epoch(epoch)  # persistent workers must see it
         for a, b in zip(plain, parallel):
             assert torch.equal(a["net_input"]["source"], b["net_input"]["source"])
             assert torch.equal(
@@ -152,7 +152,7 @@ def test_damaged_clip__is_replaced_and_named(folder):
     assert batch["skipped"] == item["skipped"]
 
 
-def test_damaged_clip__wrong_length_gone_or_not_finite(folder):
+def test_damaged_clip__wrong_length_missing_or_not_finite(folder):
     (folder / "clip 0.wav").unlink()
     wave = np.full(RATE, np.nan, dtype=np.float32)
     soundfile.write(folder / "clip 1.wav", wave, RATE, subtype="FLOAT")
@@ -164,14 +164,14 @@ def test_damaged_clip__wrong_length_gone_or_not_finite(folder):
     assert "100 samples, but 32000 were expected" in reasons[2]
 
 
-def test_damaged_clip__gives_up_where_nothing_is_left(folder):
+def test_damaged_clip__all_damaged_is_an_error(folder):
     for file in folder.glob("*.wav"):
         file.write_bytes(b"")
     with pytest.raises(RuntimeError, match=r"100 clips in a row .* the first is 'clip 3.wav'"):
         make(folder)[3]
 
 
-def test_order__follows_the_seed_that_fairseq_sets(folder):
+def test_order__depends_on_fairseqs_seed(folder):
     dataset = make(folder)
     np.random.seed(5)
     first = dataset.ordered_indices().tolist()
@@ -183,6 +183,6 @@ def test_order__follows_the_seed_that_fairseq_sets(folder):
     assert dataset.num_tokens_vec(np.arange(2)).tolist() == [32, 32]
 
 
-def test_crop__refuses_an_unknown_one(folder):
+def test_crop__unknown_value_is_refused(folder):
     with pytest.raises(ValueError, match=r"task.crop is 'middle'; choose one of start, random"):
         make(folder, crop="middle")

@@ -1,4 +1,4 @@
-"""Entries of a manifest: where the bytes of a clip are."""
+"""Entries of a manifest: storage of a clip."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ from eat_plugin.data.manifest import read_manifest
         ("/none.h5/key", Storage.FILE),
     ],
 )
-def test_find_storage__by_the_form_of_the_path(path, storage):
+def test_find_storage__by_the_path(path, storage):
     assert find_storage(path) is storage
     assert locate(path) == Entry(path, storage)
     assert locate(Entry(path, storage, 5)) == Entry(path, storage, 5)
 
 
-def test_find_storage__hdf5_files_and_folders_of_such_a_name(tmp_path: Path) -> None:
+def test_find_storage__hdf5_file_or_folder_of_that_name(tmp_path: Path) -> None:
     file = tmp_path / "folder.h5" / "x.HDF5"
     file.parent.mkdir()
     file.touch()
@@ -53,7 +53,7 @@ def test_find_storage__hdf5_files_and_folders_of_such_a_name(tmp_path: Path) -> 
         split_dataset("none.h5/a")
 
 
-def test_read_manifest__decides_the_storage_of_each_clip(tmp_path: Path) -> None:
+def test_read_manifest__finds_the_storage_of_each_clip(tmp_path: Path) -> None:
     (tmp_path / "x.h5").touch()
     names = ("a.wav", "b.zip:1:2", "x.h5/key", "no.h5/key", "c.webp", "t-00000.mel:0:1/a", "d:e")
     lines = [str(tmp_path), *(f"{name}\t7" for name in names)]
@@ -67,7 +67,7 @@ def test_read_manifest__decides_the_storage_of_each_clip(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a.png", "B.JPG", "c.jpeg", "d/e.WebP"])
-def test_is_image__by_the_ending(name):
+def test_is_image__by_extension(name):
     assert is_image(name)
 
 
@@ -96,7 +96,7 @@ def test_split_span__ranges_of_archives(name: str, span: "Span | None") -> None:
     assert split_span(name) == span
 
 
-def test_check_span__outside_of_the_archive_or_empty() -> None:
+def test_check_span__empty_or_outside_the_archive() -> None:
     check_span(Span("a.zip", 6, 4), 10)
     with pytest.raises(ClipError, match="is outside of its archive, bytes 6 to 11 of 10: the arch"):
         check_span(Span("a.zip", 6, 5), 10)

@@ -1,4 +1,4 @@
-"""The feature cache: entries, energies, what is refused at use."""
+"""The feature cache: entries, energies, errors."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from eat_plugin.prepare.measure import measure_all
 
 RATE = 16_000
 FRONT_END = FrontEnd(32, -4.268, 4.569)
-ROUNDING = 2**-8 + 2**-11  # of float16 from 8 to 16, and a little of float32; less below 8
+ROUNDING = 2**-8 + 2**-11  # half a step of float16 from 8 to 16, plus float32 rounding
 # Seconds, rate and channels; the fourth is shorter than a frame.
 CLIPS = ((0.2, RATE, 1), (3.0, RATE, 2), (1.0, 44_100, 1), (0.02, RATE, 1), (2.0, 8_000, 1))
 
@@ -83,7 +83,7 @@ def test_manifest__names_lengths_and_parts(made):
     assert (out / "train-00000.mel").stat().st_size == 612 * 256
 
 
-def test_energies__those_of_whole_clips_within_rounding(made):
+def test_energies__equal_whole_clips_within_rounding(made):
     data, out = made
     manifest = read_manifest(out / "train.tsv")
     for index, (_, rate, _) in enumerate(CLIPS):
@@ -97,7 +97,7 @@ def test_energies__those_of_whole_clips_within_rounding(made):
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_254, 44_100])
-def test_compute_energies__of_a_clip_of_several_blocks(tmp_path, rate):
+def test_compute_energies__clip_of_several_blocks(tmp_path, rate):
     samples = 31 * rate + 1234
     wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
@@ -107,12 +107,12 @@ def test_compute_energies__of_a_clip_of_several_blocks(tmp_path, rate):
     found = torch.frombuffer(bytearray(rows), dtype=torch.float16).view(-1, 128).float()
     expected = features.log_mel(wave)
     assert found.shape == expected.shape
-    # At 8 kHz the upper bins hold next to nothing, so that a rounding error shows.
+    # At 8 kHz the upper bins are almost empty, which amplifies rounding errors.
     bins = slice(0, 100 if rate == 8_000 else 128)
     torch.testing.assert_close(found[:, bins], expected[:, bins], rtol=0, atol=ROUNDING)
 
 
-def test_statistics__those_of_audio(made):
+def test_statistics__equal_those_of_audio(made):
     manifests = [read_manifest(folder / "train.tsv") for folder in made]
     one, other = (list(measure_all(manifest, 1)) for manifest in manifests)
     assert one[3] == other[3] == "is shorter than one frame (25 ms)"
@@ -135,7 +135,7 @@ def test_reader__start_equals_that_of_audio(made):
     assert torch.allclose(silent, torch.full((1, 32, 128), 4.268 / (2 * 4.569)))
 
 
-def test_reader__random_draws_a_frame_from_the_generator(made):
+def test_reader__random_start_comes_from_the_generator(made):
     data, out = made
     reader = reader_of(out, crop="random")
     wave, _ = soundfile.read(data / "a b" / "1.wav", dtype="float32")
@@ -167,7 +167,7 @@ def test_reader__random_reaches_the_first_and_the_last_frame(copied):
     assert seen == {0, 1}
 
 
-def test_reader__noise_works_roll_gain_is_refused(made):
+def test_reader__accepts_noise_and_refuses_roll_gain(made):
     plain, noisy = (reader_of(made[1], noise=noise) for noise in (False, True))
     first, second = (reader.read(1, torch.Generator().manual_seed(3)) for reader in (plain, noisy))
     assert not torch.equal(first, second)
@@ -188,7 +188,7 @@ def test_reader__own_lengths_and_spread_windows(made):
         lengths.append(reader.lengths.frames.tolist())
     torch.testing.assert_close(*windows, rtol=0, atol=ROUNDING / (2 * 4.569))
     assert windows[0].shape == (3, 1, 32, 128)
-    assert lengths[1] == [32, 304, 112, 16, 208]  # exact; those of audio know one rate only
+    assert lengths[1] == [32, 304, 112, 16, 208]  # exact; those of audio assume one rate
 
 
 def test_window__equals_that_of_audio(made):
@@ -206,7 +206,7 @@ def test_window__equals_that_of_audio(made):
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_dataset__the_same_in_other_processes(made, context):
+def test_dataset__same_in_other_processes(made, context):
     dataset = ClipDataset(
         reader_of(made[1], crop="random"), masks=MaskSpec((2, 8), 0.5, strategy="random")
     )
@@ -244,11 +244,11 @@ def change_record(folder, **changes):
     record.update(changes)
     path.write_text(json.dumps(record))
     stamp = path.with_suffix(".mel")
-    os.utime(stamp, ns=(1, 1))  # another version: what is known of it is forgotten
+    os.utime(stamp, ns=(1, 1))  # a changed file is read again
 
 
 @pytest.mark.parametrize("name", sorted(front_end_settings()))
-def test_settings__another_front_end_is_refused_by_name(copied, name):
+def test_settings__error_names_a_different_front_end_option(copied, name):
     value = front_end_settings()[name]
     change_record(copied, settings={**front_end_settings(), name: value + 1})
     with pytest.raises(SettingsError) as caught:
@@ -270,14 +270,14 @@ def test_settings__another_front_end_is_refused_by_name(copied, name):
         ("ROLLOFF", "resampler_rolloff"),
     ],
 )  # fmt: skip
-def test_settings__are_those_of_the_front_end(monkeypatch, constant, name):
+def test_settings__list_every_front_end_option(monkeypatch, constant, name):
     module = features if hasattr(features, constant) else resampling
     monkeypatch.setattr(module, constant, 12345)
     assert front_end_settings()[name] == 12345
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3}', "null", "[" * 9999])
-def test_record__what_is_none_is_refused(copied, content):
+def test_record__an_invalid_one_is_refused(copied, content):
     (copied / "train-00000.json").write_text(content)
     os.utime(copied / "train-00000.mel", ns=(2, 2))
     clip = read_manifest(copied / "train.tsv").entry(0)
@@ -285,13 +285,13 @@ def test_record__what_is_none_is_refused(copied, content):
         read_cached(clip, 0, 10)
 
 
-def test_record__whose_lengths_do_not_fit_is_refused(copied):
+def test_record__inconsistent_lengths_are_refused(copied):
     change_record(copied, samples=[3200, 48_000, 16_000, 320, 32_160])
     with pytest.raises(ClipError, match=r"train-00000\.json: the lengths of its clips do not add"):
         reader_of(copied).read(0, torch.Generator())
 
 
-def test_shard__of_clips_shorter_than_a_frame(tmp_path):
+def test_shard__clips_shorter_than_a_frame(tmp_path):
     data, out = tmp_path / "data", tmp_path / "cache"
     data.mkdir()
     soundfile.write(data / "a.wav", np.full(100, 0.5), RATE)
@@ -302,7 +302,7 @@ def test_shard__of_clips_shorter_than_a_frame(tmp_path):
     assert torch.equal(one, other)
 
 
-def test_shard__missing_truncated_or_another(copied):
+def test_shard__missing_truncated_or_replaced(copied):
     path = copied / "train-00000.mel"
     reader = reader_of(copied)
     reader.read(1, torch.Generator())
@@ -313,7 +313,7 @@ def test_shard__missing_truncated_or_another(copied):
     path.unlink()
     with pytest.raises(ClipError, match=r"train-00000\.mel cannot be opened: No such file"):
         reader.read(1, torch.Generator())
-    assert len(reader_of(copied).manifest) == 5  # one shard: its clips are named one by one
+    assert len(reader_of(copied).manifest) == 5  # one shard: errors name single clips
     path.write_bytes(whole)
     assert reader.read(1, torch.Generator()).shape == (1, 32, 128)
     (copied / "train-00000.json").unlink()
@@ -322,7 +322,7 @@ def test_shard__missing_truncated_or_another(copied):
         reader.read(1, torch.Generator())
 
 
-def test_entry__that_does_not_fit_its_shard_is_refused(copied):
+def test_entry__outside_its_shard_is_refused(copied):
     shard = copied / "train-00000.mel"
 
     def entry(frames, samples=None):

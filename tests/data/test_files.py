@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and files that are opened."""
+"""Files: written completely or not at all; opened."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from eat_plugin.data.clip import ClipError
 from eat_plugin.data.files import drafted, open_regular, replacing
 
 
-def test_replacing__appears_when_it_is_complete(tmp_path: Path) -> None:
+def test_replacing__file_appears_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"old")
     with replacing(str(path)) as file:
@@ -27,7 +27,7 @@ def fail_after(draft: Path) -> None:
     raise KeyError
 
 
-def test_drafted__an_exception_leaves_what_was_there(tmp_path: Path) -> None:
+def test_drafted__an_exception_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"old")
     with pytest.raises(KeyError), drafted(path) as draft:
@@ -53,7 +53,7 @@ def test_open_regular__reads_from_the_start(tmp_path: Path) -> None:
         ("null\0", "cannot be opened: .*null"),
     ],
 )
-def test_open_regular__names_what_is_wrong(
+def test_open_regular__error_names_the_cause(
     tmp_path: Path, name: str, problem: str, subject: str
 ) -> None:
     (tmp_path / "folder").mkdir()

@@ -55,12 +55,12 @@ def test_count_frames__agrees_with_log_mel() -> None:
     assert count_frames(np.array(samples)).tolist() == frames
 
 
-def test_log_mel__silence_is_the_floor() -> None:
+def test_log_mel__silence_gives_the_floor() -> None:
     torch.testing.assert_close(log_mel(torch.zeros(400)), torch.full((1, 128), LOG_OF_FLOOR))
 
 
-def test_log_mel__of_a_batch_is_that_of_each_clip() -> None:
-    clips = noise(2 * 90_000).view(2, -1)  # 561 frames, more than are computed at once
+def test_log_mel__batch_equals_single_clips() -> None:
+    clips = noise(2 * 90_000).view(2, -1)  # 561 frames, more than one block
     apart = torch.stack([log_mel(clip) for clip in clips])
     assert apart.shape == (2, 561, 128)
     torch.testing.assert_close(log_mel(clips), apart)
@@ -83,7 +83,7 @@ def test_finish__cuts_or_pads_then_normalises(frames: int, batch: tuple[int, ...
 
 
 @pytest.mark.parametrize("frames", [2, 4, 6])
-def test_finish__leaves_the_energies_as_they_are(frames: int) -> None:
+def test_finish__does_not_change_its_input(frames: int) -> None:
     energies = noise(4 * 128).view(4, 128)
     before = energies.clone()
     FrontEnd(frames, -4.0, 2.0).finish(energies)
@@ -102,7 +102,7 @@ def test_front_end__golden_clips(shared: Path) -> None:
             front_end = FrontEnd(clip["target_length"], -4.268, 4.569)
             got = front_end(from_pcm16(numbers[f"pcm16_{clip['index']}"]), clip["sr"])
             error = np.abs(got[0].numpy() - numbers[f"feat_{clip['index']}"])
-            # Tones leave bins that hold rounding errors only, and other processors round otherwise.
+            # Some bins of tones hold rounding errors only, which depend on the processor.
             assert np.quantile(error, 0.999) < 2e-4, clip
             assert error.max() < 2e-3, clip
 
@@ -114,17 +114,17 @@ def test_front_end__pads_before_normalising() -> None:
     torch.testing.assert_close(got[0, 3], torch.full((128,), 1.0))
 
 
-def test_front_end__padding_can_be_silence() -> None:
+def test_front_end__padding_with_silence() -> None:
     tone = torch.sin(torch.arange(720.0))  # 3 frames
     got = FrontEnd(4, -4.0, 2.0, "silence")(tone, 16_000)
     torch.testing.assert_close(got[0, 3], torch.full((128,), (LOG_OF_FLOOR + 4) / 4))
     assert torch.equal(got[:, :3], FrontEnd(4, -4.0, 2.0)(tone, 16_000)[:, :3])
     silence = FrontEnd(4, -4.0, 2.0, "silence")(torch.zeros(720), 16_000)
-    assert (silence == silence[0, 0, 0]).all()  # the padding is what silence gives
+    assert (silence == silence[0, 0, 0]).all()  # the padding equals silence
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399])
-def test_front_end__a_clip_shorter_than_a_frame_is_all_padding(samples: int) -> None:
+def test_front_end__clip_shorter_than_a_frame_is_all_padding(samples: int) -> None:
     got = FrontEnd(2, -4.0, 2.0)(noise(samples), 16_000)
     torch.testing.assert_close(got, torch.full((1, 2, 128), 1.0))
 
@@ -144,7 +144,7 @@ def test_front_end__needed_samples_suffice(rate: int) -> None:
     assert needed <= rate * (first.stop / 16_000 + 0.01)
 
 
-def test_front_end__does_not_depend_on_the_number_of_threads() -> None:
+def test_front_end__same_for_any_number_of_threads() -> None:
     front_end = FrontEnd(1024, -4.268, 4.569)
     clip = 0.4 * torch.sin(0.01 * torch.arange(164_087)) + noise(164_087)
     threads = torch.get_num_threads()
@@ -158,7 +158,7 @@ def test_front_end__does_not_depend_on_the_number_of_threads() -> None:
     assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
-def test_front_end__stereo_file_equals_the_mean_of_its_channels(tmp_path: Path) -> None:
+def test_front_end__stereo_equals_the_mean_of_channels(tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     left, right = noise(44_100, seed=1).numpy(), noise(44_100, seed=2).numpy()
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), 44_100, "FLOAT")
@@ -180,7 +180,7 @@ def test_front_end__stereo_file_equals_the_mean_of_its_channels(tmp_path: Path) 
         ((8, -4.0, 2.0, "mean"), "pad_value is 'mean'; choose one of zero, silence"),
     ],
 )
-def test_front_end__refuses_values_that_make_no_sense(arguments: tuple, named: str) -> None:
+def test_front_end__invalid_options_are_refused(arguments: tuple, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         FrontEnd(*arguments)
 

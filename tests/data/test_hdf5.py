@@ -1,4 +1,4 @@
-"""HDF5 files: what is read, what is said of broken ones, and processes that share them."""
+"""HDF5 files: samples, errors of invalid files, use in several processes and threads."""
 
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ def write(path: Path, values: object, rate: object = RATE, key: str = "a/clip") 
 
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_hdf5__floats_as_a_float_wav(tmp_path: Path, kind: str, channels: int) -> None:
+def test_hdf5__floats_equal_a_float_wav(tmp_path: Path, kind: str, channels: int) -> None:
     samples = make_samples(channels)
     soundfile.write(tmp_path / "clip.wav", samples, RATE, "FLOAT")
     path = write(tmp_path / "x.h5", samples.astype(kind))
@@ -47,7 +47,7 @@ def test_hdf5__floats_as_a_float_wav(tmp_path: Path, kind: str, channels: int) -
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_hdf5__int16_as_a_wav_of_16_bits(tmp_path: Path, channels: int) -> None:
+def test_hdf5__int16_equals_a_16_bit_wav(tmp_path: Path, channels: int) -> None:
     samples = (make_samples(channels) * 32767).astype(np.int16)
     samples[0] = -32768
     soundfile.write(tmp_path / "clip.wav", samples, RATE, "PCM_16")
@@ -60,15 +60,13 @@ def test_hdf5__int16_as_a_wav_of_16_bits(tmp_path: Path, channels: int) -> None:
     ("start", "number", "expected"),
     [(0, 100, slice(100)), (50, 100, slice(50, 150)), (3_950, 100, slice(3_950, None))],
 )
-def test_hdf5__reads_the_part_asked_for(
-    tmp_path: Path, start: int, number: int, expected: slice
-) -> None:
+def test_hdf5__reads_a_part(tmp_path: Path, start: int, number: int, expected: slice) -> None:
     path = write(tmp_path / "x.h5", make_samples())
     waveform, _ = read_audio(path, LENGTH, start, number)
     np.testing.assert_array_equal(waveform, make_samples()[expected])
 
 
-def test_hdf5__decodes_no_more_than_asked(tmp_path: Path) -> None:
+def test_hdf5__decodes_the_part_only(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         clip = file.create_dataset("clip", data=make_samples(), chunks=(1_000,), compression="gzip")
         clip.attrs["sample_rate"] = RATE
@@ -89,7 +87,7 @@ def test_hdf5__rate_of_the_dataset_or_the_file(tmp_path: Path, name: str, owner:
     assert probe_clip(path) == (LENGTH, 22_050)
 
 
-def test_hdf5__rate_of_the_dataset_goes_first(tmp_path: Path) -> None:
+def test_hdf5__rate_of_the_dataset_has_priority(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", make_samples(), rate=8_000)
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file.attrs["sample_rate"] = 44_100
@@ -107,7 +105,7 @@ def test_hdf5__rate_of_the_dataset_goes_first(tmp_path: Path) -> None:
         (7, "has a sampling rate of 7 Hz; 1000 to 1000000 Hz"),
     ],
 )
-def test_hdf5__rates_that_are_none(tmp_path: Path, rate: object, problem: str) -> None:
+def test_hdf5__invalid_rates(tmp_path: Path, rate: object, problem: str) -> None:
     path = write(tmp_path / "x.h5", make_samples(), rate)
     with pytest.raises(ClipError, match=problem):
         probe_clip(path)
@@ -130,7 +128,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_hdf5__datasets_that_are_no_clips(tmp_path: Path, kind: str) -> None:
+def test_hdf5__datasets_without_samples(tmp_path: Path, kind: str) -> None:
     values, problem = VALUES[kind]
     path = write(tmp_path / "x.h5", values)
     with pytest.raises(ClipError, match=problem):
@@ -162,20 +160,20 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_hdf5__names_what_is_wrong(tmp_path: Path, kind: str) -> None:
+def test_hdf5__error_names_the_cause(tmp_path: Path, kind: str) -> None:
     path = make_bad_file(tmp_path, kind)
     for read in (probe_clip, read_audio):
         with pytest.raises(ClipError, match=BAD_FILES[kind]):
             read(path)
 
 
-def test_hdf5__other_length_than_expected(tmp_path: Path) -> None:
+def test_hdf5__unexpected_length(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", make_samples())
     with pytest.raises(ClipError, match="has 4000 samples, but 4001 were expected"):
         read_audio(path, LENGTH + 1)
 
 
-def test_hdf5__every_damaged_byte_ends_well_or_in_a_clip_error(tmp_path: Path) -> None:
+def test_hdf5__damaged_bytes_give_samples_or_a_clip_error(tmp_path: Path) -> None:
     write(tmp_path / "x.h5", make_samples())
     data = np.frombuffer((tmp_path / "x.h5").read_bytes(), dtype=np.uint8)
     random = np.random.default_rng(1)
@@ -230,13 +228,13 @@ LINKS = {
 
 
 @pytest.mark.parametrize("key", LINKS)
-def test_hdf5__what_leads_out_of_the_file_is_not_followed(tmp_path: Path, key: str) -> None:
+def test_hdf5__external_links_are_not_followed(tmp_path: Path, key: str) -> None:
     path = make_links(tmp_path)
     with pytest.raises(ClipError, match=LINKS[key]):
         read_audio(path / key)
 
 
-def test_list_datasets__what_can_be_a_clip_and_what_nearly_can(tmp_path: Path) -> None:
+def test_list_datasets__clips_and_rejected_datasets(tmp_path: Path) -> None:
     path = make_links(tmp_path)
     write(path, make_samples())
     write(path, make_samples(2), key="z")
@@ -250,13 +248,13 @@ def test_list_datasets__what_can_be_a_clip_and_what_nearly_can(tmp_path: Path) -
     assert found["raw"] == LINKS["raw"]
 
 
-def test_list_datasets__no_hdf5(tmp_path: Path) -> None:
+def test_list_datasets__not_an_hdf5_file(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_text("no")
     with pytest.raises(ClipError, match="cannot be read as HDF5: "):
         list_datasets(str(tmp_path / "x.h5"))
 
 
-def test_hdf5__a_file_in_a_folder_of_that_name_is_a_file(tmp_path: Path) -> None:
+def test_hdf5__plain_file_in_a_folder_named_like_hdf5(tmp_path: Path) -> None:
     (tmp_path / "x.h5").mkdir()
     soundfile.write(tmp_path / "x.h5" / "a.wav", make_samples(), 8_000)
     assert probe_clip(tmp_path / "x.h5" / "a.wav") == (LENGTH, 8_000)
@@ -273,7 +271,7 @@ def own_files() -> hdf5._OpenFiles:
     return hdf5._open_files[os.getpid()]
 
 
-def test_hdf5__a_file_is_opened_once_and_few_stay_open(
+def test_hdf5__files_are_opened_once_and_few_stay_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdf5, "MOST_OPEN", 2)
@@ -285,14 +283,14 @@ def test_hdf5__a_file_is_opened_once_and_few_stay_open(
     read_audio(paths[1])
     read_audio(paths[0])
     assert own_files()._files[str(paths[0].parents[1])][1] is first
-    read_audio(paths[2])  # in the place of the second, which was used less recently
+    read_audio(paths[2])  # replaces the second, the least recently used
     assert list(own_files()._files) == [str(path.parents[1]) for path in (paths[0], paths[2])]
     assert len(os.listdir("/dev/fd")) == before + 2
     own_files().close()
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_hdf5__a_file_that_has_changed_is_opened_anew(tmp_path: Path) -> None:
+def test_hdf5__a_changed_file_is_reopened(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", make_samples())
     assert read_audio(path)[0].shape == (LENGTH,)
     write(tmp_path / "y.h5", make_samples()[:99])
@@ -316,7 +314,7 @@ def read_in_child(path: Path, file: object, sender: object) -> None:
     sender.send((bool(file), list(hdf5._open_files) == [os.getpid()], waveform.numpy()))
 
 
-def test_hdf5__no_handle_of_the_parent_is_used_after_a_fork(tmp_path: Path) -> None:
+def test_hdf5__a_forked_process_opens_its_own_handles(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", make_samples())
     read_audio(path)
     file = own_files()._files[str(tmp_path / "x.h5")][1]

@@ -1,4 +1,4 @@
-"""The classes of a data set: what is read back, and what is said of files that are wrong."""
+"""The classes of a data set: round trip, errors of invalid files."""
 
 from pathlib import Path
 
@@ -41,24 +41,24 @@ def test_label_set__unknown_label() -> None:
         (("a", "b"), ("A",), "1 names for 2 classes"),
     ],
 )
-def test_label_set__refuses(ids: tuple, names: tuple, problem: str) -> None:
+def test_label_set__invalid_sets_are_refused(ids: tuple, names: tuple, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         LabelSet(ids, names)
 
 
-def test_label_set__from_the_record_in_a_checkpoint() -> None:
+def test_label_set__from_a_checkpoint() -> None:
     assert LabelSet.from_indices({"b": "1", "a": "0", "c": 2}).ids == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
     "indices", [{"a": "0", "b": "0"}, {"a": 1, "b": 2}, {"a": "0", "b": "x"}, {"a": 0, "b": -1}]
 )
-def test_label_set__refuses_a_record_with_gaps(indices: dict) -> None:
+def test_label_set__gaps_in_a_checkpoint_are_refused(indices: dict) -> None:
     with pytest.raises(ValueError, match=r"label '\w' has the index .* 2 classes are 0 to 1"):
         LabelSet.from_indices(indices)
 
 
-def test_read_label_set__reads_what_was_written(tmp_path: Path) -> None:
+def test_read_label_set__round_trip(tmp_path: Path) -> None:
     label_set = LabelSet(("/m/09x0r", 'd "x"'), ("Speech, human", "plain"))
     write_label_set(tmp_path / "a.csv", label_set)
     assert (tmp_path / "a.csv").read_text().startswith('0,/m/09x0r,"Speech, human"\n')
@@ -95,9 +95,7 @@ def test_read_label_set__any_order_and_no_names(tmp_path: Path) -> None:
         (("0,a", "index,mid,display_name"), ":2: expected"),
     ],
 )
-def test_read_label_set__names_the_line_that_is_wrong(
-    tmp_path: Path, lines: tuple, problem: str
-) -> None:
+def test_read_label_set__error_names_the_line(tmp_path: Path, lines: tuple, problem: str) -> None:
     path = write(tmp_path, *lines)
     with pytest.raises(TableError, match=f"^{path}{problem}"):
         read_label_set(path)

@@ -1,4 +1,4 @@
-"""The labelled data set: labels beside clips, augmentation, balanced sampling."""
+"""The labelled data set: labels, augmentation, balanced sampling."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def make(folder, roll_gain=False, noise=False, **options):
     return LabelledDataset(reader, labels, **options)
 
 
-def test_collater__labels_beside_clips(folder):
+def test_collater__adds_labels(folder):
     dataset = make(folder)
     batch = dataset.collater([dataset[2], dataset[1]])
     assert batch["id"].tolist() == [2, 1]
@@ -50,7 +50,7 @@ def test_collater__labels_beside_clips(folder):
     assert dataset.collater([]) == {}
 
 
-def test_collater__a_replaced_clip_brings_its_own_label(folder):
+def test_collater__a_replacement_has_its_own_label(folder):
     (folder / "1.wav").write_bytes(b"no audio")
     dataset = make(folder)
     item = dataset[1]
@@ -63,14 +63,14 @@ def test_collater__a_replaced_clip_brings_its_own_label(folder):
     assert [clip.name for clip in batch["skipped"]] == ["1.wav"]
 
 
-def test_item__without_augmentation_is_what_the_front_end_makes(folder):
+def test_item__without_augmentation_equals_the_front_end(folder):
     wave, rate = soundfile.read(folder / "3.wav", dtype="float32")
     expected = FRONT_END(torch.from_numpy(wave), rate)
     assert torch.allclose(make(folder)[3]["source"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("option", ["roll_gain", "noise"])
-def test_item__augmentation_comes_from_seed_epoch_and_clip(folder, option):
+def test_item__augmentation_depends_on_seed_epoch_and_clip(folder, option):
     plain = make(folder)
     dataset, again = (make(folder, **{option: True}) for _ in range(2))
     first = dataset[3]["source"]
@@ -82,7 +82,7 @@ def test_item__augmentation_comes_from_seed_epoch_and_clip(folder, option):
     assert not torch.equal(first, other_seed[3]["source"])
 
 
-def test_item__augmentation_is_the_one_of_the_module(folder):
+def test_item__augmentation_equals_augment(folder):
     from eat_plugin.data.augment import add_noise, roll_and_gain
 
     wave, rate = soundfile.read(folder / "3.wav", dtype="float32")
@@ -104,14 +104,14 @@ def test_ordered_indices__balanced_sampling(folder):
     assert counts[1] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
-def test_ordered_indices__without_replacement_no_clip_twice(folder):
+def test_ordered_indices__without_replacement_no_repeats(folder):
     dataset = make(folder, weights=np.arange(5.0), num_samples=4)
     np.random.seed(0)
     orders = [sorted(dataset.ordered_indices().tolist()) for _ in range(5)]
     assert orders == [[1, 2, 3, 4]] * 5
 
 
-def test_ordered_indices__evaluation_takes_every_clip_once(folder):
+def test_ordered_indices__evaluation_has_every_clip_once(folder):
     dataset = make(folder, weights=np.arange(5.0), num_samples=2, shuffle=False)
     assert dataset.ordered_indices().tolist() == [0, 1, 2, 3, 4]
 
@@ -125,7 +125,7 @@ def test_ordered_indices__evaluation_takes_every_clip_once(folder):
         ({"weights": np.array([1.0, 0, 0, 0, 1]), "num_samples": 3}, "only 2 clips can be drawn"),
     ],
 )
-def test_dataset__impossible_sampling_is_refused(folder, options, problem):
+def test_dataset__invalid_sampling_is_refused(folder, options, problem):
     with pytest.raises(ValueError, match=problem):
         make(folder, **options)
 
@@ -139,7 +139,7 @@ def test_dataset__labels_of_another_manifest_are_refused(folder):
         LabelledDataset(SpectrogramReader(read_manifest(folder / "eval.tsv"), FRONT_END), labels)
 
 
-def test_epoch_size__is_what_is_drawn(folder):
+def test_epoch_size__equals_the_number_of_drawn_clips(folder):
     assert make(folder).epoch_size == 5
     weighted = make(folder, weights=np.arange(5.0), num_samples=70, replacement=True)
     assert weighted.epoch_size == 70

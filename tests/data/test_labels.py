@@ -1,4 +1,4 @@
-"""Labels of clips and weights: hand-computed cases, and what is said of files that are wrong."""
+"""Labels and weights of clips: hand-computed cases, errors of invalid files."""
 
 import pickle
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_clip_labels__hand_computed() -> None:
     assert lists(pickle.loads(pickle.dumps(labels))) == lists(labels)
 
 
-def test_clip_labels__refuses() -> None:
+def test_clip_labels__invalid_labels_are_refused() -> None:
     labels = ClipLabels.from_ids([["a"], ["b"]], CLASSES)
     for index in (-1, 2):
         with pytest.raises(IndexError, match=f"clip {index} of the labels of 2 clips"):
@@ -68,7 +68,7 @@ def test_clip_labels__refuses() -> None:
         ClipLabels.from_ids([["a"], ["c"]], CLASSES)
 
 
-def test_read_labels__reads_what_was_written(tmp_path: Path, manifest: Manifest) -> None:
+def test_read_labels__round_trip(tmp_path: Path, manifest: Manifest) -> None:
     path = tmp_path / "train.lbl"
     write_labels(path, NAMES, [["a"], ["two words", "b"], ["a"]])
     labels = read_labels(path, CLASSES, manifest, single_label=False)
@@ -106,12 +106,12 @@ def test_split_line__forms(line: str, name: str, labels: str) -> None:
     assert split_line(line) == (name, labels)
 
 
-def test_read_labels__names_of_another_kind(tmp_path: Path, manifest: Manifest) -> None:
+def test_read_labels__unrelated_names(tmp_path: Path, manifest: Manifest) -> None:
     labels = read_labels(write(tmp_path, "p a", "q b", "r a"), CLASSES, manifest, True)
     assert (lists(labels), labels.names_match) == ([[0], [1], [0]], False)
 
 
-def test_read_labels__another_order(tmp_path: Path, manifest: Manifest) -> None:
+def test_read_labels__wrong_order(tmp_path: Path, manifest: Manifest) -> None:
     path = write(tmp_path, "x/1.wav\ta", "3 c\tb", "x/2.wav\ta")
     with pytest.raises(
         TableError, match=f"^{path}:2: .*'x/2.wav', as in line 3 of {tmp_path}/train.tsv"
@@ -123,7 +123,7 @@ def test_read_labels__another_order(tmp_path: Path, manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])
-def test_read_labels__another_length(tmp_path: Path, manifest: Manifest, number: int) -> None:
+def test_read_labels__wrong_line_count(tmp_path: Path, manifest: Manifest, number: int) -> None:
     path = write(tmp_path, *["x/1.wav\ta"] * number)
     problem = f"^{path} has the labels of {number} clips, but {tmp_path}/train.tsv has 3 clips"
     with pytest.raises(TableError, match=problem):
@@ -142,7 +142,7 @@ def test_read_labels__another_length(tmp_path: Path, manifest: Manifest, number:
         ("x/2.wav\ta,,b", "unknown label ''"),
     ],
 )
-def test_read_labels__names_the_line_that_is_wrong(
+def test_read_labels__error_names_the_line(
     tmp_path: Path, manifest: Manifest, line: str, problem: str
 ) -> None:
     path = write(tmp_path, "x/1.wav\ta", line, "3 c\ta")
@@ -152,7 +152,7 @@ def test_read_labels__names_the_line_that_is_wrong(
     assert problem in str(caught.value)
 
 
-def test_read_labels__one_label_where_one_is_expected(tmp_path: Path, manifest: Manifest) -> None:
+def test_read_labels__single_label(tmp_path: Path, manifest: Manifest) -> None:
     path = write(tmp_path, "1\ta", "2\tb,b", "3 c\tb,two words")
     with pytest.raises(TableError, match=f"^{path}:3: expected one label, got 'b', 'two words'"):
         read_labels(path, CLASSES, manifest, single_label=True)
@@ -166,7 +166,7 @@ def test_read_labels__one_label_where_one_is_expected(tmp_path: Path, manifest: 
         (["x"], [[]], "'x' has no label"),
     ],
 )
-def test_write_labels__refuses_what_cannot_be_read_back(
+def test_write_labels__unreadable_labels_are_refused(
     tmp_path: Path, names: list, labels: list, problem: str
 ) -> None:
     with pytest.raises(ValueError, match=problem):
@@ -182,13 +182,13 @@ def test_clip_weights__hand_computed() -> None:
     )
 
 
-def test_clip_weights__draw_classes_equally_often() -> None:
+def test_clip_weights__balance_the_classes() -> None:
     labels = ClipLabels.from_ids([["a"]] * 98 + [["b"]] * 2, CLASSES)
     weights = clip_weights(labels)
     assert weights[:98].sum() == pytest.approx(weights[98:].sum(), rel=0.01)
 
 
-def test_read_weights__reads_what_was_written(tmp_path: Path) -> None:
+def test_read_weights__round_trip(tmp_path: Path) -> None:
     weights = np.array([0.1 + 0.2, 1e-7, 0.0, 99009.90099])
     write_weights(tmp_path / "w.csv", weights)
     read = read_weights(tmp_path / "w.csv", 4)
@@ -211,7 +211,7 @@ def test_read_weights__reads_what_was_written(tmp_path: Path) -> None:
         ("0\n0\n0\n", ": every weight is 0"),
     ],
 )
-def test_read_weights__says_what_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+def test_read_weights__error_names_the_cause(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "w.csv"
     path.write_text(text)
     with pytest.raises(TableError, match=f"^{path}{problem}"):

@@ -1,4 +1,4 @@
-"""Clips that keep their own length: how long they are, which come together, their batches."""
+"""Clips that keep their own length: measured lengths, sorting, batches."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def make(manifest, front_end=FRONT_END, **options):
     return ClipDataset(reader, **options)
 
 
-def test_front_end__a_short_clip_keeps_its_length_in_whole_patches():
+def test_front_end__short_clip_keeps_its_length_in_patches():
     padded = FrontEnd(64, -4.268, 4.569)
     for frames, expected in ((1, 16), (16, 16), (17, 32), (63, 64), (64, 64), (80, 64)):
         energies = torch.randn(frames, 128)
@@ -57,7 +57,7 @@ def test_front_end__a_short_clip_keeps_its_length_in_whole_patches():
         FrontEnd(60, 0, 1, patch=16)
 
 
-def test_measure_lengths__are_those_that_are_read(manifest):
+def test_measure_lengths__equal_the_lengths_of_items(manifest):
     lengths = measure_lengths(manifest, FRONT_END)
     assert (lengths.frames // 16).tolist() == COLUMNS
     assert lengths.frames.dtype == np.int64
@@ -69,25 +69,25 @@ def test_measure_lengths__are_those_that_are_read(manifest):
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])
-def test_measure_lengths__go_by_the_clips_own_rate(tmp_path, rate):
+def test_measure_lengths__use_each_clips_rate(tmp_path, rate):
     manifest = write_clips(tmp_path, SECONDS, rate)
-    (tmp_path / "0.wav").unlink()  # one that cannot be read does not matter
+    (tmp_path / "0.wav").unlink()  # an unreadable clip has no effect
     assert (measure_lengths(manifest, FRONT_END).frames // 16).tolist() == COLUMNS
 
 
-def test_measure_lengths__a_clip_shorter_than_a_frame_takes_a_patch(tmp_path):
+def test_measure_lengths__clip_shorter_than_a_frame_is_one_patch(tmp_path):
     manifest = write_clips(tmp_path, (0.01, 0.3))
     assert measure_lengths(manifest, FRONT_END).frames.tolist() == [16, 32]
 
 
-def test_item__masks_are_of_a_clips_own_patches(manifest):
+def test_item__masks_cover_the_clips_own_patches(manifest):
     for index, columns in enumerate(COLUMNS):
         mask = make(manifest)[index]["mask"]
         assert mask.shape == (3, 8 * columns)
         assert (mask == 0).sum(dim=1).tolist() == [int(8 * columns * (1 - 0.8))] * 3
 
 
-def test_item__does_not_depend_on_the_batch_and_follows_seed_and_epoch(manifest):
+def test_item__depends_on_seed_and_epoch_not_on_the_batch(manifest):
     one, two = make(manifest)[2], make(manifest)[2]
     assert torch.equal(one["source"], two["source"])
     assert one["noise_seed"] == two["noise_seed"]
@@ -98,18 +98,18 @@ def test_item__does_not_depend_on_the_batch_and_follows_seed_and_epoch(manifest)
     assert not torch.equal(later[2]["mask"], one["mask"])
 
 
-def test_item__a_clip_that_is_too_short_is_set_aside(tmp_path):
+def test_item__too_short_clip_is_excluded(tmp_path):
     manifest = write_clips(tmp_path, (0.02, 0.05, 0.3))
     dataset = make(manifest)
     assert dataset[0]["skipped"][0].reason == "is shorter than one frame (25 ms)"
-    few = make(manifest, masks=MaskSpec((4, 8), 0.9))  # 0.1 of 8 patches is none
+    few = make(manifest, masks=MaskSpec((4, 8), 0.9))  # 0.1 of 8 patches rounds to 0
     item = few[1]
     assert item["skipped"][0].reason.startswith("has 16 frames; mask_prob=0.9 needs 32")
     assert item["clip"] == 2
     assert item["source"].shape == (1, 32, 128)
 
 
-def test_item__what_replaces_a_clip_is_not_longer_than_the_batch_was_made_for(tmp_path):
+def test_item__a_replacement_is_not_longer_than_the_clip(tmp_path):
     manifest = write_clips(tmp_path, (0.3, 2.0, 2.0, 2.0))
     (tmp_path / "0.wav").write_bytes(b"no audio")
     item = make(manifest)[0]
@@ -134,7 +134,7 @@ def test_collater__pads_to_the_longest(manifest):
         assert torch.equal(masks[:, : 8 * columns], item["mask"])
 
 
-def test_collater__clips_alike_make_the_published_batch(manifest):
+def test_collater__equal_lengths_give_the_published_batch(manifest):
     reader = SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569), crop="random")
     plain = ClipDataset(reader, masks=SPEC, num_masks=3)
     own = make(manifest)
@@ -150,7 +150,7 @@ def test_collater__clips_alike_make_the_published_batch(manifest):
     assert short["num_visible"] == 3
 
 
-def test_pad_clips__whatever_the_patch():
+def test_pad_clips__any_patch_size():
     source, padding = pad_clips([torch.ones(2, 4, 6), torch.ones(2, 2, 6)], 2)
     assert source.shape == (2, 2, 4, 6)
     assert padding.tolist() == [[False] * 6, [False] * 3 + [True] * 3]
@@ -161,7 +161,7 @@ def order(lengths, seed, shuffle=True):
         return sort_by_length(np.arange(len(lengths)), lengths, shuffle)
 
 
-def test_sort_by_length__every_clip_once_and_neighbours_alike():
+def test_sort_by_length__every_clip_once_similar_neighbours():
     lengths = np.random.default_rng(0).integers(1, 700, 500) * 16
     first = order(lengths, 1)
     assert sorted(first.tolist()) == list(range(500))
@@ -169,7 +169,7 @@ def test_sort_by_length__every_clip_once_and_neighbours_alike():
     assert not np.array_equal(order(lengths, 2), first)
     sorted_lengths = lengths[first]
     assert (np.maximum.accumulate(sorted_lengths) <= 1.1 * sorted_lengths).all()
-    # Other epochs bring other clips together.
+    # Each epoch groups the clips differently.
     batches, others = (
         {frozenset(found[i : i + 10].tolist()) for i in range(0, 500, 10)}
         for found in (first, order(lengths, 2))
@@ -179,7 +179,7 @@ def test_sort_by_length__every_clip_once_and_neighbours_alike():
     assert np.array_equal(plain, np.argsort(lengths, kind="stable"))
 
 
-def test_sort_by_length__clips_alike_are_in_random_order():
+def test_sort_by_length__equal_lengths_in_random_order():
     lengths = np.full(50, 64)
     assert sorted(order(lengths, 1).tolist()) == list(range(50))
     assert not np.array_equal(order(lengths, 1), order(lengths, 2))
@@ -188,7 +188,7 @@ def test_sort_by_length__clips_alike_are_in_random_order():
 @pytest.mark.parametrize(
     "limits", [{"max_tokens": 128}, {"max_sentences": 3}, {"max_tokens": 200, "max_sentences": 2}]
 )
-def test_batches__keep_to_their_limits(manifest, limits):
+def test_batches__respect_the_limits(manifest, limits):
     dataset = make(manifest)
     with numpy_seed(3):
         indices = dataset.ordered_indices()
@@ -202,7 +202,7 @@ def test_batches__keep_to_their_limits(manifest, limits):
         assert len(batch) <= limits.get("max_sentences", 8)
 
 
-def test_batches__are_the_same_for_any_number_of_workers(manifest):
+def test_batches__same_for_any_number_of_workers(manifest):
     dataset = make(manifest)
     batches = [[0, 3, 5], [2, 7], [6, 1], [4]]
 
@@ -237,7 +237,7 @@ def make_labelled(manifest, reader, **options):
     return LabelledDataset(reader, labels, **options)
 
 
-def test_labelled__clips_of_their_own_length(manifest):
+def test_labelled__own_lengths(manifest):
     reader = SpectrogramReader(manifest, FRONT_END, crop="random", noise=True)
     lengths = reader.lengths
     dataset = make_labelled(manifest, reader)
@@ -255,7 +255,7 @@ def test_labelled__clips_of_their_own_length(manifest):
     assert evaluated.ordered_indices().tolist() == [1, 6, 0, 3, 5, 4, 2, 7]
 
 
-def test_labelled__windows_of_evaluation(manifest):
+def test_labelled__evaluation_windows(manifest):
     front_end = FrontEnd(64, -4.268, 4.569)
     dataset = make_labelled(manifest, WindowsReader(manifest, front_end, 3), shuffle=False)
     net_input = dataset.collater([dataset[2], dataset[0]])["net_input"]

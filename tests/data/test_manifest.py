@@ -1,4 +1,4 @@
-"""Manifests: what is read back, and what is said of lines that are wrong."""
+"""Manifests: round trip, errors of invalid lines."""
 
 import pickle
 from pathlib import Path
@@ -18,7 +18,7 @@ def write_text(folder: Path, *lines: str, ending: str = "\n") -> Path:
     return path
 
 
-def test_read_manifest__reads_what_was_written(tmp_path: Path) -> None:
+def test_read_manifest__round_trip(tmp_path: Path) -> None:
     root = tmp_path / "a root"
     root.mkdir()
     write_manifest(tmp_path / "train.tsv", root, ENTRIES)
@@ -30,14 +30,14 @@ def test_read_manifest__reads_what_was_written(tmp_path: Path) -> None:
     assert manifest.sizes.dtype == np.int64
 
 
-def test_manifest__refuses_an_index_out_of_range(tmp_path: Path) -> None:
+def test_manifest__index_out_of_range_is_refused(tmp_path: Path) -> None:
     manifest = read_manifest(write_text(tmp_path, "a.wav\t1"))
     for index in (-1, 1):
         with pytest.raises(IndexError, match=f"clip {index} of a manifest of 1 clips"):
             manifest.name(index)
 
 
-def test_manifest__survives_the_way_to_a_worker(tmp_path: Path) -> None:
+def test_manifest__can_be_pickled_for_workers(tmp_path: Path) -> None:
     manifest = pickle.loads(pickle.dumps(read_manifest(write_text(tmp_path, "a\t1", "b\t2"))))
     assert (manifest.name(1), manifest.sizes.tolist()) == ("b", [1, 2])
 
@@ -49,7 +49,7 @@ def test_read_manifest__line_endings(tmp_path: Path, ending: str) -> None:
     assert [manifest.name(i) for i in range(2)] == ["a.wav", "b.wav"]
 
 
-def test_read_manifest__last_line_without_an_end(tmp_path: Path) -> None:
+def test_read_manifest__last_line_without_line_end(tmp_path: Path) -> None:
     path = write_text(tmp_path, "a.wav\t1", "b.wav\t22")
     path.write_bytes(path.read_bytes()[:-1])
     assert read_manifest(path).sizes.tolist() == [1, 22]
@@ -93,15 +93,13 @@ def test_read_manifest__relative_root(tmp_path: Path, monkeypatch: pytest.Monkey
         ("/etc/passwd\t1", "below the root, without '..', got '/etc/passwd'"),
     ],
 )
-def test_read_manifest__names_the_line_that_is_wrong(
-    tmp_path: Path, line: str, problem: str
-) -> None:
+def test_read_manifest__error_names_the_line(tmp_path: Path, line: str, problem: str) -> None:
     path = write_text(tmp_path, "good.wav\t1", line, "good too.wav\t1")
     with pytest.raises(ManifestError, match=f"^{path}:3: .*{problem}"):
         read_manifest(path)
 
 
-def test_read_manifest__dots_that_do_not_leave_the_root(tmp_path: Path) -> None:
+def test_read_manifest__dots_within_the_root_are_allowed(tmp_path: Path) -> None:
     names = ["..a.wav", "a../b..c", "...", "./a.wav", "a.zip:0:1", "x.h5/a"]
     manifest = read_manifest(write_text(tmp_path, *(f"{name}\t1" for name in names)))
     assert [manifest.name(index) for index in range(len(names))] == names
@@ -120,7 +118,7 @@ def test_read_manifest__duplicate_path(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-def test_read_manifest__equal_hashes_are_no_duplicates(
+def test_read_manifest__equal_hashes_are_not_duplicates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "hash", lambda name: 7, raising=False)
@@ -146,7 +144,7 @@ def test_read_manifest__not_a_manifest(tmp_path: Path, kind: str) -> None:
         read_manifest(path)
 
 
-def test_read_manifest__root_does_not_exist(tmp_path: Path) -> None:
+def test_read_manifest__missing_root(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text("/no/such/folder\na.wav\t1\n")
     with pytest.raises(ManifestError, match=":1: the root '/no/such/folder' is not an existing"):
@@ -166,7 +164,7 @@ def test_read_manifest__root_does_not_exist(tmp_path: Path) -> None:
         ("/a", 1, "leaves its root: '/a'"),
     ],
 )
-def test_write_manifest__refuses_what_cannot_be_read_back(
+def test_write_manifest__unreadable_paths_are_refused(
     tmp_path: Path, name: str, samples: int, problem: str
 ) -> None:
     path = tmp_path / "train.tsv"
@@ -177,6 +175,6 @@ def test_write_manifest__refuses_what_cannot_be_read_back(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_write_manifest__refuses_a_root_with_a_line_break(tmp_path: Path) -> None:
+def test_write_manifest__line_break_in_the_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a line break"):
         write_manifest(tmp_path / "train.tsv", "/a\nb", [("good", 1)])

@@ -1,4 +1,4 @@
-"""Samples on their way to the model: exact, in few bits, and the same spectrograms in the end."""
+"""Packed samples: exact, compact, with the same spectrograms as from the workers."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def source_of(batch):
     "samples",
     [[0.0, -1.0, 32767 / 32768], [1 / 32768, -1 / 32768], [-0.0]],
 )
-def test_pack_waveform__16_bits_where_they_hold_the_samples(samples):
+def test_pack_waveform__16_bits_if_exact(samples):
     waveform = torch.tensor(samples)
     packed = pack_waveform(waveform)
     assert packed.dtype == torch.int16
@@ -81,19 +81,19 @@ def test_pack_waveform__16_bits_where_they_hold_the_samples(samples):
 @pytest.mark.parametrize(
     "samples", [[0.0, 1.0], [0.5 / 32768], [0.1], [2.0], [65536.0, 0.5], [-1e10]]
 )
-def test_pack_waveform__the_bits_of_other_samples(samples):
+def test_pack_waveform__other_samples_are_exact(samples):
     waveform = torch.tensor(samples)
     packed = pack_waveform(waveform)
     assert packed.dtype == torch.int32
     assert torch.equal(packed.view(torch.float32), waveform)
 
 
-def test_pack_waveform__a_part_of_a_wider_array():
+def test_pack_waveform__part_of_a_wider_array():
     stereo = torch.rand(5, 2)
     assert torch.equal(pack_waveform(stereo[:, 1]).view(torch.float32), stereo[:, 1])
 
 
-def test_reader__sends_what_the_window_needs(folder):
+def test_reader__sends_the_samples_of_the_window(folder):
     reader = make(folder, PackedReader).reader
     assert reader.num_frames == 32
     sent = [reader.read(number, torch.Generator()) for number in range(len(CLIPS))]
@@ -107,7 +107,7 @@ def test_reader__sends_what_the_window_needs(folder):
     assert torch.equal(sent[0].values / 32768, waveform[: len(sent[0].values)])
 
 
-def test_join_clips__groups_of_clips_that_are_alike():
+def test_join_clips__groups_similar_clips():
     long, short = torch.arange(3, dtype=torch.int16), torch.arange(2, dtype=torch.int16)
     clips = [
         PackedClip(long, 16_000), PackedClip(short, 16_000), PackedClip(long, 8_000),
@@ -126,7 +126,7 @@ def test_join_clips__groups_of_clips_that_are_alike():
 
 
 @pytest.mark.parametrize("options", [{}, {"crop": "random"}, {"crop": "random", "roll_gain": True}])
-def test_epochs__the_batches_of_spectrograms(folder, options):
+def test_epochs__equal_the_batches_of_spectrograms(folder, options):
     (folder / "6.wav").write_bytes(b"no audio")
     pair = [make(folder, kind, **options) for kind in (SpectrogramReader, PackedReader)]
     sources = []
@@ -147,13 +147,13 @@ def test_epochs__the_batches_of_spectrograms(folder, options):
     assert moved == (options != {})
 
 
-def test_epochs__workers_send_the_same(folder):
+def test_epochs__same_with_workers(folder):
     dataset = make(folder, PackedReader, crop="random")
     for one, other in zip(batches(dataset, 3), batches(dataset, 3, workers=2)):
         assert torch.equal(source_of(one), source_of(other))
 
 
-def test_batch__holds_nothing_that_fairseq_would_round(folder):
+def test_batch__has_integer_tensors_only(folder):
     def tensors(value):
         if isinstance(value, dict):
             return [tensor for part in value.values() for tensor in tensors(part)]
@@ -169,7 +169,7 @@ def test_batch__holds_nothing_that_fairseq_would_round(folder):
     assert set(found) == {torch.int16, torch.int32, torch.int64}
 
 
-def test_compute__of_one_clip_and_of_many(folder):
+def test_compute__one_clip_and_many(folder):
     dataset = make(folder, PackedReader)
     clips = [dataset[number]["source"] for number in (0, 8, 2, 0)]
     together = compute_spectrograms(join_clips(clips), FRONT_END)
@@ -179,7 +179,7 @@ def test_compute__of_one_clip_and_of_many(folder):
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_254, 32_000, 44_100])
-def test_compute__float64_gives_the_numbers_of_float32(rate):
+def test_compute__float64_input_equals_float32(rate):
     noise = torch.randn(2, rate, generator=make_generator(0)) / 10
     expected = torch.stack([FRONT_END(waveform, rate) for waveform in noise])
     found = FRONT_END.finish(FRONT_END.batch_energies(noise.double(), rate))
@@ -187,7 +187,7 @@ def test_compute__float64_gives_the_numbers_of_float32(rate):
     assert (found - expected).abs().max() < 2e-4
 
 
-def test_cache__sends_energies_as_it_holds_them(folder, tmp_path_factory):
+def test_cache__sends_stored_energies(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("parent") / "cache"
     for shards in cache_folder.plan_shards(out, folder, ["train"]):
         list(finish_all(shards, 1))
@@ -202,7 +202,7 @@ def test_cache__sends_energies_as_it_holds_them(folder, tmp_path_factory):
         assert torch.equal(source_of(other), one["net_input"]["source"])
 
 
-def test_reader__images_are_named(folder):
+def test_reader__error_names_images(folder):
     write_manifest(folder / "train.tsv", folder, [("a.png", 100)])
     with pytest.raises(ClipError, match="is an image"):
         make(folder, PackedReader).reader.read(0, torch.Generator())

@@ -41,7 +41,7 @@ def recording(tmp_path):
     return samples, tmp_path / "noise.wav"
 
 
-def test_read_window__reads_only_its_part(recording, monkeypatch):
+def test_read_window__reads_its_part_only(recording, monkeypatch):
     samples, path = recording
     asked = []
     read_opened = reader.read_opened
@@ -55,7 +55,7 @@ def test_read_window__reads_only_its_part(recording, monkeypatch):
     assert asked[0][1] < 0.36 * 22_050  # a window and the end of its last frame
 
 
-def test_read_window__refuses_less_than_a_frame(tmp_path):
+def test_read_window__less_than_a_frame_is_refused(tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, np.zeros(3), RATE)
     with pytest.raises(ClipError, match="has 3 samples at 16000 Hz; one frame takes 25 ms"):
@@ -67,6 +67,6 @@ def test_read_window__refuses_less_than_a_frame(tmp_path):
     assert read_window(path, FRONT_END).shape == (1, 32, 128)
 
 
-def test_read_window__refuses_another_length_than_in_the_manifest(recording):
+def test_read_window__length_unlike_the_manifest_is_refused(recording):
     with pytest.raises(ClipError, match="has 66150 samples, but 66151 were expected"):
         read_window(locate(recording[1])._replace(size=66_151), FRONT_END)

@@ -1,4 +1,4 @@
-"""Resampling: the published weights and outputs, pitch, lengths, and all methods alike."""
+"""Resampling: published weights and outputs, pitch, lengths, equality of the methods."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_resampling_kernel__golden(golden: Path) -> None:
     with np.load(golden / "resample.npz") as numbers:
         for rate in (32_000, 48_000):
             assert worst(resampling_kernel(rate, 16_000), numbers[f"kernel_{rate}"]) < 1e-6
-        for rate in (22_050, 44_100):  # float32 against float64: see the README of the numbers
+        for rate in (22_050, 44_100):  # float32 against float64: see golden/README.md
             got = resampling_kernel(rate, 16_000)[::40]
             assert worst(got, numbers[f"kernel_{rate}_every_40th"]) < 1e-5
 
@@ -80,7 +80,7 @@ def test_resample__odd_rates_build_no_large_kernel() -> None:
 
 
 @pytest.mark.parametrize(("orig_hz", "new_hz"), [(0, 16_000), (16_000, -1)])
-def test_resample__refuses_rates_that_are_not_positive(orig_hz: int, new_hz: int) -> None:
+def test_resample__rates_must_be_positive(orig_hz: int, new_hz: int) -> None:
     with pytest.raises(ValueError, match=f"{orig_hz} Hz and {new_hz} Hz"):
         resample(noise(10), orig_hz, new_hz)
 

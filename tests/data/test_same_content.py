@@ -1,4 +1,4 @@
-"""One data set, stored in four ways and read by any number of processes: the same, bit by bit."""
+"""One data set in four storages: bit-identical in any number of processes."""
 
 import tarfile
 import zipfile
@@ -24,7 +24,7 @@ CLIPS = ("a b/1.wav", "a b/10.wav", "a b/2.wav", "c.wav", "d/e/f.wav")
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The same clips, of 16 bits and one to three tenths of a second, as each kind of source."""
+    """The same 16-bit clips of 0.1 to 0.3 s in each storage."""
     folder = tmp_path_factory.mktemp("sources")
     roots = {kind: folder / kind for kind in KINDS}
     for root in roots.values():
@@ -35,7 +35,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict:
         tape = stack.enter_context(tarfile.open(roots["tar"] / "x.tar", "w"))
         tree = stack.enter_context(h5py.File(roots["hdf5"] / "x.h5", "w"))
         tree.attrs["sample_rate"] = RATE
-        for number in random.permutation(len(CLIPS)):  # stored in another order than by name
+        for number in random.permutation(len(CLIPS)):  # not stored in the order of names
             path = roots["plain"] / CLIPS[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             samples = random.normal(0, 3_000, (1_600 * (1 + number % 3), 1 + number % 2))
@@ -48,7 +48,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 @pytest.fixture(scope="module")
 def datasets(roots: dict) -> dict:
-    """A data set of each kind, as `eat manifest` lists it, with random windows."""
+    """A data set per storage, listed by `eat manifest`, with random windows."""
     made = {}
     for kind, root in roots.items():
         data = root.with_name(f"data of {kind}")
@@ -86,7 +86,7 @@ def assert_equal(found: list, expected: list) -> None:
     assert all(torch.equal(one, other) for one, other in zip(found, expected))
 
 
-def test_manifests__the_same_lengths_in_the_same_order(datasets: dict) -> None:
+def test_manifests__same_lengths_and_order(datasets: dict) -> None:
     sizes = [datasets[kind].reader.manifest.sizes.tolist() for kind in KINDS]
     assert sizes == [sizes[0]] * len(KINDS)
     names = {kind: datasets[kind].reader.manifest.name(1) for kind in KINDS}
@@ -98,13 +98,11 @@ def test_manifests__the_same_lengths_in_the_same_order(datasets: dict) -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_spectrograms__the_same_for_every_source(
+def test_spectrograms__same_for_every_source(
     datasets: dict, expected: list, kind: str, workers: int
 ) -> None:
     assert_equal(read_all(datasets[kind], workers, "fork"), expected)
 
 
-def test_spectrograms__the_same_in_processes_that_are_spawned(
-    datasets: dict, expected: list
-) -> None:
+def test_spectrograms__same_in_spawned_processes(datasets: dict, expected: list) -> None:
     assert_equal(read_all(datasets["hdf5"], 2, "spawn"), expected)

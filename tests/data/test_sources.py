@@ -1,4 +1,4 @@
-"""Audio files, also in archives: what is read, and what is said of files that are broken."""
+"""Audio files, also in archives: samples, errors of damaged files."""
 
 import io
 import os
@@ -53,7 +53,7 @@ def test_read_audio__formats(tmp_path: Path, extension: str) -> None:
     assert probe_clip(path) == (LENGTH, RATE)
 
 
-def test_read_audio__format_is_told_by_content_not_by_name(tmp_path: Path) -> None:
+def test_read_audio__format_comes_from_the_content(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.wav", make_samples())
     for name in ("clip.raw", "clip.mp3", "clip"):
         path = path.rename(tmp_path / name)
@@ -61,7 +61,7 @@ def test_read_audio__format_is_told_by_content_not_by_name(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("channels", range(1, 11))
-def test_average_channels__is_the_mean_bit_for_bit(channels: int) -> None:
+def test_average_channels__equals_the_mean_bit_for_bit(channels: int) -> None:
     block = np.random.default_rng(0).standard_normal((999, channels)).astype(np.float32)
     assert np.array_equal(sources._average_channels(block), block.mean(axis=1))
 
@@ -75,9 +75,7 @@ def test_read_audio__averages_channels(tmp_path: Path, channels: int) -> None:
     np.testing.assert_allclose(waveform.numpy(), samples.mean(axis=1), atol=1e-7)
 
 
-def test_read_audio__reads_the_part_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_audio__reads_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = make_samples()
     path = write(tmp_path / "clip.wav", samples, subtype="FLOAT")
     monkeypatch.setattr(sources, "BLOCK", 300)  # several reads
@@ -90,7 +88,7 @@ def test_read_audio__reads_the_part_asked_for(
         np.testing.assert_array_equal(read_audio(path, LENGTH, start, number)[0], expected)
 
 
-def test_read_audio__decodes_no_more_than_asked(tmp_path: Path) -> None:
+def test_read_audio__decodes_the_part_only(tmp_path: Path) -> None:
     path = cut(write(tmp_path / "clip.flac", make_samples()), 0.6)
     assert read_audio(path, num_samples=1_000)[0].shape == (1_000,)
     with pytest.raises(ClipError, match="cannot be decoded"):
@@ -98,7 +96,7 @@ def test_read_audio__decodes_no_more_than_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("start", "number"), [(-1, None), (0, 0), (0, -5)])
-def test_read_audio__refuses_a_part_that_makes_no_sense(
+def test_read_audio__invalid_part_is_refused(
     tmp_path: Path, start: int, number: "int | None"
 ) -> None:
     path = write(tmp_path / "clip.wav", make_samples())
@@ -158,7 +156,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_clip_error__names_what_is_wrong(tmp_path: Path, kind: str) -> None:
+def test_clip_error__names_the_cause(tmp_path: Path, kind: str) -> None:
     path = make_bad_file(tmp_path, kind)
     for read in (probe_clip, read_audio):
         with pytest.raises(ClipError, match=BAD_FILES[kind]) as caught:
@@ -175,14 +173,14 @@ def test_clip_error__no_permission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["null\0byte.wav", "n" * 300])
-def test_clip_error__impossible_names(tmp_path: Path, name: str) -> None:
+def test_clip_error__invalid_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError, match="cannot be opened"):
         read_audio(tmp_path / name)
 
 
 @pytest.mark.parametrize("extension", FORMATS)
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_read_audio__truncated_against_the_manifest(
+def test_read_audio__shorter_than_in_the_manifest(
     tmp_path: Path, extension: str, share: float
 ) -> None:
     samples = np.tile(make_samples(), 4)
@@ -197,14 +195,14 @@ def test_read_audio__truncated_mp3(tmp_path: Path) -> None:
         read_audio(path)
 
 
-def test_read_audio__every_damaged_byte_ends_well_or_in_a_clip_error(tmp_path: Path) -> None:
+def test_read_audio__damaged_bytes_give_samples_or_a_clip_error(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     for extension in FORMATS:
         path = write(tmp_path / f"clip.{extension}", make_samples())
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         for _ in range(40):
             damaged = data.copy()
-            places = random.integers(0, min(len(data), 200), 3)  # headers, for the most part
+            places = random.integers(0, min(len(data), 200), 3)  # mostly headers
             damaged[places] = random.integers(0, 256, 3)
             path.write_bytes(damaged.tobytes())
             try:
@@ -214,7 +212,7 @@ def test_read_audio__every_damaged_byte_ends_well_or_in_a_clip_error(tmp_path: P
             assert torch.isfinite(waveform).all()
 
 
-def test_read_audio__wav_written_to_a_pipe_is_not_truncated(tmp_path: Path) -> None:
+def test_read_audio__wav_from_a_pipe_is_not_truncated(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.wav", make_samples())
     data = bytearray(path.read_bytes())
     place = data.index(b"data") + 4
@@ -224,13 +222,13 @@ def test_read_audio__wav_written_to_a_pipe_is_not_truncated(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("expected", [LENGTH - 1, LENGTH + 1])
-def test_read_audio__other_length_than_expected(tmp_path: Path, expected: int) -> None:
+def test_read_audio__unexpected_length(tmp_path: Path, expected: int) -> None:
     path = write(tmp_path / "clip.wav", make_samples())
     with pytest.raises(ClipError, match=f"has {LENGTH} samples, but {expected} were expected"):
         read_audio(path, expected)
 
 
-def test_read_audio__length_of_an_mp3_is_an_estimate(tmp_path: Path) -> None:
+def test_read_audio__mp3_length_is_an_estimate(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.mp3", make_samples())
     assert read_audio(path, LENGTH + 2_304)[0].shape == (LENGTH,)
     with pytest.raises(ClipError, match="were expected"):
@@ -246,7 +244,7 @@ def test_read_audio__length_of_an_mp3_is_an_estimate(tmp_path: Path) -> None:
         (-1e20, r"1\.0e\+20"),
     ],
 )
-def test_read_audio__values_that_would_spread(tmp_path: Path, value: float, problem: str) -> None:
+def test_read_audio__not_finite_or_huge_values(tmp_path: Path, value: float, problem: str) -> None:
     samples = make_samples()
     samples[5_000] = value
     path = write(tmp_path / "clip.wav", samples, subtype="FLOAT")
@@ -255,7 +253,7 @@ def test_read_audio__values_that_would_spread(tmp_path: Path, value: float, prob
         read_audio(path)
 
 
-def test_check_values__only_of_samples_that_can_be_wrong() -> None:
+def test_check_values__skips_integer_samples() -> None:
     broken = np.array([[0.5, np.nan], [0, 0]], dtype=np.float32)
     sources.check_values(SimpleNamespace(subtype="PCM_24"), broken)
     for subtype in ("FLOAT", "MPEG_LAYER_III", "float32"):
@@ -263,7 +261,7 @@ def test_check_values__only_of_samples_that_can_be_wrong() -> None:
             sources.check_values(SimpleNamespace(subtype=subtype), broken)
 
 
-def test_check_count__an_mp3_may_be_two_frames_short() -> None:
+def test_check_count__mp3_may_lack_two_frames() -> None:
     mp3, wav = (SimpleNamespace(subtype=subtype) for subtype in ("MPEG_LAYER_III", "PCM_16"))
     sources.check_count(wav, 5_000, 5_000)
     sources.check_count(mp3, 5_000 - 2_304, 5_000)
@@ -290,7 +288,7 @@ def test_read_audio__real_recording(shared: Path) -> None:
 
 
 def pack(folder: Path, kind: str, *names: str) -> dict:
-    """Put files into an archive; the entry of each."""
+    """Put files into an archive; return the entry of each."""
     path = folder / f"x.{kind}"
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
@@ -307,7 +305,7 @@ def pack(folder: Path, kind: str, *names: str) -> dict:
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("extension", FORMATS)
-def test_range__reads_as_the_file_does(tmp_path: Path, kind: str, extension: str) -> None:
+def test_range__equals_the_file(tmp_path: Path, kind: str, extension: str) -> None:
     time = np.arange(LENGTH) / RATE
     names = [f"{number}.{extension}" for number in range(3)]
     for number, name in enumerate(names):
@@ -324,7 +322,7 @@ def test_range__reads_as_the_file_does(tmp_path: Path, kind: str, extension: str
             read_audio(entry, 20_000)
 
 
-def test_range__reads_no_further_than_it_decodes(
+def test_range__reads_the_decoded_part_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.tile(make_samples(), 20), RATE, "PCM_24")
@@ -340,7 +338,7 @@ def test_range__reads_no_further_than_it_decodes(
     assert 3_000 < sum(counts) < 30_000  # of 480,000
 
 
-def test_range__a_file_of_that_name_goes_first(tmp_path: Path) -> None:
+def test_range__a_file_of_that_name_has_priority(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", make_samples())
     entry = Path(pack(tmp_path, "zip", "a.wav")["a.wav"])
     assert probe_clip(entry) == (LENGTH, RATE)
@@ -369,7 +367,7 @@ def test_range__a_file_of_that_name_goes_first(tmp_path: Path) -> None:
         ("null\0.zip:0:1", "^the archive cannot be opened: .*null"),
     ],
 )
-def test_range__names_what_is_wrong(tmp_path: Path, entry: str, problem: str) -> None:
+def test_range__error_names_the_cause(tmp_path: Path, entry: str, problem: str) -> None:
     write(tmp_path / "a.wav", make_samples())
     pack(tmp_path, "tar", "a.wav")
     (tmp_path / "folder.zip").mkdir()
@@ -381,7 +379,7 @@ def test_range__names_what_is_wrong(tmp_path: Path, entry: str, problem: str) ->
 
 
 @pytest.mark.parametrize("good_reads", [0, 30])
-def test_range__a_disk_that_fails_is_named(
+def test_range__failing_disk_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -415,7 +413,7 @@ def test_range__leaves_no_file_open(tmp_path: Path) -> None:
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
-def test_byte_range__ends_where_the_part_ends(tmp_path: Path) -> None:
+def test_byte_range__ends_with_the_part(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"0123456789")
     with open(tmp_path / "x.zip", "rb") as file:
         part = sources._ByteRange(file.fileno(), Span("x.zip", 2, 5), 10)

@@ -1,4 +1,4 @@
-"""Statistics of log-mel energies: exact, in parts, of a sample of the clips; and their file."""
+"""Statistics of log-mel energies: moments, samples of clips, the file."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def random_moments(rng, parts):
     return values, [Moments.of(values[owners == part]) for part in range(parts)]
 
 
-def test_moments__are_numpys():
+def test_moments__equal_numpys():
     values = np.random.default_rng(0).normal(-4, 4, (30, 128)).astype(np.float32)
     found = Moments.of(values)
     assert found.count == values.size
@@ -68,7 +68,7 @@ def test_moments__are_numpys():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_moments__parts_of_any_size_in_any_order_make_up_the_whole(seed):
+def test_moments__sum_of_parts_equals_the_whole(seed):
     rng = np.random.default_rng(seed)
     values, parts = random_moments(rng, int(rng.integers(1, 2_000)))  # some of them empty
     for order in (range(len(parts)), rng.permutation(len(parts))):
@@ -80,20 +80,20 @@ def test_moments__parts_of_any_size_in_any_order_make_up_the_whole(seed):
 
 def test_moments__grouping_does_not_matter():
     _, parts = random_moments(np.random.default_rng(0), 64)
-    while len(parts) > 1:  # a tree where sum_up makes a chain
+    while len(parts) > 1:  # pairwise; sum_up adds one after the other
         parts = [left + right for left, right in zip(parts[::2], parts[1::2])]
     _, chain = random_moments(np.random.default_rng(0), 64)
     assert parts[0].mean == pytest.approx(sum_up(iter(chain)).mean, rel=1e-12)
     assert parts[0].std == pytest.approx(sum_up(iter(chain)).std, rel=1e-12)
 
 
-def test_moments__survive_a_mean_far_above_the_deviation():
+def test_moments__are_exact_for_a_large_mean():
     values = 1e8 + np.random.default_rng(0).normal(0, 1, 1_000)
     found = sum_up(Moments.of(part) for part in np.split(values, 10))
     assert found.std == pytest.approx(values.std(), rel=1e-6)
 
 
-def test_measure_some__of_all_clips_leaves_nothing_to_chance(manifest):
+def test_measure_some__of_all_clips_has_no_error(manifest):
     found = measure_some(manifest, 100)
     values = energies_of(manifest)
     assert (found.clips, found.mean_error, found.std_error) == (len(CLIPS), 0, 0)
@@ -101,7 +101,7 @@ def test_measure_some__of_all_clips_leaves_nothing_to_chance(manifest):
     assert found.moments.std == pytest.approx(values.std(), rel=1e-9)
 
 
-def test_measure_some__its_errors_are_those_that_other_samples_show(tmp_path):
+def test_measure_some__errors_match_the_spread_of_samples(tmp_path):
     rng = np.random.default_rng(1)
     for number in range(60):
         level = 10 ** rng.uniform(-3, -1)
@@ -116,7 +116,7 @@ def test_measure_some__its_errors_are_those_that_other_samples_show(tmp_path):
         assert 0.6 < stated / spread < 1.6, name
 
 
-def test_measure_some__passes_over_damaged_clips(manifest):
+def test_measure_some__skips_damaged_clips(manifest):
     for index in range(1, len(CLIPS)):
         manifest.path(index).write_bytes(b"no audio")
     found = measure_some(manifest, 100)
@@ -125,14 +125,14 @@ def test_measure_some__passes_over_damaged_clips(manifest):
     assert measure_some(manifest, 100) is None
 
 
-def test_measure_some__looks_at_a_part_of_a_long_clip(tmp_path):
+def test_measure_some__reads_a_part_of_a_long_clip(tmp_path):
     soundfile.write(tmp_path / "long.wav", noise(1_000, 60), 1_000)
     write_manifest(tmp_path / "train.tsv", tmp_path, [("long.wav", 60_000)])
     found = measure_some(read_manifest(tmp_path / "train.tsv"), 5)
     assert found.moments.count == (10 * 100 - 2) * 128
 
 
-def test_statistics__are_read_as_they_were_written(tmp_path):
+def test_statistics__round_trip(tmp_path):
     assert read_statistics(tmp_path) is None
     assert read_statistics(tmp_path / "nowhere") is None
     written = Statistics.from_moments(Moments(1280, -1 / 3, 1280 * 4.0), 2, "train", 1)
@@ -151,7 +151,7 @@ def test_statistics__of_silence_are_refused(moments):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"7", b'{"mean": 0}', b"\xff"])
-def test_read_statistics__refuses_what_is_no_such_file(tmp_path, content):
+def test_read_statistics__other_files_are_refused(tmp_path, content):
     (tmp_path / "stats.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"stats\.json does not hold statistics .*eat stats"):
         read_statistics(tmp_path)
@@ -160,7 +160,7 @@ def test_read_statistics__refuses_what_is_no_such_file(tmp_path, content):
 @pytest.mark.parametrize(
     ("mean", "std"), [(0, 0), (0, -1), ("x", 1), (0, None), (math.nan, 1), (0, math.inf)]
 )
-def test_read_statistics__refuses_numbers_that_cannot_be(tmp_path, mean, std):
+def test_read_statistics__impossible_numbers_are_refused(tmp_path, mean, std):
     content = {"mean": mean, "std": std, "frames": 1, "clips": 1, "split": "", "skipped": 0}
     (tmp_path / "stats.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"stats\.json .*eat stats"):

@@ -1,4 +1,4 @@
-"""Text tables: what is read, and what is said of files that are wrong."""
+"""Text tables: contents, errors of invalid files."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_read_lines__any_line_end_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert list(read_lines(path)) == [(1, "one"), (2, ""), (3, " two\u00fc "), (4, "three")]
 
 
-def test_read_lines__names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
+def test_read_lines__error_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"good\n" * 9 + b"caf\xe9\n")
     with pytest.raises(TableError, match=f"^{path}:10: is not UTF-8$"):
         list(read_lines(path))
@@ -36,18 +36,18 @@ def test_read_rows__quotes_and_empty_lines(tmp_path: Path) -> None:
     assert list(read_rows(path, skipinitialspace=True)) == [(1, ["e", "f, g"])]
 
 
-def test_read_rows__tabs_by_the_name(tmp_path: Path) -> None:
+def test_read_rows__tsv_is_separated_by_tabs(tmp_path: Path) -> None:
     path = write(tmp_path / "a.TSV", b"a,b\tc\n")
     assert list(read_rows(path)) == [(1, ["a,b", "c"])]
 
 
-def test_read_rows__quotation_without_an_end(tmp_path: Path) -> None:
+def test_read_rows__unclosed_quotation(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b'a,b\nc,"d\ne,f\n')
     with pytest.raises(TableError, match=f"^{path}:3: unexpected end of data"):
         list(read_rows(path))
 
 
-def test_read_columns__in_the_order_asked_for(tmp_path: Path) -> None:
+def test_read_columns__in_the_requested_order(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b"x, y ,z\n1, 2 ,3\n4,5,6,7\n")
     assert list(read_columns(path, ["y", "x"])) == [(2, ["2", "1"]), (3, ["5", "4"])]
 
@@ -61,13 +61,13 @@ def test_read_columns__in_the_order_asked_for(tmp_path: Path) -> None:
         (b"x,y\n1,2\n3\n", ":3: 1 fields, the header has 2$"),
     ],
 )
-def test_read_columns__says_what_is_wrong(tmp_path: Path, data: bytes, problem: str) -> None:
+def test_read_columns__error_names_the_cause(tmp_path: Path, data: bytes, problem: str) -> None:
     path = write(tmp_path / "a.csv", data)
     with pytest.raises(TableError, match=f"^{path}{problem}"):
         list(read_columns(path, ["y"]))
 
 
-def test_write_csv__reads_back(tmp_path: Path) -> None:
+def test_write_csv__round_trip(tmp_path: Path) -> None:
     rows = [["a", 'b "c", d'], ["\u00fc", "two\nlines"]]
     write_csv(tmp_path / "a.csv", rows)
     assert [row for _, row in read_rows(tmp_path / "a.csv")] == rows

@@ -1,4 +1,4 @@
-"""16-bit wav read directly: the same as libsndfile reads, or left to it."""
+"""16-bit wav read directly: equal to libsndfile, which reads all other formats."""
 
 import os
 import struct
@@ -65,7 +65,7 @@ def test_read__in_blocks(tmp_path, noise, monkeypatch):
     assert whole.equal(read_audio(path)[0])
 
 
-def test_read__samples_become_writable_values_of_their_own(tmp_path, noise):
+def test_read__result_is_a_writable_copy(tmp_path, noise):
     path = tmp_path / "a.wav"
     soundfile.write(path, noise[:, 0], RATE)
     waveform, rate = read_audio(path)
@@ -74,7 +74,7 @@ def test_read__samples_become_writable_values_of_their_own(tmp_path, noise):
     np.testing.assert_array_equal(waveform.numpy() - 1, read_audio(path)[0].numpy())
 
 
-def test_find__chunks_before_the_samples_are_passed_over(tmp_path):
+def test_find__skips_chunks_before_the_samples(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(riff(chunk(b"LIST", b"odd"), form(), chunk(b"fact", b"1234"),
                           chunk(b"data", DATA), chunk(b"LIST", b"after")))  # fmt: skip
@@ -94,7 +94,7 @@ def test_find__chunks_before_the_samples_are_passed_over(tmp_path):
         (b"RIFF\0\0\0\0WAVE", "cannot be decoded"),
     ],
 )
-def test_find__damage_is_told_as_libsndfile_tells_it(tmp_path, content, message):
+def test_find__damage_gives_the_errors_of_libsndfile(tmp_path, content, message):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
     with pytest.raises(ClipError, match=message):
@@ -102,7 +102,7 @@ def test_find__damage_is_told_as_libsndfile_tells_it(tmp_path, content, message)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_24", "PCM_U8", "FLOAT", "ULAW"])
-def test_find__other_samples_are_left_to_libsndfile(tmp_path, noise, subtype):
+def test_find__libsndfile_reads_other_formats(tmp_path, noise, subtype):
     path = tmp_path / "a.wav"
     soundfile.write(path, noise / 32768, RATE, subtype=subtype)
     assert not is_direct(path)
@@ -118,7 +118,7 @@ def test_find__in_a_part_of_a_file(tmp_path):
         clip = find_wav(descriptor, 6, 6 + len(inside))
         got = clip.read(1000, "float32", True)
         assert (got[:, 0] * 32768).tolist() == list(range(-50, 50))
-        assert find_wav(descriptor, 6, 5 + len(inside)) is None  # the samples go beyond the part
+        assert find_wav(descriptor, 6, 5 + len(inside)) is None  # the samples exceed the part
         assert find_wav(descriptor, 0, 6 + len(inside)) is None
     finally:
         os.close(descriptor)

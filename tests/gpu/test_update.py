@@ -1,6 +1,6 @@
 """Updates on a GPU: no synchronisation, the CPU's losses, flash attention, compilation.
 
-The tests run on the CPU too, where it has the feature.
+The tests also run on the CPU if it supports the feature.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def test_no_synchronisation__raises():
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("device", HALF_DEVICES)
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
-def test_update__does_not_wait_for_the_gpu(make_step, device, dtype, recompute):
+def test_update__does_not_synchronise(make_step, device, dtype, recompute):
     step = make_step(device, dtype, recompute=recompute)
     losses = [step()]  # creates states, loads libraries
     with no_synchronisation(device):
@@ -61,7 +61,7 @@ def test_losses__equal_the_cpus(make_step, full_precision, device):
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("device", HALF_DEVICES)
-def test_losses__in_half_precision_are_near_those_of_float32(make_step, device, dtype):
+def test_losses__half_precision_is_close_to_float32(make_step, device, dtype):
     expected = make_step("cpu", torch.float32, noise=False)()
     found = make_step(device, dtype, noise=False)()
     assert float(found) == pytest.approx(float(expected), rel=0.01)
@@ -73,7 +73,7 @@ def test_attention__is_flash_attention(make_step):
     if torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("flash attention needs compute capability 8.0")
     step = make_step("cuda", torch.bfloat16)
-    # Any other backend is an error here.
+    # Other backends raise here.
     with attention.sdpa_kernel(attention.SDPBackend.FLASH_ATTENTION):
         loss = step()
     assert torch.isfinite(loss)

@@ -1,4 +1,4 @@
-"""Image files: what is read and how, what is refused."""
+"""Image files: formats, colours, errors of invalid files."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def noise(height=24, width=40, seed=0):
     return colours(np.random.default_rng(seed).integers(0, 256, (height, width, 3)))
 
 
-def test_require_image__files_named_like_images_and_bytes_of_archives():
+def test_require_image__by_extension_or_in_archives():
     require_image(Storage.IMAGE)
     require_image(Storage.ARCHIVE)
     for storage in (Storage.FILE, Storage.HDF5, Storage.CACHE):
@@ -45,7 +45,7 @@ def test_probe__counts_pixels(tmp_path, ending):
     assert probe_image(path) == (24 * 40, 0)
 
 
-def test_read__the_content_counts_not_the_ending(tmp_path):
+def test_read__format_comes_from_the_content(tmp_path):
     noise().save(tmp_path / "a.png", format="JPEG")
     noise().save(tmp_path / "a.jpg", format="JPEG")
     assert pixels_of(tmp_path / "a.png") == pixels_of(tmp_path / "a.jpg")
@@ -54,7 +54,7 @@ def test_read__the_content_counts_not_the_ending(tmp_path):
 # ---- Colours -------------------------------------------------------------------------------
 
 
-def test_read__transparent_lies_over_white(tmp_path):
+def test_read__transparent_is_blended_with_white(tmp_path):
     rows = [[(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)]]
     colours(rows).save(tmp_path / "rgba.png")
     assert pixels_of(tmp_path / "rgba.png") == [[list(RED), list(WHITE), [204] * 3]]
@@ -93,20 +93,20 @@ def test_read__cmyk_grey_and_one_bit(tmp_path):
     assert pixels_of(tmp_path / "bit.png", 1) == [[255]]
 
 
-def test_read__exif_turns_the_image_upright(tmp_path):
+def test_read__applies_the_exif_orientation(tmp_path):
     image = colours([[RED, GREEN, BLUE]])
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned left when it was taken: a viewer turns it right
+    exif[0x0112] = 6  # stored turned left; the orientation turns it right
     image.save(tmp_path / "turned.png", exif=exif)
     assert probe_image(tmp_path / "turned.png") == (3, 0)
     assert pixels_of(tmp_path / "turned.png") == [[list(RED)], [list(GREEN)], [list(BLUE)]]
 
 
-# ---- What is refused -----------------------------------------------------------------------
+# ---- Errors --------------------------------------------------------------------------------
 
 
 def make_png(width, height):
-    """The header of a PNG, and no more of it than a decoder needs to believe in it."""
+    """The least part of a PNG that a decoder accepts as a header."""
 
     def chunk(kind, data):
         body = kind + data
@@ -132,14 +132,14 @@ def test_bomb__is_refused_by_its_header(tmp_path, width, height, message, monkey
             use(tmp_path / "bomb.png")
 
 
-def test_bomb__the_limit_is_an_option(tmp_path):
+def test_bomb__limit_is_an_option(tmp_path):
     noise(10, 10).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", max_pixels=100).size == (10, 10)
     with pytest.raises(ClipError, match="has 10x10 = 100 pixels; at most 99 can be used"):
         read_image(tmp_path / "a.png", max_pixels=99)
 
 
-def test_read__another_image_than_the_manifest_says(tmp_path):
+def test_read__size_unlike_the_manifest(tmp_path):
     noise(10, 12).save(tmp_path / "a.png")
     entry = locate(tmp_path / "a.png")
     assert read_image(entry._replace(size=120)).size == (12, 10)
@@ -156,7 +156,7 @@ def test_read__animated_is_refused(tmp_path, ending):
             use(path)
 
 
-def test_read__the_first_picture_of_a_camera_counts(tmp_path):
+def test_read__mpo_gives_its_first_image(tmp_path):
     noise().save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[noise(seed=1)])
     noise().save(tmp_path / "b.jpg")
     assert probe_image(tmp_path / "a.jpg") == (960, 0)
@@ -175,7 +175,7 @@ def test_read__truncated(tmp_path, ending, share):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_read__flipped_bytes_end_in_a_clip_error_or_an_image(tmp_path, ending):
+def test_read__damaged_bytes_give_an_image_or_a_clip_error(tmp_path, ending):
     noise(32, 32).save(tmp_path / f"whole.{ending}")
     content = (tmp_path / f"whole.{ending}").read_bytes()
     rng, errors = np.random.default_rng(0), 0
@@ -191,7 +191,7 @@ def test_read__flipped_bytes_end_in_a_clip_error_or_an_image(tmp_path, ending):
     assert errors > 10
 
 
-def test_read__what_is_no_image(tmp_path):
+def test_read__not_an_image(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
@@ -208,7 +208,7 @@ def test_read__what_is_no_image(tmp_path):
             probe_image(tmp_path / name)
 
 
-def test_pillow__is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
+def test_pillow__missing_one_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ValueError, match=r"images need Pillow: pip install pillow.*'images'"):

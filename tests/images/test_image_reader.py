@@ -1,4 +1,4 @@
-"""Images: crops, normalisation, and that all that is random follows from the generator."""
+"""Images: crops, normalisation, dependence on the generator alone."""
 
 import sys
 
@@ -36,7 +36,7 @@ def draw_many(size, shape, scale, ratio, number=2000):
     return boxes, sides[:, 0] * sides[:, 1] / (size[0] * size[1]), sides[:, 0] / sides[:, 1]
 
 
-def test_draw_crop__area_shape_and_place_are_spread_as_stated():
+def test_draw_crop__distribution_of_area_shape_and_position():
     boxes, areas, shapes = draw_many((1000, 1000), 1.0, (0.1, 0.3), (0.5, 2.0))
     assert boxes.min() >= 0
     assert boxes.max() <= 1000
@@ -45,18 +45,18 @@ def test_draw_crop__area_shape_and_place_are_spread_as_stated():
     assert abs(areas.mean() - 0.2) < 0.01  # uniform
     assert 0.49 < shapes.min() < 0.52
     assert 1.95 < shapes.max() < 2.02
-    assert abs(np.log(shapes).mean()) < 0.04  # the logarithm is
+    assert abs(np.log(shapes).mean()) < 0.04  # its logarithm is uniform
     assert abs(boxes[:, [0, 2]].mean() - 500) < 15
     assert boxes[:, 0].min() < 10
 
 
-def test_draw_crop__every_place_is_drawn_the_edges_as_well():
+def test_draw_crop__every_position_is_drawn():
     boxes, _, _ = draw_many((10, 20), 1.0, (0.125, 0.125), (1.0, 1.0))  # 5 x 5 pixels
     assert set(boxes[:, 0]) == set(range(6))
     assert set(boxes[:, 1]) == set(range(16))
 
 
-def test_draw_crop__shape_is_relative_to_what_it_is_resized_to():
+def test_draw_crop__shape_is_relative_to_the_output():
     _, _, shapes = draw_many((1000, 1000), 2.0, (0.1, 0.2), (1.0, 1.0))
     assert np.allclose(shapes, 2.0, atol=0.02)
 
@@ -64,17 +64,17 @@ def test_draw_crop__shape_is_relative_to_what_it_is_resized_to():
 @pytest.mark.parametrize(
     ("size", "shape", "expected"),
     [
-        ((100, 50), 1.0, (25, 0, 75, 50)),  # as wide as is allowed, in the middle
+        ((100, 50), 1.0, (25, 0, 75, 50)),  # the largest allowed width, centred
         ((50, 100), 1.0, (0, 25, 50, 75)),
         ((64, 128), 0.5, (0, 0, 64, 128)),
         ((1, 1), 1.0, (0, 0, 1, 1)),
     ],
 )
-def test_draw_crop__where_no_draw_fits_the_middle_is_taken(size, shape, expected):
+def test_draw_crop__centre_if_no_draw_fits(size, shape, expected):
     assert draw_crop(size, shape, (1.0, 1.0), (1.0, 1.0), make_generator(0)) == expected
 
 
-def test_draw_crop__draws_as_many_numbers_for_every_image():
+def test_draw_crop__draws_equally_many_numbers_per_image():
     states = []
     for size in ((100, 100), (1000, 3)):
         generator = make_generator(3)
@@ -91,7 +91,7 @@ def test_draw_crop__draws_as_many_numbers_for_every_image():
         ((128, 512), 0.5, 1.0, (0, 128, 128, 384)),
     ],
 )
-def test_centre_crop__by_hand(size, shape, share, expected):
+def test_centre_crop__hand_computed(size, shape, share, expected):
     assert centre_crop(size, shape, share) == pytest.approx(expected)
 
 
@@ -115,16 +115,16 @@ def test_front_end__height_comes_before_width(tmp_path):
     assert ImageFrontEnd((32, 16), **PLAIN)(tmp_path / "a.png").shape == (3, 32, 16)
 
 
-def test_front_end__evaluation_takes_the_middle_and_draws_nothing(tmp_path):
+def test_front_end__evaluation_crops_the_centre_without_draws(tmp_path):
     image = np.zeros((8, 12, 3), dtype=np.uint8)
     image[2:6, 4:8] = 255
     colours(image).save(tmp_path / "a.png")
     found = ImageFrontEnd((4, 4), **{**PLAIN, "eval_crop": 0.5})(tmp_path / "a.png")
-    assert torch.allclose(found, torch.ones(3, 4, 4), atol=0.2)  # bicubic sees past the edge
+    assert torch.allclose(found, torch.ones(3, 4, 4), atol=0.2)  # bicubic exceeds the crop
     assert found[:, 1:3, 1:3].min() == 1
 
 
-def test_front_end__flip_is_drawn(tmp_path):
+def test_front_end__flip_is_random(tmp_path):
     colours([[RED, BLUE]]).save(tmp_path / "a.png")
     options = {"size": (1, 2), "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), **PLAIN}
     for flip, expected in ((0.0, {0.0}), (1.0, {1.0}), (0.5, {0.0, 1.0})):
@@ -151,7 +151,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "message"), OPTIONS, ids=[str(o) for o, _ in OPTIONS])
-def test_front_end__refuses_what_cannot_work(options, message):
+def test_front_end__invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=f"task.images.{message}"):
         ImageFrontEnd(**options)
 
@@ -176,7 +176,7 @@ def make(folder, augment=True):
     return ClipDataset(reader, seed=3)
 
 
-def test_reader__crops_follow_from_seed_epoch_and_index(folder):
+def test_reader__crops_depend_on_seed_epoch_and_index(folder):
     dataset = make(folder)
     first = dataset[1]["source"]
     assert first.shape == (3, 8, 16)
@@ -186,7 +186,7 @@ def test_reader__crops_follow_from_seed_epoch_and_index(folder):
     assert not torch.equal(dataset[1]["source"], first)
 
 
-def test_reader__without_augmentation_every_epoch_is_alike(folder):
+def test_reader__without_augmentation_epochs_are_equal(folder):
     dataset = make(folder, augment=False)
     first = dataset[1]["source"]
     dataset.set_epoch(2)
@@ -194,7 +194,7 @@ def test_reader__without_augmentation_every_epoch_is_alike(folder):
     assert torch.equal(ImageFrontEnd((8, 16))(folder / "1.png"), first)
 
 
-def test_reader__damaged_images_and_sound_are_named_and_replaced(folder):
+def test_reader__replaces_damaged_images_and_sound(folder):
     dataset = make(folder)
     for index, name, reason in (
         (5, "bad.png", "is not a PNG, JPEG or WebP image"),
@@ -206,14 +206,14 @@ def test_reader__damaged_images_and_sound_are_named_and_replaced(folder):
         assert item["source"].shape == (3, 8, 16)
 
 
-def test_reader__asks_for_pillow_at_start(folder, monkeypatch):
+def test_reader__missing_pillow_is_an_error_at_start(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(ValueError, match="images need Pillow"):
         make(folder)
 
 
-def test_audio_reader__names_and_replaces_images(folder):
+def test_audio_reader__replaces_images(folder):
     soundfile.write(folder / "dog.wav", np.zeros(16000), 16000)
     write_manifest(folder / "train.tsv", folder, [("0.png", 600), ("dog.wav", 16000)])
     reader = SpectrogramReader(read_manifest(folder / "train.tsv"), FrontEnd(32, -4.0, 4.5))

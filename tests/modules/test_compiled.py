@@ -196,7 +196,7 @@ def test_failure__old_pytorch(set_backend, caplog, monkeypatch):
     monkeypatch.setattr(compiled, "OLDEST_TORCH", "99.0")
     gradients(run_blocks, make_blocks(2, compile=True))
     assert backend.count == 0
-    assert "it takes PyTorch 99.0 or later" in warnings(caplog)[0]
+    assert "it needs PyTorch 99.0 or later" in warnings(caplog)[0]
 
 
 def test_shapes__limit_of_compilations(set_backend, caplog, monkeypatch):

@@ -1,4 +1,4 @@
-"""What the tasks on audio do before they begin."""
+"""Checks of the tasks on audio at start."""
 
 import zipfile
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from eat_plugin.data.manifest import ManifestError
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 
 
-def test_load_dataset__refuses_an_archive_that_has_changed(tmp_path):
+def test_load_dataset__changed_archive_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(1_600), 16_000)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(tmp_path / "a.flac", "a.flac")
@@ -35,7 +35,7 @@ def test_load_dataset__refuses_an_archive_that_has_changed(tmp_path):
         ({"patch": 8}, "task.patch_size is 16, but the model's patches have 8 frames"),
     ],
 )
-def test_build_model__refuses_one_that_takes_other_input(tmp_path, monkeypatch, model, message):
+def test_build_model__model_of_other_input_is_refused(tmp_path, monkeypatch, model, message):
     encoder = SimpleNamespace(cfg=SimpleNamespace(patch_size=model.pop("patch", 16)))
     built = SimpleNamespace(patch_encoder=encoder, **model)
     monkeypatch.setattr("fairseq.models.build_model", lambda *_: built)

@@ -30,7 +30,7 @@ def test_run_config__with_and_without_a_parent():
         assert check_run(run) is None
 
 
-def test_get__is_none_for_an_unknown_option():
+def test_get__unknown_option_is_none():
     root = OmegaConf.structured(FairseqConfig(lr_scheduler=PassThroughScheduleConfig()))
     root.task = {"data": "???"}
     OmegaConf.set_struct(root, True)
@@ -42,7 +42,7 @@ def test_get__is_none_for_an_unknown_option():
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_check_run__each_of_several_processes_reads_checkpoints(processes):
+def test_check_run__every_process_reads_checkpoints(processes):
     run = make(
         distributed_training={"distributed_world_size": processes},
         checkpoint={"load_checkpoint_on_all_dp_ranks": False},
@@ -58,7 +58,7 @@ def test_check_run__each_of_several_processes_reads_checkpoints(processes):
         ({"bf16": True, "amp": True}, "common.bf16 and common.amp"),
     ],
 )
-def test_precision__two_are_refused(common, names):
+def test_precision__two_options_are_refused(common, names):
     with pytest.raises(ValueError, match=f"{names} are true; set all but one to false"):
         check_run(make(common={"cpu": True, **common}))
 
@@ -76,7 +76,7 @@ def test_precision__half_needs_a_gpu_or_cpu_true(precision, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_precision__half_on_a_cpu_needs_a_new_pytorch(precision, monkeypatch):
+def test_precision__half_on_a_cpu_needs_a_recent_pytorch(precision, monkeypatch):
     monkeypatch.setattr(checks, "OLDEST_FOR_HALF_ON_CPU", "99.0")
     message = rf"common.{precision}=true with .* needs PyTorch 99.0 .*; set common.{precision}=fal"
     with pytest.raises(ValueError, match=message):
@@ -110,7 +110,7 @@ def with_optimizer(optimizer="eat_adamw", **common):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("begun", [COPIES, MASTERS, "EatAdamW", ""])
 @pytest.mark.parametrize("efficient", [False, True])
-def test_masters__a_run_resumes_in_its_own_mode(precision, begun, efficient, monkeypatch, caplog):
+def test_masters__a_run_keeps_its_mode(precision, begun, efficient, monkeypatch, caplog):
     run = with_optimizer(**{precision: True, f"memory_efficient_{precision}": efficient})
     monkeypatch.setattr(checks, "find_resumed_run", lambda _: ResumedRun("a.pt", {}, {}, begun))
     if begun == (COPIES if efficient else MASTERS):
@@ -123,7 +123,7 @@ def test_masters__a_run_resumes_in_its_own_mode(precision, begun, efficient, mon
     assert not caplog.text
 
 
-def test_masters__copies_that_lose_options_are_refused(monkeypatch):
+def test_masters__copies_without_options_are_refused(monkeypatch):
     check_run(with_optimizer("adam", bf16=True))
     check_run(with_optimizer(bf16=True, memory_efficient_bf16=True))
     monkeypatch.setattr(checks, "_copies_keep_overrides", lambda: False)
@@ -190,7 +190,7 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_find_resumed_run__the_checkpoint_that_fairseq_will_load(saved):
+def test_find_resumed_run__finds_fairseqs_checkpoint(saved):
     found = find_resumed_run(configure(saved))
     assert found.path == str(saved / "checkpoint_last.pt")
     assert found.options == {"norm_mean": -5.0, "norm_std": 3.0}
@@ -207,12 +207,12 @@ def test_find_resumed_run__a_new_run_or_no_checkpoint(saved, tmp_path):
     assert find_resumed_run(configure(saved)) is None
 
 
-def test_find_resumed_run__finetune_from_model_does_not_matter(saved):
+def test_find_resumed_run__ignores_finetune_from_model(saved):
     assert find_resumed_run(configure(saved, finetune_from_model="x.pt")) is not None
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_find_resumed_run__a_truncated_file_is_refused(saved, share):
+def test_find_resumed_run__truncated_file_is_refused(saved, share):
     path = saved / "checkpoint_last.pt"
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])

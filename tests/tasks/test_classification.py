@@ -1,4 +1,4 @@
-"""The task of fine-tuning: what must agree, scores of a whole split, published flags."""
+"""The task of fine-tuning: consistent data, metrics of a split, published flags."""
 
 from types import SimpleNamespace
 
@@ -46,7 +46,7 @@ def make_task(tmp_path):
 
 
 class Criterion(torch.nn.Module):
-    """Hands over scores that stand in the sample."""
+    """Returns the scores in the sample."""
 
     def forward(self, model, sample):
         number = len(sample["id"])
@@ -84,7 +84,7 @@ TARGETS = np.eye(2)[[0, 1, 0, 1, 0]]
     [[[0, 1, 2, 3, 4]], [[4, 3], [2], [1, 0]], [[0, 1], [0, 1], [2, 3], [4, 4]]],
     ids=["one", "other-order", "repeated"],
 )
-def test_validation__metrics_of_the_whole_split_each_clip_once(make_task, batches):
+def test_validation__counts_each_clip_once(make_task, batches):
     task = make_task()
     task.load_dataset("eval")
     found = evaluate(task, batches, SCORES)
@@ -95,7 +95,7 @@ def test_validation__metrics_of_the_whole_split_each_clip_once(make_task, batche
         assert type(found[name]) is float
 
 
-def test_validation__the_next_one_starts_anew(make_task):
+def test_validation__starts_without_old_scores(make_task):
     task = make_task()
     task.load_dataset("eval")
     first = evaluate(task, [[0, 1, 2, 3, 4]], SCORES)
@@ -103,7 +103,7 @@ def test_validation__the_next_one_starts_anew(make_task):
     assert second["accuracy"] == pytest.approx(1 - first["accuracy"])
 
 
-def test_validation__a_replaced_clip_does_not_count(make_task, tmp_path):
+def test_validation__ignores_replaced_clips(make_task, tmp_path):
     (tmp_path / "2.wav").write_bytes(b"")
     task = make_task()
     task.load_dataset("eval")
@@ -112,7 +112,7 @@ def test_validation__a_replaced_clip_does_not_count(make_task, tmp_path):
     assert found["skipped_clips"] == 1
 
 
-def test_batches__evaluation_leaves_no_clip_out(make_task):
+def test_batches__evaluation_has_every_clip(make_task):
     task = make_task()
     for split in ("train", "eval"):
         task.load_dataset(split)
@@ -123,7 +123,7 @@ def test_batches__evaluation_leaves_no_clip_out(make_task):
     assert sorted(clips) == [0, 1, 2, 3, 4]
 
 
-def test_load_dataset__training_alone_is_shuffled_and_augmented(make_task):
+def test_load_dataset__only_training_is_shuffled_and_augmented(make_task):
     task = make_task(crop="random", roll_gain=True, noise=True)
     for split in ("train", "eval"):
         task.load_dataset(split)
@@ -134,19 +134,19 @@ def test_load_dataset__training_alone_is_shuffled_and_augmented(make_task):
     assert (held_out.reader.roll_gain, held_out.reader.noise) == (False, False)
 
 
-def test_load_dataset__weights_need_other_batches_in_each_epoch(make_task, tmp_path):
+def test_load_dataset__weights_require_rebuild_batches(make_task, tmp_path):
     (tmp_path / "weights.csv").write_text("1\n" * 5)
     options = {"weights_file": "weights.csv", "num_samples": 3}
     task = make_task(**options, rebuild_batches=False)
     with pytest.raises(ValueError, match=r"task.rebuild_batches is false, .* task.weights_file"):
         task.load_dataset("train")
-    task.load_dataset("eval")  # which has no weights
+    task.load_dataset("eval")  # has no weights
     task = make_task(**options)
     task.load_dataset("train")
     assert task.dataset("train").epoch_size == 3
 
 
-def test_build_model__takes_the_number_of_classes_from_the_data(make_task, monkeypatch):
+def test_build_model__number_of_classes_comes_from_the_data(make_task, monkeypatch):
     task = make_task()
     built = torch.nn.Module()
     built.pretrained_model_args = {"model": {"depth": 1}}
@@ -160,7 +160,7 @@ def test_build_model__takes_the_number_of_classes_from_the_data(make_task, monke
         task.build_model(cfg)
 
 
-def test_state__labels_go_into_checkpoints(make_task, tmp_path):
+def test_state__checkpoints_hold_the_labels(make_task, tmp_path):
     task = make_task()
     task.load_dataset("eval")
     state = task.state_dict()
@@ -195,20 +195,20 @@ def test_published__flags_are_translated(flags, expected):
         ({"key": "source"}, "task.key is 'source'"),
     ],
 )
-def test_published__what_is_not_implemented_is_refused(flags, problem):
+def test_published__unimplemented_flags_are_refused(flags, problem):
     cfg = MaeImageClassificationConfig(data="/d", **{"audio_mae": True, "seed": 1, **flags})
     with pytest.raises(ValueError, match=problem):
         translate_classification(cfg)
 
 
-def test_published__a_checkpoint_loads_however_its_data_were_stored():
+def test_published__checkpoint_loads_for_any_data_storage():
     cfg = MaeImageClassificationConfig(data="/d", audio_mae=True, seed=1, subsample=0.5)
     assert translate_classification(cfg, from_checkpoint=True).data == "/d"
 
 
-def test_skipped_share__is_of_the_clips_drawn(make_task):
+def test_skipped_share__is_relative_to_the_drawn_clips(make_task):
     task = make_task()
-    task._check_share(11, SimpleNamespace(epoch_size=2000))  # 20 are tolerated
+    task._check_share(11, SimpleNamespace(epoch_size=2000))  # at most 20
     with pytest.raises(RuntimeError, match=r"11 of the 1000 clips of this epoch .*; at most 10"):
         task._check_share(11, SimpleNamespace(epoch_size=1000))
     skipped = [("a.wav", "is empty"), ("b.wav", "is empty"), ("a.wav", "is empty")]
@@ -223,10 +223,10 @@ def test_skipped_share__is_of_the_clips_drawn(make_task):
         ("mAp", "eat_classification", False),
         ("accuracy", "eat_classification", False),
         ("accuracy", "model", False),
-        ("correct", "model", True),  # maybe one that this criterion logs
+        ("correct", "model", True),  # this criterion may log it
     ],
 )
-def test_metric__one_that_is_not_computed_is_refused(metric, criterion, works):
+def test_metric__unavailable_one_is_refused(metric, criterion, works):
     def look(**dataset):
         parts = {"checkpoint": {"best_checkpoint_metric": metric}, "dataset": dataset}
         root = OmegaConf.create({"task": {}, "criterion": {"_name": criterion}, **parts})

@@ -1,4 +1,4 @@
-"""Tasks on images: the grid of the masks, and mistakes that are told at start."""
+"""Tasks on images: the grid of the masks, errors at start."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -66,12 +66,12 @@ def test_load_dataset__masks_cover_the_image(make_task):
         (None, {}, r"train.tsv:2: 'a.png' is an image by .*; images need task.images"),
     ],
 )
-def test_task__mistakes_are_told_at_start(make_task, images, options, message):
+def test_task__invalid_options_are_refused_at_start(make_task, images, options, message):
     with pytest.raises(ValueError, match=message):
         make_task(images, **options).load_dataset("train")
 
 
-def test_task__sound_in_a_run_of_images_is_told_at_start(make_task, folder):
+def test_task__sound_is_refused_at_start(make_task, folder):
     (folder / "train.tsv").write_text(f"{folder}\ndog.wav\t1200\n")
     with pytest.raises(ValueError, match=r"train.tsv:2: 'dog.wav' is not an image by .* --images"):
         make_task({}).load_dataset("train")
@@ -99,11 +99,11 @@ class Takes:
         ((3, 224, 224), None, "the data are sound .* the model takes images of 3 channels"),
     ],
 )
-def test_check_model__says_what_differs(shape, images, message):
+def test_check_model__error_names_the_difference(shape, images, message):
     with pytest.raises(ValueError, match=message):
         check_model(Takes(shape), images)
 
 
-def test_check_model__passes_what_agrees():
+def test_check_model__accepts_a_matching_model():
     check_model(Takes((3, 224, 224)), ImageFrontEnd())
     check_model(Takes(None), None)

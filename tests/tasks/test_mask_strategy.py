@@ -1,4 +1,4 @@
-"""A mask strategy of one's own, from YAML to the masks that workers draw."""
+"""A custom mask strategy, from YAML to the masks of the workers."""
 
 import numpy as np
 import pytest
@@ -44,14 +44,14 @@ def masks_of(data, *overrides):
     return next(iter(loader))["net_input"]["precomputed_mask"]
 
 
-def test_mask_strategy__of_the_model_reaches_the_workers(data, monkeypatch):
+def test_mask_strategy__workers_use_the_models(data, monkeypatch):
     monkeypatch.setitem(masking.STRATEGIES, "last", draw_last)
     masks = masks_of(data, "+model.modalities.image.mask_strategy=last")
     assert masks.shape == (8, 64)  # clones of tiny
     assert torch.equal(masks, draw_last(masking.MaskSpec((8, 8), 0.8), 8, None))
 
 
-def test_mask_strategy__null_follows_the_published_options(data):
+def test_mask_strategy__null_uses_the_published_options(data):
     usual = masks_of(data)
     assert torch.equal(masks_of(data, "+model.modalities.image.mask_strategy=null"), usual)
     named = masks_of(data, "+model.modalities.image.mask_strategy=inverse_block")
@@ -59,6 +59,6 @@ def test_mask_strategy__null_follows_the_published_options(data):
     assert not torch.equal(masks_of(data, "+task.flexible_mask=true"), usual)
 
 
-def test_mask_strategy__names_the_choices(data):
+def test_mask_strategy__error_names_the_choices(data):
     with pytest.raises(ValueError, match="'last'; choose one of inverse_block, block, random"):
         masks_of(data, "+model.modalities.image.mask_strategy=last")

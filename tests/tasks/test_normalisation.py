@@ -1,4 +1,4 @@
-"""Where a task takes the statistics of log-mel values from, and when it warns."""
+"""The statistics of log-mel values of a task, and its warnings."""
 
 import logging
 
@@ -22,7 +22,7 @@ AUDIOSET = (-4.268, 4.569)
 
 @pytest.fixture
 def data(tmp_path):
-    """Twelve clips of noise, far louder than AudioSet's."""
+    """Twelve clips of noise, much louder than AudioSet's."""
     lines = [str(tmp_path)]
     for number in range(12):
         samples = np.random.default_rng(number).normal(0, 0.2, 8_000).clip(-1, 1)
@@ -33,7 +33,7 @@ def data(tmp_path):
 
 
 def root(data, kind="eat_pretraining", **options):
-    """A whole configuration, as fairseq holds it."""
+    """A whole configuration of fairseq."""
     schema = OmegaConf.structured(TASK_DATACLASS_REGISTRY[kind]())
     task = OmegaConf.merge(schema, {"_name": kind, "data": str(data), **options})
     model = {"modalities": {"image": {"patch_size": 16}}}
@@ -49,20 +49,20 @@ def warnings_of(caplog):
 
 
 @pytest.mark.parametrize("kind", ["eat_pretraining", "eat_classification"])
-def test_resolve_norm__takes_the_data_sets_own_and_saves_them(data, kind, caplog):
+def test_resolve_norm__uses_and_saves_the_data_sets_statistics(data, kind, caplog):
     write_statistics(data, OWN)
     cfg = root(data, kind)
     with caplog.at_level(logging.INFO):
         task = setup_task(cfg.task)
     assert (task.front_end.mean, task.front_end.std) == (-7.0, 3.0)
-    # fairseq saves cfg, not what the task was set up with.
+    # fairseq saves cfg, not the options of the task.
     assert (cfg.task.norm_mean, cfg.task.norm_std) == (-7.0, 3.0)
     said = [record.getMessage() for record in caplog.records if "norm_mean" in record.message]
     source = f"from {data / 'stats.json'}, of 4 clips of the split 'train'"
     assert said == [f"task.norm_mean=-7.0000 task.norm_std=3.0000: {source}"]
 
 
-def test_resolve_norm__takes_audiosets_where_there_are_none(data, caplog):
+def test_resolve_norm__uses_audiosets_without_a_file(data, caplog):
     cfg = root(data)
     with caplog.at_level(logging.INFO):
         task = setup_task(cfg.task)
@@ -71,7 +71,7 @@ def test_resolve_norm__takes_audiosets_where_there_are_none(data, caplog):
     assert "AudioSet's, there is no" in caplog.text
 
 
-def test_resolve_norm__numbers_win(data):
+def test_resolve_norm__explicit_numbers_have_priority(data):
     write_statistics(data, OWN)
     cfg = root(data, norm_mean=-5.0, norm_std=4.0)
     assert setup_task(cfg.task).front_end.mean == -5.0
@@ -79,18 +79,18 @@ def test_resolve_norm__numbers_win(data):
 
 
 @pytest.mark.parametrize("options", [{"norm_mean": -5.0}, {"norm_std": 4.0}])
-def test_resolve_norm__one_alone_is_refused(data, options):
+def test_resolve_norm__mean_or_deviation_alone_is_refused(data, options):
     with pytest.raises(ValueError, match=r"task.norm_mean is \S+ and task.norm_std is .*set both"):
         setup_task(root(data, **options).task)
 
 
-def test_resolve_norm__a_checkpoint_does_not_depend_on_the_folder(data):
+def test_resolve_norm__checkpoint_does_not_read_the_folder(data):
     write_statistics(data, OWN)
     task = setup_task(root(data).task, from_checkpoint=True)
     assert (task.front_end.mean, task.front_end.std) == AUDIOSET
 
 
-def test_resolve_norm__leaves_another_tasks_options_alone(data):
+def test_resolve_norm__does_not_change_other_tasks_options(data):
     cfg = root(data)
     other = OmegaConf.create({"task": {"_name": "eat_classification", "norm_mean": None}})
     cfg.task.__dict__["_parent"] = other
@@ -98,13 +98,13 @@ def test_resolve_norm__leaves_another_tasks_options_alone(data):
     assert other.task.norm_mean is None
 
 
-def test_resolve_norm__a_broken_file_stops_the_run(data):
+def test_resolve_norm__broken_file_is_an_error(data):
     (data / "stats.json").write_text("{")
     with pytest.raises(ValueError, match=r"stats\.json does not hold statistics"):
         setup_task(root(data).task)
 
 
-def test_warn_of_audioset__warns_once_with_both_pairs_and_the_command(data, caplog):
+def test_warn_of_audioset__warns_once_with_numbers_and_command(data, caplog):
     task = setup_task(root(data).task)
     task.load_dataset("train")
     task.load_dataset("train")
@@ -122,7 +122,7 @@ def test_warn_of_audioset__warns_once_with_both_pairs_and_the_command(data, capl
         (-4.268, 4.569 * 0.89, True),
     ],
 )  # fmt: skip
-def test_warn_of_audioset__explicit_numbers_against_the_file(data, caplog, mean, std, warns):
+def test_warn_of_audioset__explicit_numbers_unlike_the_file(data, caplog, mean, std, warns):
     write_statistics(data, Statistics(mean, std, 100, 4, "train", 0))
     setup_task(root(data, norm_mean=-4.268, norm_std=4.569).task).load_dataset("train")
     found = warnings_of(caplog)
@@ -132,14 +132,14 @@ def test_warn_of_audioset__explicit_numbers_against_the_file(data, caplog, mean,
         assert "task.norm_mean=null task.norm_std=null" in found[0]
 
 
-def test_warn_of_audioset__is_content_with_other_numbers_and_with_the_file(data, caplog):
+def test_warn_of_audioset__no_warning_for_other_numbers_or_the_file(data, caplog):
     setup_task(root(data, norm_mean=-5.0, norm_std=4.0).task).load_dataset("train")
     write_statistics(data, OWN)
     setup_task(root(data).task).load_dataset("train")
     assert not warnings_of(caplog)
 
 
-def test_warn_of_audioset__a_small_sample_proves_nothing(data, caplog, monkeypatch):
+def test_warn_of_audioset__no_warning_from_a_small_sample(data, caplog, monkeypatch):
     near = Moments(128, -4.9, 128 * 4.569**2)
     for errors, count in (((0.3, 0.0), 0), ((0.1, 0.0), 1)):
         sample = normalisation.measure_some(read_manifest(data / "train.tsv"), 1)
@@ -150,7 +150,7 @@ def test_warn_of_audioset__a_small_sample_proves_nothing(data, caplog, monkeypat
         monkeypatch.undo()
 
 
-def test_warn_of_audioset__damaged_clips_and_a_broken_file_do_not_stop_a_run(data, caplog):
+def test_warn_of_audioset__damage_does_not_end_the_run(data, caplog):
     (data / "stats.json").write_text("{")
     for number in range(11):
         (data / f"{number}.wav").write_text("no audio")
@@ -163,7 +163,7 @@ def test_warn_of_audioset__damaged_clips_and_a_broken_file_do_not_stop_a_run(dat
     assert not warnings_of(caplog)
 
 
-def test_warn_of_audioset__is_for_sound_and_the_first_process(data, monkeypatch):
+def test_warn_of_audioset__only_for_sound_in_the_first_process(data, monkeypatch):
     def fail(*_):
         raise AssertionError("measured")
 
@@ -179,7 +179,7 @@ def test_warn_of_audioset__is_for_sound_and_the_first_process(data, monkeypatch)
     normalisation.warn_of_audioset(cfg, manifest)
 
 
-def test_published_tasks__warn_as_well(data, caplog):
+def test_published_tasks__warn_too(data, caplog):
     cfg = root(data, "mae_image_pretraining", audio_mae=True, key="source")
     setup_task(cfg.task).load_dataset("train")
     assert len(warnings_of(caplog)) == 1
@@ -189,7 +189,7 @@ def test_published_tasks__warn_as_well(data, caplog):
     assert not warnings_of(caplog)
 
 
-def test_sample__is_no_other_than_the_whole_of_few_clips(data):
+def test_sample__of_few_clips_equals_the_whole(data):
     manifest = read_manifest(data / "train.tsv")
     assert normalisation.measure_some(manifest, 48).moments == sum_up(measure_all(manifest, 1))
 

@@ -1,4 +1,4 @@
-"""The task's options, checked where the data set is built."""
+"""The options of pre-training, checked when the data set is built."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def make_task(tmp_path):
         ({"mask_strategy": "random"}, {"flexible_mask": True}, "random"),
     ],
 )
-def test_masks__follow_the_options(make_task, masks, options, strategy):
+def test_masks__match_the_options(make_task, masks, options, strategy):
     task = make_task(masks, target_length=128, **options)
     task.load_dataset("train")
     dataset = task.dataset("train")
@@ -58,17 +58,17 @@ def test_masks__follow_the_options(make_task, masks, options, strategy):
         ({}, {"crop": "end"}, "task.crop is 'end'; choose one of start, random"),
     ],
 )
-def test_load_dataset__refuses_what_cannot_work(make_task, masks, options, message):
+def test_load_dataset__invalid_options_are_refused(make_task, masks, options, message):
     with pytest.raises(ValueError, match=message):
         make_task(masks, **options).load_dataset("train")
 
 
-def test_load_dataset__names_a_missing_manifest(make_task):
+def test_load_dataset__missing_manifest_is_named(make_task):
     with pytest.raises(ValueError, match=r"valid\.tsv"):
         make_task().load_dataset("valid")
 
 
-def test_load_dataset__a_run_without_validation_needs_no_split_for_it(make_task):
+def test_load_dataset__without_validation_needs_no_valid_split(make_task):
     with pytest.raises(ValueError, match=r"valid\.tsv"):
         make_task(dataset={"disable_validation": False}).load_dataset("valid")
     task = make_task(dataset={"disable_validation": True}, target_length=128)

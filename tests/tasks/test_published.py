@@ -1,4 +1,4 @@
-"""Published flags are translated or refused; runs by published names go on as others do."""
+"""Published flags are translated or refused; runs by published names resume."""
 
 import pytest
 import torch
@@ -26,14 +26,14 @@ def make(**options):
         ({"spcv2_eval": True}, (-6.846, 5.565)),
     ],
 )
-def test_translate__statistics_follow_the_flags(flags, statistics):
+def test_translate__statistics_match_the_flags(flags, statistics):
     cfg = translate_pretraining(make(**flags, target_length=512, flexible_mask=True))
     assert (cfg.norm_mean, cfg.norm_std) == statistics
     assert (cfg.target_length, cfg.flexible_mask, cfg.crop) == (512, True, "start")
 
 
 @pytest.mark.parametrize("name", UNIMPLEMENTED)
-def test_translate__names_an_option_without_implementation(name):
+def test_translate__unimplemented_option_is_named(name):
     value = {"multi_data": ["a"], "local_cache_path": "/x", "dataset_type": "path"}.get(name)
     if value is None:
         value = 0.5 if name == "subsample" else not UNIMPLEMENTED[name]
@@ -41,7 +41,7 @@ def test_translate__names_an_option_without_implementation(name):
         translate_pretraining(make(**{name: value}))
 
 
-def test_translate__refuses_another_input_name():
+def test_translate__another_input_name_is_refused():
     with pytest.raises(ValueError, match="task.key is 'imgs'"):
         translate_pretraining(make(key="imgs"))
 
@@ -51,7 +51,7 @@ PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification
 
 @pytest.fixture
 def set_up(tmp_path):
-    """Set up a task beside a checkpoint of another precision mode and of other classes."""
+    """Set up a task whose checkpoint has another precision mode and other classes."""
     saved = {
         "cfg": {"task": {}},
         "task_state": {"labels": {"cat": "0"}},
@@ -92,7 +92,7 @@ def test_task__refuses_to_resume_with_other_classes(set_up):
 
 
 @pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])
-def test_task__for_a_checkpoint_resumes_nothing(set_up, name, caplog):
+def test_task__for_a_checkpoint_does_not_resume(set_up, name, caplog):
     task = set_up(name, efficient=True, from_checkpoint=True)
     assert task.resumed is None
     task.load_dataset("train")

@@ -1,4 +1,4 @@
-"""``task.fbank.device``: what it goes with, and what it makes of a batch."""
+"""``task.fbank.device``: valid combinations, and the batches."""
 
 import math
 
@@ -65,7 +65,7 @@ def test_device__cpu_is_the_default(make_task, kind):
 
 @KINDS
 @pytest.mark.parametrize("options", [{}, {"crop": "random"}, {"length": "crop"}])
-def test_compute_on_device__the_batch_of_spectrograms(make_task, kind, options):
+def test_compute_on_device__equals_the_batch_of_spectrograms(make_task, kind, options):
     name = {"pretraining": "source", "classification": "imgs"}[kind]
     if kind == "classification":
         options = {"roll_gain": True, **options}
@@ -75,7 +75,7 @@ def test_compute_on_device__the_batch_of_spectrograms(make_task, kind, options):
     packed = sample["net_input"][name]
     assert isinstance(packed, dict)
     model = torch.nn.Linear(1, 1)
-    for _ in range(2):  # fairseq uses its first batch again
+    for _ in range(2):  # fairseq reuses its first batch
         found = compute_on_device(sample, task.front_end, model)
         assert sample["net_input"][name] is packed
         assert found["net_input"].keys() == expected["net_input"].keys()
@@ -84,7 +84,7 @@ def test_compute_on_device__the_batch_of_spectrograms(make_task, kind, options):
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_compute_on_device__rounds_once_to_the_precision_of_the_model(make_task, precision):
+def test_compute_on_device__rounds_once_to_the_models_precision(make_task, precision):
     expected = first_batch(make_task("pretraining"))["net_input"]["source"].to(precision)
     task = make_task("pretraining", **ON_MODEL)
 
@@ -98,7 +98,7 @@ def test_compute_on_device__rounds_once_to_the_precision_of_the_model(make_task,
     assert torch.equal(found, expected)
 
 
-def test_eval_windows__come_as_spectrograms(make_task):
+def test_eval_windows__are_spectrograms(make_task):
     task = make_task("classification", length="crop", **ON_MODEL)
     sample = first_batch(task, "eval")
     assert sample["net_input"]["num_windows"] == [1, 3, 3, 3]
@@ -124,13 +124,13 @@ def test_eval_windows__come_as_spectrograms(make_task):
         ),
     ],
 )  # fmt: skip
-def test_device__what_cannot_work_is_refused_at_start(make_task, kind, options, message):
+def test_device__invalid_options_are_refused_at_start(make_task, kind, options, message):
     with pytest.raises(ValueError, match=message):
         make_task(kind, **options)
 
 
 @KINDS
-def test_checkpoint__serves_inference(make_checkpoint, kind, tmp_path):
+def test_checkpoint__works_in_inference(make_checkpoint, kind, tmp_path):
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
     soundfile.write(tmp_path / "a.wav", wave, RATE)
     loaded = load_checkpoint(make_checkpoint(kind, task_fbank={"device": "model"}))
@@ -143,7 +143,7 @@ def test_checkpoint__serves_inference(make_checkpoint, kind, tmp_path):
 
 
 def recording(rate, seconds, hz=None):
-    """Noise, and a tone that is 11 dB louder."""
+    """Noise and a tone that is 11 dB louder."""
     generator = torch.Generator().manual_seed(rate)
     noise = torch.randn(round(seconds * rate), generator=generator) / 10
     if hz is None:
@@ -153,7 +153,7 @@ def recording(rate, seconds, hz=None):
 
 
 @pytest.mark.gpu
-def test_compute_on_device__the_same_numbers_on_a_gpu_without_waiting():
+def test_compute_on_device__gpu_equals_cpu_without_synchronising():
     front_end = FrontEnd(512, -4.268, 4.569)
     clips = [(recording(8_000, 6), 8_000)]
     clips += [
@@ -167,7 +167,7 @@ def test_compute_on_device__the_same_numbers_on_a_gpu_without_waiting():
     expected = compute_spectrograms(batch, front_end)
     model = torch.nn.Linear(1, 1).cuda()
     sample = apply_to_sample(lambda tensor: tensor.cuda(), {"net_input": {"source": batch}})
-    compute_on_device(sample, front_end, model)  # makes tables
+    compute_on_device(sample, front_end, model)  # creates tables
     allowed = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     torch.cuda.set_sync_debug_mode("error")

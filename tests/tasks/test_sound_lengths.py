@@ -1,4 +1,4 @@
-"""``task.length``: what each policy makes of a run's data, and what cannot work."""
+"""``task.length``: the data of each policy, and invalid options."""
 
 import numpy as np
 import pytest
@@ -60,11 +60,11 @@ def test_length__pad_is_the_default(make_task, kind):
         dataset = load(task, split)
         assert dataset.lengths is None
         assert [dataset[index]["source"].shape[1] for index in range(3)] == [128] * 3
-    assert make_task(kind, patch_size=48).front_end.patch == 0  # of no concern
+    assert make_task(kind, patch_size=48).front_end.patch == 0  # has no effect
 
 
 @KINDS
-def test_length__mask_keeps_lengths_and_crops_at_random_in_training_alone(make_task, kind):
+def test_length__mask_keeps_lengths_and_crops_in_training_only(make_task, kind):
     task = make_task(kind, length="mask")
     assert task.front_end.patch == 16
     windows = {}
@@ -95,7 +95,7 @@ def test_length__crop_takes_a_random_window_in_training(make_task, kind):
     assert load(task, "eval")[2]["source"].shape == expected
 
 
-def test_length__crop_evaluates_as_many_windows_as_it_is_told(make_task):
+def test_length__crop_evaluates_the_set_number_of_windows(make_task):
     dataset = load(make_task("classification", length="crop", eval_windows=5), "eval")
     assert [len(dataset[index]["source"]) for index in range(3)] == [1, 5, 5]
 
@@ -109,17 +109,17 @@ def test_length__crop_evaluates_as_many_windows_as_it_is_told(make_task):
         ({"length": "mask", "images": {}}, "task.length is mask, which is for sound"),
     ],
 )
-def test_length__what_cannot_work_is_refused_at_start(make_task, kind, options, message):
+def test_length__invalid_options_are_refused_at_start(make_task, kind, options, message):
     with pytest.raises(ValueError, match=message):
         make_task(kind, **options)
 
 
-def test_eval_windows__one_at_least(make_task):
+def test_eval_windows__at_least_one(make_task):
     with pytest.raises(ValueError, match="task.eval_windows is 0; it must be 1 or more"):
         make_task("classification", length="crop", eval_windows=0)
 
 
-def test_check_patches__the_models_are_those_of_the_task(make_task):
+def test_check_patches__model_and_task_must_agree(make_task):
     class Patches(torch.nn.Module):
         cfg = OmegaConf.create({"patch_size": 8})
 

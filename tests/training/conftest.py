@@ -35,7 +35,7 @@ class Trainer:
         ]  # fmt: skip
 
     def start(self, *overrides, **options):
-        # One thread: several processes run beside each other on a small machine.
+        # One thread: several processes run at the same time on a small machine.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             self.command(*overrides, **options), cwd=self.folder, env=environment, text=True,

@@ -1,4 +1,4 @@
-"""Damaged clips, broken manifests and impossible configurations, in real runs."""
+"""Damaged clips, invalid manifests and invalid configurations in real runs."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def test_broken_manifest__names_file_line_and_what_was_expected(trainer):
         ("model.modalities.image.mask_prob=0.999", "keeps 0 of the 32 patches"),
     ],
 )
-def test_impossible_configuration__fails_at_start(trainer, override, message):
+def test_configuration__invalid_one_fails_at_start(trainer, override, message):
     status, output = trainer.run(override)
     assert status != 0
     assert re.search(rf"^ValueError: .*{re.escape(message)}", output, re.MULTILINE), output[-2000:]

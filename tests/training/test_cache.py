@@ -38,7 +38,7 @@ def losses_of(output):
     return [float(line["loss"]) for line in lines]
 
 
-def test_pretrain__nearly_the_losses_of_audio(trainer, cached):
+def test_pretrain__losses_are_close_to_those_of_audio(trainer, cached):
     options = ["optimization.max_update=3"]
     runs = [
         trainer.start(*options, name="audio"),
@@ -52,10 +52,10 @@ def test_pretrain__nearly_the_losses_of_audio(trainer, cached):
     assert "cannot be used" not in outputs[1]
 
 
-def test_finetune__works_and_refuses_to_roll(trainer, cached):
+def test_finetune__trains_and_refuses_roll_gain(trainer, cached):
     data = f"task.data={cached}"
     run = trainer.start(data, "task.roll_gain=false", config=FINETUNE, name="plain")
-    refused = trainer.start(data, config=FINETUNE, name="rolled")  # which rolls
+    refused = trainer.start(data, config=FINETUNE, name="rolled")  # the default has roll_gain
     output, error = (process.communicate(timeout=300)[0] for process in (run, refused))
     assert run.returncode == 0, output[-3000:]
     assert "eval_accuracy" in output

@@ -1,4 +1,4 @@
-"""Real runs whose spectrograms are computed where the model is."""
+"""Real runs that compute spectrograms on the model's device."""
 
 import json
 import re
@@ -22,7 +22,7 @@ FINETUNE = (
 
 @pytest.fixture
 def labelled(clips):
-    """The clips as labelled ``train`` and ``eval``; one is stereo at 44.1 kHz, one no audio."""
+    """The clips as labelled ``train`` and ``eval``; one is stereo at 44.1 kHz, one is damaged."""
     lines = (clips / "train.tsv").read_text().splitlines(keepends=True)
     wave = soundfile.read(clips / "audio" / "03.wav")[0]
     soundfile.write(clips / "audio" / "03.wav", [[v, -v / 3] for v in wave], 44_100)
@@ -45,9 +45,9 @@ def results_of(output):
 
 
 @pytest.mark.parametrize(
-    "config", ["pretrain", pytest.param("finetune", marks=half_on_cpu)]  # which is in float16
+    "config", ["pretrain", pytest.param("finetune", marks=half_on_cpu)]  # in float16
 )
-def test_train__as_with_the_spectrograms_of_the_workers(trainer, labelled, assert_same, config):
+def test_train__equals_spectrograms_from_workers(trainer, labelled, assert_same, config):
     options = {"config": FINETUNE} if config == "finetune" else {}
     runs = [
         trainer.start(*RUN, name="cpu", **options),

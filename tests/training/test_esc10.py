@@ -1,4 +1,4 @@
-"""Pre-training on real recordings through the command line learns, and does not collapse."""
+"""Pre-training on real recordings reduces the losses and does not collapse."""
 
 import json
 import re
@@ -6,15 +6,15 @@ from statistics import mean
 
 import pytest
 
-FACTOR = 1.5  # by which the regression loss of one patch falls
-# Targets have variance 1 in each of 192 channels: predicting 0 costs 192 / sqrt(192) a patch.
+FACTOR = 1.5  # least decrease of the regression loss per patch
+# Targets have variance 1 in each of 192 channels: predicting 0 costs 192 / sqrt(192) per patch.
 BEST_GUESS = 192**0.5
 LEAST_TARGET_VAR = 0.5
 LOSSES = ("loss", "loss_regression", "loss_cls", "loss_recon")
 
 
 def pretrain_tiny(trainer, shared, *overrides, name="run"):
-    """Train on ESC-10 in float32, or as the overrides say; return what was logged, line by line."""
+    """Train on ESC-10 in float32 unless overridden; return the logged records."""
     from eat_plugin.cli import main
 
     data = trainer.folder / "esc10"
@@ -23,7 +23,7 @@ def pretrain_tiny(trainer, shared, *overrides, name="run"):
         "common.cpu=true", "common.fp16=false", f"task.data={data}", *overrides,
         config=("pretrain", "size=tiny"), name=name,
     )  # fmt: skip
-    output, _ = process.communicate(timeout=1800)  # minutes, but for a machine that is busy
+    output, _ = process.communicate(timeout=1800)  # minutes; more on a busy machine
     assert process.returncode == 0, output[-5000:]
     found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
     return [json.loads(line) for line in found]
@@ -41,7 +41,7 @@ def test_esc10__tiny_learns_without_collapse(trainer, shared):
 
 
 @pytest.mark.slow
-def test_esc10__bfloat16_ends_where_float32_does(trainer, shared):
+def test_esc10__bfloat16_reaches_the_losses_of_float32(trainer, shared):
     """The mean of the last 20 of 200 updates, of the loss and of each of its terms."""
     options = ["optimization.max_update=200", "common.log_interval=1", "checkpoint.no_save=true"]
     precise = pretrain_tiny(trainer, shared, *options, name="float32")
@@ -50,6 +50,6 @@ def test_esc10__bfloat16_ends_where_float32_does(trainer, shared):
     assert len(precise) == len(rounded)
     for name in LOSSES:
         expected, found = ([float(line[name]) for line in lines] for lines in (precise, rounded))
-        assert found[0] != expected[0], name  # else it was not trained in another precision
+        assert found[0] != expected[0], name  # the precision differs
         assert mean(found[-20:]) == pytest.approx(mean(expected[-20:]), rel=0.02), name
         assert mean(expected[-20:]) < 0.95 * expected[0], name

@@ -29,7 +29,7 @@ SCRATCH = [
 
 @pytest.fixture
 def labelled(clips):
-    """The clips of ``train.tsv`` with a label each, and six of them again as ``eval``."""
+    """The clips of ``train.tsv`` with one label each; six of them are ``eval`` too."""
     lines = (clips / "train.tsv").read_text().splitlines()
     names = [line.split("\t")[0] for line in lines[1:]]
     labels = [f"{name}\t{KINDS[number % 3]}" for number, name in enumerate(names)]
@@ -42,7 +42,7 @@ def labelled(clips):
 
 
 def metrics_of(output):
-    """The last validation's log line."""
+    """The metrics of the last validation."""
     found = re.findall(r"\[eval\]\[INFO\] - (\{.*\})", output)
     return {name: float(value) for name, value in json.loads(found[-1]).items()}
 
@@ -53,7 +53,7 @@ def load(path):
     return models[0].eval(), task
 
 
-def test_finetune__from_our_pretraining_stands_alone(trainer, labelled):
+def test_finetune__checkpoint_is_self_contained(trainer, labelled):
     trainer.succeed("optimization.max_update=3", name="before")
     before = labelled / "before" / "checkpoints" / "checkpoint_last.pt"
     output = trainer.succeed(f"model.model_path={before}", config=("finetune", *SIZE), name="after")
@@ -83,7 +83,7 @@ def test_finetune__does_not_resume_with_other_classes(trainer, labelled):
     assert "the classes in label_descriptors.csv differ from those of" in output
 
 
-def test_finetune__resumed_equals_one_go(trainer, labelled, assert_same):
+def test_finetune__resumed_equals_one_run(trainer, labelled, assert_same):
     augment = ["model.mixup=0.8", "model.specaug=true", "task.noise=true", "task.roll_gain=true"]
     options = {"config": ("finetune", *SCRATCH, *augment)}
     trainer.succeed("optimization.max_update=7", name="straight", **options)
@@ -103,7 +103,7 @@ def test_finetune__resumed_equals_one_go(trainer, labelled, assert_same):
 
 
 def test_finetune__two_processes_count_each_clip_once(trainer, labelled):
-    # Without what is drawn at random in the model: here two processes draw alike.
+    # Without random numbers in the model, which equal seeds repeat in each process.
     options = {"config": ("finetune", *SCRATCH, "model.drop_path_rate=0", "model.specaug=false")}
     accumulate = ["optimization.update_freq=[2]", "dataset.batch_size=3"]
     one = metrics_of(trainer.succeed(*accumulate, name="one", **options))
@@ -134,18 +134,18 @@ def test_finetune__damaged_clips_are_not_scored(trainer, labelled):
     result = metrics_of(output)
     assert result["eval_skipped_clips"] == 1
     assert output.count("clip '01.wav' cannot be used and was replaced") == 1
-    # Six of seven clips are left to be right or wrong.
+    # Six of seven clips are scored.
     right = result["eval_accuracy"] * 6
     assert right == pytest.approx(round(right), abs=1e-4)
 
 
-def test_finetune__balanced_sampling_takes_what_the_weights_say(trainer, labelled):
+def test_finetune__balanced_sampling_uses_the_weights(trainer, labelled):
     (labelled / "train.weights.csv").write_text("1\n0\n0\n" * 4)
     output = trainer.succeed(
         "task.weights_file=train.weights.csv", "task.num_samples=4", config=("finetune", *SCRATCH)
     )
     assert "num_updates: 4 >= max_update: 4" in output
-    assert '"epoch": 4' in output  # one batch an epoch
+    assert '"epoch": 4' in output  # one batch per epoch
     status, output = trainer.run(
         "task.weights_file=train.weights.csv", "task.num_samples=5", config=("finetune", *SCRATCH)
     )
@@ -162,7 +162,7 @@ def test_finetune__balanced_sampling_takes_what_the_weights_say(trainer, labelle
         ("label_descriptors.csv", "0,dog,A dog\n1,rain,Rain\n", ".*lbl:3: unknown label 'clock'"),
     ],
 )
-def test_finetune__data_that_does_not_agree_is_named(trainer, labelled, file, text, problem):
+def test_finetune__error_names_inconsistent_data(trainer, labelled, file, text, problem):
     path = labelled / file
     path.write_text(text) if text else path.unlink()
     status, output = trainer.run(config=("finetune", *SCRATCH))
@@ -171,7 +171,7 @@ def test_finetune__data_that_does_not_agree_is_named(trainer, labelled, file, te
     assert re.search(error, output, re.MULTILINE), output[-2000:]
 
 
-def test_finetune__another_number_of_classes_is_refused(trainer, labelled):
+def test_finetune__wrong_number_of_classes_is_refused(trainer, labelled):
     status, output = trainer.run("model.num_classes=5", config=("finetune", *SCRATCH))
     assert status != 0
     assert "model.num_classes is 5, but label_descriptors.csv has 3 classes" in output
@@ -262,7 +262,7 @@ def test_published_checkpoint__loads_and_resumes(trainer, labelled, shared):
         pytest.param(["common.amp=true"], id="amp", marks=pytest.mark.slow),
     ],
 )
-def test_finetune__in_other_precisions(trainer, labelled, mode):
+def test_finetune__trains_in_other_precisions(trainer, labelled, mode):
     output = trainer.succeed(*mode, config=("finetune", *SCRATCH))
     found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
     losses = [float(json.loads(line)["loss"]) for line in found]

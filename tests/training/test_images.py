@@ -33,7 +33,7 @@ FINETUNING = ("image_finetune", *COMMON)
 
 @pytest.fixture
 def images(clips):
-    """12 images of three classes, their manifests, and one that cannot be used among them."""
+    """12 images of three classes, one of them damaged, and their manifests."""
     rng = np.random.default_rng(0)
     folder = clips / "images"
     for number in range(12):
@@ -54,8 +54,8 @@ def load(path):
     return models[0].eval(), task
 
 
-def test_images__pretrain_resume_finetune_and_use(trainer, images, assert_same, capsys):
-    # Pre-training, in one go and resumed in the midst of epoch 2 with a data worker.
+def test_images__pretrain_resume_finetune_and_predict(trainer, images, assert_same, capsys):
+    # Pre-training in one run, and resumed within epoch 2 with a data worker.
     output = trainer.succeed("optimization.max_update=6", config=PRETRAINING, name="straight")
     assert re.search(r"clip '\w+/\d+.png' cannot be used and was replaced: cannot be dec", output)
     line = json.loads(re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)[-1])
@@ -79,7 +79,7 @@ def test_images__pretrain_resume_finetune_and_use(trainer, images, assert_same, 
     assert loaded.features(loaded.image(picture)[None], "grid").shape == (1, 4, 6, 32)
     assert loaded.extract(picture, "frame").x.shape == (4, 32)
 
-    # Fine-tuning from it.
+    # Fine-tuning from that checkpoint.
     start = [f"model.model_path={pretrained}", "optimization.max_update=4"]
     trainer.succeed(*start, config=FINETUNING, name="fine")
     tuned = images / "fine" / "checkpoints" / "checkpoint_last.pt"
@@ -104,7 +104,7 @@ def test_images__one_channel_from_scratch(trainer, images):
     assert trainer.checkpoint()["model"][name].shape == (32, 1, 8, 8)
 
 
-def test_images__a_model_of_other_images_ends_the_run_at_start(trainer, images):
+def test_images__model_of_other_channels_is_refused_at_start(trainer, images):
     status, output = trainer.run("model.modalities.image.in_chans=1", config=PRETRAINING)
     assert status != 0
     assert "the data are images of 3 channels, 32x48 pixels (task.images), but" in output

@@ -1,4 +1,4 @@
-"""Real runs on clips of 0.3 to 3 s that keep their own length, or are cropped."""
+"""Real runs on clips of 0.3 to 3 s, with their own lengths or cropped."""
 
 import json
 import re
@@ -25,7 +25,7 @@ FINETUNE = (
 
 @pytest.fixture
 def clips(tmp_path):
-    """Ten clips of noise, 0.3 to 3 s, with a label each, as ``train`` and ``eval``."""
+    """Ten clips of noise, 0.3 to 3 s, with one label each, as ``train`` and ``eval``."""
     rng = np.random.default_rng(0)
     (tmp_path / "audio").mkdir()
     lines, labels = [str(tmp_path / "audio")], []
@@ -46,7 +46,7 @@ def logged(output, part):
     return [json.loads(line) for line in re.findall(rf"\[{part}\]\[INFO\] - (\{{.*\}})", output)]
 
 
-def test_pretrain__own_lengths_resumed_equal_one_go(trainer, assert_same):
+def test_pretrain__own_lengths_resumed_equal_one_run(trainer, assert_same):
     options = [*MASK, "model.recon_loss=1", "optimization.max_update=7"]
     output = trainer.succeed(*options, name="straight")
     losses = [line for line in logged(output, "train_inner") if "loss_cls" in line]
@@ -54,7 +54,7 @@ def test_pretrain__own_lengths_resumed_equal_one_go(trainer, assert_same):
     for name in ("loss", "loss_cls", "loss_regression", "loss_recon"):
         values = [float(line[name]) for line in losses]
         assert all(0 < value < 100 for value in values), name
-    assert len({line["bsz"] for line in losses}) > 1  # batches of few long or of many short clips
+    assert len({line["bsz"] for line in losses}) > 1  # few long or many short clips per batch
     checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_1_4.pt"
     trainer.succeed(
         *options, f"checkpoint.restore_file={checkpoint}", "dataset.num_workers=2", name="resumed"
@@ -66,7 +66,7 @@ def test_pretrain__own_lengths_resumed_equal_one_go(trainer, assert_same):
     assert one["cfg"]["task"]["patch_size"] == 16
 
 
-def test_pretrain__two_processes_equal_one_that_accumulates(trainer, assert_same):
+def test_pretrain__two_processes_equal_gradient_accumulation(trainer, assert_same):
     options = [*MASK, "optimization.max_update=3"]
     one = trainer.start(*options, "optimization.update_freq=[2]", name="one")
     with socket.socket() as s:
@@ -94,7 +94,7 @@ def test_pretrain__two_processes_equal_one_that_accumulates(trainer, assert_same
     assert_same(*models, tolerance=1e-5)
 
 
-def test_finetune__clips_of_different_length(trainer):
+def test_finetune__clips_of_different_lengths(trainer):
     policies = {
         "mask": ["model.mixup=0.8", "model.prediction_mode=LIN_SOFTMAX", *MASK],
         "crop": ["task.length=crop", "task.target_length=128"],

@@ -13,7 +13,7 @@ from tests.versions import half_on_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIES = ["common.memory_efficient_fp16=false", "common.memory_efficient_bf16=false"]
-# Options, and the optimizer that fairseq wraps ours in.
+# Options, and fairseq's wrapper of the optimizer.
 MODES = {
     "fp16": (["common.fp16=true", "common.fp16_init_scale=1"], "MemoryEfficientFP16Optimizer"),
     "fp16_copies": (
@@ -42,7 +42,7 @@ def test_precision__trains(trainer, mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @half_on_cpu
-def test_precision__both_ways_to_keep_float32_weights_train_alike(trainer, precision):
+def test_precision__both_float32_weight_modes_train_equally(trainer, precision):
     ends = {}
     for mode in (precision, f"{precision}_copies"):
         options = [*MODES[mode][0], "optimization.max_update=8", "lr_scheduler.warmup_updates=1"]
@@ -67,7 +67,7 @@ def test_precision__both_ways_to_keep_float32_weights_train_alike(trainer, preci
         (["common.memory_efficient_fp16=false"], (False, False)),
     ],
 )
-def test_config__memory_efficiency_follows_the_precision(name, overrides, expected):
+def test_config__memory_efficient_option_matches_the_precision(name, overrides, expected):
     cfg = compose(name, overrides)
     add_defaults(cfg)
     common = cfg.common

@@ -1,4 +1,4 @@
-"""Several processes: the same weights as one that accumulates, and statistics over all of them."""
+"""Several processes: weights equal to gradient accumulation, statistics over all ranks."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where this file is the program
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this file run as a program
 
 UPDATES = "optimization.max_update=5"
 
@@ -21,7 +21,7 @@ def free_port():
 
 
 def run_two(trainer, *options, name):
-    """Train in two processes, to the end."""
+    """Run a training to its end in two processes."""
     port = free_port()
     processes = [
         trainer.start(
@@ -40,8 +40,8 @@ def run_two(trainer, *options, name):
     return outputs
 
 
-def test_two_processes__equal_one_that_accumulates_two_batches(trainer, assert_same):
-    # Three batches an epoch: the second update of each epoch has a batch for one process only.
+def test_two_processes__equal_accumulation_of_two_batches(trainer, assert_same):
+    # Three batches per epoch: in its second update one process has no batch.
     trainer.succeed(UPDATES, "optimization.update_freq=[2]", "dataset.batch_size=3", name="one")
     run_two(trainer, name="two")
     one, two = trainer.checkpoint("one"), trainer.checkpoint("two")
@@ -49,7 +49,7 @@ def test_two_processes__equal_one_that_accumulates_two_batches(trainer, assert_s
     assert_same(one["model"], two["model"], tolerance=1e-5)
 
 
-def test_two_processes__go_on_to_the_end_of_one_go(trainer, assert_same):
+def test_two_processes__resume_equals_one_run(trainer, assert_same):
     run_two(trainer, "checkpoint.save_interval_updates=3", name="straight")
     checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_2_3.pt"
     outputs = run_two(trainer, f"checkpoint.restore_file={checkpoint}", name="resumed")
@@ -60,7 +60,7 @@ def test_two_processes__go_on_to_the_end_of_one_go(trainer, assert_same):
         assert_same(straight[part], resumed[part])
 
 
-def test_launcher__processes_that_would_train_alone_are_refused(trainer, monkeypatch):
+def test_launcher__unconnected_processes_are_refused(trainer, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     status, output = trainer.run(UPDATES)
     assert status != 0
@@ -68,7 +68,7 @@ def test_launcher__processes_that_would_train_alone_are_refused(trainer, monkeyp
 
 
 def compute_statistics(rank, port, folder):
-    """One of two processes: its half of the values, and a training step of a DINO model."""
+    """One of two processes: half of the values, and a training step with DINO."""
     from omegaconf import OmegaConf
 
     from eat_plugin.models.config import EatConfig
@@ -111,7 +111,7 @@ def compute_statistics(rank, port, folder):
         dist.destroy_process_group()
 
 
-def test_statistics__are_those_of_all_processes_together(tmp_path):
+def test_statistics__cover_all_processes(tmp_path):
     compute_statistics(None, 0, tmp_path)
     port = free_port()
     processes = [

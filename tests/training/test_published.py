@@ -1,4 +1,4 @@
-"""Published configurations and checkpoints, with nothing changed but user_dir and paths."""
+"""Published configurations and checkpoints; only user_dir and paths are changed."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ MICRO = json.loads((ROOT / "tests" / "golden" / "pretraining_micro.json").read_t
 
 @pytest.fixture
 def published(clips):
-    """A YAML of the published schema: all of its sections, and no name of ours."""
+    """A YAML file of the published schema, without names of this package."""
     config = {
         "common": {
             "cpu": True, "log_format": "json", "log_interval": 1, "seed": 1,
@@ -82,7 +82,7 @@ def test_published_yaml__trains_unchanged(trainer, published):
 
 
 @fairseq_main
-def test_published_yaml__mask_options_follow_the_model(trainer, published):
+def test_published_yaml__mask_options_come_from_the_model(trainer, published):
     config = yaml.safe_load(published.read_text())
     config["task"]["precompute_mask_config"] = {}
     published.write_text("# @package _group_\n" + yaml.safe_dump(config))
@@ -92,7 +92,7 @@ def test_published_yaml__mask_options_follow_the_model(trainer, published):
     assert state["optimizer_history"][-1]["num_updates"] == 1
 
 
-def test_published_checkpoint__loads_by_fairseqs_own_function(shared):
+def test_published_checkpoint__loads_with_fairseqs_function(shared):
     utils.import_user_module(argparse.Namespace(user_dir=str(ROOT / "eat_plugin")))
     models, cfg, task = checkpoint_utils.load_model_ensemble_and_task(
         [str(shared / "golden" / "ckpt_pretrain_tiny.pt")]
@@ -103,7 +103,7 @@ def test_published_checkpoint__loads_by_fairseqs_own_function(shared):
 
 
 @fairseq_main
-def test_published_checkpoint__training_resumes_from_it(trainer, published, shared):
+def test_published_checkpoint__training_resumes(trainer, published, shared):
     source = shared / "golden" / "ckpt_pretrain_tiny.pt"
     import torch
 

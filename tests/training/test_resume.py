@@ -1,4 +1,4 @@
-"""A run that was interrupted ends where one in one go ends, bit for bit."""
+"""An interrupted and resumed run equals an uninterrupted one bit for bit."""
 
 import signal
 import time
@@ -18,10 +18,10 @@ def assert_same_end(trainer, assert_same, first, second):
     assert iterators[0] == iterators[1]
 
 
-def test_resume__after_kill_9_and_with_workers_equals_one_go(trainer, assert_same):
+def test_resume__after_kill_9_with_workers_equals_one_run(trainer, assert_same):
     trainer.succeed("optimization.max_update=8", name="straight")
 
-    # The same, killed once its first checkpoint (update 4, in the midst of epoch 2) is there.
+    # The same run, killed after its first checkpoint (update 4, within epoch 2).
     process = trainer.start("optimization.max_update=8", "dataset.num_workers=1", name="killed")
     checkpoint = trainer.folder / "killed" / "checkpoints" / "checkpoint_2_4.pt"
     while not checkpoint.exists() and process.poll() is None:
@@ -35,7 +35,7 @@ def test_resume__after_kill_9_and_with_workers_equals_one_go(trainer, assert_sam
     assert f"Loaded checkpoint {checkpoint} (epoch 2 @ 4 updates)" in output
     assert_same_end(trainer, assert_same, "straight", "killed")
 
-    # What the checkpoint holds is one teacher step short of its updates: resuming took it.
+    # The teacher in the checkpoint lacks the last step; the resumed run has taken it.
     start, end = (trainer.checkpoint("killed", f"checkpoint_{n}.pt") for n in ("2_4", "last"))
     name = "blocks.0.mlp.fc1.weight"
     assert not (start["model"]["_ema"][name] == end["model"]["_ema"][name]).all()
