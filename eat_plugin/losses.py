@@ -85,7 +85,7 @@ def normalize_patches(values: Tensor) -> Tensor:
     return centred / (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()
 
 
-def make_targets(
+def average_layers(
     layer_outputs: list[Tensor],
     *,
     instance_norm_layer: bool = False,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eat_plugin.losses import dino_loss, make_targets, normalize_patches, regression_loss
+from eat_plugin.losses import average_layers, dino_loss, normalize_patches, regression_loss
 
 
 def test_regression_loss__is_the_scaled_squared_error():
@@ -76,37 +76,37 @@ LAYERS = [torch.tensor([[[1.0, 0.0], [3.0, 4.0]]]), torch.tensor([[[0.0, 2.0], [
 
 
 def test_make_targets__plain_is_the_mean():
-    assert torch.equal(make_targets(LAYERS), torch.tensor([[[0.5, 1.0], [2.5, 6.0]]]))
+    assert torch.equal(average_layers(LAYERS), torch.tensor([[[0.5, 1.0], [2.5, 6.0]]]))
 
 
 @pytest.mark.parametrize("option", ["instance_norm_layer", "batch_norm_layer", "instance_norm"])
 def test_make_targets__normalises_over_patches(option):
     # One clip of two patches: each channel becomes -1, 1 (up to eps), in every layer.
-    result = make_targets(LAYERS, **{option: True})
+    result = average_layers(LAYERS, **{option: True})
     assert torch.allclose(result, torch.tensor([[[-1.0, -1.0], [1.0, 1.0]]]), atol=1e-4)
 
 
 def test_make_targets__batch_norm_spans_the_batch():
     layer = torch.tensor([[[0.0], [0.0]], [[2.0], [2.0]]])
     assert torch.allclose(
-        make_targets([layer], batch_norm_layer=True),
+        average_layers([layer], batch_norm_layer=True),
         torch.tensor([[[-1.0], [-1.0]], [[1.0], [1.0]]]),
         atol=1e-4,
     )
     assert torch.allclose(
-        make_targets([layer], instance_norm_layer=True), torch.zeros(2, 2, 1), atol=1e-4
+        average_layers([layer], instance_norm_layer=True), torch.zeros(2, 2, 1), atol=1e-4
     )
 
 
 @pytest.mark.parametrize("option", ["layer_norm_layer", "layer_norm"])
 def test_make_targets__normalises_over_width(option):
-    result = make_targets([torch.tensor([[[1.0, 3.0], [10.0, 4.0]]])], **{option: True})
+    result = average_layers([torch.tensor([[[1.0, 3.0], [10.0, 4.0]]])], **{option: True})
     assert torch.allclose(result, torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]]), atol=1e-4)
 
 
 def test_make_targets__does_not_change_the_layers():
     layers = [layer.clone() for layer in LAYERS]
-    make_targets(layers, instance_norm_layer=True, layer_norm=True)
+    average_layers(layers, instance_norm_layer=True, layer_norm=True)
     assert all(torch.equal(a, b) for a, b in zip(layers, LAYERS))
 
 
@@ -114,7 +114,7 @@ def test_make_targets__does_not_change_the_layers():
 def test_make_targets__excludes_padding(option):
     layer = torch.tensor([[[0.0], [2.0], [50.0]]])
     padding = torch.tensor([[False, False, True]])
-    result = make_targets([layer], **{option: True}, padding=padding)[0, :2]
+    result = average_layers([layer], **{option: True}, padding=padding)[0, :2]
     assert torch.allclose(result, torch.tensor([[-1.0], [1.0]]), atol=1e-4)
 
 

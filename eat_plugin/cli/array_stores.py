@@ -5,7 +5,6 @@ Arrays are written in parts, so that their size does not matter, and get their n
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,12 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from eat_plugin.data.entries import split_span
+from eat_plugin.data.clip import ClipError
+from eat_plugin.data.entries import HDF5_ENDINGS, split_span
 from eat_plugin.data.files import drafted, replacing
+from eat_plugin.data.hdf5 import require_h5py
 
-HDF5 = (".h5", ".hdf5")
+HDF5 = tuple(f".{ending}" for ending in HDF5_ENDINGS)
 TIMES = ".times"
 
 
@@ -106,7 +107,12 @@ def open_store(out: Path) -> Iterator[Store]:
         raise ValueError(f"--out {out} is a folder with the ending of a file")
     if suffix == ".npy" or (out.is_file() and not is_file):
         raise ValueError(f"--out is {out}; give a folder, or a file that ends in .npz or .h5")
-    h5py = _import_h5py() if suffix in HDF5 else None
+    h5py = None
+    if suffix in HDF5:
+        try:
+            h5py = require_h5py()
+        except ClipError as error:
+            raise ValueError(f"--out {out} {error}; or write .npz") from error
     parent = out.parent if is_file else out
     parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as scratch:
@@ -118,15 +124,3 @@ def open_store(out: Path) -> Iterator[Store]:
         else:
             with drafted(out) as draft, h5py.File(draft, "w") as file:
                 yield _Hdf5(file, scratch)
-
-
-def _import_h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ValueError(
-            "HDF5 needs h5py: pip install h5py, or this package's extra 'hdf5'; or write .npz"
-        ) from error
-    # Importing fairseq leaves the root logger at DEBUG, where h5py reports every conversion.
-    logging.getLogger("h5py").setLevel(logging.WARNING)
-    return h5py

@@ -37,9 +37,9 @@ import numpy as np
 
 from eat_plugin.cli import Failures, at_least, charts, conclude, inputs, progress, say
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.containers import check_archives
 from eat_plugin.data.entries import Entry, original_name
 from eat_plugin.data.files import replacing
+from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eat_plugin.cli import Failures, at_least, progress
-from eat_plugin.data.containers import check_archives
 from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
+from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.manifest import encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
 from eat_plugin.inference import DEFAULT_BATCH

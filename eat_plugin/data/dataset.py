@@ -24,7 +24,7 @@ MOST_ATTEMPTS = 100
 
 # Without data workers, fairseq reads ahead in a thread that it never stops. Python ends such
 # threads at exit, and PyTorch aborts the process if one of them is running its code. Taking this
-# lock for good at exit lets the current clip finish and keeps the next one from starting.
+# lock at exit, for good, lets the current clip finish and keeps the next one from starting.
 _reading = threading.Lock()
 atexit.register(_reading.acquire)
 

@@ -69,7 +69,7 @@ def _energies(frames: Tensor) -> Tensor:
     padded = frames.new_empty(len(frames), FFT_SIZE)
     padded[:, FRAME_LENGTH:] = 0
     emphasised = padded[:, :FRAME_LENGTH]
-    # The order and the rounding of each product matter: see the head of this file.
+    # The order and the rounding of each product matter: see the module docstring.
     torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
     torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
     torch.sub(frames, emphasised, out=emphasised)
@@ -212,7 +212,7 @@ class FrontEnd:
         return self.batch_energies(waveform, sample_rate)
 
     def batch_energies(self, waveforms: Tensor, sample_rate: int) -> Tensor:
-        """Do the same for clips of one length: `[..., n]` to `[..., frames, 128]`."""
+        """Compute the energies of clips of one length: `[..., n]` to `[..., frames, 128]`."""
         given = waveforms[..., : self.needed_samples(sample_rate)]
         resampled = resample(given, sample_rate)
         # Two rows: PyTorch splits one long sum among threads, so their number would matter.

@@ -9,6 +9,7 @@ fork: parent and child would share one position in the file.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict, deque
@@ -34,6 +35,8 @@ def require_h5py() -> ModuleType:
         import h5py
     except ImportError as error:
         raise ClipError("needs h5py, which is not installed (pip install h5py)") from error
+    # fairseq leaves the root logger at DEBUG, where h5py reports every conversion.
+    logging.getLogger("h5py").setLevel(logging.WARNING)
     return h5py
 
 

@@ -120,7 +120,7 @@ def read_labels(
             where one is expected; only some names match.
     """
     offsets, classes = array("q", [0]), array("i")
-    matches, stranger, number = False, 0, 0
+    matches, first_mismatch, number = False, 0, 0
     for number, name, found in _parse_labels(path, label_set):
         if single_label and len(found) > 1:
             labels = ", ".join(repr(label_set.ids[position]) for position in found)
@@ -131,18 +131,19 @@ def read_labels(
             if _matches(name, manifest.name(number - 1)):
                 matches = True
             else:
-                stranger = stranger or number
+                first_mismatch = first_mismatch or number
     if number != len(manifest):
         raise TableError(
             f"{path} has the labels of {number} clips, but "
             f"{Path(path).with_suffix('.tsv')} has {len(manifest)} clips"
         )
-    if matches and stranger:
+    if matches and first_mismatch:
         raise TableError(
-            f"{path}:{stranger}: expected the labels of {manifest.name(stranger - 1)!r}, as in "
-            f"line {stranger + 1} of {Path(path).with_suffix('.tsv')}; the name differs"
+            f"{path}:{first_mismatch}: expected the labels of "
+            f"{manifest.name(first_mismatch - 1)!r}, as in line {first_mismatch + 1} of "
+            f"{Path(path).with_suffix('.tsv')}; the name differs"
         )
-    return ClipLabels(offsets, classes, len(label_set), names_match=not stranger)
+    return ClipLabels(offsets, classes, len(label_set), names_match=not first_mismatch)
 
 
 def count_labels(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarray:

@@ -39,7 +39,7 @@ class PackedReader(SpectrogramReader):
 
     def read(self, index: int, generator: torch.Generator) -> PackedClip:
         """Read the window of a clip."""
-        values, sample_rate = self.read_part(index, generator)
+        values, sample_rate = self.read_unprocessed(index, generator)
         if sample_rate is None:
             return PackedClip(values.half(), 0)
         return PackedClip(pack_waveform(values), sample_rate)

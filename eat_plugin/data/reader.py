@@ -92,7 +92,7 @@ class SpectrogramReader:
 
     def read(self, index: int, generator: torch.Generator) -> Any:
         """Read the window of a clip: [1, T, F] float32, T its own length if ``lengths`` is set."""
-        values, sample_rate = self.read_part(index, generator)
+        values, sample_rate = self.read_unprocessed(index, generator)
         energies = values
         if sample_rate is not None:
             energies = self.front_end.energies(values, sample_rate)
@@ -101,7 +101,7 @@ class SpectrogramReader:
         spectrogram = self.front_end.finish(energies)
         return add_noise(spectrogram, generator) if self.noise else spectrogram
 
-    def read_part(self, index: int, generator: torch.Generator) -> tuple[Tensor, int | None]:
+    def read_unprocessed(self, index: int, generator: torch.Generator) -> tuple[Tensor, int | None]:
         """Read the window of a clip before the front end; see the function ``read_part``."""
 
         def place(room: int, _: float) -> int:

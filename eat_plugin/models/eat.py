@@ -75,7 +75,7 @@ class EatModel(EatEncoder):
             for name, buffer in buffers.items():
                 setattr(self, name, buffer.to(weight.device, torch.float32))
         if self.teacher is not None:
-            self.teacher.follow(weight)
+            self.teacher.match_precision(weight)
         return self
 
     def set_num_updates(self, num_updates: int) -> None:
@@ -199,7 +199,7 @@ class EatModel(EatEncoder):
             self, source, target, grid, split, padding, noise_seed, student, targets,
             hidden_targets, prediction,
         )  # fmt: skip
-        result = self._describe(step)
+        result = self._collect_statistics(step)
         for objective in self.objectives:
             loss, items = objective.compute(step)
             result["losses"][objective.name] = loss
@@ -246,7 +246,7 @@ class EatModel(EatEncoder):
             "mask": masks,
         }
 
-    def _describe(self, step: Step) -> PretrainingOutput:
+    def _collect_statistics(self, step: Step) -> PretrainingOutput:
         """Return the output without its losses."""
         assert self.teacher is not None
         num_hidden = len(step.split.hidden_rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..losses import make_targets
+from ..losses import average_layers
 from ..modules.foreach import in_float32
 from .config import EatConfig
 from .encoder import EatEncoder
@@ -45,7 +45,7 @@ class Teacher:
         self._weights = dict(self.module.named_parameters())
         self.averages = {name: weight.data for name, weight in self._weights.items()}
 
-    def follow(self, weight: Tensor) -> None:
+    def match_precision(self, weight: Tensor) -> None:
         """Move to the device and precision of one of the student's weights."""
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
         own = weight.dtype if self.cfg.ema_same_dtype else precise
@@ -104,7 +104,7 @@ class Teacher:
         _, layers = self.encoder.run_blocks(x, student.token_padding(padding))
         cfg = self.cfg
         extra = cfg.modalities.image.num_extra_tokens
-        return make_targets(
+        return average_layers(
             [layer[:, extra:] for layer in layers[-cfg.average_top_k_layers :]],
             instance_norm_layer=cfg.instance_norm_target_layer,
             batch_norm_layer=cfg.batch_norm_target_layer,

@@ -71,19 +71,19 @@ def mix_batch(
     row = MODES[mode](torch.arange(num_clips))
     own, is_cut = (x[row] for x in _draw_shares(num_clips, mixup, cutmix, prob, switch_prob))
     centres = torch.rand(num_clips, 2)[row]
-    weight = _move(own.view(-1, 1, 1, 1), source)
+    weight = _to_device(own.view(-1, 1, 1, 1), source)
     if bool(is_cut.any()):
-        own, is_cut, centres = (_move(x, sizes) for x in (own, is_cut, centres))
+        own, is_cut, centres = (_to_device(x, sizes) for x in (own, is_cut, centres))
         first, last = _place_boxes(1 - own, centres, sizes)
         own = torch.where(is_cut, 1 - (last - first).prod(dim=1) / sizes.prod(dim=-1), own)
         in_time = _spans(first[:, 0], last[:, 0], source, 2)
         in_mel = _spans(first[:, 1], last[:, 1], source, 3)
-        cut = _move(is_cut.view(-1, 1, 1, 1), source)
+        cut = _to_device(is_cut.view(-1, 1, 1, 1), source)
         weight = torch.where(cut, (~(in_time & in_mel)).float(), weight)  # [B, 1, T, F]
     if lengths is not None:
-        weight = _weigh_overhang(weight, lengths, source)
-        lengths = torch.where(_move(own, lengths) < 1, sizes[:, 0], lengths)
-    return _blend(source, weight), _blend(targets, _move(own.view(-1, 1), targets)), lengths
+        weight = _keep_unpaired_frames(weight, lengths, source)
+        lengths = torch.where(_to_device(own, lengths) < 1, sizes[:, 0], lengths)
+    return _blend(source, weight), _blend(targets, _to_device(own.view(-1, 1), targets)), lengths
 
 
 def mask_spectrogram(
@@ -113,7 +113,7 @@ def mask_spectrogram(
             raise ValueError(f"{name} is {largest}; it must lie between 0 and the axis's {size}")
         uniform = torch.rand(2, len(source))
         if axis == 2 and lengths is not None:
-            size, uniform = lengths, _move(uniform, lengths)
+            size, uniform = lengths, _to_device(uniform, lengths)
         width = uniform[0] * largest
         first = (uniform[1] * (size - width)).long()
         is_masked = is_masked | _spans(first, first + width.long(), source, axis)
@@ -155,7 +155,7 @@ def _common_sizes(source: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.stack([longer, torch.full_like(longer, source.size(3))], dim=1)
 
 
-def _weigh_overhang(weight: Tensor, lengths: Tensor, source: Tensor) -> Tensor:
+def _keep_unpaired_frames(weight: Tensor, lengths: Tensor, source: Tensor) -> Tensor:
     """Weight a clip by 1 after the end of its partner, and by 0 after its own end."""
     start = torch.zeros_like(lengths)
     own, partner = _spans(start, lengths, source, 2), _spans(start, lengths.flip(0), source, 2)
@@ -178,7 +178,7 @@ def _spans(first: Tensor, last: Tensor, source: Tensor, axis: int) -> Tensor:
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     index = torch.arange(source.size(axis), device=source.device).view(shape)
-    first, last = (_move(edge.view(-1, 1, 1, 1), source) for edge in (first, last))
+    first, last = (_to_device(edge.view(-1, 1, 1, 1), source) for edge in (first, last))
     return (first <= index) & (index < last)
 
 
@@ -188,7 +188,7 @@ def _blend(values: Tensor, own: Tensor) -> Tensor:
     return mixed.to(values.dtype) if values.is_floating_point() else mixed
 
 
-def _move(drawn: Tensor, like: Tensor) -> Tensor:
+def _to_device(drawn: Tensor, like: Tensor) -> Tensor:
     return drawn.to(like.device, non_blocking=True)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from ..data.clip import ClipError
-from ..data.containers import Fingerprint, take_fingerprint
 from ..data.entries import is_hdf5
+from ..data.fingerprints import Fingerprint, take_fingerprint
 from ..data.hdf5 import list_datasets
 
 MOST_TEXT = 1 << 20  # bytes read of a text member

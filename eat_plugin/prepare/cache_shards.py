@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from ..data.clip import ClipError
-from ..data.containers import take_fingerprint
 from ..data.entries import Clip
 from ..data.feature_cache import (
     AGAIN,
@@ -35,6 +34,7 @@ from ..data.feature_cache import (
     shard_path,
 )
 from ..data.files import replacing
+from ..data.fingerprints import take_fingerprint
 from ..data.frontend import SAMPLE_RATE, count_frames
 from ..data.manifest import Manifest
 from ..data.sources import read_blocks

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.containers import find_containers, write_archives
 from ..data.files import replacing
+from ..data.fingerprints import find_containers, write_archives
 from ..data.label_set import LabelSet, write_label_set
 from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, write_weights
 from ..data.manifest import write_manifest

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..data.containers import Fingerprint
 from ..data.entries import TAR, is_hdf5
+from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
 from .archive_index import Contents, index_archive

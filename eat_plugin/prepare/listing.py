@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..data.containers import find_containers, take_fingerprint
 from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
+from ..data.fingerprints import find_containers, take_fingerprint
 from ..data.manifest import encode_name
 from ..data.sources import probe_clip
 from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..data.clip import ClipError
-from ..data.containers import check_archives
 from ..data.entries import Clip, Entry, Storage, locate
+from ..data.fingerprints import check_archives
 from ..data.frontend import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks

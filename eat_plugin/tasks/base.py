@@ -142,7 +142,7 @@ class AudioTask(FairseqTask):
         manifest = read_manifest(path)
         archives = path.with_suffix(".archives")
         if archives.exists():
-            from ..data.containers import check_archives
+            from ..data.fingerprints import check_archives
 
             check_archives(archives, manifest.root)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)

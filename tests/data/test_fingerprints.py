@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eat_plugin.data.containers import (
+from eat_plugin.data.fingerprints import (
     Fingerprint,
     check_archives,
     find_containers,
