@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eat_plugin.losses import make_targets
+from eat_plugin.losses import average_layers
 from eat_plugin.masking import MaskSpec, draw_masks, join_masks
 from eat_plugin.models.classifier import pool
 from eat_plugin.models.classifier_config import PredictionMode
@@ -178,7 +178,7 @@ def test_batch_norm__excludes_padding():
     padding = torch.tensor([[False] * 4, [False, False, True, True]])
     own = layer[~padding]  # [6, 3]
     expected = (own - own.mean(0)) / (own.var(0, unbiased=False) + 1e-5).sqrt()
-    got = make_targets([layer], batch_norm_layer=True, padding=padding)
+    got = average_layers([layer], batch_norm_layer=True, padding=padding)
     torch.testing.assert_close(got[~padding], expected, **EXACT)
 
 
