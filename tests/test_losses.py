@@ -75,18 +75,18 @@ def test_normalize_patches__by_hand():
 LAYERS = [torch.tensor([[[1.0, 0.0], [3.0, 4.0]]]), torch.tensor([[[0.0, 2.0], [2.0, 8.0]]])]
 
 
-def test_make_targets__plain_is_the_mean():
+def test_average_layers__plain_is_the_mean():
     assert torch.equal(average_layers(LAYERS), torch.tensor([[[0.5, 1.0], [2.5, 6.0]]]))
 
 
 @pytest.mark.parametrize("option", ["instance_norm_layer", "batch_norm_layer", "instance_norm"])
-def test_make_targets__normalises_over_patches(option):
+def test_average_layers__normalises_over_patches(option):
     # One clip of two patches: each channel becomes -1, 1 (up to eps), in every layer.
     result = average_layers(LAYERS, **{option: True})
     assert torch.allclose(result, torch.tensor([[[-1.0, -1.0], [1.0, 1.0]]]), atol=1e-4)
 
 
-def test_make_targets__batch_norm_spans_the_batch():
+def test_average_layers__batch_norm_spans_the_batch():
     layer = torch.tensor([[[0.0], [0.0]], [[2.0], [2.0]]])
     assert torch.allclose(
         average_layers([layer], batch_norm_layer=True),
@@ -99,19 +99,19 @@ def test_make_targets__batch_norm_spans_the_batch():
 
 
 @pytest.mark.parametrize("option", ["layer_norm_layer", "layer_norm"])
-def test_make_targets__normalises_over_width(option):
+def test_average_layers__normalises_over_width(option):
     result = average_layers([torch.tensor([[[1.0, 3.0], [10.0, 4.0]]])], **{option: True})
     assert torch.allclose(result, torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]]), atol=1e-4)
 
 
-def test_make_targets__does_not_change_the_layers():
+def test_average_layers__does_not_change_the_layers():
     layers = [layer.clone() for layer in LAYERS]
     average_layers(layers, instance_norm_layer=True, layer_norm=True)
     assert all(torch.equal(a, b) for a, b in zip(layers, LAYERS))
 
 
 @pytest.mark.parametrize("option", ["instance_norm_layer", "batch_norm_layer", "instance_norm"])
-def test_make_targets__excludes_padding(option):
+def test_average_layers__excludes_padding(option):
     layer = torch.tensor([[[0.0], [2.0], [50.0]]])
     padding = torch.tensor([[False, False, True]])
     result = average_layers([layer], **{option: True}, padding=padding)[0, :2]
