@@ -13,9 +13,9 @@ from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
 from ..data.fingerprints import find_containers, take_fingerprint
 from ..data.manifest import encode_name
 from ..data.sources import probe_clip
-from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits
+from .arrangement import HELD_OUT, TRAIN, Arrangement, ListedClip, sort_splits
 from .find import AUDIO_ENDINGS, Found, find_clips, probe_all
-from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
+from .layouts import LAYOUTS, PLAIN_HELD_OUT, check_options, check_split_name, held_out_split
 from .processes import Progress
 
 
@@ -38,7 +38,7 @@ class Listing:
 def list_clips(options: Namespace, progress: Progress) -> Listing:
     """Find the clips of a data set and read their headers.
 
-    It is an error if an earlier run holds some of them out.
+    It is an error if an earlier run holds some of them out, or this run holds out training clips.
     """
     check_options(options)
     options.split = options.split or TRAIN
@@ -50,10 +50,11 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
     names = [found.entry(item.name) for item in arrangement.items]
     for split in listing.splits:
         check_split_name(split, "the split")
-    held_out = held_out_split(options)
-    if options.valid is None and len({TRAIN, held_out} & set(listing.splits)) == 1:
-        other = held_out if TRAIN in listing.splits else TRAIN
-        _refuse_overlap(options.out / f"{other}.tsv", root, names)
+    written = {*listing.splits, *([held_out_split(options)] if options.valid else [])}
+    held_out = {PLAIN_HELD_OUT, HELD_OUT}
+    for split in sorted({TRAIN, *held_out} - written):
+        if written & (held_out if split == TRAIN else {TRAIN}):
+            _refuse_overlap(options.out / f"{split}.tsv", root, names)
     for archive in find_containers(root, names):
         if archive not in found.fingerprints:  # a table lists its members
             found.fingerprints[archive] = take_fingerprint(root / archive, options.checksum)
