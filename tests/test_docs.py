@@ -23,7 +23,10 @@ GUIDES = [path for path in DOCUMENTS if path.name not in FRAGMENTS]
 CONFIGS = ("pretrain", "finetune", "image_pretrain", "image_finetune")
 TRAIN = "fairseq-hydra-train"
 PROGRAMS = {".", "bash", "eat", TRAIN, "torchrun", "srun"}
-FOLDERS = {path.name for root in (ROOT, PACKAGE) for path in root.iterdir() if path.is_dir()}
+# Not those that the quickstart writes, such as runs/.
+FOLDERS = {"benchmarks", "config", "docs", "eat_plugin", "requirements", "scripts", "tests"} | {
+    path.name for path in PACKAGE.iterdir() if path.is_dir()
+}
 
 
 def read(path):
