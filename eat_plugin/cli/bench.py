@@ -1,4 +1,4 @@
-"""Time this package beside plain forms of the same computations.
+"""Compare speed and memory with reference implementations.
 
 The benchmarks are part of a checkout; an installed package has none.
 """

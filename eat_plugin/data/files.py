@@ -13,7 +13,7 @@ from .clip import ClipError
 
 
 def name_draft(path: str | os.PathLike[str]) -> Path:
-    """Return the name of a file while it is written: beside the final one, unique per process."""
+    """Return a temporary name in the same folder, unique per process."""
     final = Path(path)
     return final.with_name(f".{final.name}.{os.getpid()}.tmp")
 

@@ -1,7 +1,7 @@
 """Fingerprints of the archives and HDF5 files that clips are in.
 
 An entry ``archive.zip:OFFSET:LENGTH`` becomes invalid when the archive changes.
-``{split}.archives`` beside a manifest therefore has a line ``archive<TAB>bytes<TAB>mtime_ns`` for
+Next to a manifest, ``{split}.archives`` has a line ``archive<TAB>bytes<TAB>mtime_ns`` for
 each archive and HDF5 file, relative to the manifest's root; with ``<TAB>sha256`` on request
 (``--checksum``), so that copies with a new mtime are accepted.
 """

@@ -104,7 +104,7 @@ _open_files: dict[int, _OpenFiles] = {}
 def _own_files() -> _OpenFiles:
     """Return this process's files, and close inherited ones.
 
-    HDF5 keeps one descriptor per file: a file opened beside an inherited handle would share it.
+    HDF5 keeps one descriptor per file: with an inherited handle open, a new one would share it.
     """
     pid = os.getpid()
     for other in [owner for owner in _open_files if owner != pid]:

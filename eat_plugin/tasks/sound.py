@@ -27,7 +27,7 @@ probabilities of ``eval_windows`` windows, spread evenly from the start to the e
 ``model``, on the model's device in each step, while the workers only read (see ``data.packed``),
 for a GPU that waits for its workers. A GPU computes in float64: inputs differ from those of ``cpu``
 by the rounding of float32, less than 2e-4 for noise, up to 2e-3 in bins with almost no energy
-beside a loud tone. Several windows per clip are always computed by the workers.
+next to a loud tone. Several windows per clip are always computed by the workers.
 """
 
 from dataclasses import dataclass
