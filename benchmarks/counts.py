@@ -35,7 +35,7 @@ ALLOCATIONS = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "n
 def count_operations(function: Callable[[], Any]) -> int:
     """Count the ATen operations of a call, without views and allocations.
 
-    Each operation counts as one, at any size. An operation over a list of tensors also counts as one
+    Each operation counts as one, at any size, also one over a list of tensors
     (``torch._foreach_*``, a fused optimizer): a few kernels on a GPU, a loop on the CPU.
     """
     with _Counter() as counter:
