@@ -33,16 +33,22 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["eat_plugin", "eat_plugin.*"]),
+    package_data={"eat_plugin": ["config/*.yaml", "config/*/*.yaml"]},
     # fairseq is not named here: it is installed as `fairseq` or as `fairseq-fixed`, often from a
     # checkout, and whoever has one must not have it replaced. The extra brings one to the others.
-    install_requires=["torch>=2.1", "numpy", "soundfile", "omegaconf", "hydra-core", "tqdm"],
+    install_requires=[
+        "argcomplete", "hydra-core", "numpy", "omegaconf", "soundfile", "torch>=2.1", "tqdm",
+    ],  # fmt: skip
     extras_require={
         "fairseq": [read_pin("fairseq-fixed")],
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],
         "tensorboard": ["tensorboard"],
-        "dev": ["h5py", "matplotlib", "mypy", "pytest", "ruff", "scikit-learn", "tensorboard"],
+        "dev": [
+            "h5py", "matplotlib", "mkdocs-material", "mypy", "pytest", "ruff", "scikit-learn",
+            "tensorboard",
+        ],  # fmt: skip
     },
     entry_points={"console_scripts": ["eat = eat_plugin.cli:main"]},
     classifiers=[

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .arguments import CPU, CUDA
 from .counts import CASES as COUNTED
 from .encoding import CASES as ENCODING
 from .front_end import CASES as FRONT_END
 from .timing import Prepare
 from .trainer import describe, training
 from .training import CASES as TRAINING
-
-CPU, CUDA = "cpu", "cuda"
 
 
 @dataclass(frozen=True)

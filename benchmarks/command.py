@@ -1,4 +1,4 @@
-"""The command `eat bench` (`python -m benchmarks`)."""
+"""Run of `eat bench` (`python -m benchmarks`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tqdm import tqdm
 from eat_plugin.modules.decoders import COMPILED as DECODER
 from eat_plugin.modules.transformer import COMPILED as BLOCKS
 
-from .cases import CPU, CUDA, ROWS
+from .arguments import CPU, CUDA
+from .cases import ROWS
 from .launching import say
 from .table import format_table, goals_of
 from .timing import Comparison, Place, compare, hide_gpus
@@ -32,47 +33,6 @@ MODEL_THREADS = torch.get_num_threads()  # PyTorch's default: containers and OMP
 
 def _names(device: str) -> list[str]:
     return [name for name, row in ROWS.items() if device in row.devices]
-
-
-EPILOG = f"""
-examples:
-  eat bench
-  eat bench log_mel load_flac --rounds 200
-  eat bench --device cuda
-  eat bench --json > bench.json
-
-Each computation runs in two forms, in turn, in one process: ours, and a plain form that follows the
-definition (benchmarks/plain*.py). Times are medians. Ratios are medians of the ratios per round, so
-that other load affects both forms. The column `difference` is the largest difference of the two
-results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
-on a GPU.
-
-cases on the CPU:
-  {", ".join(_names(CPU))}
-cases on a GPU (--device cuda):
-  {", ".join(_names(CUDA))}
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "cases", metavar="CASE", nargs="*", help="cases (default: all of the device)"
-    )
-    parser.add_argument(
-        "--device", choices=(CPU, CUDA), default=CPU, help="device (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--rounds", metavar="N", type=int, default=50,
-        help="rounds; slow cases have fewer on the CPU (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads", metavar="N", type=int,
-        help="threads of PyTorch (default: 1 for data workers, PyTorch's default for models)",
-    )  # fmt: skip
-    parser.add_argument("--compile", action="store_true", help="compile our models")
-    parser.add_argument("--json", action="store_true", help="write JSON")
 
 
 def run(args: argparse.Namespace) -> int:

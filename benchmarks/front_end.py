@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from eat_plugin.data.dataset import ClipDataset
-from eat_plugin.data.frontend import SAMPLE_RATE, FrontEnd, log_mel
+from eat_plugin.data.frames import SAMPLE_RATE
+from eat_plugin.data.frontend import FrontEnd, log_mel
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.data.resampling import resample

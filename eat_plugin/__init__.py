@@ -1,53 +1,59 @@
-"""EAT (Efficient Audio Transformer) for fairseq: importing it registers everything by name.
+"""EAT (Efficient Audio Transformer) for fairseq.
 
-Tasks, models, criterions and the optimizer are registered here rather than by fairseq's scan of a
-``user_dir``, which reads ``tasks/`` and ``models/`` alone, and nothing at all where the package was
-imported before.
+Its tasks, models, criterions and optimizer are registered by name once this package and fairseq are
+both imported, in either order. Importing the package alone imports neither fairseq nor PyTorch.
 """
 
 import logging
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, Optional
+
+__version__ = "0.1.0"
 
 # fairseq recommends a package for speech synthesis whenever it is imported.
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
-from fairseq.criterions import CRITERION_REGISTRY
-from fairseq.models import MODEL_REGISTRY
-from fairseq.optim import OPTIMIZER_REGISTRY
-from fairseq.tasks import TASK_REGISTRY
 
-from . import criterions, models, optim, tasks
+def _register() -> None:
+    from .registration import register
 
-__version__ = "0.1.0"
-
-__all__ = ["criterions", "models", "optim", "tasks"]
-
-REGISTERED = {
-    "task": (
-        TASK_REGISTRY,
-        (
-            "eat_pretraining", "eat_classification",
-            "mae_image_pretraining", "mae_image_classification",
-        ),
-    ),
-    "model": (
-        MODEL_REGISTRY,
-        ("eat", "eat_classifier", "data2vec_multi", "mae_image_classification"),
-    ),
-    "criterion": (CRITERION_REGISTRY, ("eat_pretraining", "eat_classification")),
-    "optimizer": (OPTIMIZER_REGISTRY, ("eat_adamw",)),
-}
+    register()
 
 
-def _refuse_name_clashes() -> None:
-    """Raise ImportError if another package has one of the names; fairseq would keep its class."""
-    for kind, (registry, names) in REGISTERED.items():
-        for name in names:
-            owner = registry[name].__module__
-            if not owner.startswith(f"{__name__}."):
-                raise ImportError(
-                    f"fairseq has a {kind} {name!r} from {owner} already; import eat_plugin first, "
-                    "or leave that package out"
-                )
+class _AfterFairseq(MetaPathFinder):
+    """Registers once fairseq has been imported; fairseq itself only scans a new ``user_dir``."""
+
+    _searching = False
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Optional[ModuleSpec]:
+        if name != "fairseq" or self._searching:
+            return None
+        self._searching = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self._searching = False
+        if spec is not None and spec.loader is not None:
+            _register_after(spec.loader)
+        return spec
 
 
-_refuse_name_clashes()
+def _register_after(loader: Loader) -> None:
+    """Make a loader register the names after the module's code."""
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        _register()
+
+    loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+if "fairseq" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _AfterFairseq())

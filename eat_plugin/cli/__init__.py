@@ -1,27 +1,32 @@
 """The command `eat` with one module per subcommand.
 
 The module's docstring is the help. ``add_arguments(parser)`` declares the options,
-``run(args) -> int`` returns the exit code: 0, or 1 if some files are unusable. For a user's mistake
+``run(args) -> int`` returns the exit code: 0, or 1 if some files are unusable or training failed. For a user's mistake
 ``run`` raises ValueError or OSError: `main` prints one line and exits with 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
+import eat_plugin
 from eat_plugin.prepare.processes import available_cores
 
-# Each has a module of the same name.
+# Each has a module of the same name, with _ for -. A module imports PyTorch and fairseq only when
+# it runs, so that help and mistakes are fast.
 SUBCOMMANDS = (
-    "manifest", "stats", "cache", "features", "predict", "evaluate", "export", "plot", "demo",
-    "bench",
+    "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "predict", "features",
+    "export", "plot", "config", "config-dir", "user-dir", "demo", "bench",
 )  # fmt: skip
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
@@ -36,15 +41,21 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
+class _ShowVersions(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        say(_describe_versions())
+        parser.exit()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with the arguments of the process, or others; return the exit code.
 
-    It is 0; 1 if some files are unusable; 2 for a user's mistake; 130 after ctrl-C.
+    It is 0; 1 if some files are unusable or training failed; 2 for a user's mistake; 130 after ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     command = " ".join(["eat", *(name for name in argv[:1] if name in SUBCOMMANDS)])
     try:
-        args = _build_parser(argv).parse_args(argv)
+        args = parse(argv)
         return args.run(args)
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,6 +68,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(command, f"{place}{error.strerror or error}")
     except ValueError as error:
         return _report(command, str(error))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; overrides of options may be anywhere in it.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
+    parser = _build_parser(argv)
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args, rest = parser.parse_known_args(argv)
+    # argparse ends a list of positional arguments at the first option.
+    if "overrides" in args and not any(text.startswith("-") for text in rest):
+        args.overrides += rest
+    elif rest:
+        unknown = next((text for text in rest if text.startswith("-")), rest[0])
+        known = [text for text in args.options if text.startswith("--")]
+        similar = difflib.get_close_matches(unknown.partition("=")[0], known, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else ""
+        raise ValueError(
+            f"unrecognized argument {unknown}{hint} (see eat {args.subcommand} --help)"
+        )
+    return args
 
 
 def say(line: str) -> None:
@@ -122,13 +159,23 @@ def _report(command: str, problem: str) -> int:
     return MISTAKE
 
 
+def _describe_versions() -> str:
+    """Return the versions of the plugin and of the packages that it needs."""
+    found = [f"eat-plugin {eat_plugin.__version__}", f"Python {sys.version.split()[0]}"]
+    for name in ("fairseq", "fairseq-fixed", "torch", "hydra-core", "omegaconf", "numpy"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
+
+
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Build the parser for the subcommand (the others are not imported), or for all of them."""
     wanted = [argv[0]] if argv and argv[0] in SUBCOMMANDS else list(SUBCOMMANDS)
-    parser = _Parser(prog="eat", description="Tools around EAT models.")
+    parser = _Parser(prog="eat", description="Pre-train, fine-tune and use EAT models.")
+    parser.add_argument("--version", action=_ShowVersions, nargs=0, help="show versions and exit")
     subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
     for name in wanted:
-        module = importlib.import_module(f"{__name__}.{name}")
+        module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
         summary, _, details = (module.__doc__ or "").partition("\n\n")
         subparser = subparsers.add_parser(
             name,
@@ -138,5 +185,6 @@ def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        options = [text for action in subparser._actions for text in action.option_strings]
+        subparser.set_defaults(run=module.run, options=options)
     return parser

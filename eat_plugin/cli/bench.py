@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    if (ROOT / "benchmarks" / "command.py").is_file():
+    if (ROOT / "benchmarks" / "arguments.py").is_file():
         if str(ROOT) not in sys.path:
             sys.path.insert(0, str(ROOT))
-        importlib.import_module("benchmarks.command").add_arguments(parser)
+        importlib.import_module("benchmarks.arguments").add_arguments(parser)
     else:
         parser.prefix_chars = ""  # options are positional arguments too, for `run` to refuse
         parser.add_argument("arguments", nargs="*")

@@ -30,7 +30,6 @@ import sys
 from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, add_workers, progress, say
-from eat_plugin.prepare.cache_folder import make_cache, verify_cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from eat_plugin.prepare.cache_folder import make_cache
+
     if args.verify is not None:
         if args.data is not None or args.out is not None:
             raise ValueError("--verify takes neither DATA nor --out: eat cache --verify CACHE")
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(folder: Path, workers: int) -> int:
+    from eat_plugin.prepare.cache_folder import verify_cache
+
     shards, problems = verify_cache(folder, workers, progress)
     if not problems:
         say(f"{folder}: {shards} shards, all intact")

@@ -31,7 +31,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,12 +44,13 @@ from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
-from eat_plugin.inference import Loaded, load_checkpoint
-from eat_plugin.inference.batches import group_results, list_jobs
-from eat_plugin.inference.windows import Window, Windowing
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
 from eat_plugin.prepare.data_folder import DESCRIPTORS
 from eat_plugin.ranking import RankedScores
+
+if TYPE_CHECKING:
+    from eat_plugin.inference import Loaded
+    from eat_plugin.inference.windows import Window, Windowing
 
 LEVEL = 0.95  # of the interval
 SHOWN = 5  # labels in an error message
@@ -75,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from eat_plugin.inference import load_checkpoint
+
     loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
@@ -119,6 +122,8 @@ def _score(
     failures: Failures,
 ) -> tuple[list[int], RankedScores]:
     """Score all clips as validation does; return the usable ones and their scores."""
+    from eat_plugin.inference.batches import group_results, list_jobs
+
     windowing = loaded.windowing()
     entries = (manifest.entry(clip) for clip in range(len(manifest)))
     jobs = list_jobs((entry, _plan(loaded, windowing, entry)) for entry in entries)
@@ -135,6 +140,8 @@ def _score(
 
 
 def _plan(loaded: Loaded, windowing: Windowing, entry: Entry) -> list[Window]:
+    from eat_plugin.inference.windows import Window
+
     if loaded.eval_windows:
         assert entry.size is not None
         try:

@@ -15,13 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from eat_plugin.cli import say
 from eat_plugin.data.files import replacing
-from eat_plugin.inference import load_state
-from eat_plugin.inference.conversion import check_same, convert_to_published
-from eat_plugin.models.interop import read_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from eat_plugin.inference import load_state
+    from eat_plugin.inference.conversion import check_same, convert_to_published
+    from eat_plugin.models.interop import read_checkpoint
+
     if args.out.exists() and args.out.samefile(args.checkpoint):
         raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
     state, cpu = read_checkpoint(args.checkpoint), torch.device("cpu")

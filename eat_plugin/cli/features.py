@@ -34,14 +34,17 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from eat_plugin.choices import ALONG_TIME, GRANULARITIES
 from eat_plugin.cli import Failures, conclude, inputs, progress, say
 from eat_plugin.cli.array_stores import Store, open_store
 from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
-from eat_plugin.inference import ALONG_TIME, GRANULARITIES, Loaded, load_checkpoint
-from eat_plugin.inference.batches import list_jobs
-from eat_plugin.inference.windows import ClipLayout, Windowing
+
+if TYPE_CHECKING:
+    from eat_plugin.inference import Loaded
+    from eat_plugin.inference.windows import Windowing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +76,8 @@ def _parse_layer(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
+    from eat_plugin.inference import load_checkpoint
+
     loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
@@ -113,6 +118,9 @@ def _extract(
     store: Store,
 ) -> None:
     """Compute all windows in order and store each recording when it is complete."""
+    from eat_plugin.inference.batches import list_jobs
+    from eat_plugin.inference.windows import ClipLayout
+
     plans = [loaded.plan(windowing, recording.samples, recording.rate) for recording in recordings]
     along_time = args.granularity in ALONG_TIME
     layouts = [ClipLayout(windows, along_time, args.layer == "all") for windows in plans]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from eat_plugin.choices import DEFAULT_BATCH
 from eat_plugin.cli import Failures, at_least, progress
 from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
 from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.manifest import encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
-from eat_plugin.inference import DEFAULT_BATCH
 from eat_plugin.prepare.find import AUDIO_ENDINGS, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
 

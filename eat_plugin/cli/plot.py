@@ -25,7 +25,7 @@ from eat_plugin.cli.runlog import (
     read_curves,
     read_example,
 )
-from eat_plugin.data.frontend import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE
+from eat_plugin.data.frames import FRAME_SHIFT, HIGH_HZ, LOW_HZ, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,18 +26,20 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
 from eat_plugin.cli import at_least, conclude, inputs, progress, say
 from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.frontend import FRAMES_A_SECOND
+from eat_plugin.data.frames import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
-from eat_plugin.inference import Loaded, load_checkpoint
-from eat_plugin.inference.batches import Result, group_results, list_jobs
-from eat_plugin.inference.windows import Window, Windowing
+
+if TYPE_CHECKING:
+    from eat_plugin.inference import Loaded
+    from eat_plugin.inference.batches import Result
+    from eat_plugin.inference.windows import Window, Windowing
 
 Span = Union[tuple[float, float], tuple[()]]
 """Start and end of a window in seconds; empty for a whole file."""
@@ -54,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from eat_plugin.inference import load_checkpoint
+
     loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
@@ -95,6 +99,8 @@ def _predict(
     plans: list[list[Window]],
 ) -> Iterator[tuple[int, list[np.ndarray] | ClipError]]:
     """Yield the scores of the windows of each recording as soon as it is complete."""
+    from eat_plugin.inference.batches import group_results, list_jobs
+
     jobs = list_jobs(zip((recording.entry for recording in recordings), plans))
     results: Iterable[Result]
     results = loaded.map_windows(jobs, windowing, loaded.predict, batch_size)

@@ -14,8 +14,6 @@ import argparse
 from pathlib import Path
 
 from eat_plugin.cli import add_workers, conclude, progress, say
-from eat_plugin.data.statistics import FILE, Statistics, write_statistics
-from eat_plugin.prepare.measure import measure_split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from eat_plugin.data.statistics import FILE, Statistics, write_statistics
+    from eat_plugin.prepare.measure import measure_split
+
     path = args.data / f"{args.split}.tsv"
     moments, clips, failures = measure_split(path, args.workers, progress)
     code = conclude("stats", failures, clips + len(failures))

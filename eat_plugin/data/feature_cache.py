@@ -36,7 +36,7 @@ from torch import Tensor
 from . import frontend, resampling
 from .clip import ClipError
 from .entries import CachedSpan, Entry, split_cached
-from .frontend import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, count_frames
+from .frames import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, count_frames
 
 FORMAT = 1  # of shards, records and entries
 ENERGY = np.dtype("<f2")

@@ -9,21 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .frames import FRAME_LENGTH, FRAME_SHIFT, HIGH_HZ, LOW_HZ, MEL_BINS, SAMPLE_RATE
 from .resampling import rate_pair, resample
 
-SAMPLE_RATE = 16_000  # Hz, after resampling
-FRAME_LENGTH = 400  # samples: 25 ms
-FRAME_SHIFT = 160  # samples: 10 ms
-FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 FFT_SIZE = 512  # samples
-MEL_BINS = 128
-LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
 BAND = 16  # mel filters computed at once
 CPU_FRAMES = 512  # computed at once on a CPU: they fit into the cache of a core
 PREEMPHASIS = 0.97
@@ -31,15 +25,6 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence 
 # Log-mel energies of padding. The published 0 lies 16 above silence, and one standard deviation
 # above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
-
-Count = TypeVar("Count", int, np.ndarray)
-
-
-def count_frames(samples: Count) -> Count:
-    """Return the number of frames for a number of samples at 16 kHz."""
-    frames = 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT
-    return frames * (frames > 0)
-
 
 def log_mel(waveform: Tensor) -> Tensor:
     """Compute Kaldi-style log-mel energies, without dither or padding.

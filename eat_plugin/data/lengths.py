@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import ClipError
-from .frontend import SAMPLE_RATE, FrontEnd, count_frames
+from .frames import SAMPLE_RATE, count_frames
+from .frontend import FrontEnd
 from .manifest import Manifest
 from .sources import probe_clip
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from .augment import add_noise, roll_and_gain
 from .clip import ClipError
 from .entries import Clip, Storage, locate, split_cached
-from .frontend import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, FrontEnd, count_frames
+from .frames import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, count_frames
+from .frontend import FrontEnd
 from .lengths import ClipLengths, measure_lengths, pad_clips
 from .manifest import Manifest
 from .sources import open_clip, probe_clip, read_opened

@@ -10,16 +10,18 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
 
 from .clip import AudioClip, ClipError
 from .entries import Clip, Entry, Span, Storage, check_span, locate, split_dataset, split_span
 from .files import open_regular
 from .wav import find_wav
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
 LONGEST_CLIP = 1 << 40  # samples; libsndfile reports 2**63 - 1 for an unknown length
@@ -100,7 +102,7 @@ def read_opened(clip: AudioClip, start: int = 0, num_samples: int | None = None)
     waveform = _read_mono(clip, wanted)
     check_count(clip, len(waveform), wanted)
     check_values(clip, waveform)
-    return torch.from_numpy(waveform)
+    return _to_tensor(waveform)
 
 
 def read_blocks(clip: Clip, seconds: int) -> Iterator[tuple[Tensor, int]]:
@@ -119,9 +121,15 @@ def read_blocks(clip: Clip, seconds: int) -> Iterator[tuple[Tensor, int]]:
             if len(waveform) == 0:
                 break
             check_values(opened, waveform)
-            yield torch.from_numpy(waveform), rate
+            yield _to_tensor(waveform), rate
             found += len(waveform)
         check_count(opened, found, total)
+
+
+def _to_tensor(samples: np.ndarray) -> Tensor:
+    import torch  # here, so that files can be listed without it
+
+    return torch.from_numpy(samples)
 
 
 def _tolerance(clip: AudioClip) -> int:
@@ -139,7 +147,7 @@ def check_values(clip: AudioClip, samples: np.ndarray) -> None:
     """Raise ClipError if samples, float32 of any shape, cannot be audio."""
     if clip.subtype.startswith(INTEGERS):
         return
-    flat = torch.from_numpy(samples).flatten()
+    flat = _to_tensor(samples).flatten()
     if float(flat.dot(flat)) < LOUDEST_SAMPLE**2:  # one pass; false for NaN
         return
     loudest = np.maximum(samples.max(), -samples.min())

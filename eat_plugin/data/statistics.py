@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from .files import replacing
-from .frontend import MEL_BINS, FrontEnd
+from .frames import MEL_BINS
+from .frontend import FrontEnd
 from .manifest import Manifest
 from .reader import read_part
 

@@ -12,7 +12,8 @@
 ``Loaded`` documents all methods.
 """
 
-from .loaded import ALONG_TIME, DEFAULT_BATCH, GRANULARITIES, ClipFeatures, Loaded
+from ..choices import ALONG_TIME, DEFAULT_BATCH, GRANULARITIES
+from .loaded import ClipFeatures, Loaded
 from .loading import choose_device, load_checkpoint, load_state
 
 __all__ = [

@@ -18,7 +18,8 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
-from ..data.frontend import MEL_BINS, FrontEnd
+from ..data.frames import MEL_BINS
+from ..data.frontend import FrontEnd
 from ..models.classifier import EatClassifier
 from ..models.interop import fold_normalisation
 from .loaded import Loaded

@@ -14,9 +14,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ..choices import DEFAULT_BATCH, GRANULARITIES
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, locate
-from ..data.frontend import FRAMES_A_SECOND, FrontEnd
+from ..data.frames import FRAMES_A_SECOND
+from ..data.frontend import FrontEnd
 from ..data.label_set import LabelSet
 from ..data.reader import read_window, spread_windows
 from ..data.sources import probe_clip
@@ -27,10 +29,6 @@ from .windows import ClipLayout, Window, Windowing
 
 if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
-
-GRANULARITIES = ("utterance", "frame", "all", "grid")
-ALONG_TIME = ("frame", "grid")  # results of windows are joined to one time axis
-DEFAULT_BATCH = 8  # windows
 
 
 class ClipFeatures(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.frontend import FRAME_LENGTH, FRAME_SHIFT, FRAMES_A_SECOND
+from ..data.frames import FRAME_LENGTH, FRAME_SHIFT, FRAMES_A_SECOND
 
 LEAST_HALVES = 2 * math.ceil(FRAME_LENGTH / FRAME_SHIFT)  # half frames; fewer give no frame
 

@@ -18,7 +18,7 @@ from ..data.entries import Storage
 from ..data.feature_cache import check_settings, front_end_settings, shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
-from ..data.frontend import count_frames
+from ..data.frames import count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
 from ..data.manifest import read_manifest, write_manifest

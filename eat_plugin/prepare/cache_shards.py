@@ -35,7 +35,7 @@ from ..data.feature_cache import (
 )
 from ..data.files import replacing
 from ..data.fingerprints import take_fingerprint
-from ..data.frontend import SAMPLE_RATE, count_frames
+from ..data.frames import SAMPLE_RATE, count_frames
 from ..data.manifest import Manifest
 from ..data.sources import read_blocks
 from .measure import BLOCK_SECONDS, block_energies

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.fingerprints import check_archives
-from ..data.frontend import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, FrontEnd
+from ..data.frames import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE
+from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks
 from ..data.statistics import Moments, sum_up

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data.clip import AudioClip
 from ..data.entries import Clip
-from ..data.frontend import FRAME_LENGTH, SAMPLE_RATE
+from ..data.frames import FRAME_LENGTH, SAMPLE_RATE
 from ..data.sources import BLOCK, check_count, check_values, open_clip
 from ..data.tables import write_csv
 from .arrangement import ListedClip

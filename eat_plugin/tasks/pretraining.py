@@ -7,7 +7,7 @@ from fairseq.tasks import register_task
 from omegaconf import II
 
 from ..data.dataset import ClipDataset
-from ..data.frontend import MEL_BINS
+from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
 from ..options import option

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from eat_plugin.data import frontend as features
-from eat_plugin.data.frontend import FrontEnd, count_frames, log_mel
+from eat_plugin.data.frames import count_frames
+from eat_plugin.data.frontend import FrontEnd, log_mel
 from eat_plugin.data.resampling import resample
 from tests.reading import read_audio
 

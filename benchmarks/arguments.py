@@ -1,0 +1,56 @@
+"""Arguments of `eat bench`, without PyTorch: its help is fast."""
+
+from __future__ import annotations
+
+import argparse
+
+CPU, CUDA = "cpu", "cuda"
+OF_WORKERS = (
+    "resample", "resample_44k", "log_mel", "masks", "read_wav", "load_wav", "load_flac", "load_mp3",
+)  # fmt: skip
+OF_MODELS = (
+    "features_1", "features_32", "finetune_1", "finetune_32", "update_tiny", "update_base",
+    "train_tiny",
+)  # fmt: skip
+COUNTED = ("operations", "activations", "activations_gelu")
+ON_CPU = (*OF_WORKERS, *OF_MODELS, *COUNTED)
+ON_GPU = (*OF_MODELS, "train_base_12", "train_base_48", *COUNTED)
+EPILOG = f"""
+examples:
+  eat bench
+  eat bench log_mel load_flac --rounds 200
+  eat bench --device cuda
+  eat bench --json > bench.json
+
+Each computation runs in two forms, in turn, in one process: ours, and a plain form that follows the
+definition (benchmarks/plain*.py). Times are medians. Ratios are medians of the ratios per round, so
+that other load affects both forms. The column `difference` is the largest difference of the two
+results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
+on a GPU.
+
+cases on the CPU:
+  {", ".join(ON_CPU)}
+cases on a GPU (--device cuda):
+  {", ".join(ON_GPU)}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "cases", metavar="CASE", nargs="*", help="cases (default: all of the device)"
+    )
+    parser.add_argument(
+        "--device", choices=(CPU, CUDA), default=CPU, help="device (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", metavar="N", type=int, default=50,
+        help="rounds; slow cases have fewer on the CPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=int,
+        help="threads of PyTorch (default: 1 for data workers, PyTorch's default for models)",
+    )  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="compile our models")
+    parser.add_argument("--json", action="store_true", help="write JSON")

@@ -1,0 +1,161 @@
+"""What `eat pretrain` and `eat finetune` share: arguments, composition, run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eat_plugin.cli import SOME_FAILED, say
+from eat_plugin.launch.configs import CONFIG_DIR, USER_DIR, list_groups
+
+if TYPE_CHECKING:
+    from eat_plugin.launch.composing import Composed
+
+LOG_INTERVAL = 10  # updates
+LAUNCHERS = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # number of processes
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the arguments of both commands, for a default configuration."""
+    parser.add_argument(
+        "--data", metavar="DATA", type=Path, required=True, help="folder that eat manifest wrote"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="RUN",
+        type=Path,
+        help=f"folder of the run (default: runs/{name}-NAME, NAME of the data folder); the same "
+        "command resumes a run",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="SIZE",
+        help=f"size of the model: {', '.join(list_groups()['size'])} (default: base)",
+    )
+    parser.add_argument(
+        "--config-dir",
+        metavar="DIR",
+        type=Path,
+        default=CONFIG_DIR,
+        help="folder with configurations of your own (default: the packaged ones, see eat config)",
+    )
+    parser.add_argument(
+        "--config-name", metavar="NAME", help=f"configuration (default: {name}, or image_{name})"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the configuration and print the fairseq-hydra-train command, without training",
+    )
+    parser.add_argument(
+        "overrides",
+        metavar="OPTION=VALUE",
+        nargs="*",
+        help="any option of the configuration, as optimization.max_update=1000",
+    )
+
+
+def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
+    """Train with a configuration; return the exit code.
+
+    Args:
+        args: from ``add_arguments``.
+        name: of the default configuration.
+        overrides: of the command's own options.
+
+    Raises:
+        ValueError: an option or a file is invalid.
+    """
+    data = args.data.expanduser().resolve()
+    _check_data(args.data)
+    if args.size is not None:
+        overrides = [f"size={args.size}", *overrides]
+    name = args.config_name or _choose_config(data, name)
+    folder = (args.out or Path("runs", f"{name}-{data.name}")).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file; give the folder of the run")
+
+    from eat_plugin.launch import composing, machine, run
+
+    own = [
+        f"common.user_dir={composing.quote(USER_DIR)}", f"task.data={composing.quote(data)}",
+        f"hydra.run.dir={composing.quote(folder)}",
+    ]  # fmt: skip
+    given = {composing.parse_override(text).key for text in args.overrides}
+    _refuse_taken(given)
+    own += machine.choose_precision(given) + overrides
+    config_dir = args.config_dir.expanduser().resolve()
+    composed = composing.compose(name, [*own, *args.overrides], config_dir)
+    extra = machine.choose_workers(composed.cfg, given)
+    if "common.log_interval" not in given and composed.cfg.common.log_interval > LOG_INTERVAL:
+        extra.append(f"common.log_interval={LOG_INTERVAL}")
+    composed = composing.compose(name, [*own, *extra, *args.overrides], config_dir)
+    arguments = ["--config-dir", str(config_dir), "--config-name", name, *composed.overrides]
+    workers = int(composed.cfg.dataset.num_workers)
+    threads = machine.limit_threads(workers) if composed.cfg.common.cpu else None
+    prefix = f"{machine.THREADS}={threads} " if threads else ""
+    command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
+    if args.dry_run:
+        say(command)
+        return 0
+    _refuse_launcher(command)
+    say(f"{machine.describe(composed.cfg)}, {workers} data workers; equal command:\n  {command}")
+    say(f"run {folder}, full log {folder / run.CONSOLE}")
+    return _train(arguments, folder, composed)
+
+
+def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
+    from eat_plugin.launch import run
+
+    total = int(composed.cfg.optimization.max_update)
+    command = "eat pretrain" if "pretrain" in composed.cfg.task._name else "eat finetune"
+    try:
+        progress = run.train(arguments, folder, total)
+    except run.TrainingError as error:
+        sys.stderr.write(f"{command}: error: {error}\n")
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("the same command resumes from the last checkpoint\n")
+        raise
+    checkpoint = folder / run.CHECKPOINTS / "checkpoint_last.pt"
+    if progress.update == progress.started_at:
+        say(f"nothing to do: the run has {progress.update} updates (optimization.max_update={total})")
+    say(f"checkpoint {checkpoint}")
+    return 0
+
+
+def _check_data(data: Path) -> None:
+    """Raise ValueError if a folder has no manifest of training clips."""
+    if not data.is_dir():
+        raise ValueError(f"--data {data} is not a folder; make one with: eat manifest AUDIO --out {data}")
+    if not (data / "train.tsv").is_file():
+        raise ValueError(f"--data {data} has no train.tsv; make it with: eat manifest AUDIO --out {data}")
+
+
+def _choose_config(data: Path, name: str) -> str:
+    """Return the configuration for the clips of a manifest: sound or images."""
+    from eat_plugin.data.entries import IMAGE_ENDINGS
+
+    with (data / "train.tsv").open(encoding="utf-8", errors="replace") as lines:
+        next(lines, "")
+        first = next(lines, "").partition("\t")[0].lower()
+    return f"image_{name}" if first.endswith(IMAGE_ENDINGS) else name
+
+
+def _refuse_taken(given: set[str]) -> None:
+    for key, option in (("task.data", "--data"), ("hydra.run.dir", "--out"), ("size", "--size")):
+        if key in given:
+            raise ValueError(f"{key} is set by {option}; use {option}")
+
+
+def _refuse_launcher(command: str) -> None:
+    for name in LAUNCHERS:
+        if os.environ.get(name, "1") not in ("", "1"):
+            raise ValueError(
+                f"{name}={os.environ[name]}: under torchrun, srun or mpirun start every process "
+                f"with fairseq-hydra-train (see docs/clusters.md): {command}"
+            )

@@ -1,0 +1,1 @@
+"""Training by the command `eat`: the configuration, the machine, and the run with its progress."""

@@ -1,0 +1,45 @@
+"""The packaged configurations."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+USER_DIR = Path(__file__).resolve().parents[1]
+CONFIG_DIR = USER_DIR / "config"
+
+
+def list_names(folder: Path = CONFIG_DIR) -> list[str]:
+    """Return the names of the configurations of a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def list_groups(folder: Path = CONFIG_DIR) -> dict[str, list[str]]:
+    """Return the choices of each group of a folder."""
+    groups = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    found = {group.name: list_names(group) for group in groups}
+    return {name: choices for name, choices in found.items() if choices}
+
+
+def read_summary(path: Path) -> str:
+    """Return the first sentence of the comment at the head of a YAML file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line]
+    text = " ".join(comments).split(". ")[0]
+    return text.split(":  ")[0].rstrip(".:")
+
+
+def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError if a value is not one of the choices; it names similar ones."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"there is no {what} {value!r}{suggest(value, choices)}")
+
+
+def suggest(value: str, choices: list[str]) -> str:
+    """Return the end of a message: similar choices, or all of a few."""
+    similar = difflib.get_close_matches(value, choices, n=3, cutoff=0.6)
+    if similar:
+        return f"; did you mean {' or '.join(similar)}?"
+    return f"; choose one of {', '.join(choices)}" if len(choices) <= 12 else ""
