@@ -88,6 +88,7 @@ def table_settings():
 @cache
 def option_names(name):
     """All options of a configuration, with the defaults, as ``section.option``."""
+
     def walk(node, prefix):
         for key, value in node.items():
             yield prefix + key

@@ -1,6 +1,6 @@
 """The shell and Python blocks of README and docs, run in order on small sounds and models.
 
-    bash scripts/test.sh -m slow -k documents
+The command is `bash scripts/test.sh -m slow -k documents`.
 """
 
 import io
@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+from eat_plugin import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -110,6 +112,7 @@ def folder(tmp_path):
         pillow.fromarray(pixels).save(my / "images" / kind / f"{number}.png")
     for name in ("dog.wav", "rain.flac", "an_hour.wav"):
         write_noise(tmp_path / name, rng)
+    assert cli.main(["manifest", str(my / "audio"), "--out", str(my / "data")]) == 0
     (my / "shards").mkdir()
     write_shard(my / "shards" / "0.tar", tmp_path / "dog.wav")
     write_tables(my)
