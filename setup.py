@@ -37,8 +37,14 @@ setup(
     # fairseq is not named here: it is installed as `fairseq` or as `fairseq-fixed`, often from a
     # checkout, and whoever has one must not have it replaced. The extra brings one to the others.
     install_requires=[
-        "argcomplete", "hydra-core", "numpy", "omegaconf", "soundfile", "torch>=2.1", "tqdm",
-    ],  # fmt: skip
+        "argcomplete",
+        "hydra-core",
+        "numpy",
+        "omegaconf",
+        "soundfile",
+        "torch>=2.1",
+        "tqdm",
+    ],
     extras_require={
         "fairseq": [read_pin("fairseq-fixed")],
         "plot": ["matplotlib"],
@@ -46,9 +52,15 @@ setup(
         "images": ["pillow>=10.1"],
         "tensorboard": ["tensorboard"],
         "dev": [
-            "h5py", "matplotlib", "mkdocs-material", "mypy", "pytest", "ruff", "scikit-learn",
+            "h5py",
+            "matplotlib",
+            "mkdocs-material",
+            "mypy",
+            "pytest",
+            "ruff",
+            "scikit-learn",
             "tensorboard",
-        ],  # fmt: skip
+        ],
     },
     entry_points={"console_scripts": ["eat = eat_plugin.cli:main"]},
     classifiers=[

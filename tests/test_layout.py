@@ -8,18 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from eat_plugin.cli import SUBCOMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
 # Rooms and modules that may import fairseq; no other may import them.
 WITH_FAIRSEQ = {
-    "", "__main__", "models", "criterions", "tasks", "optim", "inference", "cli",
+    "registration", "models", "criterions", "tasks", "optim", "inference", "launch", "cli",
     "data.dataset", "data.labelled",
 }  # fmt: skip
 METRICS = {"metrics", "ranking"}
 # Room -> the rooms that it may import.
 MAY_IMPORT = {
-    "": {"models", "criterions", "tasks", "optim"}, "__main__": {"cli"},
-    "masking": set(), "losses": set(), "outputs": set(), "options": set(), "modules": set(),
+    "": {"registration"}, "registration": {"models", "criterions", "tasks", "optim"},
+    "__main__": {"cli"}, "choices": set(), "options": set(),
+    "masking": set(), "losses": set(), "outputs": set(), "modules": set(),
     **dict.fromkeys(METRICS, METRICS),
     "optim": {"modules", "options"},
     "data": {"masking"},
@@ -28,8 +31,12 @@ MAY_IMPORT = {
     "models": {"modules", "masking", "losses", "outputs", "options"},
     "criterions": {"outputs"},
     "tasks": {"data", "images", "masking", "options", *METRICS},
-    "inference": {"data", "images", "models", *METRICS},
-    "cli": {"data", "images", "prepare", "masking", "models", "inference", *METRICS},
+    "inference": {"choices", "data", "images", "models", *METRICS},
+    "launch": {"prepare"},
+    "cli": {
+        "choices", "data", "images", "prepare", "masking", "models", "inference", "launch",
+        *METRICS,
+    },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
 ON_DEMAND = {
@@ -134,6 +141,30 @@ def test_import__registers_every_name():
         "assert {'eat_pretraining', 'mae_image_pretraining'} <= set(t)\n"
         "assert {'eat', 'data2vec_multi'} <= set(m)\n"
         "assert 'eat_pretraining' in c and 'eat_adamw' in o\n"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "order", ["fairseq, eat_plugin", "eat_plugin, fairseq", "eat_plugin.tasks"]
+)
+def test_import__registers_in_any_order(order):
+    result = run_python(
+        f"import {order}\n"
+        "from fairseq.tasks import TASK_REGISTRY\n"
+        "TASK_REGISTRY['eat_pretraining']\n"
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_command__help_and_mistakes_need_neither_pytorch_nor_fairseq(name):
+    result = run_python(
+        "import sys; from eat_plugin.cli import main\n"
+        f"try: main([{name!r}, '--help'])\n"
+        "except SystemExit: pass\n"
+        f"assert main([{name!r}, '--no-such-option', *'abcdefgh']) == 2\n"
+        "assert not {'torch', 'fairseq', 'hydra', 'matplotlib', 'scipy'} & sys.modules.keys()\n"
     )
     assert result.returncode == 0, result.stderr
 

@@ -1,8 +1,8 @@
 """The command `eat` with one module per subcommand.
 
 The module's docstring is the help. ``add_arguments(parser)`` declares the options,
-``run(args) -> int`` returns the exit code: 0, or 1 if some files are unusable or training failed. For a user's mistake
-``run`` raises ValueError or OSError: `main` prints one line and exits with 2.
+``run(args) -> int`` returns the exit code: 0, or 1 if some files are unusable or training failed.
+For a user's mistake ``run`` raises ValueError or OSError: `main` prints one line and exits with 2.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -50,10 +51,12 @@ class _ShowVersions(argparse.Action):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with the arguments of the process, or others; return the exit code.
 
-    It is 0; 1 if some files are unusable or training failed; 2 for a user's mistake; 130 after ctrl-C.
+    It is 0; 1 if some files are unusable or training failed; 2 for a user's mistake; 130 after
+    ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     command = " ".join(["eat", *(name for name in argv[:1] if name in SUBCOMMANDS)])
+    _quiet_libraries()
     try:
         args = parse(argv)
         return args.run(args)
@@ -63,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{command}: interrupted\n")
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        return _report(command, f"needs the package {error.name}, which is not installed")
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         return _report(command, f"{place}{error.strerror or error}")
@@ -152,6 +157,14 @@ def conclude(command: str, failures: Failures, total: int) -> int:
     if len(lines) == total:
         raise ValueError(f"none of the {total} files can be used")
     return SOME_FAILED
+
+
+def _quiet_libraries() -> None:
+    """Show warnings of libraries only, although some of them set the level of all loggers."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 def _report(command: str, problem: str) -> int:

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         path = Path(args.checkpoint).expanduser()
         if not path.is_file():
             raise ValueError(
-                f"--checkpoint {path} does not exist; give a checkpoint, or {NONE} for random weights"
+                f"--checkpoint {path} does not exist; give a checkpoint, or {NONE} for random "
+                "weights"
             )
         overrides.append(f"model.model_path={quote(path.resolve())}")
     if args.benchmark is not None:

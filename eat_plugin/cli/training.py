@@ -103,7 +103,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
         say(command)
         return 0
     _refuse_launcher(command)
-    say(f"{machine.describe(composed.cfg)}, {workers} data workers; equal command:\n  {command}")
+    say(f"{machine.describe(composed.cfg)}, data workers: {workers}; equal command:\n  {command}")
     say(f"run {folder}, full log {folder / run.CONSOLE}")
     return _train(arguments, folder, composed)
 
@@ -123,7 +123,10 @@ def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
         raise
     checkpoint = folder / run.CHECKPOINTS / "checkpoint_last.pt"
     if progress.update == progress.started_at:
-        say(f"nothing to do: the run has {progress.update} updates (optimization.max_update={total})")
+        say(
+            f"nothing to do: the run has {progress.update} updates, optimization.max_update is "
+            f"{total}"
+        )
     say(f"checkpoint {checkpoint}")
     return 0
 
@@ -131,9 +134,13 @@ def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
 def _check_data(data: Path) -> None:
     """Raise ValueError if a folder has no manifest of training clips."""
     if not data.is_dir():
-        raise ValueError(f"--data {data} is not a folder; make one with: eat manifest AUDIO --out {data}")
+        raise ValueError(
+            f"--data {data} is not a folder; make one with: eat manifest AUDIO --out {data}"
+        )
     if not (data / "train.tsv").is_file():
-        raise ValueError(f"--data {data} has no train.tsv; make it with: eat manifest AUDIO --out {data}")
+        raise ValueError(
+            f"--data {data} has no train.tsv; make it with: eat manifest AUDIO --out {data}"
+        )
 
 
 def _choose_config(data: Path, name: str) -> str:

@@ -1,6 +1,6 @@
-"""Print the folder of the plugin, for common.user_dir and --user-dir.
+r"""Print the folder of the plugin, for common.user_dir and --user-dir.
 
-example: fairseq-hydra-train --config-dir $(eat config-dir) --config-name pretrain \\
+example: fairseq-hydra-train --config-dir $(eat config-dir) --config-name pretrain \
   common.user_dir=$(eat user-dir) task.data=/my/data
 """
 

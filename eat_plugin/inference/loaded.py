@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..choices import DEFAULT_BATCH, GRANULARITIES
+from ..choices import ALONG_TIME, DEFAULT_BATCH, GRANULARITIES
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, locate
 from ..data.frames import FRAMES_A_SECOND

@@ -23,13 +23,14 @@ if hasattr(hydra, "compose"):
 
     VERSION = {"version_base": "1.1"}
 else:  # before 1.1
-    from hydra.experimental import compose as hydra_compose
-    from hydra.experimental import initialize_config_dir
+    from hydra.experimental import compose as hydra_compose  # type: ignore[assignment]
+    from hydra.experimental import initialize_config_dir  # type: ignore[assignment]
 
     VERSION = {}
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)([\w/@.-]+)(?:=(.*))?", re.S)
 _PLAIN = re.compile(r"[\w./-]+", re.A)
+_NOISE = ("object_type", "reference_type", "full_key", "See https")  # of hydra's messages
 # Options with a path; a relative one is of the folder in which the command was given.
 PATHS = (
     "task.data", "model.model_path", "checkpoint.restore_file", "checkpoint.finetune_from_model",
@@ -93,12 +94,12 @@ def compose(name: str, overrides: list[str], folder: Path) -> Composed:
     for override in parsed:
         if override.key in groups and override.value is not None:
             check_choice(override.key, override.value, groups[override.key])
-    sections = [o for o in parsed if o.key in groups or o.key.endswith("._name")]
-    written = _compose(name, map(str, sections), folder)
-    whole = _with_defaults(written)
+    sections = [str(o) for o in parsed if o.key in groups or o.key.endswith("._name")]
+    written = _compose(name, sections, folder)
+    whole = _with_defaults(written, sections)
     names = [*groups, *_option_names(whole)]
     checked = [str(_check(override, written, whole, names)) for override in parsed]
-    return Composed(_with_defaults(_compose(name, checked, folder)), checked)
+    return Composed(_with_defaults(_compose(name, checked, folder), checked), checked)
 
 
 def _make_absolute(override: Override) -> Override:
@@ -108,7 +109,9 @@ def _make_absolute(override: Override) -> Override:
     return override._replace(value=quote(path.resolve())) if path.exists() else override
 
 
-def _check(override: Override, written: DictConfig, whole: DictConfig, names: list[str]) -> Override:
+def _check(
+    override: Override, written: DictConfig, whole: DictConfig, names: list[str]
+) -> Override:
     """Return an override as hydra needs it."""
     key = override.key
     if override.sign == "~" or re.match(r"hydra[./]", key) or "@" in key:
@@ -117,10 +120,10 @@ def _check(override: Override, written: DictConfig, whole: DictConfig, names: li
         raise ValueError(f"there is no option {key!r}{_suggest_option(key, names)}")
     if "." not in key:
         return override
-    if not override.sign and not _has(written, key):
+    if not override.sign and _find(written, key) is None:
         override = override._replace(sign="++")
     value = override.value or ""
-    if isinstance(_get(whole, key), ListConfig) and not re.match(r"\s*(\[|null\b|\$)", value):
+    if isinstance(_find(whole, key), ListConfig) and not re.match(r"\s*(\[|null\b|\$)", value):
         override = override._replace(value=f"[{value}]")
     return override
 
@@ -134,19 +137,13 @@ def _suggest_option(key: str, names: list[str]) -> str:
     return suggest(key, names) or suggest(last, names) or "; eat config shows the configurations"
 
 
-def _has(cfg: DictConfig, key: str) -> bool:
+def _find(cfg: DictConfig, key: str) -> Any:
+    """Return the node of an option without resolving it; None if it does not exist."""
     node: Any = cfg
     for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            return False
-        node = node._get_node(part)
-    return True
-
-
-def _get(cfg: DictConfig, key: str) -> Any:
-    """Return the node of an option, without resolving it."""
-    node: Any = cfg
-    for part in key.split("."):
+        # `in` is false for an option that has to be set ("???").
+        if not isinstance(node, DictConfig) or node._is_none() or part not in list(node):
+            return None
         node = node._get_node(part)
     return node
 
@@ -163,31 +160,36 @@ def _option_names(cfg: DictConfig) -> list[str]:
     return list(walk(OmegaConf.to_container(cfg), ""))
 
 
-def _compose(name: str, overrides: Any, folder: Path) -> DictConfig:
+def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
     GlobalHydra.instance().clear()
     hydra_init(name)
     try:
         with warnings.catch_warnings(), initialize_config_dir(config_dir=str(folder), **VERSION):
             warnings.simplefilter("ignore")
-            return hydra_compose(name, list(overrides))
+            return hydra_compose(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(_reason(error, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
 
 
-def _with_defaults(cfg: DictConfig) -> DictConfig:
+def _with_defaults(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """Return a configuration with the defaults of all its dataclasses."""
     cfg = cfg.copy()
     try:
         add_defaults(cfg)
     except (OmegaConfBaseException, ValueError) as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(_reason(error, overrides)) from error
     return cfg
 
 
-def _reason(error: Exception) -> str:
-    """Return what the lines of a message of hydra or omegaconf say in one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("object_type", "reference_type"))]
-    return ", ".join(kept) or type(error).__name__
+def _reason(error: Exception, overrides: list[str]) -> str:
+    """Say in one line what is wrong with which override."""
+    merged = str(error).partition("\n")[0].partition("Error merging override ")[2]
+    cause = error.__cause__ if merged and error.__cause__ else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(_NOISE)]
+    key = getattr(cause, "full_key", None) or "?"  # within its section
+    guilty = [text for text in overrides if parse_override(text).key.endswith(f".{key}")]
+    place = merged or getattr(error, "override", None) or (guilty[0] if guilty else "")
+    return (f"{place}: " if place else "") + (", ".join(kept) or type(error).__name__)

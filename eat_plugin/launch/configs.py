@@ -25,7 +25,9 @@ def list_groups(folder: Path = CONFIG_DIR) -> dict[str, list[str]]:
 def read_summary(path: Path) -> str:
     """Return the first sentence of the comment at the head of a YAML file."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    comments = [line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line]
+    comments = [
+        line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line
+    ]
     text = " ".join(comments).split(". ")[0]
     return text.split(":  ")[0].rstrip(".:")
 

@@ -55,9 +55,13 @@ def describe(cfg: DictConfig) -> str:
     """Return the device and the precision of a run, in words."""
     common = cfg.common
     halves = [name for name in ("fp16", "bf16", "amp") if common[name]]
-    precision = {"fp16": "float16", "bf16": "bfloat16", "amp": "float16 (amp)"}[halves[0]] if halves else "float32"
+    precision = (
+        {"fp16": "float16", "bf16": "bfloat16", "amp": "float16 (amp)"}[halves[0]]
+        if halves
+        else "float32"
+    )
     if common.cpu:
-        return f"CPU, {torch.get_num_threads()} threads, {precision}"
+        return f"CPU, threads: {torch.get_num_threads()}, {precision}"
     count = torch.cuda.device_count()
     name = torch.cuda.get_device_name() if count else "GPU"
     return f"{count} x {name}, {precision}"

@@ -122,7 +122,9 @@ def describe_update(record: dict[str, Any], total: int) -> str:
 def describe_validation(record: dict[str, Any]) -> str:
     """Return split, update and metrics of a validation."""
     split = next(name for name in record if name.endswith("_num_updates"))[: -len("_num_updates")]
-    metrics = [f"{name} {record[f'{split}_{name}']}" for name in METRICS if f"{split}_{name}" in record]
+    metrics = [
+        f"{name} {record[f'{split}_{name}']}" for name in METRICS if f"{split}_{name}" in record
+    ]
     return f"{split} at update {record[f'{split}_num_updates']}: {', '.join(metrics)}"
 
 

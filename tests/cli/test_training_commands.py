@@ -1,0 +1,120 @@
+"""`eat pretrain`, `eat finetune` and `eat config`, without training."""
+
+import shlex
+
+import pytest
+
+from eat_plugin.cli import main
+from eat_plugin.launch.configs import CONFIG_DIR, USER_DIR
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data folder with one clip; the working folder is its parent."""
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    (folder / "train.tsv").write_text(f"{tmp_path}\na.wav\t16000\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def dry_run(capsys, *arguments):
+    assert main([*arguments, "--dry-run"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words[words.index("--config-dir") + 1] == str(CONFIG_DIR)
+    return words
+
+
+def refuse(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_pretrain__equal_command(data, capsys):
+    words = dry_run(
+        capsys, "pretrain", "optimization.lr=0.1", "--data", "my data", "--size", "tiny",
+        "--out", "run", "task.crop=start",
+    )  # fmt: skip
+    assert words[words.index("--config-name") + 1] == "pretrain"
+    assert {
+        f"common.user_dir={USER_DIR}", f"task.data='{data}'", "size=tiny", "task.crop=start",
+        f"hydra.run.dir={data.parent / 'run'}", "optimization.lr=[0.1]",
+    } <= set(words)  # fmt: skip
+    assert not (data.parent / "run").exists()
+
+
+def test_pretrain__images_have_their_configuration(data, capsys):
+    (data / "train.tsv").write_text("/x\na.PNG\t64\n")
+    words = dry_run(capsys, "pretrain", "--data", str(data))
+    assert words[words.index("--config-name") + 1] == "image_pretrain"
+    assert f"hydra.run.dir='{data.parent / 'runs' / 'image_pretrain-my data'}'" in words
+
+
+def test_finetune__checkpoint_and_benchmark(data, capsys):
+    (data.parent / "model.pt").touch()
+    words = dry_run(
+        capsys, "finetune", "--data", "my data", "--checkpoint", "model.pt", "--benchmark", "esc50"
+    )
+    assert {f"model.model_path={data.parent / 'model.pt'}", "benchmark=esc50"} <= set(words)
+    words = dry_run(capsys, "finetune", "--data", "my data", "--checkpoint", "none")
+    assert "model.model_path=null" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain", "--data", "nowhere"], "nowhere is not a folder; make one with: eat manifest"),
+        (["pretrain", "--data", "."], "has no train.tsv; make it with: eat manifest"),
+        (["pretrain", "--data", "my data", "--sise", "tiny"], "--sise; did you mean --size?"),
+        (["pretrain", "--data", "my data", "--size", "tinny"], "did you mean tiny?"),
+        (["pretrain", "--data", "my data", "model.detph=3"], "did you mean model.depth"),
+        (["pretrain", "--data", "my data", "task.data=/x"], "task.data is set by --data"),
+        (["pretrain", "--data", "my data", "--config-name", "pre"], "there is no configuration"),
+        (["pretrain", "--data", "my data", "--config-dir", "."], "there is no configuration"),
+        (["pretrain", "--data", "my data", "--out", "my data/train.tsv"], "is a file"),
+        (["finetune", "--data", "my data"], "--checkpoint"),
+        (["finetune", "--data", "my data", "--checkpoint", "x.pt"], "x.pt does not exist; give a"),
+    ],
+)
+def test_mistakes__are_one_line(data, capsys, arguments, message):
+    assert message in refuse(capsys, *arguments)
+    assert not (data.parent / "runs").exists()
+
+
+def test_pretrain__under_a_launcher_is_refused(data, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "start every process with fairseq-hydra-train" in refuse(
+        capsys, "pretrain", "--data", "my data"
+    )
+
+
+def test_config__lists_and_copies(tmp_path, capsys):
+    assert main(["config"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("pretrain", "image_finetune", "size=tiny", "benchmark=esc50"):
+        assert name in listed
+    assert main(["config", "--copy", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine" / "size" / "tiny.yaml").is_file()
+    assert "exists; choose a new folder" in refuse_after(capsys, tmp_path)
+
+
+def refuse_after(capsys, folder):
+    capsys.readouterr()
+    return refuse(capsys, "config", "--copy", str(folder / "mine"))
+
+
+def test_config_dir__and_user_dir(capsys):
+    assert main(["config-dir"]) == main(["user-dir"]) == 0
+    assert capsys.readouterr().out.split() == [str(CONFIG_DIR), str(USER_DIR)]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert not ended.value.code
+    assert "torch" in capsys.readouterr().out

@@ -1,0 +1,65 @@
+"""Device, precision, data workers and threads fit the machine."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from eat_plugin.launch import machine
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def pretend(count, bfloat16=True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("count", "bfloat16", "expected"),
+    [
+        (0, False, ["common.cpu=true", "common.fp16=false"]),
+        (1, True, ["common.fp16=false", "common.bf16=true"]),
+        (8, False, ["common.fp16=true"]),
+    ],
+)
+def test_choose_precision(gpus, count, bfloat16, expected):
+    gpus(count, bfloat16)
+    assert machine.choose_precision(set()) == expected
+    assert machine.choose_precision({"common.amp"}) == []
+
+
+def make_cfg(workers, cpu=True):
+    return SimpleNamespace(
+        dataset=SimpleNamespace(num_workers=workers), common=SimpleNamespace(cpu=cpu)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "workers", "expected"),
+    [(2, 0, 10, 1), (1, 0, 10, 1), (16, 0, 10, None), (16, 4, 10, 3), (64, 4, 10, None)],
+)
+def test_choose_workers__leaves_a_core_to_each_process(
+    gpus, monkeypatch, cores, count, workers, expected
+):
+    gpus(count)
+    monkeypatch.setattr(machine, "available_cores", lambda: cores)
+    found = machine.choose_workers(make_cfg(workers, cpu=not count), set())
+    assert found == ([] if expected is None else [f"dataset.num_workers={expected}"])
+    assert machine.choose_workers(make_cfg(99), {"dataset.num_workers"}) == []
+
+
+def test_limit_threads(monkeypatch):
+    monkeypatch.setattr(machine, "available_cores", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert machine.limit_threads(1) is None
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert machine.limit_threads(3) == 5
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert machine.limit_threads(9) == 1

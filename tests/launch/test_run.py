@@ -1,0 +1,99 @@
+"""A run's output goes to a file, its errors to the caller."""
+
+import os
+import sys
+
+import pytest
+
+from eat_plugin.launch import run
+
+TRACEBACK = """
+
+-- Process 1 terminated with the following error:
+Traceback (most recent call last):
+  File "x.py", line 1, in f
+ValueError: task.length is 'x';
+"""
+
+
+def process_error(text):
+    return type("ProcessRaisedException", (Exception,), {})(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("a\n  b"), ("ValueError", "a b")),
+        (OSError(2, "No such file", "/x"), ("OSError", "/x: No such file")),
+        (RuntimeError("no"), ("RuntimeError", "no")),
+        (KeyError(), ("KeyError", "KeyError")),
+        (process_error(TRACEBACK), ("ValueError", "task.length is 'x';")),
+        (process_error("torch.cuda.OutOfMemoryError: full"), ("OutOfMemoryError", "full")),
+    ],
+)
+def test_explain__one_line(error, expected):
+    assert run.explain(error) == expected
+
+
+@pytest.fixture
+def training(monkeypatch, capfd):
+    """Put a function in the place of fairseq's training."""
+
+    def replace(function):
+        monkeypatch.setattr(run, "_call", function)
+        # pytest's own streams do not write to the descriptors 1 and 2.
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = open(number, "w", closefd=False)  # noqa: SIM115
+            monkeypatch.setattr(sys, name, stream)
+
+    return replace
+
+
+def test_train__all_output_goes_to_the_log(tmp_path, training, capfd):
+    def speak(arguments):
+        sys.stdout.write(f"{arguments}\n")
+        sys.stdout.flush()
+        os.system("echo from a child; echo error >&2")
+
+    training(speak)
+    run.train(["--x"], tmp_path / "run", 10)
+    assert (tmp_path / "run" / "console.txt").read_text() == "['--x']\nfrom a child\nerror\n"
+    assert capfd.readouterr() == ("", "")
+    sys.stdout.write("back\n")
+    sys.stdout.flush()
+    assert capfd.readouterr().out == "back\n"
+
+
+def test_train__mistake_leaves_no_new_folder(tmp_path, training):
+    def fail(arguments):
+        raise ValueError("task.length is 'x'")
+
+    training(fail)
+    with pytest.raises(ValueError, match="task.length is 'x'"):
+        run.train([], tmp_path / "run", 10)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ValueError, match="task.length is 'x'"):
+        run.train([], tmp_path / "old", 10)
+    assert "ValueError: task.length is 'x'" in (tmp_path / "old" / "console.txt").read_text()
+
+
+def test_train__failure_names_the_log(tmp_path, training):
+    def fail(arguments):
+        raise RuntimeError("CUDA error")
+
+    training(fail)
+    with pytest.raises(run.TrainingError, match="RuntimeError: CUDA error; the log is .*console"):
+        run.train([], tmp_path / "run", 10)
+    assert "Traceback" in (tmp_path / "run" / "console.txt").read_text()
+
+
+def test_train__mistake_after_a_checkpoint_keeps_the_folder(tmp_path, training):
+    def fail(arguments):
+        (tmp_path / "run" / "checkpoint_last.pt").touch()
+        raise ValueError("later")
+
+    training(fail)
+    with pytest.raises(ValueError, match="later"):
+        run.train([], tmp_path / "run", 10)
+    assert (tmp_path / "run").exists()
