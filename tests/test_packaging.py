@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,32 @@ def test_setup__packages_hold_no_benchmarks(monkeypatch):
     monkeypatch.setattr(setuptools, "setup", lambda **kwargs: declared.update(kwargs))
     runpy.run_path("setup.py")
     assert {name.split(".")[0] for name in declared["packages"]} == {"eat_plugin"}
+
+
+def test_wheel_and_sdist__hold_the_configurations(tmp_path):
+    kept = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "runs", "data", "site")
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT,
+        source,
+        symlinks=True,
+        ignore=lambda folder, names: kept(folder, names) if Path(folder) == ROOT else [],
+    )
+    build = "from setuptools.build_meta import *; build_sdist('../out'); build_wheel('../out')"
+    result = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    (wheel,), (sdist,) = (tmp_path / "out").glob("*.whl"), (tmp_path / "out").glob("*.tar.gz")
+    configs = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "eat_plugin" / "config").rglob("*.yaml")
+    }
+    assert configs
+    with zipfile.ZipFile(wheel) as archive:
+        assert configs <= set(archive.namelist())
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert configs | {"requirements/pins.txt"} <= names
 
 
 @pytest.mark.parametrize("name", [*PINS, LEGACY])

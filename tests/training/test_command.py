@@ -1,0 +1,65 @@
+"""`eat pretrain` trains, resumes, and reports mistakes in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import SMALL
+
+# The command chooses the device itself.
+SETTINGS = [option for option in SMALL if not option.startswith(("common.cpu", "common.fp16"))]
+
+
+@pytest.fixture
+def start(clips):
+    """Start `eat pretrain` on the clips, in the folder ``run``."""
+
+    def start(*options):
+        eat = Path(sys.executable).with_name("eat")
+        command = [eat, "pretrain", "--data", "data", "--size", "tiny", "--out", "run"]
+        return subprocess.Popen(
+            [*command, *SETTINGS, *options], cwd=clips, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    (clips / "data").mkdir()
+    (clips / "train.tsv").rename(clips / "data" / "train.tsv")
+    return start
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def test_pretrain__interrupted_and_resumed(start, clips):
+    log = clips / "run" / "console.txt"
+    process = start("optimization.max_update=100000")
+    checkpoint = clips / "run" / "checkpoints" / "checkpoint_last.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert status == 130
+    assert f"run {clips / 'run'}, full log {log}" in out
+    assert "the same command resumes" in err
+    assert "Traceback" not in err
+
+    status, out, err = finish(start("optimization.max_update=5"))
+    assert status == 0, err
+    assert "resuming at update" in err or "nothing to do" in out
+    assert f"checkpoint {checkpoint}" in out
+    assert "[fairseq" in log.read_text()
+    assert "[fairseq" not in out + err
+
+
+def test_pretrain__mistake_is_one_line_and_leaves_no_folder(start, clips):
+    status, _, err = finish(start("task.length=long"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "task.length is 'long'; choose one of pad, mask, crop" in err
+    assert not (clips / "run").exists()
