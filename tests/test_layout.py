@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
 # Rooms and modules that may import fairseq; no other may import them.
 WITH_FAIRSEQ = {
-    "registration", "models", "criterions", "tasks", "optim", "inference", "launch", "cli",
+    "", "__main__", "registration", "models", "criterions", "tasks", "optim", "inference",
+    "launch", "cli",
     "data.dataset", "data.labelled",
 }  # fmt: skip
 METRICS = {"metrics", "ranking"}

@@ -8,7 +8,6 @@ For a user's mistake ``run`` raises ValueError or OSError: `main` prints one lin
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 import eat_plugin
+from eat_plugin.launch.configs import check_choice, suggest
 from eat_plugin.prepare.processes import available_cores
 
 # Each has a module of the same name, with _ for -. A module imports PyTorch and fairseq only when
@@ -81,6 +81,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an argument is invalid.
     """
+    if argv and not argv[0].startswith("-"):
+        check_choice("subcommand", argv[0], SUBCOMMANDS)
     parser = _build_parser(argv)
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         import argcomplete
@@ -93,8 +95,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     elif rest:
         unknown = next((text for text in rest if text.startswith("-")), rest[0])
         known = [text for text in args.options if text.startswith("--")]
-        similar = difflib.get_close_matches(unknown.partition("=")[0], known, n=1)
-        hint = f"; did you mean {similar[0]}?" if similar else ""
+        hint = suggest(unknown.partition("=")[0], known) if unknown.startswith("--") else ""
         raise ValueError(
             f"unrecognized argument {unknown}{hint} (see eat {args.subcommand} --help)"
         )

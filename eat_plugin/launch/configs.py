@@ -8,6 +8,7 @@ from pathlib import Path
 
 USER_DIR = Path(__file__).resolve().parents[1]
 CONFIG_DIR = USER_DIR / "config"
+MOST_LISTED = 15  # choices in a message
 
 
 def list_names(folder: Path = CONFIG_DIR) -> list[str]:
@@ -40,8 +41,8 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 
 def suggest(value: str, choices: list[str]) -> str:
-    """Return the end of a message: similar choices, or all of a few."""
+    """Return the end of a message: similar choices, or all if they are few."""
     similar = difflib.get_close_matches(value, choices, n=3, cutoff=0.6)
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
-    return f"; choose one of {', '.join(choices)}" if len(choices) <= 12 else ""
+    return f"; choose one of {', '.join(choices)}" if len(choices) <= MOST_LISTED else ""

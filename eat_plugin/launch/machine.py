@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import torch
 from omegaconf import DictConfig
@@ -22,7 +24,7 @@ def choose_precision(given: set[str]) -> list[str]:
         return []
     if not torch.cuda.is_available():
         return ["common.cpu=true", "common.fp16=false"]
-    if torch.cuda.is_bf16_supported():
+    if _has_bfloat16():
         return ["common.fp16=false", "common.bf16=true"]
     return ["common.fp16=true"]
 
@@ -51,17 +53,21 @@ def limit_threads(workers: int) -> int | None:
     return threads
 
 
+def _has_bfloat16() -> bool:
+    if torch.cuda.device_count() == 1:
+        return torch.cuda.is_bf16_supported()
+    # Asking creates a CUDA context. Here it would stay beside those of the training processes, and
+    # a GPU in exclusive mode has room for one.
+    code = "import sys, torch; sys.exit(not torch.cuda.is_bf16_supported())"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def describe(cfg: DictConfig) -> str:
     """Return the device and the precision of a run, in words."""
-    common = cfg.common
-    halves = [name for name in ("fp16", "bf16", "amp") if common[name]]
-    precision = (
-        {"fp16": "float16", "bf16": "bfloat16", "amp": "float16 (amp)"}[halves[0]]
-        if halves
-        else "float32"
-    )
-    if common.cpu:
+    halves = {"fp16": "float16", "bf16": "bfloat16", "amp": "float16 (amp)"}
+    chosen = [words for name, words in halves.items() if cfg.common[name]]
+    precision = chosen[0] if chosen else "float32"
+    if cfg.common.cpu:
         return f"CPU, threads: {torch.get_num_threads()}, {precision}"
     count = torch.cuda.device_count()
-    name = torch.cuda.get_device_name() if count else "GPU"
-    return f"{count} x {name}, {precision}"
+    return f"{torch.cuda.get_device_name() if count == 1 else f'{count} GPUs'}, {precision}"

@@ -6,8 +6,8 @@ import soundfile
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
-from eat_plugin.cli import export, main
-from eat_plugin.inference import load_checkpoint
+from eat_plugin.cli import main
+from eat_plugin.inference import conversion, load_checkpoint
 from eat_plugin.models.interop import read_checkpoint
 
 # Mean and standard deviation of the published data sets.
@@ -292,7 +292,7 @@ def test_export__does_not_overwrite_the_checkpoint(make_checkpoint, capsys):
 def test_export__writes_nothing_if_the_results_would_differ(
     run, make_checkpoint, monkeypatch, capsys
 ):
-    translate = export.convert_to_published
+    translate = conversion.convert_to_published
 
     def spoil(state, loaded):
         exported, left_out = translate(state, loaded)
@@ -300,7 +300,7 @@ def test_export__writes_nothing_if_the_results_would_differ(
         exported["model"] = {**weights, "head.bias": weights["head.bias"] + 1}
         return exported, left_out
 
-    monkeypatch.setattr(export, "convert_to_published", spoil)
+    monkeypatch.setattr(conversion, "convert_to_published", spoil)
     code, out = run(make_checkpoint("classification"))
     assert code == 2
     assert "would give other results after the conversion; not written" in capsys.readouterr().err

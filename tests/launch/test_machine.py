@@ -15,6 +15,8 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)
+        ended = SimpleNamespace(returncode=int(not bfloat16))
+        monkeypatch.setattr(machine.subprocess, "run", lambda *_, **__: ended)
 
     return pretend
 
@@ -24,6 +26,8 @@ def gpus(monkeypatch):
     [
         (0, False, ["common.cpu=true", "common.fp16=false"]),
         (1, True, ["common.fp16=false", "common.bf16=true"]),
+        (1, False, ["common.fp16=true"]),
+        (8, True, ["common.fp16=false", "common.bf16=true"]),
         (8, False, ["common.fp16=true"]),
     ],
 )
