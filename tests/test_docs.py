@@ -111,7 +111,7 @@ def test_readme__is_a_front_door():
 
 def test_readme__links_to_every_document():
     links = set(re.findall(r"\]\((docs/[\w.]+)\)", read(ROOT / "README.md")))
-    assert links >= {f"docs/{path.name}" for path in DOCUMENTS[1:] if path.name != "index.md"}
+    assert links >= {f"docs/{path.name}" for path in DOCUMENTS[1:]}
 
 
 def test_readme__has_two_scripts():
@@ -178,7 +178,7 @@ def test_options__that_are_mentioned_exist():
 
 def test_modules__that_are_run_exist():
     for path in GUIDES:
-        for module in re.findall(r"python -m ([\w.]+)", read(path)):
+        for module in set(re.findall(r"python -m ([\w.]+)", read(path))) - {"mkdocs"}:
             file = ROOT / module.replace(".", "/")
             assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
 
