@@ -142,9 +142,12 @@ def test_documents__their_code_runs(path, folder, make_checkpoint):
         **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
+    python = ""  # of all blocks so far: later ones use names of earlier ones
     for language, block in BLOCK.findall(text):
-        program, code = [sys.executable, "-c"], block
-        if language == "bash":
+        if language == "python":
+            python += block
+            program, code = [sys.executable, "-c"], python
+        else:
             program = ["bash", "-euo", "pipefail", "-c"]
             code = "\n".join(filter(None, map(shorten, read_commands(block))))
         result = subprocess.run(
