@@ -98,7 +98,7 @@ def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
     assert len(shards) > 2
     assert {path.suffix for path in out.iterdir()} == {".csv", ".json", ".lbl", ".mel", ".tsv"}
     assert said.endswith(f"from earlier runs\n{out}/rejected.tsv: 0 rejected\n")
-    assert re.search(r"total: \d\.\d\d MB in \d+ shards, 0 from earlier runs", said)
+    assert re.search(r"total: \d+\.\d\d kB in \d+ shards, 0 from earlier runs", said)
 
 
 def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):
