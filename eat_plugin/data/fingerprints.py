@@ -85,7 +85,7 @@ def check_archives(path: Path, root: Path) -> None:
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
-        raise ManifestError(f"{path}:1: cannot be read: {error.strerror}") from error
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         try:
             _check_archive(root, *_parse(line))

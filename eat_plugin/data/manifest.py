@@ -19,11 +19,12 @@ import numpy as np
 from .entries import Entry, Storage, find_storage
 from .files import replacing
 
+REPORTS = ("rejected.", "missing.")  # beginnings of other files with the same ending
 MOST_DIGITS = 18  # of a number of samples, which has to fit into 64 bits
 
 
 class ManifestError(ValueError):
-    """A manifest cannot be used. The message is ``file:line: reason``."""
+    """A manifest cannot be used. The message is ``file:line: reason``, or ``file: reason``."""
 
 
 class Manifest:
@@ -103,7 +104,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 hashes.append(hash(name))
                 storages.append(find_storage(f"{root}/{name.decode()}", is_file))
     except OSError as error:
-        raise ManifestError(f"{path}:{number}: cannot be read: {error.strerror}") from error
+        raise ManifestError(f"{path}: {_explain(Path(path), error)}") from error
     except ValueError as error:
         raise ManifestError(f"{path}:{number}: {error}") from error
     if not sizes:
@@ -114,6 +115,19 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
             repeated = manifest.name(second)
             raise ManifestError(f"{path}:{second + 2}: {repeated!r} is in line {first + 2} already")
     return manifest
+
+
+def _explain(path: Path, error: OSError) -> str:
+    """Return why a manifest cannot be read."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return f"cannot be read: {error.strerror}"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{folder} is {'not a folder' if folder.exists() else 'missing'}"
+    others = sorted(other.name for other in folder.glob("*.tsv") if other.is_file())
+    others = [name for name in others if not name.startswith(REPORTS)]
+    there = f"; there are: {', '.join(others)}" if others else ""
+    return f"no such manifest{there}; eat manifest writes manifests"
 
 
 def _parse_root(line: bytes) -> Path:
