@@ -98,7 +98,8 @@ def test_precision__warns_of_amp(caplog):
     ("steps", "most", "warns"), [(9, 10, False), (10, 10, True), (11, 10, True), (11, 0, False)]
 )
 def test_warm_up__warns_if_the_rate_only_rises(steps, most, warns, caplog):
-    check_run(make(lr_scheduler={"warmup_updates": steps}, optimization={"max_update": most}))
+    optimization = {"max_update": most, "max_epoch": 3}
+    check_run(make(lr_scheduler={"warmup_updates": steps}, optimization=optimization))
     assert ("the learning rate only rises" in caplog.text) == warns
 
 
