@@ -8,6 +8,7 @@ spaces.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 from array import array
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from .entries import Entry, Storage, find_storage
 from .files import replacing
 
 REPORTS = ("rejected.", "missing.")  # beginnings of other files with the same ending
+BLOCK = 1 << 20  # bytes read at a time for a digest
 MOST_DIGITS = 18  # of a number of samples, which has to fit into 64 bits
 
 
@@ -130,11 +132,29 @@ def _explain(path: Path, error: OSError) -> str:
     return f"no such manifest{there}; eat manifest writes manifests"
 
 
+def read_root(path: str | os.PathLike[str]) -> Path:
+    """Read the root folder, the first line of ``{split}.tsv``.
+
+    Raises:
+        ManifestError: the file cannot be read, or the root is not a folder.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _parse_root(file.readline().rstrip(b"\r\n"))
+    except OSError as error:
+        raise ManifestError(f"{path}: {_explain(Path(path), error)}") from error
+    except ValueError as error:
+        raise ManifestError(f"{path}:1: {error}") from error
+
+
 def _parse_root(line: bytes) -> Path:
     root = Path(_decode(line.removeprefix(codecs.BOM_UTF8), "the root folder of the clips"))
     if not root.is_dir():
         seen_from = "" if root.is_absolute() else f", seen from {os.getcwd()}"
-        raise ValueError(f"the root {str(root)!r} is not an existing folder{seen_from}")
+        raise ValueError(
+            f"the root {str(root)!r} is not an existing folder{seen_from}; if the clips were "
+            "moved, run eat manifest again, or write their folder into this line"
+        )
     return root
 
 
@@ -201,6 +221,16 @@ def write_manifest(
             if samples < 0:
                 raise ValueError(f"the number of samples of {name!r} is negative: {samples}")
             file.write(b"%b\t%d\n" % (check_name(name), samples))
+
+
+def digest_clips(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of the lines of ``{split}.tsv`` without the root."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.readline()
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def encode_name(name: str) -> bytes:

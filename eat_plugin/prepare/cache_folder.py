@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ..data.frames import FRAMES_A_SECOND, count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
 from ..data.manifest import read_manifest, write_manifest
+from ..data.overlap import check_held_out
+from ..data.statistics import check_statistics, read_statistics, write_statistics
 from ..data.tables import read_lines
 from .amounts import count, describe_bytes, describe_time
 from .arrangement import sort_splits
@@ -32,12 +35,15 @@ from .processes import Progress, in_processes
 
 HEAD = "cache.json"
 LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per clip
-COPIED = (DESCRIPTORS, "stats.json")
 
 
 def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     splits = plan_shards(out, data, _find_splits(data))
+    check_held_out(data)
+    statistics = read_statistics(data)
+    if statistics is not None:
+        check_statistics(data, statistics)
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:
@@ -58,6 +64,8 @@ def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Itera
     if empty:
         raise ValueError(f"no clip of {data / empty[0].split}.tsv can be used; {report}")
     _write_rest(data, out)
+    if statistics is not None:
+        write_statistics(out, replace(statistics, manifest=""))
     for draft in out.glob(".*.tmp"):  # left by killed runs
         draft.unlink(missing_ok=True)
     size = sum(shards.path(n).stat().st_size for shards in splits for n in range(len(shards)))
@@ -112,7 +120,9 @@ def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
                 f"(SHA-256 {known['sha256'][:12]}..., that of {data / each.split}.tsv is "
                 f"{each.sha256[:12]}...); choose another --out"
             )
-        head["splits"][each.split] = {"sha256": each.sha256, "shards": len(each)}
+        head["splits"][each.split] = {
+            "sha256": each.sha256, "shards": len(each), "root": str(each.manifest.root),
+        }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / HEAD) as file:
         head = {"settings": front_end_settings(), "data": os.path.abspath(data), **head}
@@ -198,11 +208,10 @@ def _copy_lines(source: Path, shards: SplitShards) -> None:
 
 
 def _write_rest(data: Path, out: Path) -> None:
-    """Copy classes and statistics; count the clips of each class again."""
-    for name in COPIED:
-        if (data / name).exists():
-            with open(data / name, "rb") as source, replacing(out / name) as file:
-                shutil.copyfileobj(source, file)
+    """Copy the classes, and count the clips of each class again."""
+    if (data / DESCRIPTORS).exists():
+        with open(data / DESCRIPTORS, "rb") as source, replacing(out / DESCRIPTORS) as file:
+            shutil.copyfileobj(source, file)
     if (data / COUNTS).exists():
         splits = sort_splits(path.stem for path in out.glob(f"*{LABELS}"))
         columns = {split: _count(out, split) for split in splits}

@@ -14,6 +14,8 @@ from ..data.fingerprints import find_containers, write_archives
 from ..data.label_set import LabelSet, write_label_set
 from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, write_weights
 from ..data.manifest import write_manifest
+from ..data.overlap import is_held_out
+from ..data.statistics import check_statistics, read_statistics
 from ..data.tables import TableError, write_csv
 from .amounts import count, describe_pixels, describe_time
 from .archive_index import readable
@@ -41,6 +43,8 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
     splits = _divide(listing, options, label_set)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
+    lines += _name_copies(splits)
+    lines += _name_stale_statistics(out)
     if listing.found.others:
         lines.append(f"other files (see --ext): {listing.found.list_others()}")
     if unused:
@@ -140,6 +144,31 @@ def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedC
         if used:
             lines.append(f"{archives}: {count(len(used), 'archive')} (zip, tar, HDF5)")
     return lines
+
+
+def _name_copies(splits: dict[str, list[ListedClip]]) -> list[str]:
+    """Return a line if training clips have the content of held-out clips."""
+    held_out = {
+        clip.digest for split, clips in splits.items() if is_held_out(split) for clip in clips
+    }
+    copies = [clip for clip in splits.get(TRAIN, []) if clip.digest and clip.digest in held_out]
+    if not copies:
+        return []
+    return [
+        f"{len(copies)} clips of {TRAIN} are copies of held-out clips, for example "
+        f"{copies[0].shown}: exclude copies with --drop duplicate"
+    ]
+
+
+def _name_stale_statistics(out: Path) -> list[str]:
+    """Return a line if ``stats.json`` does not fit the new manifest; a run refuses it."""
+    try:
+        statistics = read_statistics(out)
+        if statistics is not None:
+            check_statistics(out, statistics)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _write_all_labels(

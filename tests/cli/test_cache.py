@@ -22,7 +22,7 @@ from eat_plugin.data.frames import count_frames
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
-from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.manifest import digest_clips, read_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.prepare import cache_shards
 
@@ -89,10 +89,11 @@ def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
             for folder in (data, out)
         ]
         assert labels[0] == labels[1]
-    for name in (
-        "label_descriptors.csv", "class_counts.csv", "train.weights.csv", "stats.json"
-    ):  # fmt: skip
+    for name in ("label_descriptors.csv", "class_counts.csv", "train.weights.csv"):
         assert (out / name).read_bytes() == (data / name).read_bytes(), name
+    statistics = json.loads((out / "stats.json").read_text())
+    assert statistics.pop("manifest") == digest_clips(out / "train.tsv")
+    assert statistics == json.loads((data / "stats.json").read_text())
     assert (out / "rejected.tsv").read_bytes() == b""
     shards = sorted(path.name for path in out.glob("train-*.mel"))
     assert len(shards) > 2
