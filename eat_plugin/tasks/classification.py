@@ -81,8 +81,8 @@ class EatClassificationTask(AudioTask):
         if dict(self.resumed.state["labels"]) != self._read_label_indices():
             raise ValueError(
                 f"the classes in {self.cfg.label_descriptors} differ from those of "
-                f"{os.path.abspath(self.resumed.path)}, which this run would resume: choose another "
-                "run folder (hydra.run.dir) or the same classes"
+                f"{os.path.abspath(self.resumed.path)}, which this run would resume: choose "
+                "another run folder (hydra.run.dir) or the same classes"
             )
 
     def _read_label_names(self) -> List[str]:
