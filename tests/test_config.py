@@ -205,7 +205,7 @@ def test_image_configs__task_and_model_share_size_and_channels():
 @pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_yaml__states_its_command(path):
     head = path.read_text().split("\n\n")[0]
-    assert "fairseq-hydra-train --config-dir config" in path.read_text()
+    assert any(f"#   eat {command} --data " in head for command in ("pretrain", "finetune"))
     assert head.startswith("#")
 
 
