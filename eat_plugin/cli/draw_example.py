@@ -9,7 +9,7 @@ import numpy as np
 
 from eat_plugin.cli.charts import escape
 from eat_plugin.cli.example import Example
-from eat_plugin.data.frontend import FRAMES_A_SECOND, HIGH_HZ, LOW_HZ
+from eat_plugin.data.frames import FRAMES_A_SECOND, HIGH_HZ, LOW_HZ
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
