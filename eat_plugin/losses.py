@@ -82,7 +82,17 @@ def normalize_patches(values: Tensor) -> Tensor:
     """
     values = _at_least_float32(values)
     centred = values - values.mean(dim=-1, keepdim=True)
-    return centred / (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+    return centred / _patch_deviation(values)
+
+
+def restore_patches(normalised: Tensor, values: Tensor) -> Tensor:
+    """Invert ``normalize_patches``, with the mean and the deviation of ``values``."""
+    values = _at_least_float32(values)
+    return normalised * _patch_deviation(values) + values.mean(dim=-1, keepdim=True)
+
+
+def _patch_deviation(values: Tensor) -> Tensor:
+    return (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()
 
 
 def average_layers(

@@ -1,5 +1,6 @@
 """Fields of configuration dataclasses, and checks of their values."""
 
+import os
 from dataclasses import field
 from typing import Any
 
@@ -15,3 +16,15 @@ def require(is_valid: bool, name: str, value: Any, rule: str) -> None:
     """Raise ``ValueError`` with the option's name, its value and the rule, unless it is valid."""
     if not is_valid:
         raise ValueError(f"{name} is {value}; {rule}")
+
+
+def explain_path(path: str, advice: str) -> str:
+    """Say why a path of the configuration does not exist; ``advice`` is for an absolute one."""
+    if os.path.isabs(path):
+        return f"does not exist; {advice}"
+    # hydra changes the folder; the shell's variable keeps the one where the command was given.
+    given = os.path.join(os.environ.get("PWD", ""), path)
+    example = f", {given}" if os.path.isabs(given) and os.path.exists(given) else ""
+    return (
+        f"does not exist in the folder of the run, {os.getcwd()}: give the absolute path{example}"
+    )

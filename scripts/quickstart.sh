@@ -36,6 +36,7 @@ else
     layout=folders
 fi
 picture=$run/quickstart.png
+comparison=$run/comparison.png
 chart=$run/finetuned/evaluation/classes.png
 eat=$root/.venv/bin/eat
 trap 'printf "\nquickstart: interrupted; run the same command to resume\n" >&2; exit 130' INT TERM
@@ -111,9 +112,13 @@ if [ -n "$layout" ]; then
     from_scratch=$accuracy
     say "Fine-tuning from the pre-trained weights, 100 updates"
     classify "$run/finetuned" "$run/checkpoints/checkpoint_last.pt" 0.75
+    if [ ! "$comparison" -nt "$run/finetuned/.trained" ]; then
+        "$eat" plot --run "$run/scratch" "$run/finetuned" --out "$comparison" >/dev/null
+    fi
     result="
   accuracy    $accuracy fine-tuned after pre-training, $from_scratch from random weights
   classifier  $run/finetuned/checkpoints/checkpoint_last.pt
+  picture     $comparison  (random against pre-trained weights)
   picture     $chart  (confusion matrix)"
 fi
 
@@ -121,7 +126,7 @@ cat <<END
 
 Done in $SECONDS s.
   checkpoint  $run/checkpoints/checkpoint_last.pt
-  picture     $picture  (losses over updates; a clip and its masks)${result:-}
+  picture     $picture  (losses with reference values; a clip, masks and predictions)${result:-}
 Next:
   DATA=/folder/of/your/audio bash scripts/quickstart.sh    pre-train on your own sounds
   .venv/bin/tensorboard --logdir "$run/tb"                 live curves

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from eat_plugin.losses import average_layers, dino_loss, normalize_patches, regression_loss
+from eat_plugin.losses import (
+    average_layers,
+    dino_loss,
+    normalize_patches,
+    regression_loss,
+    restore_patches,
+)
 
 
 def test_regression_loss__is_the_scaled_squared_error():
@@ -70,6 +76,11 @@ def test_normalize_patches__by_hand():
     # mean 3, unbiased variance (4 + 1 + 0 + 9) / 3
     expected = torch.tensor([[-2.0, -1.0, 0.0, 3.0]]) / math.sqrt(14 / 3 + 1e-6)
     assert torch.allclose(normalize_patches(values), expected)
+
+
+def test_restore_patches__inverts_the_normalisation():
+    values = 3 + 2 * torch.randn(5, 16)
+    assert torch.allclose(restore_patches(normalize_patches(values), values), values, atol=1e-5)
 
 
 LAYERS = [torch.tensor([[[1.0, 0.0], [3.0, 4.0]]]), torch.tensor([[[0.0, 2.0], [2.0, 8.0]]])]

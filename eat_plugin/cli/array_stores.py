@@ -15,12 +15,14 @@ from zipfile import ZipFile
 
 import numpy as np
 
+from eat_plugin.cli.outputs import check_file, check_folder
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import HDF5_ENDINGS, split_span
 from eat_plugin.data.files import drafted, replacing
 from eat_plugin.data.hdf5 import require_h5py
 
 HDF5 = tuple(f".{ending}" for ending in HDF5_ENDINGS)
+FILES = (".npz", *HDF5)
 TIMES = ".times"
 
 
@@ -93,22 +95,26 @@ class _Hdf5(Store):
             self._target[self.times_key(key)] = times
 
 
+def check_out(out: Path) -> None:
+    """Raise ValueError unless features can be written to a path."""
+    if out.suffix.lower() in FILES:
+        check_file(out, FILES, "a file of arrays")
+    else:
+        check_folder(out, f"a folder, or a file that ends in {', '.join(FILES)}")
+
+
 @contextmanager
 def open_store(out: Path) -> Iterator[Store]:
     """Open a ``.npz`` or ``.h5`` file, which is replaced on success, or a folder.
 
+    The path has passed ``check_out``.
+
     Raises:
-        ValueError: the path has another ending or is a folder with such an ending, or h5py is not
-            installed.
+        ValueError: h5py is not installed.
     """
-    suffix = out.suffix.lower()
-    is_file = suffix in (".npz", *HDF5)
-    if is_file and out.is_dir():
-        raise ValueError(f"--out {out} is a folder with the ending of a file")
-    if suffix == ".npy" or (out.is_file() and not is_file):
-        raise ValueError(f"--out is {out}; give a folder, or a file that ends in .npz or .h5")
+    is_file = out.suffix.lower() in FILES
     h5py = None
-    if suffix in HDF5:
+    if out.suffix.lower() in HDF5:
         try:
             h5py = require_h5py()
         except ClipError as error:

@@ -30,6 +30,8 @@ import sys
 from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, add_workers, progress, say
+from eat_plugin.cli.outputs import check_folder
+from eat_plugin.prepare.amounts import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         return _verify(args.verify, args.workers)
     if args.data is None or args.out is None:
         raise ValueError("DATA and --out CACHE are needed: eat cache DATA --out CACHE")
+    check_folder(args.out)
     for line in make_cache(args.data, args.out, args.workers, progress):
         say(line)
     return 0
@@ -62,8 +65,8 @@ def _verify(folder: Path, workers: int) -> int:
 
     shards, problems = verify_cache(folder, workers, progress)
     if not problems:
-        say(f"{folder}: {shards} shards, all intact")
+        say(f"{folder}: {count(shards, 'shard')}, {'' if shards == 1 else 'all '}intact")
         return 0
-    sys.stderr.write(f"eat cache: {len(problems)} files of {folder} cannot be used:\n")
+    sys.stderr.write(f"eat cache: {count(len(problems), 'file')} of {folder} cannot be used:\n")
     sys.stderr.writelines(f"  {path}: {problem}\n" for path, problem in problems)
     return SOME_FAILED

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from eat_plugin.cli import at_least, progress, say
+from eat_plugin.cli.outputs import check_folder
 from eat_plugin.prepare.demo_set import write_demo_set
 from eat_plugin.prepare.demo_sounds import KINDS
 
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_folder(args.out)
     audio = write_demo_set(args.out, args.clips_per_class, args.seed, progress)
     total = len(KINDS) * args.clips_per_class
-    say(f"{total} clips of {len(KINDS)} kinds in {audio}")
+    say(f"{audio}: {total} clips of {len(KINDS)} kinds")
     return 0

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eat_plugin.cli import Failures, at_least, charts, conclude, inputs, progress, say
+from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import Entry, original_name
 from eat_plugin.data.files import replacing
@@ -45,6 +46,7 @@ from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest, read_manifest
 from eat_plugin.data.tables import write_csv
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
+from eat_plugin.prepare.amounts import count
 from eat_plugin.prepare.data_folder import DESCRIPTORS
 from eat_plugin.ranking import RankedScores
 
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
     from eat_plugin.inference.windows import Window, Windowing
 
+FILES = ("metrics.json", "classes.csv", "classes.png", "missing.tsv")
 LEVEL = 0.95  # of the interval
 SHOWN = 5  # labels in an error message
 
@@ -78,6 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference import load_checkpoint
 
+    if args.out is not None:
+        check_folder(args.out)
     loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
@@ -90,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     _show(metrics, args.json)
     if args.out is not None:
         _write(args.out, loaded, label_set, ranked, metrics, failures)
+        if not args.json:
+            say(f"{args.out}: {', '.join(name for name in FILES if (args.out / name).exists())}")
     return code
 
 
@@ -235,7 +242,7 @@ def _write(
             columns["recall"] = (hits / counts.sum(axis=1)).tolist()
             columns["precision"] = (hits / counts.sum(axis=0)).tolist()
     write_csv(out / "classes.csv", [tuple(columns), *_cells(columns)])
-    title = f"{metrics['split']}: {metrics['n_clips']} clips"
+    title = f"{metrics['split']}: {count(metrics['n_clips'], 'clip')}"
     draw = partial(charts.draw_average_precision, label_set.names, precisions, title)
     if counts is not None:
         title += f", accuracy {metrics['accuracy']:.1%}"

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from eat_plugin.cli import say
+from eat_plugin.cli.outputs import check_file
 from eat_plugin.data.files import replacing
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="C", type=Path, required=True, help="checkpoint to rewrite"
     )
-    parser.add_argument("--out", metavar="F", type=Path, required=True, help="file to write")
+    parser.add_argument("--out", metavar="F", type=Path, required=True, help="file to write, .pt")
     parser.add_argument(
         "--format",
         choices=("published",),
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference.conversion import check_same, convert_to_published
     from eat_plugin.models.interop import read_checkpoint
 
+    check_file(args.out, (".pt",), "a PyTorch checkpoint")
     if args.out.exists() and args.out.samefile(args.checkpoint):
         raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
     state, cpu = read_checkpoint(args.checkpoint), torch.device("cpu")
@@ -57,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.out) as file:
         torch.save(converted, file)
-    names = (converted["cfg"][part]["_name"] for part in ("task", "model"))
-    say(f"{args.out}: {' and '.join(names)}, without the optimizer's state")
+    task, model = (converted["cfg"][part]["_name"] for part in ("task", "model"))
+    say(
+        f"{args.out}: published checkpoint (task {task}, model {model}), same results, no "
+        "optimizer state: load or fine-tune it, training cannot be resumed"
+    )
     return 0

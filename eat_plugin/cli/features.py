@@ -38,9 +38,10 @@ from typing import TYPE_CHECKING
 
 from eat_plugin.choices import ALONG_TIME, GRANULARITIES
 from eat_plugin.cli import Failures, conclude, inputs, progress, say
-from eat_plugin.cli.array_stores import Store, open_store
+from eat_plugin.cli.array_stores import Store, check_out, open_store
 from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
+from eat_plugin.prepare.amounts import count
 
 if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
@@ -78,6 +79,7 @@ def _parse_layer(text: str) -> int | str:
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference import load_checkpoint
 
+    check_out(args.out)
     loaded = load_checkpoint(args.checkpoint, args.device)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         recordings = inputs.probe(clips, failures, images)
         _extract(args, loaded, windowing, recordings, failures, store)
         code = conclude("features", failures, total)
-    say(f"{args.out}: features of {total - len(failures)} of {total} files")
+    say(f"{args.out}: features of {total - len(failures)} of {count(total, 'file')}")
     return code
 
 

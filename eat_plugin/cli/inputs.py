@@ -13,8 +13,10 @@ from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
 from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.manifest import encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
-from eat_plugin.prepare.find import AUDIO_ENDINGS, find_files, probe_all
+from eat_plugin.prepare.find import AUDIO_ENDINGS, Found, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
+
+LISTED_BY_MANIFEST = {"tsv", "gz", "tgz", "h5", "hdf5", "tar", "zip"}  # endings of files
 
 Clip = tuple[str, Entry]
 """An input file: path below the given folder or the manifest's root; where it is stored."""
@@ -103,16 +105,19 @@ def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failu
 
 
 def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
-    found = []
+    found, others = [], Found()
     endings = IMAGE_ENDINGS if images else AUDIO_ENDINGS
-    for name, problem in find_files(folder, set(endings)):
+    for name, problem in find_files(folder, set(endings), others.others):
         if problem is None:
             found.append((name, locate(folder / name)))
         else:
             failures[str(folder / name)] = problem
     if not found:
         kind = "images" if images else "audio"
-        raise ValueError(f"no {kind} ({', '.join(endings)}) found under {folder}")
+        there = f"; there are {others.list_others()}" if others.others else ""
+        if others.others.keys() & LISTED_BY_MANIFEST:
+            there += "; for archives and data folders, give the manifest from eat manifest"
+        raise ValueError(f"no {kind} ({', '.join(endings)}) found under {folder}{there}")
     return sorted(found)
 
 

@@ -2,6 +2,7 @@ r"""List the audio files or images of a folder: lengths, labels, a hold-out, pro
 
 Writes DATA/SPLIT.tsv (the root, then a line 'path<TAB>samples' per clip, sorted by path), with
 --valid also DATA/valid.tsv, and DATA/rejected.tsv ('path<TAB>reason', empty if every file is good).
+Rejected files do not change the exit code, 0.
 If an earlier run left a hold-out in DATA with some of the clips, the run is refused.
 
 Without --check only headers are read. They show files that are not audio, are empty or (wav) are
@@ -59,6 +60,7 @@ from functools import partial
 from pathlib import Path
 
 from eat_plugin.cli import add_workers, at_least, charts, progress, quality_report, say
+from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.entries import IMAGE_ENDINGS
 from eat_plugin.prepare.arrangement import TRAIN
 from eat_plugin.prepare.data_folder import write_data_folder
@@ -138,6 +140,7 @@ def _split_names(text: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     args.drop = [problem for problems in args.drop for problem in problems]
+    check_folder(args.out)
     listing = list_clips(args, progress)
     if args.check and not args.images:
         examined, summary = check_clips(listing, args, progress)

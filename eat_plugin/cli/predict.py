@@ -35,6 +35,7 @@ from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frames import FRAMES_A_SECOND
 from eat_plugin.data.label_set import LabelSet
+from eat_plugin.prepare.amounts import count
 
 if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
@@ -85,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
         show(recording.entry.path, spans, scores, labels, args.top)
     if num_long and not timeline and not loaded.eval_windows:
         sys.stderr.write(
-            f"eat predict: {num_long} files are longer than {windowing.seconds} s and are scored "
-            "by their start only; --window scores all of them\n"
+            f"eat predict: {count(num_long, 'file')} longer than {windowing.seconds} s, scored by "
+            "the start only; --window scores all windows\n"
         )
     return conclude("predict", failures, total)
 

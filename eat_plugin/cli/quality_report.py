@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
+from eat_plugin.prepare.amounts import count
 from eat_plugin.prepare.arrangement import ListedClip
 from eat_plugin.prepare.quality import (
     CLIPPED_SHARE,
@@ -30,7 +31,7 @@ EPILOG = f"""
 go to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
   silent      the peak is below {SILENCE_DBFS:g} dBFS
   clipped     more than {CLIPPED_SHARE:.1%} of the samples are at full scale
-  short       shorter than {1000 * SHORTEST:g} ms, one frame
+  short       shorter than {1000 * SHORTEST:g} ms, one frame; no command can use it
   duplicate   same samples as an earlier clip; a wav file and its flac copy are duplicates
 {PICTURE} shows lengths, rates, levels and classes. Clips with problems stay in the manifest unless
 --drop excludes them: eat manifest /my/audio --out data --check --drop silent,duplicate
@@ -89,7 +90,7 @@ def draw(clips: list[tuple[ListedClip, Examination]]) -> Figure:
         axes[1, 1].bar(range(len(common)), [count for _, count in common], color=BAR_COLOUR)
         axes[1, 1].set_xticks(range(len(common)), names, rotation=90)
         more = f", the {MOST_CLASSES} largest" if len(classes) > MOST_CLASSES else ""
-        axes[1, 1].set(title=f"{len(classes)} classes{more}", ylabel="clips")
+        axes[1, 1].set(title=f"{count(len(classes), 'class')}{more}", ylabel="clips")
     else:
         shares = [one.silent_share for one in examinations]
         axes[1, 1].hist(shares, bins=40, range=(0, 1), color=BAR_COLOUR)

@@ -1,163 +1,127 @@
-"""The results of a run: its logged losses and metrics, and a clip and masks from its data."""
+"""The curves of a run, from its log in each format that fairseq writes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from types import SimpleNamespace
-from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
-from eat_plugin.data.clip import ClipError
-from eat_plugin.data.frontend import FrontEnd
-from eat_plugin.data.manifest import read_manifest
-from eat_plugin.data.reader import read_energies
-from eat_plugin.masking import MaskSpec, draw_masks
-from eat_plugin.models.interop import NO_CHECKPOINT
-
+CONSOLE = "console.txt"  # standard output and error of training
 VARIANCES = ("target_var", "pred_var")
-MAIN = ("accuracy", "mAP")  # metrics of fine-tuning; the first one in the log is shown
+LOSS_SCALE = "loss_scale"
+OPTIMIZATION = ("lr", "gnorm", LOSS_SCALE)
+METRICS = ("accuracy", "mAP")  # of fine-tuning; the first one in the log is shown
 COUNT = "num_updates"
-EPOCH = "train_"  # prefix of the mean over an epoch, whose updates are logged already
-NUM_MASKS = 4
+EPOCH = "train_"  # prefix of means over an epoch
 
 Curves = dict[str, tuple[list[int], list[float]]]
 """Name of a logged value -> updates, and the value at each."""
 
-
-class Example(NamedTuple):
-    """A clip as a model is trained on it."""
-
-    name: str  # in the manifest
-    spectrogram: np.ndarray  # normalised log-mel energies, float32 [T, F]; NaN in padding
-    masks: np.ndarray  # hidden patches, bool [masks, T / patch, F / patch]
-    patch: int  # side of a patch, in frames and mel bins
+_PAIR = re.compile(r"(\w+)=([^\s,\]]+)")
+_VALIDATION = re.compile(r"valid on '([^']+)' subset")
 
 
 def read_curves(run_dir: Path) -> Curves:
-    """Collect the losses and metrics from the ``*.log`` files of a run.
+    """Collect the logged values from ``console.txt`` and the ``*.log`` files of a run.
 
-    If an update was logged twice (a resumed run, two log files), the last value is used. The order
-    is ``loss``; each ``loss_*`` by name; for a split ``eval`` ``eval_loss`` and ``eval_accuracy``
-    or ``eval_mAP``; the variances; each if it was logged.
+    An update counts once: the last value in the last file is used. If no single updates are logged
+    (log_format=tqdm, short epochs), the means over epochs are used. The order is: losses,
+    validation loss and metric, variances, learning rate, gradient norm, loss scale of float16.
+
+    Raises:
+        ValueError: there is no such folder, or no logged update in it.
     """
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a folder of a run")
     values: dict[str, dict[int, float]] = {}
-    for path in sorted(run_dir.glob("*.log")):
+    for path in (run_dir / CONSOLE, *sorted(run_dir.glob("*.log"))):
+        if not path.is_file():
+            continue
+        # A progress bar ends its lines with "\r", which text mode treats as a line break.
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 for name, update, value in parse_line(line):
                     values.setdefault(name, {})[update] = value
-    losses = sorted(name for name in values if name.startswith("loss"))
-    if not losses:
+    for name in [name for name in values if name.startswith(EPOCH)]:
+        values.setdefault(name[len(EPOCH) :], values.pop(name))
+    if "loss" not in values:
         raise ValueError(
-            f"no *.log file in {run_dir} has a logged update; training writes one with "
-            f"common.log_format=json hydra.run.dir={run_dir}"
+            f"no logged update in {run_dir} (*.log, {CONSOLE}); training logs every "
+            f"common.log_interval updates with common.log_format=json (or simple, tqdm; not none) "
+            f"and hydra.run.dir={run_dir}"
         )
-    names = losses + sorted(name for name in values if name.endswith("_loss"))
-    for metric in MAIN:
-        found = sorted(name for name in values if name.endswith(f"_{metric}"))
-        if found:
-            names += found
-            break
-    names += [name for name in VARIANCES if name in values]
     return {
         name: (sorted(values[name]), [values[name][u] for u in sorted(values[name])])
-        for name in names
+        for name in _order_names(values)
     }
 
 
-def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
-    """Yield name, update and value of the losses, variances and metrics in a line of a log.
+def _order_names(values: Mapping[str, object]) -> list[str]:
+    losses = sorted(n for n in values if n.startswith("loss") and n != LOSS_SCALE)
+    losses += sorted(n for n in values if n.endswith("_loss"))
+    found: list[str] = []
+    for metric in METRICS:
+        found = found or sorted(n for n in values if n.endswith(f"_{metric}"))
+    return losses + found + [n for n in (*VARIANCES, *OPTIMIZATION) if n in values]
 
-    A record is ``[time][train_inner][INFO] - {...}``, or the JSON object alone.
+
+def is_of_validation(name: str) -> bool:
+    """Whether a curve is the loss or metric of a validation split, as ``eval_loss``."""
+    return name.endswith(("_loss", *(f"_{metric}" for metric in METRICS)))
+
+
+def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
+    """Yield name, update and value of each plotted value in a line of a log.
+
+    Names in validation have the split as prefix, means over an epoch ``train_``.
     """
-    brace = line.find("{")
-    if brace < 0 or COUNT not in line:
+    if COUNT not in line:
         return
+    record = _parse_json(line) or _parse_text(line)
     try:
-        record = json.loads(line[brace:])
         count = next(name for name in record if name.endswith(COUNT))
         update = int(record[count])
     except (ValueError, TypeError, StopIteration):
-        return  # a truncated line, or another dictionary
+        return  # another dictionary, or a truncated line
     split = count[: -len(COUNT)]  # "" in training, "eval_" in validation
-    if split == EPOCH:
-        return
     for name, value in record.items():
         own = name[len(split) :] if name.startswith(split) else ""
-        if own == "loss" or own in (MAIN if split else VARIANCES) or name.startswith("loss_"):
+        if own == "loss" or _is_plotted(own, is_training=split in ("", EPOCH)):
             try:
                 yield name, update, float(value)
             except (ValueError, TypeError):
                 continue
 
 
-def find_checkpoint(run_dir: Path) -> Path:
-    """Return ``checkpoint_last.pt`` of a run, or its newest checkpoint without one."""
-    # Sorted so that the newest checkpoint of this run is last, those of runs below it first.
-    found = sorted(
-        run_dir.glob("**/*.pt"), key=lambda path: (-len(path.parts), path.stat().st_mtime)
-    )
-    if not found:
-        raise ValueError(f"no checkpoint (*.pt) in {run_dir}; wait until the run has saved one")
-    named = [path for path in found if path.name == "checkpoint_last.pt"]
-    return (named or found)[-1]
+def _is_plotted(name: str, is_training: bool) -> bool:
+    if not is_training:
+        return name in METRICS
+    return name.startswith("loss_") or name in (*VARIANCES, *OPTIMIZATION)
 
 
-def read_example(checkpoint: Path) -> Example | None:
-    """Load the longest clip of the training data of a checkpoint, and draw masks for it.
+def _parse_json(line: str) -> dict[str, str]:
+    """Parse ``{"loss": "2.5", ..., "num_updates": "10"}``, with any text before it."""
+    brace = line.find("{")
+    if brace < 0:
+        return {}
+    try:
+        record = json.loads(line[brace:])
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
-    It is None for fine-tuning, which has no masks.
+
+def _parse_text(line: str) -> dict[str, str]:
+    """Parse the lines of the formats ``simple`` and ``tqdm``, with the names of JSON.
+
+    They are ``loss=2.5, num_updates=10`` within an epoch and ``| loss 2.5 | num_updates 10`` at its
+    end.
     """
-    configuration = _read_configuration(checkpoint)
-    if configuration is None:
-        return None
-    task, image, split = configuration
-    manifest = read_manifest(Path(task.data) / f"{split}.tsv")
-    index = int(np.argmax(manifest.sizes))  # the least padding
-    front_end = FrontEnd(task.target_length, task.norm_mean, task.norm_std)
-    try:
-        energies = read_energies(manifest.path(index), front_end)
-    except ClipError as error:
-        raise ValueError(f"{manifest.path(index)}: {error}") from error
-    spectrogram = front_end.finish(energies)[0].numpy()  # [T, F]
-    spectrogram[len(energies) :] = np.nan
-
-    side = image.patch_size
-    grid = (spectrogram.shape[0] // side, spectrogram.shape[1] // side)
-    spec = MaskSpec.from_options(image, grid, flexible=getattr(task, "flexible_mask", False))
-    masks = draw_masks(spec, NUM_MASKS, torch.Generator().manual_seed(0))  # [masks, L]
-    return Example(
-        manifest.name(index), spectrogram, masks.view(NUM_MASKS, *grid).bool().numpy(), side
-    )
-
-
-def _read_configuration(checkpoint: Path) -> tuple[Any, Any, str] | None:
-    """Return the options of task and patches, and the training split; None for fine-tuning."""
-    try:
-        # mmap: the weights are not used and stay on disk.
-        saved = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
-        saved = saved["cfg"]
-        if "num_classes" in saved["model"]:
-            return None
-        task = SimpleNamespace(**saved["task"])
-        image = SimpleNamespace(**saved["model"]["modalities"]["image"])
-        split = saved["dataset"]["train_subset"]
-        fields = (task.data, task.target_length, task.norm_mean, task.norm_std, image.patch_size)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{checkpoint} was not written by EAT pre-training on audio files: its configuration "
-            f"has no {error}"
-        ) from error
-    except (*NO_CHECKPOINT, OSError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{checkpoint} is not a readable checkpoint: {reason}") from error
-    if None in fields:
-        raise ValueError(f"{checkpoint}: task.data and task.target_length must be set")
-    return task, image, split
+    pairs = dict(_PAIR.findall(line))
+    if COUNT in pairs:
+        return pairs
+    fields = [field.split() for field in line.split(" | ")]
+    validation = _VALIDATION.search(line)
+    prefix = f"{validation[1]}_" if validation else EPOCH
+    return {prefix + field[0]: field[1] for field in fields if len(field) == 2}

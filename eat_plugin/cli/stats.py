@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from eat_plugin.cli import add_workers, conclude, progress, say
+from eat_plugin.prepare.amounts import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     write_statistics(args.data, statistics)
     say(
         f"{args.data / FILE}: mean {statistics.mean:.4f}, standard deviation "
-        f"{statistics.std:.4f}, of {statistics.frames} frames of {clips} clips"
+        f"{statistics.std:.4f}, of {count(statistics.frames, 'frame')} of {count(clips, 'clip')}"
     )
     say(
         f"training on {args.data} uses them if task.norm_mean and task.norm_std are null; "

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Union
 
-from .clip import ClipError
+from .clip import AudioClip, ClipError
 
 TAR = "tar"
 ARCHIVE_ENDINGS = ("zip", TAR)
+COMPRESSED_TARS = ("tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz", "tar.zst")
 HDF5_ENDINGS = ("h5", "hdf5")
 IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
 _SPAN = re.compile(
@@ -27,6 +28,9 @@ _SPAN = re.compile(
 )
 _CACHED = re.compile(r"((?:[^/]*/)*?[^/]*-[0-9]{5,}\.mel):([0-9]{1,15}):([0-9]{1,15})/(.+)", re.S)
 _HDF5_FILE = re.compile(rf"\.(?:{'|'.join(HDF5_ENDINGS)})(?=/+[^/])", re.I)
+_CONTAINER = re.compile(
+    rf"\.(?:{'|'.join((*ARCHIVE_ENDINGS, *HDF5_ENDINGS, *COMPRESSED_TARS))})$", re.I
+)
 _IMAGE = re.compile(rf"[^/]\.(?:{'|'.join(IMAGE_ENDINGS)})$", re.I)
 
 
@@ -38,6 +42,7 @@ class Storage(IntEnum):
     ARCHIVE = 2
     HDF5 = 3
     CACHE = 4
+    MEMORY = 255  # given in Python, never in a manifest
 
 
 class Entry(NamedTuple):
@@ -47,11 +52,13 @@ class Entry(NamedTuple):
         path: absolute path of the file, or the root and one of the forms above.
         storage: how it is stored.
         size: samples of a channel at the clip's own rate (pixels of an image); None if unknown.
+        open_samples: opens samples in memory; their path is the name for messages.
     """
 
     path: str
     storage: Storage
     size: int | None = None
+    open_samples: Callable[[], AudioClip] | None = None
 
 
 Clip = Union[Entry, str, "os.PathLike[str]"]
@@ -146,6 +153,11 @@ def split_dataset(path: str) -> tuple[str, str]:
 def is_hdf5(path: str) -> bool:
     """Whether a path is named like an HDF5 file."""
     return path.lower().endswith(tuple(f".{ending}" for ending in HDF5_ENDINGS))
+
+
+def is_container(path: str) -> bool:
+    """Whether a path is named like an archive or an HDF5 file."""
+    return _CONTAINER.search(path) is not None
 
 
 def is_image(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ def name_draft(path: str | os.PathLike[str]) -> Path:
 @contextmanager
 def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the name of a draft, which replaces ``path`` at the end unless an exception occurs."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", os.fspath(path))
     draft = name_draft(path)
     try:
         yield draft

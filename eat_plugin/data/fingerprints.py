@@ -68,6 +68,13 @@ def write_archives(path: Path, fingerprints: Mapping[str, Fingerprint]) -> None:
             file.write(encode_name(name) + "".join(f"\t{text}" for text in fields).encode() + b"\n")
 
 
+def read_checksums(path: Path) -> dict[str, str]:
+    """Return the archives in ``{split}.archives`` by their SHA-256, if they have one."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    rows = [line.split("\t") for line in lines]
+    return {row[3]: row[0] for row in rows if len(row) == 4}
+
+
 def check_archives(path: Path, root: Path) -> None:
     """Compare the archives of a manifest with their fingerprints.
 
@@ -85,7 +92,7 @@ def check_archives(path: Path, root: Path) -> None:
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
-        raise ManifestError(f"{path}:1: cannot be read: {error.strerror}") from error
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         try:
             _check_archive(root, *_parse(line))

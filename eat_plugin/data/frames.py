@@ -11,6 +11,7 @@ FRAME_LENGTH = 400  # samples: 25 ms
 FRAME_SHIFT = 160  # samples: 10 ms
 FRAMES_A_SECOND = SAMPLE_RATE // FRAME_SHIFT
 MEL_BINS = 128
+TOO_SHORT = f"is shorter than one frame ({1000 * FRAME_LENGTH // SAMPLE_RATE} ms)"  # of a clip
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
 
 Count = TypeVar("Count", int, np.ndarray)

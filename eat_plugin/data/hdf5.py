@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import ArrayClip, has_samples, is_transposed
 from .clip import ClipError
 
 RATE_ATTRIBUTES = ("sample_rate", "sampling_rate", "sr")
-MOST_CHANNELS = 1024  # the limit of libsndfile; more are a spectrogram, or transposed
 MOST_OPEN = 16  # files that a process keeps open
 MOST_LINKS = 40  # links per key, as on Linux
-INT16_SCALE = np.float32(1 / 32768)  # equals libsndfile bit by bit
 
 
 def require_h5py() -> ModuleType:
@@ -38,34 +37,6 @@ def require_h5py() -> ModuleType:
     # fairseq leaves the root logger at DEBUG, where h5py reports every conversion.
     logging.getLogger("h5py").setLevel(logging.WARNING)
     return h5py
-
-
-class _DatasetClip:
-    """A dataset as an ``AudioClip``."""
-
-    extra_info = ""
-
-    def __init__(self, dataset: Any, samplerate: int) -> None:
-        self.frames = int(dataset.shape[0])
-        self.channels = int(dataset.shape[1]) if dataset.ndim == 2 else 1
-        self.samplerate = samplerate
-        self.subtype = str(dataset.dtype)
-        self._dataset = dataset
-        self._position = 0
-
-    def seek(self, frames: int) -> int:
-        self._position = frames
-        return frames
-
-    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        end = min(self._position + frames, self.frames)
-        part = self._dataset[self._position : end]
-        self._position = end
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
-            samples = part.astype(dtype)
-        if part.dtype.kind == "i":
-            samples *= INT16_SCALE
-        return samples.reshape(len(samples), -1) if always_2d else samples
 
 
 class _OpenFiles:
@@ -115,7 +86,7 @@ def _own_files() -> _OpenFiles:
 
 
 @contextmanager
-def open_dataset(path: str, key: str) -> Iterator[_DatasetClip]:
+def open_dataset(path: str, key: str) -> Iterator[ArrayClip]:
     """Open a dataset of an HDF5 file.
 
     Raises:
@@ -129,7 +100,7 @@ def open_dataset(path: str, key: str) -> Iterator[_DatasetClip]:
             problem = _find_problem(dataset)
             if problem is not None:
                 raise ClipError(problem)
-            yield _DatasetClip(dataset, _read_rate(dataset))
+            yield ArrayClip(dataset, _read_rate(dataset))
         except ClipError:
             raise
         # h5py raises errors of HDF5 as any of these.
@@ -172,21 +143,19 @@ def _follow(file: Any, key: str) -> Any:
 
 def _find_problem(dataset: Any) -> str | None:
     """Return why a dataset cannot be a clip, or None."""
-    if not _has_samples(dataset):
+    if not has_samples(dataset):
         return f"has values of type {dataset.dtype}, expected floating-point numbers or int16"
     if dataset.is_virtual or dataset.external:
         return "has its values in other files, which are not followed"
     shape = dataset.shape
     if shape is None or len(shape) not in (1, 2) or 0 in shape[1:]:
         return f"has the shape {shape}, expected [samples] or [samples, channels]"
-    if len(shape) == 2 and shape[1] > MOST_CHANNELS:
-        return f"has the shape {shape}, expected [samples, channels], {MOST_CHANNELS} at most"
+    if is_transposed(dataset):
+        return (
+            f"has the shape {shape}, expected [samples] or [samples, channels]; is it transposed, "
+            "or a spectrogram?"
+        )
     return None
-
-
-def _has_samples(dataset: Any) -> bool:
-    kind, size = dataset.dtype.kind, dataset.dtype.itemsize
-    return kind == "f" or (kind == "i" and size == 2)
 
 
 def _read_rate(dataset: Any) -> int:
@@ -218,7 +187,7 @@ def list_datasets(path: str) -> list[tuple[str, str | None]]:
     h5py = require_h5py()
 
     def note(key: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and _has_samples(item):
+        if isinstance(item, h5py.Dataset) and has_samples(item):
             found.append((key, _find_problem(item)))
 
     try:

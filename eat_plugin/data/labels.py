@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .files import replacing
+from .fingerprints import AGAIN
 from .label_set import LabelSet, check_label
 from .manifest import Manifest, encode_name
 from .tables import TableError, read_lines
@@ -135,13 +136,13 @@ def read_labels(
     if number != len(manifest):
         raise TableError(
             f"{path} has the labels of {number} clips, but "
-            f"{Path(path).with_suffix('.tsv')} has {len(manifest)} clips"
+            f"{Path(path).with_suffix('.tsv')} has {len(manifest)} clips; {AGAIN}"
         )
     if matches and first_mismatch:
         raise TableError(
             f"{path}:{first_mismatch}: expected the labels of "
             f"{manifest.name(first_mismatch - 1)!r}, as in line {first_mismatch + 1} of "
-            f"{Path(path).with_suffix('.tsv')}; the name differs"
+            f"{Path(path).with_suffix('.tsv')}; the name differs; {AGAIN}"
         )
     return ClipLabels(offsets, classes, len(label_set), names_match=not first_mismatch)
 
@@ -233,7 +234,9 @@ def read_weights(path: str | os.PathLike[str], expected: int) -> np.ndarray:
             raise TableError(f"{path}:{number}: expected a weight of 0 or more, got {line!r}")
         weights.append(weight)
     if len(weights) != expected:
-        raise TableError(f"{path} has {len(weights)} weights, but there are {expected} clips")
+        raise TableError(
+            f"{path} has {len(weights)} weights, but there are {expected} clips; {AGAIN}"
+        )
     if not any(weights):
         raise TableError(f"{path}: every weight is 0; no clip could be drawn")
     return np.array(weights, dtype=np.float64)

@@ -8,6 +8,7 @@ spaces.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 from array import array
 from collections.abc import Iterable
@@ -19,11 +20,13 @@ import numpy as np
 from .entries import Entry, Storage, find_storage
 from .files import replacing
 
+REPORTS = ("rejected.", "missing.")  # beginnings of other files with the same ending
+BLOCK = 1 << 20  # bytes read at a time for a digest
 MOST_DIGITS = 18  # of a number of samples, which has to fit into 64 bits
 
 
 class ManifestError(ValueError):
-    """A manifest cannot be used. The message is ``file:line: reason``."""
+    """A manifest cannot be used. The message is ``file:line: reason``, or ``file: reason``."""
 
 
 class Manifest:
@@ -103,7 +106,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
                 hashes.append(hash(name))
                 storages.append(find_storage(f"{root}/{name.decode()}", is_file))
     except OSError as error:
-        raise ManifestError(f"{path}:{number}: cannot be read: {error.strerror}") from error
+        raise ManifestError(f"{path}: {_explain(Path(path), error)}") from error
     except ValueError as error:
         raise ManifestError(f"{path}:{number}: {error}") from error
     if not sizes:
@@ -116,11 +119,42 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     return manifest
 
 
+def _explain(path: Path, error: OSError) -> str:
+    """Return why a manifest cannot be read."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return f"cannot be read: {error.strerror}"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{folder} is {'not a folder' if folder.exists() else 'missing'}"
+    others = sorted(other.name for other in folder.glob("*.tsv") if other.is_file())
+    others = [name for name in others if not name.startswith(REPORTS)]
+    there = f"; there are: {', '.join(others)}" if others else ""
+    return f"no such manifest{there}; eat manifest writes manifests"
+
+
+def read_root(path: str | os.PathLike[str]) -> Path:
+    """Read the root folder, the first line of ``{split}.tsv``.
+
+    Raises:
+        ManifestError: the file cannot be read, or the root is not a folder.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _parse_root(file.readline().rstrip(b"\r\n"))
+    except OSError as error:
+        raise ManifestError(f"{path}: {_explain(Path(path), error)}") from error
+    except ValueError as error:
+        raise ManifestError(f"{path}:1: {error}") from error
+
+
 def _parse_root(line: bytes) -> Path:
     root = Path(_decode(line.removeprefix(codecs.BOM_UTF8), "the root folder of the clips"))
     if not root.is_dir():
         seen_from = "" if root.is_absolute() else f", seen from {os.getcwd()}"
-        raise ValueError(f"the root {str(root)!r} is not an existing folder{seen_from}")
+        raise ValueError(
+            f"the root {str(root)!r} is not an existing folder{seen_from}; if the clips were "
+            "moved, run eat manifest again, or write their folder into this line"
+        )
     return root
 
 
@@ -187,6 +221,16 @@ def write_manifest(
             if samples < 0:
                 raise ValueError(f"the number of samples of {name!r} is negative: {samples}")
             file.write(b"%b\t%d\n" % (check_name(name), samples))
+
+
+def digest_clips(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of the lines of ``{split}.tsv`` without the root."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.readline()
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def encode_name(name: str) -> bytes:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .augment import add_noise, roll_and_gain
 from .clip import ClipError
 from .entries import Clip, Storage, locate, split_cached
-from .frames import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE, count_frames
+from .frames import FRAMES_A_SECOND, SAMPLE_RATE, TOO_SHORT, count_frames
 from .frontend import FrontEnd
 from .lengths import ClipLengths, measure_lengths, pad_clips
 from .manifest import Manifest
@@ -97,8 +97,6 @@ class SpectrogramReader:
         energies = values
         if sample_rate is not None:
             energies = self.front_end.energies(values, sample_rate)
-        if self.lengths is not None and len(energies) == 0:
-            raise ClipError("is shorter than one frame (25 ms)")
         spectrogram = self.front_end.finish(energies)
         return add_noise(spectrogram, generator) if self.noise else spectrogram
 
@@ -116,6 +114,7 @@ class SpectrogramReader:
 
             refuse_roll_gain(entry)
         values, sample_rate = read_part(entry, self.front_end, place)
+        _check_length(len(values), sample_rate)
         return roll_and_gain(values, generator) if self.roll_gain else values, sample_rate
 
     def collate(self, clips: list[Any]) -> dict[str, Any]:
@@ -209,6 +208,15 @@ def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, in
         return read_opened(opened, start, needed), sample_rate
 
 
+def _check_length(count: int, sample_rate: int | None, start: int = 0) -> None:
+    """Raise ClipError if samples, or frames of a cached clip, do not give one frame."""
+    frames = count
+    if sample_rate is not None:
+        frames = count_frames(math.ceil(count * SAMPLE_RATE / sample_rate))
+    if frames == 0:
+        raise ClipError(f"{TOO_SHORT} from frame {start} on" if start else TOO_SHORT)
+
+
 def read_energies(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:
     """Read or compute the log-mel energies of a window from frame ``start`` on.
 
@@ -219,17 +227,8 @@ def read_energies(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:
         ClipError: the clip cannot be used, or has less than a frame (25 ms) from ``start`` on.
     """
     values, sample_rate = read_part(clip, front_end, lambda _, per_frame: round(start * per_frame))
-    if sample_rate is None:
-        if len(values) == 0:
-            raise ClipError(f"has no frames from frame {start} on")
-        return values
-    energies = front_end.energies(values, sample_rate)
-    if len(energies) == 0:
-        raise ClipError(
-            f"has {len(values)} samples at {sample_rate} Hz; one frame takes "
-            f"{1000 * FRAME_LENGTH // SAMPLE_RATE} ms"
-        )
-    return energies
+    _check_length(len(values), sample_rate, start)
+    return values if sample_rate is None else front_end.energies(values, sample_rate)
 
 
 def read_window(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:

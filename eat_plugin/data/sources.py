@@ -9,14 +9,24 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 
 from .clip import AudioClip, ClipError
-from .entries import Clip, Entry, Span, Storage, check_span, locate, split_dataset, split_span
+from .entries import (
+    Clip,
+    Entry,
+    Span,
+    Storage,
+    check_span,
+    is_container,
+    locate,
+    split_dataset,
+    split_span,
+)
 from .files import open_regular
 from .wav import find_wav
 
@@ -159,6 +169,8 @@ def check_values(clip: AudioClip, samples: np.ndarray) -> None:
 
 def _open_source(entry: Entry) -> AbstractContextManager[AudioClip]:
     path, storage = entry.path, entry.storage
+    if entry.open_samples is not None:
+        return nullcontext(entry.open_samples())
     if storage is Storage.IMAGE:
         raise ClipError("is an image by the ending of its name; images need task.images")
     if storage is Storage.CACHE:
@@ -194,6 +206,8 @@ def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
             if isinstance(source, _ByteRange) and source.error is not None:
                 raise source.error  # more precise than libsndfile's message
     except soundfile.LibsndfileError as error:
+        if span is None and is_container(path):
+            raise ClipError("is an archive; list its clips by eat manifest") from error
         raise ClipError(f"cannot be decoded: {error.error_string.rstrip('. ')}") from error
     except (soundfile.SoundFileError, OSError, OverflowError, MemoryError) as error:
         raise ClipError(f"cannot be decoded: {error}") from error

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from .files import replacing
 from .frames import MEL_BINS
 from .frontend import FrontEnd
-from .manifest import Manifest
+from .manifest import Manifest, digest_clips
 from .reader import read_part
 
 FILE = "stats.json"
@@ -117,6 +117,7 @@ class Statistics:
         clips: number of clips measured.
         split: name of their manifest.
         skipped: number of its clips that cannot be used.
+        manifest: SHA-256 of its lines, set by ``write_statistics``; empty in older files.
     """
 
     mean: float
@@ -125,6 +126,7 @@ class Statistics:
     clips: int
     split: str
     skipped: int
+    manifest: str = ""
 
     @classmethod
     def from_moments(cls, moments: Moments, clips: int, split: str, skipped: int) -> Statistics:
@@ -168,7 +170,34 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
     return statistics
 
 
+def check_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> None:
+    """Compare the statistics of a data folder with their manifest, if it is in the folder.
+
+    Raises:
+        ValueError: the manifest has changed since.
+    """
+    manifest = Path(folder) / f"{statistics.split}.tsv"
+    if not manifest.is_file():
+        return
+    if statistics.manifest:
+        is_same = statistics.manifest == digest_clips(manifest)
+    else:  # an older file; a cache may have fewer clips
+        with open(manifest, "rb") as file:
+            count = sum(1 for _ in file) - 1
+        is_cache = Path(folder, "cache.json").exists()
+        is_same = is_cache or count == statistics.clips + statistics.skipped
+    if not is_same:
+        option = "" if statistics.split == "train" else f" --split {statistics.split}"
+        raise ValueError(
+            f"{Path(folder) / FILE} holds the statistics of other clips than {manifest} lists now; "
+            f"run eat stats {folder}{option} again, or set task.norm_mean and task.norm_std"
+        )
+
+
 def write_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> None:
-    """Write the statistics of a data folder, complete or not at all."""
+    """Write the statistics of a data folder and the digest of their manifest."""
+    manifest = Path(folder) / f"{statistics.split}.tsv"
+    if manifest.is_file():
+        statistics = replace(statistics, manifest=digest_clips(manifest))
     with replacing(Path(folder) / FILE) as file:
         file.write(f"{json.dumps(asdict(statistics), indent=2)}\n".encode())

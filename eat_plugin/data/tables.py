@@ -7,6 +7,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from .files import replacing
@@ -54,9 +55,14 @@ def read_rows(
 
 
 def read_columns(
-    path: str | os.PathLike[str], columns: Sequence[str]
+    path: str | os.PathLike[str], columns: Sequence[str], options: Sequence[str] = ()
 ) -> Iterator[tuple[int, list[str]]]:
     """Read some columns of a csv file by the names in its first row.
+
+    Args:
+        path: the file.
+        columns: names of the columns.
+        options: the option of each column, for messages.
 
     Yields:
         The number of each row's last line, and its fields in these columns, stripped.
@@ -67,15 +73,20 @@ def read_columns(
     rows = read_rows(path)
     first, header = next(rows, (1, []))
     names = [name.strip() for name in header]
-    for column in columns:
+    if not names:
+        raise TableError(f"{path}: is empty; expected a first row with {', '.join(columns)}")
+    for column, option in zip_longest(columns, options):
         if column not in names:
-            shown = ", ".join(names[:MOST_COLUMNS_SHOWN]) or "none, the file is empty"
+            shown = ", ".join(names[:MOST_COLUMNS_SHOWN])
             more = ", ..." if len(names) > MOST_COLUMNS_SHOWN else ""
-            raise TableError(f"{path}:{first}: no column {column!r}; there are: {shown}{more}")
+            advice = f"; choose one with {option}" if option else ""
+            raise TableError(
+                f"{path}:{first}: no column {column!r}; there are: {shown}{more}{advice}"
+            )
     positions = [names.index(column) for column in columns]
     for number, row in rows:
         if len(row) < len(names):
-            raise TableError(f"{path}:{number}: {len(row)} fields, the header has {len(names)}")
+            raise TableError(f"{path}:{number}: {len(row)} of the header's {len(names)} fields")
         yield number, [row[position].strip() for position in positions]
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..data.entries import Clip
 from ..images.decode import probe_image
 from ..images.image_reader import ImageFrontEnd
 from .batches import Job
-from .loaded import Loaded, naming_clip
+from .clips import Clip, locate_clip, naming_clip
+from .loaded import Loaded
 from .windows import Window, Windowing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedImages(Loaded):
     """A model of images. Each image is one window, with rows of pixels for frames."""
 
@@ -29,7 +29,7 @@ class LoadedImages(Loaded):
             return self.images(entry)
 
     def probe(self, clip: Clip) -> tuple[int, int]:  # noqa: D102
-        return probe_image(clip, self.images.max_pixels)
+        return probe_image(locate_clip(clip), self.images.max_pixels)
 
     def windowing(self, window: float | None = None, hop: float | None = None) -> Windowing:
         """Return the one possible windowing; raise ValueError if another one is wanted."""

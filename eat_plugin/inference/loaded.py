@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, overload
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ..choices import ALONG_TIME, DEFAULT_BATCH, GRANULARITIES
-from ..data.clip import ClipError
-from ..data.entries import Clip, Entry, locate
+from ..choices import DEFAULT_BATCH, GRANULARITIES
 from ..data.frames import FRAMES_A_SECOND
 from ..data.frontend import FrontEnd
 from ..data.label_set import LabelSet
@@ -24,26 +20,23 @@ from ..data.reader import read_window, spread_windows
 from ..data.sources import probe_clip
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder
-from .batches import Job, Result, compute_batches, list_jobs
-from .windows import ClipLayout, Window, Windowing
+from .batches import Job, Result, compute_batches
+from .clips import Clip, check_batch, locate_clip, locate_clips, naming_clip
+from .recordings import ClipFeatures, extract_recordings, score_recordings
+from .windows import Window, Windowing
 
 if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
 
 
-class ClipFeatures(NamedTuple):
-    """The features of a recording, float32, see ``ClipLayout``.
-
-    The centres of the columns are in seconds, for ``frame`` and ``grid`` of sound; else None.
-    """
-
-    x: np.ndarray
-    times: np.ndarray | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loaded:
     """A model of sound with everything that its use needs; ``LoadedImages`` is one of images.
+
+    A clip is a path, or ``(samples, rate)``: samples `[n]` or `[channels, n]`, a NumPy array or a
+    tensor, float with full scale at 1 or int16; the rate in Hz. Results equal those of a file with
+    these samples. Methods that take a list of clips return a result per clip; their lengths may
+    differ.
 
     Attributes:
         path: the checkpoint.
@@ -64,6 +57,14 @@ class Loaded:
     labels: LabelSet | None
     single_label: bool
     cfg: DictConfig
+
+    def __repr__(self) -> str:
+        kind = "pre-trained" if self.labels is None else f"classifier of {len(self.labels)} classes"
+        takes = f"window {self.front_end.target_length / FRAMES_A_SECOND:g} s"
+        if self.images is not None:
+            takes = "images {} x {}".format(*self.images.size)
+        size = f"width {self.encoder.cfg.embed_dim} x depth {len(self.encoder.blocks)}"
+        return f"<EAT {kind}: {self.path}, {size}, {takes}, {self.device}>"
 
     @property
     def eval_windows(self) -> int:
@@ -102,7 +103,7 @@ class Loaded:
 
     def probe(self, clip: Clip) -> tuple[int, int]:
         """Read samples and rate (pixels and 0) from a header; raise ClipError if it is invalid."""
-        return probe_clip(clip)
+        return probe_clip(locate_clip(clip))
 
     def require_labels(self) -> LabelSet:
         """Return the labels; raise ValueError if the model is not a classifier."""
@@ -113,36 +114,57 @@ class Loaded:
         return self.labels
 
     @torch.no_grad()
-    def predict(self, source: Tensor) -> Tensor:
-        """Compute the probabilities of all classes.
+    def predict(self, source: Tensor | Clip | list[Clip]) -> Tensor:
+        """Compute the probabilities of all classes, in the order of ``labels``.
+
+        A clip longer than a window is scored by its start, as in validation; a model trained with
+        ``task.length=crop`` averages several windows.
 
         Args:
-            source: spectrograms [B, 1, T, F], time before mel, or images [B, C, H, W].
+            source: a clip, a list of clips, spectrograms [B, 1, T, F], time before mel, or images
+                [B, C, H, W].
 
         Returns:
-            [B, classes]; each row sums to 1 if the model was trained with cross-entropy.
+            [classes] for one clip, else [B, classes]; they sum to 1 if the model was trained with
+            cross-entropy.
 
         Raises:
-            ValueError: the model is not a classifier, or the input does not fit it.
+            ValueError: the model is not a classifier, the input does not fit it, or a clip cannot
+                be used.
         """
         self.require_labels()
+        if not isinstance(source, Tensor):
+            scores = torch.from_numpy(score_recordings(self, locate_clips(source)))
+            return scores if isinstance(source, list) else scores[0]
         assert isinstance(self.model, EatClassifier)
         # A model may be configured for mel-major input; the front end is always time-major.
-        logits = self.model(self.encoder.time_major(source.to(self.device))).float()
+        source = self.encoder.time_major(check_batch(source).to(self.device))
+        logits = self.model(source).float()
         if not bool(torch.isfinite(logits).all()):
             raise ValueError(f"{self.path} gives scores that are not finite; check its weights")
         return logits.softmax(-1) if self.model.objective.loss == "ce" else logits.sigmoid()
 
+    @overload
+    def features(
+        self, source: Tensor | Clip, granularity: str = ..., layer: int | str = ...
+    ) -> Tensor: ...
+    @overload
+    def features(
+        self, source: list[Clip], granularity: str = ..., layer: int | str = ...
+    ) -> list[Tensor]: ...
     @torch.no_grad()
     def features(
-        self, source: Tensor, granularity: str = "utterance", layer: int | str = -1
-    ) -> Tensor:
+        self,
+        source: Tensor | Clip | list[Clip],
+        granularity: str = "utterance",
+        layer: int | str = -1,
+    ) -> Tensor | list[Tensor]:
         """Compute features.
 
         Args:
-            source: spectrograms [B, 1, T, F], time before mel, or images [B, C, H, W], with rows
-                for frames and columns for mel bins. p is the patch size, E the number of extra
-                tokens (1: CLS), L = (T/p)(F/p) the number of patches.
+            source: a clip, a list of clips, spectrograms [B, 1, T, F], time before mel, or images
+                [B, C, H, W], with rows for frames and columns for mel bins. p is the patch size, E
+                the number of extra tokens (1: CLS), L = (T/p)(F/p) the number of patches.
             granularity: ``utterance``, the CLS token (mean over patches in a model without one);
                 ``frame``, the mean over the mel axis; ``all`` tokens; ``grid``, the patches.
             layer: N from 1, the output of block N after its last norm; negative from the end;
@@ -150,13 +172,19 @@ class Loaded:
 
         Returns:
             ``utterance`` [B, D], ``frame`` [B, T/p, D], ``all`` [B, E + L, D] or ``grid``
-            [B, T/p, F/p, D]; [B, depth, ...] for all layers.
+            [B, T/p, F/p, D]; [B, depth, ...] for all layers. For clips, ``x`` of ``extract``.
 
         Raises:
-            ValueError: an argument is unknown, or the input does not fit the model.
+            ValueError: an argument is unknown, the input does not fit the model, or a clip cannot
+                be used.
         """
         self.check_features(granularity, layer)
-        outputs = self.encoder.block_outputs(source.to(self.device))  # each [B, E + L, D]
+        if not isinstance(source, Tensor):
+            found = self.extract(source, granularity, layer)
+            if isinstance(found, ClipFeatures):
+                return torch.from_numpy(found.x)
+            return [torch.from_numpy(each.x) for each in found]
+        outputs = self.encoder.block_outputs(check_batch(source).to(self.device))  # [B, E + L, D]
         if layer == "all":
             x = torch.stack(outputs, dim=1)  # [B, depth, E + L, D]
         elif layer == "mean":
@@ -246,44 +274,22 @@ class Loaded:
 
     def extract(
         self,
-        path: str | os.PathLike[str],
+        clip: Clip | list[Clip],
         granularity: str = "utterance",
         layer: int | str = -1,
         window: float | None = None,
         hop: float | None = None,
         batch_size: int = DEFAULT_BATCH,
-    ) -> ClipFeatures:
-        """Compute the features of a whole recording (or image), window by window.
+    ) -> ClipFeatures | list[ClipFeatures]:
+        """Compute the features of whole recordings (or images), window by window.
 
-        The arguments are those of ``features``, ``windowing`` and ``map_windows``.
+        A list of clips gives a list. The arguments are those of ``features``, ``windowing`` and
+        ``map_windows``.
 
         Raises:
-            ValueError: the recording cannot be used, or an argument is invalid.
+            ValueError: a recording cannot be used, or an argument is invalid.
         """
-        self.check_features(granularity, layer)
-        windowing = self.windowing(window, hop)
-        x = None
-        with naming_clip(path) as entry:
-            windows = self.plan(windowing, *self.probe(entry))
-            layout = ClipLayout(windows, granularity in ALONG_TIME, layer == "all")
-            compute = partial(self.features, granularity=granularity, layer=layer)
-            jobs = list_jobs([(entry, windows)])
-            for job, row in self.map_windows(jobs, windowing, compute, batch_size):
-                if isinstance(row, ClipError):
-                    raise row
-                if x is None:
-                    x = np.empty(layout.shape(row.shape), dtype=np.float32)
-                layout.put(x, job.number, row)
-        assert x is not None
-        along_time = granularity in ALONG_TIME
-        return ClipFeatures(x, self.times(windowing, windows) if along_time else None)
-
-
-@contextmanager
-def naming_clip(clip: Clip) -> Iterator[Entry]:
-    """Yield the entry of a clip; turn a ClipError into a ValueError that names it."""
-    entry = locate(clip)
-    try:
-        yield entry
-    except ClipError as error:
-        raise ValueError(f"{entry.path}: {error}") from error
+        windowing, entries = self.windowing(window, hop), locate_clips(clip)
+        arguments = entries, granularity, layer, windowing, batch_size
+        found = list(extract_recordings(self, *arguments))
+        return found if isinstance(clip, list) else found[0]

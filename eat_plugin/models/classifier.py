@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 from ..modules.patches import column_padding, mean_patches, own_columns
+from ..options import explain_path
 from ..outputs import ClassificationOutput
 from .classifier_config import (
     REPLACED_OPTIONS,
@@ -24,7 +25,7 @@ from .classifier_config import (
 )
 from .config import EatConfig
 from .encoder import EatEncoder
-from .interop import encoder_config, load_encoder, read_encoder
+from .interop import PretrainedEncoder, encoder_config, load_encoder, read_encoder
 from .param_groups import set_finetuning_groups, set_param_groups
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class EatClassifier(BaseFairseqModel):
     """An encoder with a linear classifier on its pooled output.
 
     Raises:
-        ValueError: if an option is invalid, or the checkpoint does not fit.
-        OSError: if the checkpoint cannot be read.
+        ValueError: if an option is invalid, or the checkpoint cannot be read or does not fit.
 
     Attributes:
         pretrained_model_args: options of the encoder; a checkpoint needs them.
@@ -91,7 +91,7 @@ class EatClassifier(BaseFairseqModel):
                 "weights"
             )
         elif cfg.model_path:
-            pretrained = read_encoder(cfg.model_path)
+            pretrained = _read_pretrained(cfg.model_path)
             options, task = pretrained.model, pretrained.task
         else:
             logger.info("the encoder starts from random weights")
@@ -216,6 +216,17 @@ class EatClassifier(BaseFairseqModel):
                 ranked = logits if num_windows is None else scores
                 result["correct"] = (ranked.argmax(-1) == label.argmax(-1)).sum()
         return result
+
+
+def _read_pretrained(path: str) -> PretrainedEncoder:
+    try:
+        return read_encoder(path)
+    except FileNotFoundError as error:
+        problem = explain_path(path, "give a checkpoint, or null to start from random weights")
+        raise ValueError(f"model.model_path is {path!r}, which {problem}") from error
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise ValueError(f"model.model_path is {path!r}, which {problem}") from error
 
 
 def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:

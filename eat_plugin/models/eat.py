@@ -182,6 +182,31 @@ class EatModel(EatEncoder):
             target = source
         else:
             target, _ = patches.prepare(self.time_major(target), padding)
+        step = self.make_step(source, target, masks, padding, num_visible, noise_seed)
+        # Each objective gives its loss.
+        result = self._collect_statistics(step)
+        for objective in self.objectives:
+            loss, items = objective.compute(step)
+            result["losses"][objective.name] = loss
+            result["loss_items"][objective.name] = float(items)
+        self._check_variance(result)
+        return result
+
+    def make_step(
+        self,
+        source: Tensor,
+        target: Tensor,
+        masks: Tensor,
+        padding: Tensor | None = None,
+        num_visible: int | None = None,
+        noise_seed: Seeds = None,
+    ) -> Step:
+        """Predict the hidden patches of prepared clips [B, C, T, F], and make their targets.
+
+        Arguments as in ``forward``; ``masks`` are [B*K, L].
+        """
+        assert self.teacher is not None
+        patches, clones = self.patch_encoder, self.cfg.clone_batch
         grid, split = patches.grid_of(source), split_patches(masks, num_visible, clones, padding)
         # The student sees the visible patches of each clone.
         local = patches.local_features(source)  # [B, L, D]
@@ -194,18 +219,10 @@ class EatModel(EatEncoder):
         if patches.decoder is not None:
             visible = student[:, self.num_extra_tokens :]
             prediction = patches.predict_hidden(visible, split, grid, noise_seed)
-        # Each objective gives its loss.
-        step = Step(
+        return Step(
             self, source, target, grid, split, padding, noise_seed, student, targets,
             hidden_targets, prediction,
         )  # fmt: skip
-        result = self._collect_statistics(step)
-        for objective in self.objectives:
-            loss, items = objective.compute(step)
-            result["losses"][objective.name] = loss
-            result["loss_items"][objective.name] = float(items)
-        self._check_variance(result)
-        return result
 
     def extract_features(
         self,

@@ -76,6 +76,12 @@ def patchify(source: Tensor, patch_size: int) -> Tensor:
     return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, p * p * channels)
 
 
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
+    """Join patch values [B, L, p*p*C] of a (time, mel) grid to [B, C, T, F]: undo ``patchify``."""
+    values = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, grid)
+    return values.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
 def blank_padding(source: Tensor, padding: Tensor, patch_size: int) -> Tensor:
     """Return [B, C, T, F] with 0 at padding, whatever is there (NaN included)."""
     grid = padding.view(-1, 1, source.size(2) // patch_size, source.size(3) // patch_size)

@@ -29,6 +29,7 @@ class ListedClip(NamedTuple):
     samples: int  # pixels of an image
     rate: int  # Hz; 0 for an image
     shown: str  # name in reports
+    digest: str = ""  # of its content, with --check
 
 
 @dataclass

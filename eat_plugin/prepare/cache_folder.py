@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from ..data.entries import Storage
 from ..data.feature_cache import check_settings, front_end_settings, shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
-from ..data.frames import count_frames
+from ..data.frames import FRAMES_A_SECOND, count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
 from ..data.manifest import read_manifest, write_manifest
+from ..data.overlap import check_held_out
+from ..data.statistics import check_statistics, read_statistics, write_statistics
 from ..data.tables import read_lines
+from .amounts import count, describe_bytes, describe_time
 from .arrangement import sort_splits
 from .cache_shards import SplitShards, find_damage, finish_all
 from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
@@ -31,14 +35,15 @@ from .processes import Progress, in_processes
 
 HEAD = "cache.json"
 LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per clip
-COPIED = (DESCRIPTORS, "stats.json")
-GIGABYTE = 1e9
-FRAMES_AN_HOUR = 360_000
 
 
 def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     splits = plan_shards(out, data, _find_splits(data))
+    check_held_out(data)
+    statistics = read_statistics(data)
+    if statistics is not None:
+        check_statistics(data, statistics)
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:
@@ -53,21 +58,21 @@ def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Itera
         if not clips:
             empty.append(shards)
             continue
-        yield f"{out / shards.split}.tsv: {clips} clips, {frames / FRAMES_AN_HOUR:.2f} hours"
-    report = out / "rejected.tsv"
-    write_rejected(report, rejected)
+        time = describe_time(frames / FRAMES_A_SECOND)
+        yield f"{out / shards.split}.tsv: {count(clips, 'clip')}, {time}"
+    report = write_rejected(out / "rejected.tsv", rejected)
     if empty:
-        raise ValueError(
-            f"none of the {len(empty[0].manifest)} clips of {data / empty[0].split}.tsv can be "
-            f"used; {report} gives the reasons"
-        )
+        raise ValueError(f"no clip of {data / empty[0].split}.tsv can be used; {report}")
     _write_rest(data, out)
+    if statistics is not None:
+        write_statistics(out, replace(statistics, manifest=""))
     for draft in out.glob(".*.tmp"):  # left by killed runs
         draft.unlink(missing_ok=True)
-    yield f"{report}: {len(rejected)} rejected"
     size = sum(shards.path(n).stat().st_size for shards in splits for n in range(len(shards)))
     number = sum(counts.values())
-    yield f"total: {size / GIGABYTE:.2f} GB in {number} shards, {counts[False]} from earlier runs"
+    total = f"{describe_bytes(size)} in {count(number, 'shard')}"
+    yield f"total: {total}, {counts[False]} from earlier runs"
+    yield report
 
 
 def _count_shards(
@@ -115,7 +120,9 @@ def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
                 f"(SHA-256 {known['sha256'][:12]}..., that of {data / each.split}.tsv is "
                 f"{each.sha256[:12]}...); choose another --out"
             )
-        head["splits"][each.split] = {"sha256": each.sha256, "shards": len(each)}
+        head["splits"][each.split] = {
+            "sha256": each.sha256, "shards": len(each), "root": str(each.manifest.root),
+        }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / HEAD) as file:
         head = {"settings": front_end_settings(), "data": os.path.abspath(data), **head}
@@ -136,7 +143,10 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
         beside = data / f"{split}{ending}"
         lines = sum(1 for _ in read_lines(beside)) if beside.exists() else len(manifest)
         if lines != len(manifest):
-            raise ValueError(f"{beside} has {lines} lines, but {path} has {len(manifest)} clips")
+            raise ValueError(
+                f"{beside} has {count(lines, 'line')}, but {path} has "
+                f"{count(len(manifest), 'clip')}"
+            )
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():
         _count(data, split)  # an invalid label is found now and not after hours
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -198,11 +208,10 @@ def _copy_lines(source: Path, shards: SplitShards) -> None:
 
 
 def _write_rest(data: Path, out: Path) -> None:
-    """Copy classes and statistics; count the clips of each class again."""
-    for name in COPIED:
-        if (data / name).exists():
-            with open(data / name, "rb") as source, replacing(out / name) as file:
-                shutil.copyfileobj(source, file)
+    """Copy the classes, and count the clips of each class again."""
+    if (data / DESCRIPTORS).exists():
+        with open(data / DESCRIPTORS, "rb") as source, replacing(out / DESCRIPTORS) as file:
+            shutil.copyfileobj(source, file)
     if (data / COUNTS).exists():
         splits = sort_splits(path.stem for path in out.glob(f"*{LABELS}"))
         columns = {split: _count(out, split) for split in splits}

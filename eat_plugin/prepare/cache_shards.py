@@ -35,7 +35,7 @@ from ..data.feature_cache import (
 )
 from ..data.files import replacing
 from ..data.fingerprints import take_fingerprint
-from ..data.frames import SAMPLE_RATE, count_frames
+from ..data.frames import SAMPLE_RATE, TOO_SHORT, count_frames
 from ..data.manifest import Manifest
 from ..data.sources import read_blocks
 from .measure import BLOCK_SECONDS, block_energies
@@ -179,6 +179,9 @@ def compute_energies(clip: Clip) -> tuple[int, bytes]:
 
     Returns:
         The number of samples at 16 kHz, and the energies as they are stored in a shard.
+
+    Raises:
+        ClipError: the clip cannot be used, or is shorter than a frame.
     """
     samples, rate = 0, SAMPLE_RATE
 
@@ -190,6 +193,8 @@ def compute_energies(clip: Clip) -> tuple[int, bytes]:
 
     # Everything is computed before anything is written, since the clip may be damaged at its end.
     rows = torch.cat([block.half() for block in block_energies(blocks())])
+    if len(rows) == 0:
+        raise ClipError(TOO_SHORT)
     return -(-samples * SAMPLE_RATE // rate), rows.numpy().astype(ENERGY, copy=False).tobytes()
 
 

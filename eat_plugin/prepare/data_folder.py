@@ -14,7 +14,10 @@ from ..data.fingerprints import find_containers, write_archives
 from ..data.label_set import LabelSet, write_label_set
 from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, write_weights
 from ..data.manifest import write_manifest
+from ..data.overlap import is_held_out
+from ..data.statistics import check_statistics, read_statistics
 from ..data.tables import TableError, write_csv
+from .amounts import count, describe_pixels, describe_time
 from .archive_index import readable
 from .arrangement import TRAIN, ListedClip
 from .layouts import MISSING, REJECTED, held_out_split
@@ -32,42 +35,42 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
     """
     out, clips = options.out, listing.clips
     out.mkdir(parents=True, exist_ok=True)
-    reports = _write_reports(listing, options)
+    *reports, rejected = _write_reports(listing, options)
     if not clips:
-        kind = "images" if options.images else "audio files"
-        raise ValueError(
-            f"none of the {len(listing.rejected)} {kind} under {listing.root} can be used; "
-            f"{out / _report_name(REJECTED, options.split)} gives the reasons"
-        )
+        kind = "image" if options.images else "audio file"
+        raise ValueError(f"no {kind} under {listing.root} can be used; {rejected}")
     label_set, unused = _used_classes(listing)
     splits = _divide(listing, options, label_set)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
+    lines += _name_copies(splits)
+    lines += _name_stale_statistics(out)
     if listing.found.others:
         lines.append(f"other files (see --ext): {listing.found.list_others()}")
     if unused:
         shown = ", ".join(map(repr, unused[:CLASSES_SHOWN]))
         more = ", ..." if len(unused) > CLASSES_SHOWN else ""
-        lines.append(f"{len(unused)} classes excluded, without a usable clip: {shown}{more}")
+        excluded = count(len(unused), "class")
+        lines.append(f"{excluded} excluded, without a usable clip: {shown}{more}")
     lines += [*reports, f"total: {_amount(clips)}"]
     rates = Counter(clip.rate for clip in clips)
     if 0 not in rates:
         counts = (f"{rate} Hz ({rates[rate]})" for rate in sorted(rates))
         lines.append(f"rates: {', '.join(counts)}")
-    return lines
+    return [*lines, rejected]
 
 
 def _write_reports(listing: Listing, options: Namespace) -> list[str]:
-    path = options.out / _report_name(REJECTED, options.split)
-    write_rejected(path, listing.rejected)
-    lines, missing = [f"{path}: {len(listing.rejected)} rejected"], listing.arrangement.missing
+    """Write the reports; return lines that name them, that of the rejected files last."""
+    lines, missing = [], listing.arrangement.missing
     if missing is not None:
         path = options.out / _report_name(MISSING, options.split)
         with replacing(path) as file:
             file.writelines(f"{line}\n".encode() for line in missing)
         lines.append(f"{path}: {len(missing)} missing")
-        lines.append(f"not in the table: {listing.arrangement.unlisted} files")
-    return lines
+        lines.append(f"not in the table: {count(listing.arrangement.unlisted, 'file')}")
+    path = options.out / _report_name(REJECTED, options.split)
+    return [*lines, write_rejected(path, listing.rejected)]
 
 
 def _report_name(kind: str, split: str) -> str:
@@ -75,11 +78,14 @@ def _report_name(kind: str, split: str) -> str:
     return f"{kind}.tsv" if split == TRAIN else f"{kind}.{split}.tsv"
 
 
-def write_rejected(path: Path, rejected: list[tuple[str, str]]) -> None:
-    """Write ``name<TAB>reason`` lines, sorted."""
+def write_rejected(path: Path, rejected: list[tuple[str, str]]) -> str:
+    """Write ``name<TAB>reason`` lines, sorted; return a line about them."""
     with replacing(path) as file:
         for name, reason in sorted(rejected):
             file.write(f"{readable(name)}\t{readable(reason)}\n".encode())
+    if not rejected:
+        return f"{path}: 0 rejected"
+    return f"{path}: {count(len(rejected), 'file')} rejected, with the reasons"
 
 
 def _used_classes(listing: Listing) -> tuple[LabelSet | None, list[str]]:
@@ -136,8 +142,33 @@ def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedC
         archives = path.with_suffix(".archives")
         write_archives(archives, {name: fingerprints[name] for name in used})
         if used:
-            lines.append(f"{archives}: {len(used)} archives or HDF5 files")
+            lines.append(f"{archives}: {count(len(used), 'archive')} (zip, tar, HDF5)")
     return lines
+
+
+def _name_copies(splits: dict[str, list[ListedClip]]) -> list[str]:
+    """Return a line if training clips have the content of held-out clips."""
+    held_out = {
+        clip.digest for split, clips in splits.items() if is_held_out(split) for clip in clips
+    }
+    copies = [clip for clip in splits.get(TRAIN, []) if clip.digest and clip.digest in held_out]
+    if not copies:
+        return []
+    return [
+        f"{len(copies)} clips of {TRAIN} are copies of held-out clips, for example "
+        f"{copies[0].shown}: exclude copies with --drop duplicate"
+    ]
+
+
+def _name_stale_statistics(out: Path) -> list[str]:
+    """Return a line if ``stats.json`` does not fit the new manifest; a run refuses it."""
+    try:
+        statistics = read_statistics(out)
+        if statistics is not None:
+            check_statistics(out, statistics)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _write_all_labels(
@@ -159,9 +190,10 @@ def _write_all_labels(
     write_counts(out, label_set, {**counts, **earlier})
     total, classes = np.sum([*counts.values()], axis=0), label_set.names
     few, most = int(total.argmin()), int(total.argmax())
-    spread = f"from {total[few]} clips ({classes[few]!r}) to {total[most]} ({classes[most]!r})"
+    fewest = count(int(total[few]), "clip")
+    spread = f"from {fewest} ({classes[few]!r}) to {total[most]} ({classes[most]!r})"
     if total[few] == total[most]:
-        spread = f"of {total[most]} clips each"
+        spread = f"of {fewest} each"
     return [f"{out / DESCRIPTORS}: {len(label_set)} classes {spread}"]
 
 
@@ -185,6 +217,7 @@ def _count_earlier(out: Path, splits: Iterable[str], label_set: LabelSet) -> dic
 
 def _amount(clips: list[ListedClip]) -> str:
     if clips and clips[0].rate == 0:
-        return f"{len(clips)} images, {sum(clip.samples for clip in clips) / 1e6:.2f} megapixels"
-    hours = sum(clip.samples / clip.rate for clip in clips) / 3600
-    return f"{len(clips)} clips, {hours:.2f} hours"
+        pixels = sum(clip.samples for clip in clips)
+        return f"{count(len(clips), 'image')}, {describe_pixels(pixels)}"
+    seconds = sum(clip.samples / clip.rate for clip in clips)
+    return f"{count(len(clips), 'clip')}, {describe_time(seconds)}"

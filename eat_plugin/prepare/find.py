@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..data.entries import TAR, is_hdf5
+from ..data.entries import COMPRESSED_TARS, TAR, is_hdf5
 from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
@@ -21,7 +21,6 @@ from .archive_index import Contents, index_archive
 from .processes import Progress, in_processes, try_in_processes
 
 AUDIO_ENDINGS = ("wav", "flac", "ogg", "mp3")
-COMPRESSED_TARS = ("tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz", "tar.zst")
 CHUNK = 64  # headers that a process reads per task
 ENDINGS_SHOWN = 6
 

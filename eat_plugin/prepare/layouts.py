@@ -19,6 +19,7 @@ from .path_layouts import (
     arrange_pattern,
     arrange_plain,
     arrange_speech_commands,
+    compile_pattern,
 )
 from .table_layouts import arrange_audioset, arrange_esc50, arrange_table
 from .webdataset import TEXTS, arrange_webdataset
@@ -125,6 +126,17 @@ def _check_layout_options(options: Namespace) -> None:
         raise ValueError("--valid-groups and --label-separator must not be empty")
     if hold_outs and hold_outs != ["split_column"] and options.split == held_out:
         raise ValueError(f"{_flag(hold_outs[0])} needs another --split than {held_out!r}")
+    _check_values(options)
+
+
+def _check_values(options: Namespace) -> None:
+    """Check files and the pattern before the clips are searched for, which may take long."""
+    for option in ("csv", "classes"):
+        path = getattr(options, option)
+        if path is not None and not path.is_file():
+            raise ValueError(f"{_flag(option)}: there is no file {path}")
+    if options.pattern is not None:
+        compile_pattern(options.pattern, with_groups=options.valid_groups is not None)
 
 
 def held_out_split(options: Namespace) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from pathlib import Path
 from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
 from ..data.fingerprints import find_containers, take_fingerprint
 from ..data.manifest import encode_name
+from ..data.overlap import SplitFiles, find_shared, is_held_out
 from ..data.sources import probe_clip
-from .arrangement import HELD_OUT, TRAIN, Arrangement, ListedClip, sort_splits
+from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits
 from .find import AUDIO_ENDINGS, Found, find_clips, probe_all
-from .layouts import LAYOUTS, PLAIN_HELD_OUT, check_options, check_split_name, held_out_split
+from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
 from .processes import Progress
 
 
@@ -50,14 +51,10 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
     names = [found.entry(item.name) for item in arrangement.items]
     for split in listing.splits:
         check_split_name(split, "the split")
-    written = {*listing.splits, *([held_out_split(options)] if options.valid else [])}
-    held_out = {PLAIN_HELD_OUT, HELD_OUT}
-    for split in sorted({TRAIN, *held_out} - written):
-        if written & (held_out if split == TRAIN else {TRAIN}):
-            _refuse_overlap(options.out / f"{split}.tsv", root, names)
     for archive in find_containers(root, names):
         if archive not in found.fingerprints:  # a table lists its members
             found.fingerprints[archive] = take_fingerprint(root / archive, options.checksum)
+    _refuse_overlap(listing, names, options)
     _probe(listing, names, options, progress)
     listing.rejected = [(found.shown(name), reason) for name, reason in listing.rejected]
     return listing
@@ -78,20 +75,30 @@ def _find(options: Namespace, root: Path, progress: Progress) -> Found:
     )
 
 
-def _refuse_overlap(manifest: Path, root: Path, names: Iterable[str]) -> None:
-    """Raise ValueError if the manifest of an earlier run has the same root and some clips."""
-    if not manifest.exists():
-        return
-    with open(manifest, "rb") as file:
-        if file.readline().rstrip(b"\r\n") != encode_name(str(root)):
-            return
-        earlier = {line.partition(b"\t")[0] for line in file}
-    shared = [name for name in names if encode_name(name) in earlier]
-    if shared:
-        raise ValueError(
-            f"{manifest}, written by an earlier run, has {len(shared)} of the clips of this run, "
-            f"for example {shared[0]!r}; remove it, hold out clips again or choose another --out"
-        )
+def _refuse_overlap(listing: Listing, names: list[str], options: Namespace) -> None:
+    """Raise ValueError if an earlier run holds out training clips of this run, or the reverse."""
+    written = {*listing.splits, *([held_out_split(options)] if options.valid else [])}
+    places = list(zip((item.split for item in listing.arrangement.items), names))
+    for manifest in sorted(options.out.glob("*.tsv")):
+        if manifest.stem in written:
+            continue
+        if manifest.stem == TRAIN:
+            chosen = [name for split, name in places if options.valid or is_held_out(split)]
+        elif is_held_out(manifest.stem):
+            chosen = [name for split, name in places if split == TRAIN]
+        else:
+            continue
+        prints = listing.found.fingerprints.items()
+        archives = {each.sha256: name for name, each in prints if each.sha256}
+        encoded = [list(map(encode_name, chosen))]
+        here = SplitFiles(listing.root, partial(iter, encoded), archives)
+        shared = find_shared(here, SplitFiles.of_manifest(manifest))
+        if shared:
+            raise ValueError(
+                f"{manifest}, written by an earlier run, has {len(shared)} of the clips of this "
+                f"run, for example {shared[0]!r}; remove it, hold out clips again or choose "
+                "another --out"
+            )
 
 
 def _probe(listing: Listing, names: list[str], options: Namespace, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.fingerprints import check_archives
-from ..data.frames import FRAME_LENGTH, FRAMES_A_SECOND, SAMPLE_RATE
+from ..data.frames import FRAMES_A_SECOND, SAMPLE_RATE, TOO_SHORT
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks
@@ -35,7 +35,7 @@ def measure_clip(clip: Clip) -> Moments:
     finally:
         torch.set_num_threads(threads)
     if moments.count == 0:
-        raise ClipError(f"is shorter than one frame ({1000 * FRAME_LENGTH // SAMPLE_RATE} ms)")
+        raise ClipError(TOO_SHORT)
     return moments
 
 

@@ -52,7 +52,7 @@ def arrange_pattern(
     Its group ``label`` is the class. Clips whose group ``group`` is one of ``valid_groups`` are
     held out; each of these has to occur.
     """
-    expression = _compile(pattern, with_groups=valid_groups is not None)
+    expression = compile_pattern(pattern, with_groups=valid_groups is not None)
     held_out, seen = set(valid_groups or ()), set()
     items, rejected = [], []
     labels: dict[str, tuple[str]] = {}
@@ -73,7 +73,8 @@ def arrange_pattern(
     return Arrangement(items, rejected, sort_classes(items))
 
 
-def _compile(pattern: str, with_groups: bool) -> re.Pattern[str]:
+def compile_pattern(pattern: str, with_groups: bool) -> re.Pattern[str]:
+    """Compile ``--pattern``; raise ValueError if it is invalid or has no group for its use."""
     try:
         expression = re.compile(pattern)
     except re.error as error:

@@ -165,7 +165,7 @@ def check_clips(
             reason = f"excluded by --drop: {', '.join(dropped)}{same}"
             listing.rejected.append((clip.shown, reason))
         else:
-            listing.clips.append(clip)
+            listing.clips.append(clip._replace(digest=one.digest))
     options.out.mkdir(parents=True, exist_ok=True)
     table = options.out / TABLE
     write_csv(table, [COLUMNS, *rows])

@@ -14,7 +14,7 @@ def hold_out(count: int, fraction: float, seed: int) -> np.ndarray:
     """
     number = max(1, round(count * fraction))
     if number >= count:
-        raise ValueError(f"--valid {fraction} of {count} clips leaves none to train on")
+        raise ValueError(f"--valid {fraction} leaves no clip to train on; clips: {count}")
     held_out = np.zeros(count, dtype=bool)
     held_out[np.random.default_rng(seed).permutation(count)[:number]] = True
     return held_out

@@ -40,10 +40,11 @@ def arrange_table(
     separator, a field is one label.
     """
     columns = [path_column, label_column, *([split_column] if split_column else [])]
+    options = ["--path-column", "--label-column", "--split-column"][: len(columns)]
     lines: dict[str, int] = {}
     items = []
     combinations: dict[str, tuple[str, ...]] = {}  # one tuple per set of labels saves memory
-    for number, (path, text, *named) in read_columns(table, columns):
+    for number, (path, text, *named) in read_columns(table, columns, options):
         try:
             name = _name_below(root, path)
             _check_new(name, number, lines)
@@ -123,6 +124,8 @@ def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
             raise TableError(f"{table}:{number}: {error}") from error
         folds.add(row_fold)
         items.append(Item(name, HELD_OUT if row_fold == fold else split, labels))
+    if not items:
+        raise TableError(f"{table}: no rows below the header")
     if fold is not None and fold not in folds:
         raise ValueError(
             f"--fold {fold}: {table} has the folds {', '.join(map(str, sorted(folds)))}"
@@ -167,8 +170,7 @@ def arrange_audioset(names: list[str], segments: Path, classes: Path, split: str
             items.append(Item(name, split, listed[clip].labels))
     if not items:
         raise ValueError(
-            f"none of the {len(names)} files is named after one of the {len(listed)} ids in "
-            f"{segments}"
+            f"no file is named after an id in {segments}; files: {len(names)}, ids: {len(listed)}"
         )
     missing = [
         f"{clip}\t{segment.start}\t{segment.end}"

@@ -20,8 +20,10 @@ from ..data.manifest import Manifest, read_manifest
 from ..data.reader import ClipReader
 from ..options import option
 from . import normalisation, sound
-from .checks import ResumedRun, RunConfig, check_run
+from .checks import ResumedRun, RunConfig, check_batches, check_run
+from .data_checks import check_data, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
+from .same_model import check_same_model
 
 if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
@@ -81,9 +83,11 @@ class AudioTask(FairseqTask):
         super().__init__(cfg, **kwargs)
         run = RunConfig(cfg if given is None else given)
         self.resumed: Optional[ResumedRun] = None
+        self._run = run
         self._validates = from_checkpoint or not run.get("dataset.disable_validation")
         if not from_checkpoint:
             self.resumed = check_run(run)
+            check_data(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
@@ -96,9 +100,12 @@ class AudioTask(FairseqTask):
         """Build the model.
 
         Raises:
-            ValueError: the model takes other input than the task makes.
+            ValueError: the model takes other input than the task makes, or the checkpoint being
+                resumed has another model.
         """
         model = super().build_model(cfg, from_checkpoint)
+        if self.resumed is not None:
+            check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))
         check_model(model, self.images)
         sound.check_patches(model, self.front_end)
         return model
@@ -121,7 +128,10 @@ class AudioTask(FairseqTask):
         if split == TRAIN or self._validates or path.is_file():
             manifest = self._read_manifest(path, split)
             reader = self._make_reader(manifest, path, cfg)
-            self.datasets[split] = self.make_dataset(reader, cfg, split)
+            dataset: Any = self.make_dataset(reader, cfg, split)
+            if split == TRAIN:
+                check_batches(self._run, dataset.epoch_size)
+            self.datasets[split] = dataset
 
     def make_dataset(self, reader: ClipReader, cfg: Any, split: str) -> FairseqDataset:
         """Make the data set of a split from the reader of its clips.
@@ -148,6 +158,7 @@ class AudioTask(FairseqTask):
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
         if split == TRAIN and not self._compared:
             self._compared = True
+            check_splits(self._run, path.parent)
             normalisation.warn_of_audioset(self.cfg, manifest)
         return manifest
 

@@ -2,15 +2,19 @@
 
 import glob
 import logging
+import math
 import os
 import pickle
 import zipfile
-from typing import Any, Dict, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import fairseq
 import torch
 from fairseq.optim import FP16Optimizer
 from omegaconf import DictConfig
+
+from ..options import require
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +62,14 @@ class ResumedRun(NamedTuple):
         options: the task's options in it.
         state: the task's state, such as the classes by name.
         optimizer: class of the optimizer; empty if its state will not be used.
+        model: the model's options in it; empty if unknown.
     """
 
     path: str
     options: Dict[str, Any]
     state: Dict[str, Any]
     optimizer: str = ""
+    model: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_run(run: RunConfig) -> Optional[ResumedRun]:
@@ -82,11 +88,68 @@ def check_run(run: RunConfig) -> Optional[ResumedRun]:
         return None
     if (run.get("distributed_training.distributed_world_size") or 1) > 1:
         run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
+    _check_batch_size(run)
+    _check_learning_rate(run)
+    _check_updates(run)
     _check_precision(run)
     _check_warm_up(run)
     resumed = find_resumed_run(run)
     _check_masters(run, resumed)
     return resumed
+
+
+def _check_batch_size(run: RunConfig) -> None:
+    for name in ("batch_size", "batch_size_valid"):
+        size = run.get(f"dataset.{name}")
+        require(size is None or size >= 1, f"dataset.{name}", size, "it must be 1 or more")
+
+
+def _check_learning_rate(run: RunConfig) -> None:
+    given = run.get("optimization.lr")
+    if given is None:
+        return
+    rates = list(given) if isinstance(given, Sequence) else [given]
+    require(
+        bool(rates) and all(0 < rate < math.inf for rate in rates), "optimization.lr", rates,
+        "it must be a list of one number above 0, as optimization.lr=[0.0005]",
+    )  # fmt: skip
+
+
+def _check_updates(run: RunConfig) -> None:
+    most, epochs = run.get("optimization.max_update"), run.get("optimization.max_epoch") or 0
+    if most is None:
+        return
+    period = run.get("lr_scheduler.lr_period_updates") or 0
+    needed = run.get("lr_scheduler._name") == "cosine" and period <= 0
+    is_valid = most > 0 or (most == 0 and epochs > 0 and not needed)
+    require(is_valid, "optimization.max_update", most, "set it to the number of updates, 1 or more")
+
+
+def check_batches(run: RunConfig, clips: int) -> None:
+    """Compare the options of batches with the number of training clips per epoch.
+
+    Raises:
+        ValueError: an epoch would have no update.
+    """
+    multiple = run.get("dataset.required_batch_size_multiple") or 1
+    rule = f"an epoch of {clips} clips would have no update; set it to 1"
+    require(clips >= multiple, "dataset.required_batch_size_multiple", multiple, rule)
+    size = run.get("dataset.batch_size")
+    processes = run.get("distributed_training.distributed_world_size") or 1
+    if size is None or clips > size * processes:
+        return
+    if run.get("optimization.skip_remainder_batch"):
+        raise ValueError(
+            f"optimization.skip_remainder_batch is true; an epoch of {clips} clips with "
+            f"dataset.batch_size={size} would have no update; set it to false"
+        )
+    if clips < size * processes:
+        where = "" if processes == 1 else f" in each of {processes} processes"
+        logger.warning(
+            "dataset.batch_size=%d%s is more than the %d clips of an epoch: an epoch is one update "
+            "with all of them",
+            size, where, clips,
+        )  # fmt: skip
 
 
 def _check_precision(run: RunConfig) -> None:
@@ -152,6 +215,7 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
             dict(saved["cfg"]["task"]),
             dict(saved.get("task_state") or {}),
             str(history[-1].get("optimizer_name", "")),
+            dict(saved["cfg"].get("model") or {}),
         )
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError,
             EOFError, pickle.UnpicklingError):  # fmt: skip

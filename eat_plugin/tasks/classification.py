@@ -1,5 +1,6 @@
 """Task ``eat_classification``: labelled clips and their metrics."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,8 +81,8 @@ class EatClassificationTask(AudioTask):
         if dict(self.resumed.state["labels"]) != self._read_label_indices():
             raise ValueError(
                 f"the classes in {self.cfg.label_descriptors} differ from those of "
-                f"{self.resumed.path}, which this run would resume; set another "
-                "checkpoint.save_dir to start a new run"
+                f"{os.path.abspath(self.resumed.path)}, which this run would resume: choose "
+                "another run folder (hydra.run.dir) or the same classes"
             )
 
     def _read_label_names(self) -> List[str]:
@@ -101,8 +102,6 @@ class EatClassificationTask(AudioTask):
             ValueError: manifest, labels, classes and weights do not agree; the message says where.
         """
         train = split == TRAIN
-        if train:
-            self._check_classes()
         path = Path(cfg.data) / f"{split}.{cfg.labels}"
         labels = read_labels(path, self.label_set, reader.manifest, cfg.single_label)
         if not labels.names_match:
@@ -131,8 +130,9 @@ class EatClassificationTask(AudioTask):
 
         Raises:
             ValueError: the model is configured for another number of classes, or takes other input
-                than the task makes.
+                than the task makes; the checkpoint being resumed has other classes.
         """
+        self._check_classes()
         num_classes = len(self.label_set)
         with open_dict(cfg):
             if cfg.num_classes is None:

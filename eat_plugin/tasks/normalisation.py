@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from ..data.manifest import Manifest
-from ..data.statistics import FILE, measure_some, read_statistics
+from ..data.statistics import FILE, check_statistics, measure_some, read_statistics
 from .checks import ResumedRun, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def resolve_norm(
         resumed: the checkpoint being resumed, or None.
 
     Raises:
-        ValueError: only one of the two is given, or ``stats.json`` is invalid.
+        ValueError: only one of the two is given, or ``stats.json`` is invalid or of other clips.
     """
     if (cfg.norm_mean is None) != (cfg.norm_std is None):
         raise ValueError(
@@ -69,6 +69,8 @@ def resolve_norm(
 def _find(folder: Path) -> Tuple[float, float]:
     """Return the data set's statistics, or AudioSet's, and log which."""
     found = read_statistics(folder)
+    if found is not None:
+        check_statistics(folder, found)
     values = AUDIOSET if found is None else (found.mean, found.std)
     source = f"AudioSet's, there is no {folder / FILE}"
     if found is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,11 +17,12 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main
-from eat_plugin.cli.plot import read_example
+from eat_plugin.cli.example import read_example
+from eat_plugin.data.frames import count_frames
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
-from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.manifest import digest_clips, read_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.prepare import cache_shards
 
@@ -80,21 +82,24 @@ def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
         original = read_manifest(data / f"{split}.tsv")
         assert names_of(out, split) == [original.name(n) for n in range(len(original))]
         assert read_manifest(out / f"{split}.tsv").sizes.tolist() == original.sizes.tolist()
-        assert f"{out}/{split}.tsv: {len(original)} clips, 0.00 hours" in said
+        seconds = sum(map(count_frames, original.sizes.tolist())) / 100
+        assert f"{out}/{split}.tsv: {len(original)} clips, {seconds:.2f} seconds\n" in said
         labels = [
             [line.split("\t")[1] for line in (folder / f"{split}.lbl").read_text().splitlines()]
             for folder in (data, out)
         ]
         assert labels[0] == labels[1]
-    for name in (
-        "label_descriptors.csv", "class_counts.csv", "train.weights.csv", "stats.json"
-    ):  # fmt: skip
+    for name in ("label_descriptors.csv", "class_counts.csv", "train.weights.csv"):
         assert (out / name).read_bytes() == (data / name).read_bytes(), name
+    statistics = json.loads((out / "stats.json").read_text())
+    assert statistics.pop("manifest") == digest_clips(out / "train.tsv")
+    assert statistics == json.loads((data / "stats.json").read_text())
     assert (out / "rejected.tsv").read_bytes() == b""
     shards = sorted(path.name for path in out.glob("train-*.mel"))
     assert len(shards) > 2
     assert {path.suffix for path in out.iterdir()} == {".csv", ".json", ".lbl", ".mel", ".tsv"}
-    assert "rejected.tsv: 0 rejected" in said
+    assert said.endswith(f"from earlier runs\n{out}/rejected.tsv: 0 rejected\n")
+    assert re.search(r"total: \d+\.\d\d kB in \d+ shards, 0 from earlier runs", said)
 
 
 def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):
@@ -128,7 +133,8 @@ def test_cache__excludes_damaged_clips_and_their_lines(data, tmp_path, capsys, s
     labels = (data / "train.lbl").read_text().splitlines()
     lines = (out / "train.lbl").read_text().splitlines()
     assert [line.split("\t")[1] for line in lines] == [labels[n].split("\t")[1] for n in kept]
-    assert "rejected.tsv: 2 rejected" in capsys.readouterr().out
+    report = f"{out}/rejected.tsv: 2 files rejected, with the reasons"
+    assert capsys.readouterr().out.splitlines()[-1] == report
     counts = [line.split(",") for line in (out / "class_counts.csv").read_text().splitlines()]
     column = counts[0].index("train")
     assert sum(int(row[column]) for row in counts[1:]) == len(kept)
@@ -151,7 +157,8 @@ def test_cache__a_split_without_a_usable_clip(data, tmp_path, capsys):
         manifest.path(index).write_text("no audio")
     out = tmp_path / "cache"
     assert make(data, out) == 2
-    assert f"none of the {len(manifest)} clips of {data}/eval.tsv can be used" in last_error(capsys)
+    error = last_error(capsys)
+    assert f"no clip of {data}/eval.tsv can be used; {out}/rejected.tsv: " in error
     assert not (out / "eval.tsv").exists()
     assert len((out / "rejected.tsv").read_text().splitlines()) == len(manifest)
 
@@ -300,6 +307,28 @@ def test_cache__full_disk_is_one_line_and_can_be_resumed(data, tmp_path, capsys)
     assert not (out / "train.tsv").exists()
     assert make(data, out) == 0
     assert len(read_manifest(out / "train.tsv")) == 9
+
+
+@pytest.mark.parametrize("name", ["file", "file/cache", "cache.h5"])
+def test_cache__refuses_a_file_in_place_of_the_folder(data, tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    assert make(data, tmp_path / name) == 2
+    assert last_error(capsys).startswith(f"eat cache: error: --out is {tmp_path / name}")
+    assert not (tmp_path / "cache.h5").exists()
+
+
+def test_cache__of_one_clip_in_one_shard(tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 480), 16_000)
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.wav\t480\n")
+    out = tmp_path / "cache"
+    assert make(tmp_path, out) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}/train.tsv: 1 clip, 0.01 seconds",
+        "total: 0.26 kB in 1 shard, 0 from earlier runs",
+        f"{out}/rejected.tsv: 0 rejected",
+    ]
+    assert main(["cache", "--verify", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: 1 shard, intact\n"
 
 
 def test_verify__names_damaged_files(data, tmp_path, capsys, small_shards):
@@ -498,9 +527,6 @@ def test_plot__shows_a_cached_clip(make_checkpoint, data, tmp_path):
     examples = []
     for folder in (data, out):
         checkpoint = make_checkpoint("pretraining", task_data=str(folder), task_target_length=64)
-        saved = torch.load(checkpoint, weights_only=True)
-        saved["cfg"]["dataset"] = {"train_subset": "train"}
-        torch.save(saved, checkpoint)
         examples.append(read_example(checkpoint))
     assert examples[1].name.endswith(f"/{examples[0].name}")
     spectrograms = [torch.from_numpy(example.spectrogram) for example in examples]

@@ -24,7 +24,7 @@ def test_demo__writes_one_folder_per_class(tmp_path, capsys):
     assert all(
         path.stem in (f"{path.parent.name}_000", f"{path.parent.name}_001") for path in files
     )
-    assert f"16 clips of {len(KINDS)} kinds" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{tmp_path}/set/audio: 16 clips of {len(KINDS)} kinds\n"
 
 
 def test_demo__files_hold_the_clips_in_their_encoding(tmp_path):
@@ -72,6 +72,16 @@ def test_demo__numbers_out_of_range_are_one_line(tmp_path, capsys, arguments, me
     assert main(["demo", "--out", str(tmp_path / "set"), *arguments]) == 2
     assert capsys.readouterr().err == f"eat demo: error: argument {message} (see eat demo --help)\n"
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/set", "sounds.zip"])
+def test_demo__refuses_a_file_in_place_of_the_folder(tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / name)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"eat demo: error: --out is {tmp_path / name}")
+    assert shown.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_demo__refuses_to_mix_two_sets(tmp_path):

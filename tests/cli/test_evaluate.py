@@ -204,7 +204,7 @@ def test_evaluate__names_a_mismatch_of_the_data(single, labelled, capsys, change
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "test"], "test.tsv:1: cannot be read: No such file or directory"),
+        (["--split", "test"], "test.tsv: no such manifest; there are: eval.tsv; "),
         (["--resamples", "-1"], "--resamples: must be 0 or more, got -1"),
         (["--batch-size", "0"], "--batch-size: must be 1 or more, got 0"),
     ],
@@ -214,6 +214,36 @@ def test_evaluate__an_error_is_one_line(single, labelled, capsys, arguments, mes
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("file", "--out is {}/file, which is not a folder"),
+        ("file/out", "--out is {}/file/out, but {}/file is not a folder"),
+        ("metrics.json", "--out is {}/metrics.json; give a folder"),
+    ],
+)
+def test_evaluate__refuses_a_file_in_place_of_the_folder(
+    single, labelled, tmp_path, capsys, name, problem
+):
+    (tmp_path / "file").touch()
+    assert run(single, labelled, "--out", tmp_path / name) == 2
+    problem = problem.replace("{}", str(tmp_path))
+    assert capsys.readouterr() == ("", f"eat evaluate: error: {problem}\n")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_evaluate__names_the_files_that_were_written(
+    single, labelled, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "evaluation"
+    assert run(single, labelled, "--out", out) == 0
+    line = f"{out}: metrics.json, classes.csv, classes.png, missing.tsv"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert sorted(path.name for path in out.iterdir()) == sorted(line.split(": ")[1].split(", "))
+    assert run(single, labelled, "--out", out, "--json") == 0
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_evaluate__nothing_to_evaluate(single, make_checkpoint, labelled, capsys):

@@ -49,7 +49,8 @@ def test_export__pretrained(run, make_checkpoint, source, capsys, tmp_path):
     code, out = run(path)
     assert code == 0
     assert capsys.readouterr().out == (
-        f"{out}: mae_image_pretraining and data2vec_multi, without the optimizer's state\n"
+        f"{out}: published checkpoint (task mae_image_pretraining, model data2vec_multi), same "
+        "results, no optimizer state: load or fine-tune it, training cannot be resumed\n"
     )
     exported, original = torch.load(out, weights_only=True), read_checkpoint(path)
     cfg = exported["cfg"]
@@ -281,6 +282,29 @@ def test_export__twice_gives_the_same(run, make_checkpoint, tmp_path):
     assert read_checkpoint(once)["cfg"] == read_checkpoint(twice)["cfg"]
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("x.safetensors", "a PyTorch checkpoint is written, give a name that ends in .pt"),
+        ("x", "a PyTorch checkpoint is written, give a name that ends in .pt"),
+        ("folder.pt", "which is a folder; give the name of a file"),
+        ("file/x.pt", "but {}/file is not a folder"),
+    ],
+)
+def test_export__refuses_another_output_than_a_checkpoint(
+    make_checkpoint, tmp_path, capsys, name, problem
+):
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "file").touch()
+    arguments = ["--checkpoint", str(make_checkpoint("pretraining"))]
+    assert main(["export", *arguments, "--out", str(tmp_path / name)]) == 2
+    problem = problem.format(tmp_path)
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"eat export: error: --out is {tmp_path / name}")
+    assert shown.endswith(f"{problem}\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.pt", "file"}
+
+
 def test_export__does_not_overwrite_the_checkpoint(make_checkpoint, capsys):
     path = make_checkpoint("pretraining")
     before = path.read_bytes()
@@ -313,5 +337,5 @@ def test_export__through_the_console(console, make_checkpoint, tmp_path):
         "export", "--checkpoint", path, "--out", tmp_path / "x.pt", "--format", "published"
     )
     assert code == 0, errors
-    assert output.startswith(f"{tmp_path / 'x.pt'}: mae_image_pretraining and data2vec_multi")
+    assert output.startswith(f"{tmp_path / 'x.pt'}: published checkpoint (task mae_image_pretr")
     assert load_checkpoint(tmp_path / "x.pt").labels is None

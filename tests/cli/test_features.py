@@ -191,7 +191,14 @@ def test_features__a_manifest_that_does_not_match_its_files(run, sounds, tmp_pat
         (["sounds", "--window", "60"], "the position table of this model ends at 2.56 s"),
         (["sounds", "--batch-size", "0"], "--batch-size: must be 1 or more, got 0"),
         (["sounds", "--device", "tpu"], "the device is 'tpu'; choose cpu, cuda or cuda:N"),
-        (["sounds", "--out", "x.npy"], "x.npy; give a folder, or a file that ends in .npz or .h5"),
+        (["sounds", "--out", "x.npy"], "x.npy; give a folder, or a file that ends in .npz, .h5"),
+        (["sounds", "--out", "f.pt"], "f.pt; give a folder, or a file that ends in .npz, .h5"),
+        (["sounds", "--out", "text.txt/a"], "text.txt/a, but text.txt is not a folder"),
+        (["sounds", "--out", "text.txt/a.npz"], "text.txt/a.npz, but text.txt is not a folder"),
+        (["sounds", "--out", "folder.h5"], "folder.h5, which is a folder; give the name of a file"),
+        (["packed"], "found under packed; there are 1 h5, 1 zip; for archives and data folders, g"),
+        (["packed/a.zip"], "packed/a.zip: is an archive; list its clips by eat manifest"),
+        (["packed/a.h5"], "packed/a.h5: is an archive; list its clips by eat manifest"),
         (["sounds", "--out", "text.txt"], "text.txt; give a folder"),
         (["sounds", "--checkpoint", "text.txt"], "text.txt is not a PyTorch checkpoint"),
         (["sounds", "--checkpoint", "sounds"], "sounds is a folder; give the checkpoint file"),
@@ -208,6 +215,10 @@ def test_features__an_error_is_one_line(
     (tmp_path / "other" / "a.wav").write_bytes((sounds / "a.wav").read_bytes())
     for name in ("text.txt", "other.txt"):
         (tmp_path / name).write_text("no audio")
+    for name in ("packed", "folder.h5"):
+        (tmp_path / name).mkdir()
+    for name in ("a.zip", "a.h5"):
+        (tmp_path / "packed" / name).write_bytes(b"PK and so on" * 9)
     (tmp_path / "bad.tsv").write_text("no folder\n")
     (tmp_path / "up.tsv").write_text(f"{sounds}\n../up/a.wav\t8000\n")
     before = files_in(tmp_path)
@@ -216,6 +227,18 @@ def test_features__an_error_is_one_line(
     assert error.startswith("eat features: error: ")
     assert message in error
     assert files_in(tmp_path) == before
+    assert not (tmp_path / "f.pt").exists()
+
+
+@pytest.mark.parametrize("out", ["x.npz", "x.NPZ", "x.h5", "new/x.hdf5", "new/features.v1"])
+def test_features__names_the_output_that_was_written(run, sounds, tmp_path, capsys, out):
+    pytest.importorskip("h5py")
+    assert run(sounds / "a.wav", out=out) == 0
+    assert capsys.readouterr().out == f"{tmp_path / out}: features of 1 of 1 file\n"
+    assert (tmp_path / out).is_dir() == out.endswith("v1")
+    assert (tmp_path / out).exists()
+    if (tmp_path / out).is_file():
+        assert run(sounds / "a.wav", out=out) == 0  # replaced
 
 
 def test_features__an_npz_keeps_endings(run, sounds, tmp_path, capsys):

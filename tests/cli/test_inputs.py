@@ -2,11 +2,17 @@
 
 import os
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
-from eat_plugin.cli import conclude, inputs
+from eat_plugin.cli import conclude, inputs, main
 from eat_plugin.cli.inputs import collect
 from eat_plugin.data.entries import locate
+from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.reader import SpectrogramReader
 
 
 def test_collect__files_folders_and_manifests_in_the_order_given(sounds, tmp_path):
@@ -35,10 +41,32 @@ def test_collect__refuses_names_that_no_manifest_can_have(sounds):
 
 def test_collect__a_folder_that_cannot_be_listed(sounds, monkeypatch):
     found = [("a.wav", None), ("locked/", "cannot be listed: Permission denied")]
-    monkeypatch.setattr(inputs, "find_files", lambda root, extensions: iter(found))
+    monkeypatch.setattr(inputs, "find_files", lambda *_: iter(found))
     clips, failures = collect([sounds])
     assert clips == [("a.wav", locate(sounds / "a.wav"))]
     assert failures == {str(sounds / "locked"): "cannot be listed: Permission denied"}
+
+
+def test_commands__agree_that_a_clip_shorter_than_a_frame_is_unusable(
+    make_checkpoint, sounds, tmp_path, capsys
+):
+    short, reason = sounds / "short.wav", "is shorter than one frame (25 ms)"
+    soundfile.write(short, np.zeros(399), 16_000)
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    assert main(["manifest", str(sounds), "--out", str(data)]) == 0
+    assert main(["stats", str(data)]) == 1
+    assert f"{short}: {reason}\n" in capsys.readouterr().err
+    assert main(["cache", str(data), "--out", str(cache)]) == 0
+    assert (cache / "rejected.tsv").read_text() == f"short.wav\t{reason}\n"
+    checkpoint = make_checkpoint("classification")
+    for command in (["predict"], ["features", "--out", str(tmp_path / "x.npz")]):
+        arguments = ["--checkpoint", str(checkpoint), str(data / "train.tsv")]
+        assert main([*command, *arguments]) == 1
+        assert f"{short}: {reason}\n" in capsys.readouterr().err
+    manifest = read_manifest(data / "train.tsv")
+    (index,) = (n for n in range(len(manifest)) if manifest.name(n) == "short.wav")
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        SpectrogramReader(manifest, FrontEnd(128, -4.0, 4.0)).read(index, torch.Generator())
 
 
 def test_conclude__exit_codes_and_lines(capsys):

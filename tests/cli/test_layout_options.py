@@ -13,6 +13,7 @@ from eat_plugin import cli
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import clip_weights, read_labels, read_weights
 from eat_plugin.data.manifest import read_manifest
+from eat_plugin.prepare import listing
 from eat_plugin.prepare.layouts import LAYOUTS
 
 
@@ -87,12 +88,12 @@ def test_folders__writes_all_files(
     }
     shown = capsys.readouterr().out
     for expected in (
-        "train.tsv: 16 clips, 0.00 hours",
-        "3 classes from 1 clips ('cow') to 10 ('dog')",
-        "1 classes excluded, without a usable clip: 'newt'",
-        "rejected.tsv: 2 rejected",
+        "train.tsv: 16 clips, ",
+        "3 classes from 1 clip ('cow') to 10 ('dog')",
+        "1 class excluded, without a usable clip: 'newt'",
     ):
         assert expected in shown
+    assert shown.endswith(f"\n{data}/rejected.tsv: 2 files rejected, with the reasons\n")
 
 
 def test_folders__holds_out_a_fraction_of_each_class(animals: Path, tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_folders__refuses_to_hold_out_training_clips_of_an_earlier_run(
     assert run(*arguments, "--split", "eval") == 2
     assert "train.tsv, written by an earlier run, has 16" in capsys.readouterr().err
     assert not (tmp_path / "eval.tsv").exists()
-    assert run(*arguments, "--split", "test") == 0  # other names are not checked
+    assert run(*arguments, "--split", "more") == 0  # not the name of a held-out split
 
 
 def test_folders__each_split_has_its_own_reports(animals: Path, tmp_path: Path) -> None:
@@ -145,9 +146,9 @@ def test_folders__each_split_has_its_own_reports(animals: Path, tmp_path: Path) 
     assert run(animals, "--out", data, "--layout", "folders") == 0
     before = (data / "rejected.tsv").read_text()
     (animals / "cat" / "broken.wav").write_text("no audio")
-    assert run(animals, "--out", data, "--layout", "folders", "--split", "test") == 0
+    assert run(animals, "--out", data, "--layout", "folders", "--split", "more") == 0
     assert (data / "rejected.tsv").read_text() == before
-    after = (data / "rejected.test.tsv").read_text()
+    after = (data / "rejected.more.tsv").read_text()
     assert after.startswith("cat/broken.wav\t")
     assert after.endswith(before)
     assert run(animals, "--out", data, "--layout", "folders", "--split", "rejected.x") == 2
@@ -227,7 +228,7 @@ def test_audioset__one_split_after_another(
 ) -> None:
     data = tmp_path / "data"
     assert run_audioset(audioset, data, "train") == 0
-    assert "missing.tsv: 1 missing\nnot in the table: 1 files\n" in capsys.readouterr().out
+    assert "missing.tsv: 1 missing\nnot in the table: 1 file\n" in capsys.readouterr().out
     assert (data / "missing.tsv").read_text() == "ddddddddddd\t0.000\t10.000\n"
     weights = read_weights(data / "train.weights.csv", 2)
     assert run_audioset(audioset, data, "eval") == 0
@@ -300,17 +301,17 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
         ("--layout csv --csv t.csv --split-column a --split b", "--split names one split"),
         ("--layout csv --csv t.csv --label-separator=", "must not be empty"),
         ("--layout folders --json-key a", "does not use --json-key, which is for: webdataset"),
-        ("--layout webdataset", "none of the 3 audio files under"),
+        ("--layout webdataset", "no audio file under"),
         ("--layout pattern --pattern . --valid-groups ,", "must not be empty"),
         ("--layout folders --valid 0.1 --split eval", "--valid needs another --split than 'eval'"),
         ("--layout esc50 --fold 1 --split eval", "--fold needs another --split than 'eval'"),
         ("--layout folders --split missing", "--split 'missing' cannot be the name"),
         ("--layout esc50 --fold 1", "there is neither meta/esc50.csv nor esc50.csv in"),
-        ("--layout csv --csv none.csv", "none.csv: cannot be read: No such file"),
+        ("--layout csv --csv none.csv", "--csv: there is no file none.csv"),
         ("--layout csv --csv t.csv", "t.csv:1: no column 'label'; there are: filename, part"),
         ("--layout csv --csv t.csv --label-column part --split-column part", "split 'x/y' cannot"),
         ("--layout pattern --pattern (?P<label>", "is not a regular expression"),
-        ("--layout pattern --pattern (?P<label>zzz)", "none of the 3 audio files under"),
+        ("--layout pattern --pattern (?P<label>zzz)", "no audio file under"),
         ("--layout pattern --pattern (?P<label>wav)", "are of one class, 'wav'; two are needed"),
         ("--layout folders --valid 0.5", "--valid 0.5 holds out nothing: no class has two clips"),
         (
@@ -336,6 +337,51 @@ def test_layouts__a_mistake_is_one_line_and_exit_code_2(
     assert last.startswith("eat manifest: error: ")
     assert problem in last
     assert not (tmp_path / "data" / "train.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("--layout pattern --pattern (?P<label>", "is not a regular expression"),
+        ("--layout pattern --pattern (?P<group>.)", "needs a group (?P<label>...)"),
+        ("--layout pattern --pattern (?P<label>.) --valid-groups a", "needs a group (?P<group>"),
+        ("--layout csv --csv none.csv", "--csv: there is no file none.csv"),
+        ("--layout audioset --csv t.csv --classes c.csv", "--classes: there is no file c.csv"),
+    ],
+)
+def test_layouts__options_are_checked_before_the_search(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: str,
+    problem: str,
+) -> None:
+    def search(*arguments: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(listing, "find_clips", search)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "t.csv", "filename,part", "a/1.wav,x/y")
+    assert run(".", "--out", "data", *options.split()) == 2
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([], "t.csv: is empty; expected a first row with filename, label"),
+        (["filename,label"], "t.csv: no rows below the header"),
+        (["path,label", "a,b"], "there are: path, label; choose one with --path-column"),
+        (["filename,tag", "a,b"], "there are: filename, tag; choose one with --label-column"),
+    ],
+)
+def test_csv__a_table_without_a_column_or_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list, problem: str
+) -> None:
+    (tmp_path / "t.csv").write_text("".join(f"{row}\n" for row in rows))
+    arguments = ("--layout", "csv", "--csv", tmp_path / "t.csv")
+    assert run(tmp_path, "--out", tmp_path / "data", *arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(problem)
 
 
 def test_layouts__unknown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

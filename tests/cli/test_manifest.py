@@ -56,9 +56,10 @@ def test_manifest__lists_all_clips_sorted(
     assert manifest.sizes[names.index("UPPER.WAV")] == 48_000
     assert (out / "rejected.tsv").read_text() == ""
     shown = capsys.readouterr().out
-    assert "12 clips, 0.00 hours" in shown
-    assert "0 rejected" in shown
-    assert "rates: 16000 Hz (11), 48000 Hz (1)" in shown
+    assert "12 clips, 1.55 seconds" in shown
+    assert shown.endswith(
+        f"rates: 16000 Hz (11), 48000 Hz (1)\n{out}/rejected.tsv: 0 rejected\n"
+    )
 
 
 def test_manifest__relative_folder_gives_an_absolute_root(
@@ -116,7 +117,9 @@ def test_manifest__keeps_a_hold_out_of_other_clips(clips: Path, tmp_path: Path) 
     assert names_in(tmp_path / "valid.tsv") == ["0/clip 0.wav"]
 
 
-def test_manifest__rejects_unusable_files(clips: Path, tmp_path: Path) -> None:
+def test_manifest__rejects_unusable_files(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (clips / "empty.wav").touch()
     (clips / "gone.wav").symlink_to("nowhere")
     (clips / "text.mp3").write_text("no audio" * 100)
@@ -125,6 +128,8 @@ def test_manifest__rejects_unusable_files(clips: Path, tmp_path: Path) -> None:
     add_clip(clips, "line\nbreak.wav")
     os.rename(add_clip(clips, "x.wav"), os.fsencode(clips) + b"/caf\xe9.wav")
     assert run(clips, "--out", tmp_path) == 0
+    report = f"{tmp_path}/rejected.tsv: 7 files rejected, with the reasons"
+    assert capsys.readouterr().out.splitlines()[-1] == report
     assert len(read_manifest(tmp_path / "train.tsv")) == 10
     lines = (tmp_path / "rejected.tsv").read_text("utf-8").splitlines()
     rejected = dict(line.split("\t") for line in lines)
@@ -161,7 +166,9 @@ def test_manifest__does_not_depend_on_workers(
 def test_manifest__all_files_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.wav").touch()
     assert run(tmp_path, "--out", tmp_path) == 2
-    assert "none of the 1 audio files" in capsys.readouterr().err
+    assert (
+        f"no audio file under {tmp_path} can be used; {tmp_path}/rejected.tsv: 1 file rejected"
+    ) in capsys.readouterr().err
     assert (tmp_path / "rejected.tsv").read_text() == "a.wav\tis empty: 0 bytes\n"
     assert not (tmp_path / "train.tsv").exists()
 
@@ -172,8 +179,10 @@ def test_manifest__all_files_rejected(tmp_path: Path, capsys: pytest.CaptureFixt
         (["{}/nowhere", "--out", "{}"], "nowhere does not exist"),
         (["{}/file", "--out", "{}"], "file is not a folder"),
         (["{}/none", "--out", "{}"], "no audio (flac, mp3, ogg, wav) found under"),
-        (["{}/one", "--out", "{}/file"], "file: File exists"),
-        (["{}/one", "--out", "{}", "--valid", "0.5"], "leaves none to train on"),
+        (["{}/one", "--out", "{}/file"], "file, which is not a folder"),
+        (["{}/one", "--out", "{}/file/x"], "file/x, but {}/file is not a folder"),
+        (["{}/one", "--out", "{}/train.tsv"], "--out is {}/train.tsv; give a folder"),
+        (["{}/one", "--out", "{}", "--valid", "0.5"], "leaves no clip to train on"),
         (["{}/one", "--out", "{}", "--valid", "1.5"], "between 0 and 1, got 1.5"),
         (["{}/one", "--out", "{}", "--valid", "nan"], "between 0 and 1, got nan"),
         (["{}/one", "--out", "{}", "--valid", "0.5", "--split", "valid"], "another --split"),
@@ -192,7 +201,7 @@ def test_manifest__a_mistake_is_one_line_and_exit_code_2(
     assert run(*(argument.format(tmp_path) for argument in arguments)) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("eat manifest: error: ")
-    assert problem in last
+    assert problem.format(tmp_path) in last
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def test_predict__json_has_an_object_per_file(run, checkpoint, sounds, capsys):
 def test_predict__a_long_file_is_scored_by_its_start_with_a_note(run, sounds, capsys):
     assert run(sounds) == 0
     error = capsys.readouterr().err
-    assert "1 files are longer than 1.28 s and are scored by their start only" in error
+    note = "1 file longer than 1.28 s, scored by the start only; --window scores all windows"
+    assert f"eat predict: {note}\n" in error
     assert run(sounds / "a.wav") == 0
     assert "scored by their start" not in capsys.readouterr().err
 

@@ -20,7 +20,10 @@ def data(sounds, tmp_path):
 
 
 def found_in(data):
-    return json.loads((data / "stats.json").read_text())
+    """The statistics, without the digest of the manifest."""
+    found = json.loads((data / "stats.json").read_text())
+    assert len(found.pop("manifest")) == 64
+    return found
 
 
 def test_stats__writes_and_prints_the_values_for_training(data, sounds, capsys):
@@ -101,7 +104,10 @@ def test_stats__silence_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--workers", "0"], "--workers: must be 1 or more"), (["--split", "eval"], "eval.tsv:1: ")],
+    [
+        (["--workers", "0"], "--workers: must be 1 or more"),
+        (["--split", "eval"], "eval.tsv: no such manifest; there are: train.tsv; eat manifest"),
+    ],
 )
 def test_stats__mistakes_are_one_line(data, arguments, message, capsys):
     capsys.readouterr()
@@ -109,6 +115,23 @@ def test_stats__mistakes_are_one_line(data, arguments, message, capsys):
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
+
+
+def test_stats__a_manifest_in_place_of_its_folder(data, capsys):
+    capsys.readouterr()
+    assert cli.main(["stats", str(data / "train.tsv")]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"eat stats: error: {data}/train.tsv/train.tsv: ")
+    assert f": {data}/train.tsv is not a folder\n" in shown
+
+
+def test_stats__a_folder_in_place_of_the_file(data, capsys):
+    (data / "stats.json").mkdir()
+    capsys.readouterr()
+    assert cli.main(["stats", str(data)]) == 2
+    problem = f"eat stats: error: {data}/stats.json: is a folder, not a file\n"
+    assert capsys.readouterr().err.endswith(problem)
+    assert list((data / "stats.json").iterdir()) == []
 
 
 def test_stats__images_are_refused(tmp_path, capsys):

@@ -36,6 +36,14 @@ def test_drafted__an_exception_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_drafted__does_not_replace_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder, not a file"), drafted(path):
+        raise AssertionError("nothing is written")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
 def test_open_regular__reads_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123")
     with os.fdopen(open_regular(str(tmp_path / "a")), "rb") as file:

@@ -131,17 +131,27 @@ def test_read_manifest__no_clips(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "empty", "binary"])
+@pytest.mark.parametrize("kind", ["empty", "binary"])
 def test_read_manifest__not_a_manifest(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "train.tsv"
-    if kind == "directory":
-        path.mkdir()
-    elif kind == "empty":
-        path.touch()
-    elif kind == "binary":
-        path.write_bytes(bytes(range(256)))
+    path.write_bytes(b"" if kind == "empty" else bytes(range(256)))
     with pytest.raises(ManifestError, match=f"^{path}:1: "):
         read_manifest(path)
+
+
+def test_read_manifest__missing(tmp_path: Path) -> None:
+    for name in ("eval.tsv", "rejected.tsv", "missing.eval.tsv"):
+        (tmp_path / name).touch()
+    (tmp_path / "train.tsv").mkdir()
+    for name, problem in {
+        "test.tsv": "no such manifest; there are: eval.tsv; eat manifest writes manifests",
+        "train.tsv": "cannot be read: Is a directory",
+        "train.tsv/test.tsv": "no such manifest; eat manifest writes manifests",
+        "gone/test.tsv": f"{tmp_path}/gone is missing",
+        "eval.tsv/test.tsv": f"{tmp_path}/eval.tsv is not a folder",
+    }.items():
+        with pytest.raises(ManifestError, match=f"^{tmp_path / name}: {problem}"):
+            read_manifest(tmp_path / name)
 
 
 def test_read_manifest__missing_root(tmp_path: Path) -> None:

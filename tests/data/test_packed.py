@@ -25,14 +25,13 @@ from tests.reading import read_audio
 
 FRONT_END = FrontEnd(32, -4.268, 4.569)
 MASKS = MaskSpec((2, 8), 0.5, strategy="random")
-# Seconds, rate, channels, level, coding. The fifth is shorter than a frame.
-
+# Seconds, rate, channels, level, coding. The fifth is a frame, and one sample.
 CLIPS = (
     (2.0, 16_000, 1, 0.5, "PCM_16"),
     (1.5, 16_000, 2, 0.5, "PCM_16"),
     (1.0, 8_000, 1, 0.5, "PCM_16"),
     (2.0, 44_100, 1, 0.5, "PCM_24"),
-    (0.02, 16_000, 1, 0.5, "PCM_16"),
+    (401 / 16_000, 16_000, 1, 0.5, "PCM_16"),
     (0.2, 32_000, 1, 0.5, "FLOAT"),
     (1.0, 16_000, 1, 0.0, "PCM_16"),
     (1.0, 22_254, 1, 0.5, "PCM_16"),
@@ -105,6 +104,18 @@ def test_reader__sends_the_samples_of_the_window(folder):
         assert clip.values.dtype == (torch.int16 if exact else torch.int32)
     waveform, _ = read_audio(folder / "0.wav")
     assert torch.equal(sent[0].values / 32768, waveform[: len(sent[0].values)])
+
+
+@pytest.mark.parametrize("kind", [SpectrogramReader, PackedReader])
+@pytest.mark.parametrize(("rate", "samples"), [(16_000, 399), (8_000, 199), (44_100, 1_099)])
+def test_reader__a_clip_shorter_than_a_frame_is_replaced(folder, kind, rate, samples):
+    soundfile.write(folder / "4.wav", np.zeros(samples), rate)
+    write_manifest(folder / "train.tsv", folder, [("0.wav", 32_000), ("4.wav", samples)])
+    skipped, *_ = make(folder, kind)[1]["skipped"]
+    assert skipped == ("4.wav", "is shorter than one frame (25 ms)")
+    soundfile.write(folder / "4.wav", np.zeros(samples + 3), rate)
+    write_manifest(folder / "train.tsv", folder, [("0.wav", 32_000), ("4.wav", samples + 3)])
+    assert make(folder, kind)[1]["skipped"] == []
 
 
 def test_join_clips__groups_similar_clips():

@@ -58,11 +58,10 @@ def test_read_window__reads_its_part_only(recording, monkeypatch):
 def test_read_window__less_than_a_frame_is_refused(tmp_path):
     path = tmp_path / "short.wav"
     soundfile.write(path, np.zeros(3), RATE)
-    with pytest.raises(ClipError, match="has 3 samples at 16000 Hz; one frame takes 25 ms"):
-        read_window(path, FRONT_END)
-    soundfile.write(path, np.zeros(399), RATE)
-    with pytest.raises(ClipError, match="has 399 samples"):
-        read_window(path, FRONT_END)
+    for samples in (3, 399):
+        soundfile.write(path, np.zeros(samples), RATE)
+        with pytest.raises(ClipError, match="^is shorter than one frame .25 ms.$"):
+            read_window(path, FRONT_END)
     soundfile.write(path, np.zeros(400), RATE)
     assert read_window(path, FRONT_END).shape == (1, 32, 128)
 

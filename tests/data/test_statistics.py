@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import soundfile
 import torch
 
 from eat_plugin.data.frontend import FrontEnd
-from eat_plugin.data.manifest import read_manifest, write_manifest
+from eat_plugin.data.manifest import digest_clips, read_manifest, write_manifest
 from eat_plugin.data.statistics import (
     Moments,
     Statistics,
+    check_statistics,
     measure_some,
     read_statistics,
     sum_up,
@@ -132,6 +134,42 @@ def test_measure_some__reads_a_part_of_a_long_clip(tmp_path):
     assert found.moments.count == (10 * 100 - 2) * 128
 
 
+@pytest.mark.parametrize("change", ["renamed", "length", "added", "removed"])
+def test_check_statistics__another_manifest_is_refused(tmp_path, change):
+    path, clips = tmp_path / "train.tsv", [("a.wav", 1), ("b.wav", 2)]
+    write_manifest(path, tmp_path, clips)
+    write_statistics(tmp_path, Statistics(-5.0, 4.0, 9, 1, "train", 0))
+    found = read_statistics(tmp_path)
+    assert found.manifest == digest_clips(path)
+    check_statistics(tmp_path, found)
+    (tmp_path / "moved").mkdir()
+    write_manifest(path, tmp_path / "moved", clips)  # the same clips elsewhere
+    check_statistics(tmp_path, found)
+    write_manifest(
+        path,
+        tmp_path,
+        {
+            "renamed": [("a.wav", 1), ("c.wav", 2)], "length": [("a.wav", 1), ("b.wav", 3)],
+            "added": [*clips, ("c.wav", 1)], "removed": clips[:1],
+        }[change],
+    )  # fmt: skip
+    message = rf"stats.json holds .* other clips .*; run eat stats {tmp_path} again"
+    with pytest.raises(ValueError, match=message):
+        check_statistics(tmp_path, found)
+    check_statistics(tmp_path, replace(found, split="gone"))
+
+
+def test_check_statistics__older_file_has_the_number_of_clips(tmp_path):
+    write_manifest(tmp_path / "more.tsv", tmp_path, [("a.wav", 1), ("b.wav", 2), ("c.wav", 3)])
+    found = Statistics(-5.0, 4.0, 9, 2, "more", 1)
+    check_statistics(tmp_path, found)
+    older = replace(found, skipped=0)
+    with pytest.raises(ValueError, match=f"eat stats {tmp_path} --split more again"):
+        check_statistics(tmp_path, older)
+    (tmp_path / "cache.json").write_text("{}")  # a cache may lack unusable clips
+    check_statistics(tmp_path, older)
+
+
 def test_statistics__round_trip(tmp_path):
     assert read_statistics(tmp_path) is None
     assert read_statistics(tmp_path / "nowhere") is None
@@ -139,7 +177,8 @@ def test_statistics__round_trip(tmp_path):
     assert (written.std, written.frames) == (2.0, 10)
     write_statistics(tmp_path, written)
     assert json.loads((tmp_path / "stats.json").read_text()) == {
-        "mean": -1 / 3, "std": 2.0, "frames": 10, "clips": 2, "split": "train", "skipped": 1
+        "mean": -1 / 3, "std": 2.0, "frames": 10, "clips": 2, "split": "train", "skipped": 1,
+        "manifest": "",
     }  # fmt: skip
     assert read_statistics(tmp_path) == written
 

@@ -56,15 +56,22 @@ def test_read_columns__in_the_requested_order(tmp_path: Path) -> None:
     ("data", "problem"),
     [
         (b"a,b\n1,2\n", ":1: no column 'y'; there are: a, b$"),
-        (b"", ":1: no column 'y'; there are: none, the file is empty$"),
+        (b"", ": is empty; expected a first row with y$"),
         (b"a," * 12 + b"z", r":1: .* there are: (a, ){12}\.\.\.$"),
-        (b"x,y\n1,2\n3\n", ":3: 1 fields, the header has 2$"),
+        (b"x,y\n1,2\n3\n", ":3: 1 of the header's 2 fields$"),
     ],
 )
 def test_read_columns__error_names_the_cause(tmp_path: Path, data: bytes, problem: str) -> None:
     path = write(tmp_path / "a.csv", data)
     with pytest.raises(TableError, match=f"^{path}{problem}"):
         list(read_columns(path, ["y"]))
+
+
+def test_read_columns__names_the_option_of_a_missing_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"file,tag\nx,y\n")
+    problem = ":1: no column 'label'; there are: file, tag; choose one with --label-column$"
+    with pytest.raises(TableError, match=f"^{path}{problem}"):
+        list(read_columns(path, ["file", "label"], ["--path-column", "--label-column"]))
 
 
 def test_write_csv__round_trip(tmp_path: Path) -> None:

@@ -22,6 +22,24 @@ def test_features__can_train_another_module(pretrained, source):
     torch.testing.assert_close(head.weight.grad[0], features.sum(dim=0))
 
 
+def test_repr__is_a_short_line(make_checkpoint):
+    path = make_checkpoint("pretraining")
+    assert repr(load_checkpoint(path)) == (
+        f"<EAT pre-trained: {path}, width 32 x depth 2, window 1.28 s, cpu>"
+    )
+    path = make_checkpoint("classification")
+    assert repr(load_checkpoint(path)) == (
+        f"<EAT classifier of 3 classes: {path}, width 32 x depth 2, window 1.28 s, cpu>"
+    )
+
+
+@pytest.mark.parametrize("shape", [(16_000,), (2, 16_000), (1, 128, 128)])
+def test_tensors__other_than_batches_are_refused(classifier, shape):
+    for method in (classifier.predict, classifier.features):
+        with pytest.raises(ValueError, match="got the shape .* samples need their rate"):
+            method(torch.zeros(shape))
+
+
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_features__each_layer_is_the_output_of_its_block(make_checkpoint, source, pre_norm):
     loaded = load_checkpoint(make_checkpoint("pretraining", model_layer_norm_first=pre_norm))

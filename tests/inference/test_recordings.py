@@ -108,7 +108,7 @@ def test_extract__names_an_unusable_recording(pretrained, tmp_path):
     with pytest.raises(ValueError, match="text.wav: cannot be decoded"):
         pretrained.extract(tmp_path / "text.wav")
     soundfile.write(tmp_path / "tiny.wav", np.zeros(3), RATE)
-    with pytest.raises(ValueError, match="tiny.wav: has 3 samples"):
+    with pytest.raises(ValueError, match="tiny.wav: is shorter than one frame .25 ms."):
         pretrained.extract(tmp_path / "tiny.wav")
 
 
@@ -173,3 +173,65 @@ def test_plan_scores__the_start_alone(classifier):
     assert classifier.eval_windows == 0
     plan = classifier.plan_scores(classifier.windowing(), 5 * RATE, RATE)
     assert [window.start for window in plan] == [0]
+
+
+def test_extract__a_list_gives_a_result_per_clip(pretrained, recording, tmp_path):
+    paths = [write_noise(tmp_path / "short.wav", 0.5), recording]
+    found = pretrained.extract(paths, "frame", batch_size=3)
+    assert [each.x.shape for each in found] == [(3, 32), (31, 32)]
+    for path, each in zip(paths, found):
+        x, times = pretrained.extract(path, "frame")
+        np.testing.assert_allclose(each.x, x, atol=1e-5)
+        np.testing.assert_array_equal(each.times, times)
+    assert pretrained.extract([]) == []
+    with pytest.raises(ValueError, match="gone.wav: cannot be opened"):
+        pretrained.extract([recording, tmp_path / "gone.wav"])
+
+
+@pytest.mark.parametrize("granularity", ["utterance", "frame", "grid", "all"])
+def test_features__of_a_clip_are_those_of_extract(pretrained, recording, tmp_path, granularity):
+    short = write_noise(tmp_path / "short.wav", 0.5)
+    for path in (recording, short):
+        found = pretrained.features(path, granularity, "mean")
+        expected = pretrained.extract(path, granularity, "mean").x
+        torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-5, rtol=0)
+    several = pretrained.features([short, str(recording)], granularity)
+    assert [each.shape for each in several] == [
+        pretrained.extract(path, granularity).x.shape for path in (short, recording)
+    ]
+
+
+def test_predict__clips_as_validation_does(make_checkpoint, classifier, recording, tmp_path):
+    short = write_noise(tmp_path / "short.wav", 0.5)
+    for path in (short, recording):
+        expected = classifier.predict(classifier.spectrogram(path)[None])
+        assert expected.shape == (1, 3)
+        torch.testing.assert_close(classifier.predict(path), expected[0], atol=1e-5, rtol=0)
+    several = classifier.predict([short, str(recording)])
+    expected = torch.stack([classifier.predict(path) for path in (short, recording)])
+    torch.testing.assert_close(several, expected, atol=1e-5, rtol=0)
+    assert classifier.predict([]).shape == (0, 3)
+    crops = load_checkpoint(
+        make_checkpoint("classification", task_length="crop", task_eval_windows=2)
+    )
+    windows = [reader.read_window(recording, crops.front_end, start) for start in (0, 498 - 128)]
+    expected = crops.predict(torch.stack(windows)).mean(dim=0)
+    torch.testing.assert_close(crops.predict(recording), expected, atol=1e-5, rtol=0)
+
+
+def test_predict__of_own_lengths(make_checkpoint, tmp_path):
+    loaded = load_checkpoint(make_checkpoint("classification", task_length="mask"))
+    paths = [write_noise(tmp_path / f"{seconds}.wav", seconds) for seconds in (0.5, 2.0, 0.3)]
+    expected = [loaded.predict(loaded.spectrogram(path)[None])[0] for path in paths]
+    found = loaded.predict(paths)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+
+
+def test_predict__names_an_unusable_clip(classifier, pretrained, recording, tmp_path):
+    soundfile.write(tmp_path / "tiny.wav", np.zeros(3), RATE)
+    with pytest.raises(ValueError, match="tiny.wav: is shorter than one frame"):
+        classifier.predict([recording, tmp_path / "tiny.wav"])
+    with pytest.raises(ValueError, match="nothing.wav: cannot be opened"):
+        classifier.predict("nothing.wav")
+    with pytest.raises(ValueError, match="is a pre-trained checkpoint without a classifier"):
+        pretrained.predict(recording)

@@ -353,6 +353,26 @@ def test_model_path__encoder_with_another_length(make_classifier, pretrained):
     assert model.pretrained_model_args["task"]["norm_mean"] == -4.0
 
 
+def test_model_path__missing_file_is_named_with_a_remedy(make_classifier, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "a.pt").write_text("")
+    monkeypatch.chdir(tmp_path / "run")
+    monkeypatch.setenv("PWD", str(tmp_path))  # hydra changes the folder, not the variable
+    message = (
+        f"^model.model_path is 'a.pt', which does not exist in the folder of the run, "
+        f"{tmp_path}/run: give the absolute path, {tmp_path}/a.pt$"
+    )
+    with pytest.raises(ValueError, match=message):
+        make_classifier(model_path="a.pt")
+    message = "^model.model_path is '/gone/b.pt', which does not exist; give a checkpoint, or null"
+    with pytest.raises(ValueError, match=message):
+        make_classifier(model_path="/gone/b.pt")
+    with pytest.raises(ValueError, match=f"^{tmp_path} is a folder; give the checkpoint file in"):
+        make_classifier(model_path=str(tmp_path))
+    with pytest.raises(ValueError, match="/a.pt/b', which cannot be read: Not a directory$"):
+        make_classifier(model_path=str(tmp_path / "a.pt" / "b"))
+
+
 def test_model_path__is_required():
     cfg = OmegaConf.structured(EatClassifierConfig())
     options = {"num_classes": 3, "single_label": False, "target_length": 128, "model_path": "???"}

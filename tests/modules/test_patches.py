@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from eat_plugin.modules.patch_split import flat_indices, pick_tokens, split_mask
-from eat_plugin.modules.patches import FixedPositions, PatchEmbedding, patchify, sincos_positions
+from eat_plugin.modules.patches import (
+    FixedPositions,
+    PatchEmbedding,
+    patchify,
+    sincos_positions,
+    unpatchify,
+)
 
 
 def test_patch_embedding__tokens_are_in_time_major_order():
@@ -25,6 +31,11 @@ def test_patchify__values_are_in_row_column_channel_order():
     assert patches.shape == (1, 4, 8)
     # Patch 1 (row 0, column 1): pixels (0,2) (0,3) (1,2) (1,3), both channels of each in turn.
     assert patches[0, 1].tolist() == [2, 18, 3, 19, 6, 22, 7, 23]
+
+
+def test_unpatchify__undoes_patchify():
+    source = torch.randn(2, 3, 8, 12)
+    assert torch.equal(unpatchify(patchify(source, 4), (2, 3), 4), source)
 
 
 def test_patchify__has_the_patches_of_the_embedding():

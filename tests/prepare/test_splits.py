@@ -23,7 +23,7 @@ def test_hold_out__draws_the_given_fraction() -> None:
 
 
 def test_hold_out__refuses_to_hold_out_all() -> None:
-    with pytest.raises(ValueError, match=r"--valid 0.5 of 1 clips leaves none to train on"):
+    with pytest.raises(ValueError, match="--valid 0.5 leaves no clip to train on; clips: 1"):
         hold_out(1, 0.5, seed=1)
 
 

@@ -53,7 +53,7 @@ def test_arrange_table__several_labels_and_splits(tmp_path: Path) -> None:
         ("c\td,cat", ":3: a manifest cannot hold a path with a tab"),
         ("b,", ":3: a clip without a label"),
         ('b,"cat,dog"', ":3: the label 'cat,dog' holds a comma.* use --label-separator$"),
-        ("b", ":3: 1 fields, the header has 2"),
+        ("b", ":3: 1 of the header's 2 fields"),
     ],
 )
 def test_arrange_table__names_the_invalid_line(
@@ -68,7 +68,8 @@ def test_arrange_table__no_split_and_no_rows(tmp_path: Path) -> None:
         read_table(tmp_path, "file,tag,subset", "a,dog,", splits=True)
     with pytest.raises(TableError, match="t.csv: no rows below the header"):
         read_table(tmp_path, "file,tag")
-    with pytest.raises(TableError, match=":1: no column 'subset'; there are: file, tag"):
+    problem = ":1: no column 'subset'; there are: file, tag; choose one with --split-column"
+    with pytest.raises(TableError, match=problem):
         read_table(tmp_path, "file,tag", "a,dog", splits=True)
 
 
@@ -121,6 +122,9 @@ def test_arrange_esc50__no_table_no_column_no_fold(tmp_path: Path) -> None:
         arrange_esc50(tmp_path, 1, "train")
     table = write(tmp_path / "esc50.csv", "filename,target,category")
     with pytest.raises(TableError, match="no column 'fold'; there are: filename, target, category"):
+        arrange_esc50(tmp_path, 1, "train")
+    write(table, ESC50[0])
+    with pytest.raises(TableError, match="esc50.csv: no rows below the header"):
         arrange_esc50(tmp_path, 1, "train")
     write(table, *ESC50)
     with pytest.raises(ValueError, match="--fold 3: .*esc50.csv has the folds 1, 2$"):
@@ -200,5 +204,5 @@ def test_arrange_audioset__names_the_invalid_line(
 def test_arrange_audioset__no_segment_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="s.csv: no segments"):
         read_audioset(tmp_path, ["aaaaaaaaaaa.wav"])
-    with pytest.raises(ValueError, match="none of the 1 files is named after one of the 1 ids in"):
+    with pytest.raises(ValueError, match="no file is named after an id in .*; files: 1, ids: 1"):
         read_audioset(tmp_path, ["aaaaaaaaaaa.wav"], "bbbbbbbbbbb, 0, 1, /m/a")

@@ -9,10 +9,17 @@ from fairseq.optim.lr_scheduler.pass_through import PassThroughScheduleConfig
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks import checks
-from eat_plugin.tasks.checks import ResumedRun, RunConfig, check_run, find_resumed_run
+from eat_plugin.tasks.checks import (
+    ResumedRun,
+    RunConfig,
+    check_batches,
+    check_run,
+    find_resumed_run,
+)
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 from tests.versions import fairseq_main, half_on_cpu
 
+COSINE = {"lr_scheduler": {"_name": "cosine"}}
 COPIES, MASTERS = "FP16Optimizer", "MemoryEfficientFP16Optimizer"
 
 
@@ -49,6 +56,78 @@ def test_check_run__every_process_reads_checkpoints(processes):
     )
     check_run(run)
     assert run.get("checkpoint.load_checkpoint_on_all_dp_ranks") is (processes == 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": {"batch_size": 0}}, "dataset.batch_size is 0; it must be 1 or more"),
+        ({"dataset": {"batch_size": -4}}, "dataset.batch_size is -4; it must be 1 or more"),
+        ({"dataset": {"batch_size_valid": 0}}, "dataset.batch_size_valid is 0; it must be 1"),
+        ({"optimization": {"lr": []}}, r"optimization.lr is \[\]; .* optimization.lr=\[0.0005\]"),
+        ({"optimization": {"lr": [-0.1]}}, r"optimization.lr is \[-0.1\]; .* above 0"),
+        ({"optimization": {"lr": [0.1, 0]}}, r"optimization.lr is \[0.1, 0\]; .* above 0"),
+        ({"optimization": {"lr": 0}}, r"optimization.lr is \[0\]; .* above 0"),
+        ({"optimization": {"lr": [float("nan")]}}, r"optimization.lr is \[nan\]; .* above 0"),
+        ({"optimization": {"max_update": 0}}, "optimization.max_update is 0; .* 1 or more"),
+        ({"optimization": {"max_update": -1, "max_epoch": 3}}, "optimization.max_update is -1; "),
+        (
+            {"optimization": {"max_update": 0, "max_epoch": 3}, **COSINE},
+            "optimization.max_update is 0; set it to the number of updates",
+        ),
+    ],
+)
+def test_options__invalid_one_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_run(make(**options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dataset": {"batch_size": 1, "batch_size_valid": None}},
+        {"dataset": {"batch_size": None}},
+        {"optimization": {"lr": [0.1, 0.2], "max_update": 1}},
+        {"optimization": {"lr": 0.1, "max_update": 0, "max_epoch": 3}},
+        {
+            "optimization": {"max_update": 0, "max_epoch": 3},
+            "lr_scheduler": {"_name": "cosine", "lr_period_updates": 10},
+        },
+    ],
+)
+def test_options__valid_ones_are_accepted(options):
+    check_run(make(**options))
+
+
+@pytest.mark.parametrize(
+    ("clips", "options", "warns"),
+    [
+        (12, {"batch_size": 12}, False), (12, {"batch_size": 13}, True),
+        (12, {"batch_size": 6, "processes": 2}, False),
+        (12, {"batch_size": 7, "processes": 2}, True),
+        (12, {"batch_size": None, "processes": 2}, False),
+        (8, {"batch_size": 4, "required_batch_size_multiple": 8}, False),
+    ],
+)  # fmt: skip
+def test_batches__larger_than_an_epoch_are_logged(clips, options, warns, caplog):
+    processes = options.pop("processes", 1)
+    distributed = {"distributed_world_size": processes}
+    check_batches(make(dataset=options, distributed_training=distributed), clips)
+    where = "" if processes == 1 else f" in each of {processes} processes"
+    message = f"dataset.batch_size={options['batch_size']}{where} is more than the 12 clips"
+    assert (message in caplog.text) == warns
+
+
+def test_batches__epoch_without_an_update_is_refused():
+    with pytest.raises(ValueError, match=r"size_multiple is 8; an epoch of 5 .*; set it to 1$"):
+        check_batches(make(dataset={"required_batch_size_multiple": 8}), 5)
+    for clips, size in ((4, 4), (5, 4)):
+        run = make(dataset={"batch_size": size}, optimization={"skip_remainder_batch": True})
+        if clips > size:
+            check_batches(run, clips)
+            continue
+        with pytest.raises(ValueError, match=r"skip_remainder_batch is true; .*set it to false"):
+            check_batches(run, clips)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +177,8 @@ def test_precision__warns_of_amp(caplog):
     ("steps", "most", "warns"), [(9, 10, False), (10, 10, True), (11, 10, True), (11, 0, False)]
 )
 def test_warm_up__warns_if_the_rate_only_rises(steps, most, warns, caplog):
-    check_run(make(lr_scheduler={"warmup_updates": steps}, optimization={"max_update": most}))
+    optimization = {"max_update": most, "max_epoch": 3}
+    check_run(make(lr_scheduler={"warmup_updates": steps}, optimization=optimization))
     assert ("the learning rate only rises" in caplog.text) == warns
 
 

@@ -1,5 +1,6 @@
 """The task of fine-tuning: consistent data, metrics of a split, published flags."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,14 +25,16 @@ RATE = 16000
 
 @pytest.fixture
 def make_task(tmp_path):
-    """A task on five clips of two classes, with options changed."""
+    """A task on five clips of two classes, and copies of them held out, with options changed."""
     rng = np.random.default_rng(0)
+    (tmp_path / "audio").mkdir()
     names = [f"{number}.wav" for number in range(5)]
     for name in names:
-        soundfile.write(tmp_path / name, rng.uniform(-0.5, 0.5, 4000), RATE)
-    for split in ("train", "eval"):
+        soundfile.write(tmp_path / "audio" / name, rng.uniform(-0.5, 0.5, 4000), RATE)
+    shutil.copytree(tmp_path / "audio", tmp_path / "held_out")
+    for split, folder in (("train", "audio"), ("eval", "held_out")):
         rows = "".join(f"{name}\t4000\n" for name in names)
-        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path}\n{rows}")
+        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path / folder}\n{rows}")
         rows = "".join(f"{name}\t{'ab'[int(name[0]) % 2]}\n" for name in names)
         (tmp_path / f"{split}.lbl").write_text(rows)
     (tmp_path / "label_descriptors.csv").write_text("0,a,Alpha\n1,b,Beta\n")
@@ -104,7 +107,7 @@ def test_validation__starts_without_old_scores(make_task):
 
 
 def test_validation__ignores_replaced_clips(make_task, tmp_path):
-    (tmp_path / "2.wav").write_bytes(b"")
+    (tmp_path / "held_out" / "2.wav").write_bytes(b"")
     task = make_task()
     task.load_dataset("eval")
     found = evaluate(task, [[0, 1, 2], [3, 4]], SCORES)

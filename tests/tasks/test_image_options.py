@@ -17,9 +17,10 @@ MASKS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.png\t1200\n")
-    (tmp_path / "eval.tsv").write_text(f"{tmp_path}\na.png\t1200\n")
+    for split in ("train", "eval"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (40, 30)).save(tmp_path / split / "a.png")
+        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path / split}\na.png\t1200\n")
     return tmp_path
 
 

@@ -88,7 +88,7 @@ def test_task__refuses_to_resume_in_the_other_mode(set_up, name):
 @half_on_cpu
 def test_task__refuses_to_resume_with_other_classes(set_up):
     with pytest.raises(ValueError, match="label_descriptors.csv differ from those of"):
-        set_up(CLASSIFICATION).load_dataset("train")
+        set_up(CLASSIFICATION).build_model(OmegaConf.create({}))
 
 
 @pytest.mark.parametrize("name", [PRETRAINING, CLASSIFICATION])

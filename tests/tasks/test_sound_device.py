@@ -1,6 +1,7 @@
 """``task.fbank.device``: valid combinations, and the batches."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -25,14 +26,16 @@ KINDS = pytest.mark.parametrize("kind", ["pretraining", "classification"])
 def make_task(tmp_path):
     """A task of either kind on four clips, of 0.3 to 3 s."""
     entries, labels = [], []
+    (tmp_path / "audio").mkdir()
     for number, seconds in enumerate((0.3, 1.5, 3.0, 1.5)):
         wave = np.random.default_rng(number).uniform(-0.5, 0.5, int(seconds * RATE))
         coding = ("PCM_16", "FLOAT")[number % 2]
-        soundfile.write(tmp_path / f"{number}.wav", wave, RATE, subtype=coding)
+        soundfile.write(tmp_path / "audio" / f"{number}.wav", wave, RATE, subtype=coding)
         entries.append(f"{number}.wav\t{len(wave)}\n")
         labels.append(f"{number}.wav\t{'ab'[number % 2]}\n")
-    for split in ("train", "eval"):
-        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path}\n{''.join(entries)}")
+    shutil.copytree(tmp_path / "audio", tmp_path / "held_out")
+    for split, folder in (("train", "audio"), ("eval", "held_out")):
+        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path / folder}\n{''.join(entries)}")
         (tmp_path / f"{split}.lbl").write_text("".join(labels))
     (tmp_path / "label_descriptors.csv").write_text("0,a,Alpha\n1,b,Beta\n")
 

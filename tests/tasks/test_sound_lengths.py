@@ -1,5 +1,7 @@
 """``task.length``: the data of each policy, and invalid options."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -21,13 +23,15 @@ MASKS = {
 def make_task(tmp_path):
     """A task of either kind on three clips: 0.3, 1.5 and 3 s."""
     entries, labels = [], []
+    (tmp_path / "audio").mkdir()
     for number, seconds in enumerate((0.3, 1.5, 3.0)):
         wave = np.random.default_rng(number).uniform(-0.5, 0.5, int(seconds * RATE))
-        soundfile.write(tmp_path / f"{number}.wav", wave, RATE)
+        soundfile.write(tmp_path / "audio" / f"{number}.wav", wave, RATE)
         entries.append(f"{number}.wav\t{len(wave)}\n")
         labels.append(f"{number}.wav\t{'ab'[number % 2]}\n")
-    for split in ("train", "eval"):
-        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path}\n{''.join(entries)}")
+    shutil.copytree(tmp_path / "audio", tmp_path / "held_out")
+    for split, folder in (("train", "audio"), ("eval", "held_out")):
+        (tmp_path / f"{split}.tsv").write_text(f"{tmp_path / folder}\n{''.join(entries)}")
         (tmp_path / f"{split}.lbl").write_text("".join(labels))
     (tmp_path / "label_descriptors.csv").write_text("0,a,Alpha\n1,b,Beta\n")
 

@@ -58,6 +58,9 @@ def test_broken_manifest__names_file_line_and_what_was_expected(trainer):
     [
         ("model.num_heads=5", "model.embed_dim is 32; it must be divisible by num_heads=5"),
         ("model.modalities.image.mask_prob=0.999", "keeps 0 of the 32 patches"),
+        ("dataset.batch_size=0", "dataset.batch_size is 0; it must be 1 or more"),
+        ("optimization.lr=[0]", "optimization.lr is [0.0]; it must be a list of one number above"),
+        ("task.data=audio", "task.data is 'audio', which does not exist in the folder of the run"),
     ],
 )
 def test_configuration__invalid_one_fails_at_start(trainer, override, message):
@@ -65,3 +68,23 @@ def test_configuration__invalid_one_fails_at_start(trainer, override, message):
     assert status != 0
     assert re.search(rf"^ValueError: .*{re.escape(message)}", output, re.MULTILINE), output[-2000:]
     assert "train_inner" not in output
+
+
+def test_batch_size__above_the_number_of_clips_trains_with_all(trainer):
+    output = trainer.succeed("dataset.batch_size=50", "optimization.max_update=3")
+    assert "batch_size=50 is more than the 12 clips of an epoch" in output
+    assert [float(line["bsz"]) for line in log_lines(output)] == [12] * 3
+
+
+def test_run_folder__of_another_model_is_refused_and_names_the_option(trainer):
+    trainer.succeed("optimization.max_update=2", "lr_scheduler.warmup_updates=1")
+    options = ["model.depth=1", "model.average_top_k_layers=1", "model.num_heads=2"]
+    status, output = trainer.run("optimization.max_update=4", *options)
+    assert status != 0
+    checkpoint = trainer.folder / "run" / "checkpoints" / "checkpoint_last.pt"
+    there, here = ("model.depth=2, model.num_heads=4", "model.depth=1, model.num_heads=2")
+    assert f"ValueError: {checkpoint} has {there}, this run {here}: choose another run" in output
+    # Other options may change.
+    changed = ["model.clone_batch=2", "dataset.batch_size=3", "optimization.lr=[0.001]"]
+    output = trainer.succeed("optimization.max_update=4", *changed)
+    assert f"Loaded checkpoint {checkpoint} (epoch" in output

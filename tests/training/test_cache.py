@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -19,12 +20,13 @@ FINETUNE = (
 
 @pytest.fixture
 def cached(clips):
-    """The clips as labelled ``train`` and ``eval``, and a cache of them."""
+    """The clips with labels as ``train``, copies of them as ``eval``, and a cache of both."""
+    shutil.copytree(clips / "audio", clips / "held_out")
     lines = (clips / "train.tsv").read_text()
     names = [line.split("\t")[0] for line in lines.splitlines()[1:]]
-    for split in ("train", "eval"):
+    for split, folder in (("train", "audio"), ("eval", "held_out")):
         labels = [f"{name}\t{KINDS[number % 3]}\n" for number, name in enumerate(names)]
-        (clips / f"{split}.tsv").write_text(lines)
+        (clips / f"{split}.tsv").write_text(lines.replace(f"{clips}/audio", f"{clips}/{folder}"))
         (clips / f"{split}.lbl").write_text("".join(labels))
     rows = [f"{number},{kind},A {kind}\n" for number, kind in enumerate(KINDS)]
     (clips / "label_descriptors.csv").write_text("".join(rows))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import soundfile
@@ -22,12 +23,13 @@ FINETUNE = (
 
 @pytest.fixture
 def labelled(clips):
-    """The clips as labelled ``train`` and ``eval``; one is stereo at 44.1 kHz, one is damaged."""
+    """Labelled clips, one stereo at 44.1 kHz, one damaged; ``eval`` has copies of six."""
     lines = (clips / "train.tsv").read_text().splitlines(keepends=True)
     wave = soundfile.read(clips / "audio" / "03.wav")[0]
     soundfile.write(clips / "audio" / "03.wav", [[v, -v / 3] for v in wave], 44_100)
     (clips / "audio" / "07.wav").write_bytes(b"no audio")
-    for split, kept in (("train", lines), ("eval", lines[:7])):
+    shutil.copytree(clips / "audio", clips / "held_out")
+    for split, kept in (("train", lines), ("eval", [f"{clips / 'held_out'}\n", *lines[1:7]])):
         names = [line.split("\t")[0] for line in kept[1:]]
         labels = [f"{name}\t{KINDS[number % 3]}\n" for number, name in enumerate(names)]
         (clips / f"{split}.tsv").write_text("".join(kept))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -29,12 +30,13 @@ SCRATCH = [
 
 @pytest.fixture
 def labelled(clips):
-    """The clips of ``train.tsv`` with one label each; six of them are ``eval`` too."""
+    """The clips of ``train.tsv`` with one label each; ``eval`` has copies of seven."""
+    shutil.copytree(clips / "audio", clips / "held_out")
     lines = (clips / "train.tsv").read_text().splitlines()
     names = [line.split("\t")[0] for line in lines[1:]]
     labels = [f"{name}\t{KINDS[number % 3]}" for number, name in enumerate(names)]
     (clips / "train.lbl").write_text("\n".join(labels) + "\n")
-    (clips / "eval.tsv").write_text("\n".join(lines[:8]) + "\n")
+    (clips / "eval.tsv").write_text("\n".join([str(clips / "held_out"), *lines[1:8]]) + "\n")
     (clips / "eval.lbl").write_text("\n".join(labels[:7]) + "\n")
     rows = [f"{number},{kind},A {kind}" for number, kind in enumerate(KINDS)]
     (clips / "label_descriptors.csv").write_text("\n".join(rows) + "\n")
@@ -129,7 +131,7 @@ def test_finetune__two_processes_count_each_clip_once(trainer, labelled):
 
 
 def test_finetune__damaged_clips_are_not_scored(trainer, labelled):
-    (labelled / "audio" / "01.wav").write_bytes(b"no audio")
+    (labelled / "held_out" / "01.wav").write_bytes(b"no audio")
     output = trainer.succeed(config=("finetune", *SCRATCH))
     result = metrics_of(output)
     assert result["eval_skipped_clips"] == 1

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 
 import numpy as np
@@ -25,17 +26,19 @@ FINETUNE = (
 
 @pytest.fixture
 def clips(tmp_path):
-    """Ten clips of noise, 0.3 to 3 s, with one label each, as ``train`` and ``eval``."""
+    """Ten clips of noise, 0.3 to 3 s, with one label each; ``eval`` has copies."""
     rng = np.random.default_rng(0)
     (tmp_path / "audio").mkdir()
-    lines, labels = [str(tmp_path / "audio")], []
+    lines, labels = [], []
     for number, seconds in enumerate(SECONDS):
         wave = rng.normal(0, 0.1, int(16000 * seconds)).astype(np.float32)
         soundfile.write(tmp_path / "audio" / f"{number}.wav", wave, 16000)
         lines.append(f"{number}.wav\t{len(wave)}")
         labels.append(f"{number}.wav\t{KINDS[number % 3]}")
-    for split in ("train", "eval"):
-        (tmp_path / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    shutil.copytree(tmp_path / "audio", tmp_path / "held_out")
+    for split, folder in (("train", "audio"), ("eval", "held_out")):
+        root = str(tmp_path / folder)
+        (tmp_path / f"{split}.tsv").write_text("\n".join([root, *lines]) + "\n")
         (tmp_path / f"{split}.lbl").write_text("\n".join(labels) + "\n")
     rows = [f"{number},{kind},A {kind}" for number, kind in enumerate(KINDS)]
     (tmp_path / "label_descriptors.csv").write_text("\n".join(rows) + "\n")

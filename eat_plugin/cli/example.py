@@ -1,0 +1,152 @@
+"""A clip of a pre-training run: its spectrogram, masks, and the prediction of hidden patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eat_plugin.data.manifest import Manifest
+    from eat_plugin.inference.loaded import Loaded
+
+NUM_MASKS = 2
+MOST_CLIPS = 20  # tried until one can be read
+
+
+class Example(NamedTuple):
+    """A clip as a model is trained on it.
+
+    Attributes:
+        name: in the manifest.
+        spectrogram: normalised log-mel energies, float32 [T, F]; NaN in padding.
+        masks: hidden patches, bool [masks, T / patch, F / patch].
+        patch: side of a patch, in frames and mel bins.
+        reconstructions: the spectrogram with reconstructed hidden patches, [masks, T, F]; None
+            without a reconstruction loss.
+        agreements: cosines of predicted and target features, [masks, T / patch, F / patch], NaN at
+            visible patches; None with a reconstruction loss, or without a decoder.
+    """
+
+    name: str
+    spectrogram: np.ndarray
+    masks: np.ndarray
+    patch: int
+    reconstructions: np.ndarray | None = None
+    agreements: np.ndarray | None = None
+
+
+def find_checkpoint(run_dir: Path) -> Path:
+    """Return ``checkpoint_last.pt`` of a run, or its newest checkpoint without one."""
+    # Sorted so that the newest checkpoint of this run is last, those of runs below it first.
+    found = sorted(
+        run_dir.glob("**/*.pt"), key=lambda path: (-len(path.parts), path.stat().st_mtime)
+    )
+    if not found:
+        raise ValueError(f"no checkpoint (*.pt) in {run_dir} yet")
+    named = [path for path in found if path.name == "checkpoint_last.pt"]
+    return (named or found)[-1]
+
+
+def read_configuration(checkpoint: Path) -> dict[str, Any]:
+    """Return the configuration in a checkpoint, without its weights.
+
+    Raises:
+        ValueError: the file is not a checkpoint of fairseq.
+    """
+    import torch
+
+    from eat_plugin.models.interop import NO_CHECKPOINT
+
+    try:
+        # mmap: the weights are not used and stay on disk.
+        saved = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+        cfg: dict[str, Any] = {**saved["cfg"], "model": dict(saved["cfg"]["model"])}
+    except (*NO_CHECKPOINT, OSError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{checkpoint} is not a readable checkpoint: {reason}") from error
+    return cfg
+
+
+def is_finetuned(cfg: dict[str, Any]) -> bool:
+    """Whether a configuration is one of fine-tuning, which has no masks."""
+    return "num_classes" in cfg["model"]
+
+
+def read_example(checkpoint: Path) -> Example:
+    """Load the longest readable clip of the training data, draw masks, and predict.
+
+    Raises:
+        OSError: the checkpoint cannot be read.
+        ValueError: it is not one of pre-training on sound, or no clip can be read.
+    """
+    import torch
+
+    from eat_plugin.data.manifest import read_manifest
+    from eat_plugin.inference.loading import load_state
+    from eat_plugin.models.interop import read_checkpoint
+
+    state = read_checkpoint(checkpoint)
+    state["cfg"]["model"]["compile"] = False  # takes longer than the single pass here
+    loaded = load_state(checkpoint, state, torch.device("cpu"))
+    if loaded.images is not None:
+        raise ValueError(f"{checkpoint} is a model of images, which are not drawn")
+    split = (state["cfg"].get("dataset") or {}).get("train_subset", "train").split(",")[0]
+    manifest = read_manifest(Path(loaded.cfg.task.data) / f"{split}.tsv")
+    name, energies = _read_clip(loaded, manifest)
+    return _predict(loaded, name, energies)
+
+
+def _read_clip(loaded: Loaded, manifest: Manifest) -> tuple[str, Tensor]:
+    """Return the name and the log-mel energies [n, F] of the longest clip that can be read."""
+    from eat_plugin.data.clip import ClipError
+    from eat_plugin.data.reader import read_energies
+
+    order = np.argsort(-manifest.sizes, kind="stable")[:MOST_CLIPS].tolist()  # the least padding
+    problems = []
+    for index in order:
+        try:
+            return manifest.name(index), read_energies(manifest.path(index), loaded.front_end)
+        except ClipError as error:
+            problems.append(f"{manifest.path(index)}: {error}")
+    raise ValueError(f"none of the {len(problems)} longest clips can be read: {problems[0]}")
+
+
+def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
+    import torch
+
+    from eat_plugin.masking import MaskSpec, draw_masks
+    from eat_plugin.models.eat import EatModel
+    from eat_plugin.models.objectives import PatchRegression, Reconstruction
+
+    model, side = loaded.model, loaded.patch
+    assert isinstance(model, EatModel)
+    source = loaded.front_end.finish(energies)  # [1, T, F]
+    num_frames, num_bins = source.shape[1:]
+    grid = (num_frames // side, num_bins // side)
+    flexible = loaded.cfg.task.get("flexible_mask", False)
+    spec = MaskSpec.from_options(model.patch_encoder.cfg, grid, flexible=flexible)
+    masks = draw_masks(spec, model.cfg.clone_batch, torch.Generator().manual_seed(0))  # [K, L]
+    with torch.no_grad():
+        step = model.make_step(source[None], source[None], masks, noise_seed=0)
+    reconstructions = agreements = None
+    for objective in model.objectives:
+        if isinstance(objective, Reconstruction):
+            reconstructions = objective.reconstruct(step)[:NUM_MASKS, 0].numpy()
+        elif isinstance(objective, PatchRegression):
+            cosines = objective.measure_agreement(step)[:NUM_MASKS]
+            agreements = cosines.unflatten(1, grid).numpy()
+    spectrogram = source[0].numpy().copy()
+    spectrogram[len(energies) :] = np.nan
+    return Example(
+        name=name,
+        spectrogram=spectrogram,
+        masks=masks[:NUM_MASKS].unflatten(1, grid).bool().numpy(),
+        patch=side,
+        reconstructions=reconstructions,
+        agreements=agreements if reconstructions is None else None,
+    )

@@ -1,0 +1,172 @@
+"""Clips that two manifests share.
+
+Clips are the same if their paths are, after links in the roots are resolved. A cached clip counts
+as the file it was made of. Archives with the same SHA-256 (``eat manifest --checksum``) count as
+one file. Only manifests are read, no audio.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from .entries import hdf5_files, split_span
+from .fingerprints import read_checksums
+
+TRAIN = "train"
+HELD_OUT = ("eval", "val", "test", "dev", "held")  # first letters of the names of held-out splits
+BLOCK = 1 << 20  # bytes of a manifest read at a time
+CACHED = b".mel:"  # in each name of a feature cache
+UNUSUAL = (b"./", b"//")  # in names that have to be normalised
+
+
+def is_held_out(split: str) -> bool:
+    """Whether a split is held out, by its name."""
+    return split.lower().startswith(HELD_OUT)
+
+
+class SplitFiles:
+    """The files of the clips of a split.
+
+    Args:
+        root: folder that the names are relative to.
+        read_names: returns the names in the manifest, in blocks.
+        archives: archives below the root, by their SHA-256.
+        renamed: absolute paths of archives that are copies, and of their originals.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        read_names: Callable[[], Iterable[list[bytes]]],
+        archives: Mapping[str, str],
+        renamed: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.root = os.path.realpath(root)
+        self.archives = archives
+        self._read_names = read_names
+        self._renamed = renamed
+
+    @classmethod
+    def of_manifest(cls, manifest: Path) -> SplitFiles:
+        """Read ``{split}.tsv`` and ``{split}.archives``; lines are not checked."""
+        with open(manifest, "rb") as file:
+            root = file.readline().rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8)
+
+        def read_names() -> Iterator[list[bytes]]:
+            with open(manifest, "rb") as file:
+                file.readline()
+                while lines := file.readlines(BLOCK):
+                    yield [line.partition(b"\t")[0] for line in lines]
+
+        return cls(os.fsdecode(root), read_names, read_checksums(manifest.with_suffix(".archives")))
+
+    def rename_copies(self, other: SplitFiles) -> SplitFiles:
+        """Return these files with the paths of the other split's archives where they are equal."""
+        renamed = {
+            os.path.join(self.root, self.archives[sha256]): os.path.join(other.root, archive)
+            for sha256, archive in other.archives.items()
+            if sha256 in self.archives
+        }
+        return SplitFiles(self.root, self._read_names, self.archives, renamed)
+
+    def paths(self) -> Iterator[list[bytes]]:
+        """Yield the absolute path of each clip, in blocks."""
+        prefix = os.fsencode(os.path.join(self.root, ""))
+        for names in self._read_names():
+            text = b"\n".join(names)  # a test per block is faster than one per name
+            if CACHED in text:
+                names = [self._find_source(name) or prefix + name for name in names]
+            else:
+                names = [prefix + name for name in names]
+            if self._renamed:
+                names = [_rename(path, self._renamed) for path in names]
+            if any(part in text for part in UNUSUAL):
+                names = list(map(os.path.normpath, names))
+            yield names
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """Hashes of the paths, sorted, `[clips]` int64."""
+        blocks = [np.fromiter(map(hash, paths), np.int64) for paths in self.paths()]
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *blocks]))
+
+    def _find_source(self, name: bytes) -> bytes | None:
+        """Return the path that a clip had before it was cached; None if it is unknown."""
+        shard, _, place = name.partition(CACHED)
+        root, entry = self._source_roots.get(shard.rpartition(b"-")[0]), place.partition(b"/")[2]
+        return root + entry if root and entry else None
+
+    @cached_property
+    def _source_roots(self) -> dict[bytes, bytes]:
+        """Roots of the manifests that a cache was made of, by split."""
+        try:
+            splits = json.loads(Path(self.root, "cache.json").read_bytes())["splits"]
+            roots = {split: values.get("root") for split, values in splits.items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return {}
+        return {
+            os.fsencode(split): os.fsencode(os.path.join(os.path.realpath(root), ""))
+            for split, root in roots.items()
+            if root
+        }
+
+
+def _rename(path: bytes, renamed: Mapping[str, str]) -> bytes:
+    """Return the path of a clip in another copy of its archive; other paths as they are."""
+    text = os.fsdecode(path)
+    span = split_span(text)
+    for archive in hdf5_files(text) if span is None else [span.archive]:
+        if archive in renamed:
+            return os.fsencode(renamed[archive] + text[len(archive) :])
+    return path
+
+
+def find_shared(first: SplitFiles, second: SplitFiles) -> list[str]:
+    """Return the absolute paths of the clips that are in both splits, sorted."""
+    second = second.rename_copies(first)
+    if not len(second.hashes):
+        return []
+    places = np.searchsorted(second.hashes, first.hashes)
+    equal = second.hashes.take(places, mode="clip") == first.hashes
+    wanted = set(first.hashes[equal].tolist())
+    if not wanted:
+        return []
+    here, there = (
+        {path for paths in split.paths() for path in paths if hash(path) in wanted}
+        for split in (first, second)
+    )
+    return sorted(map(os.fsdecode, here & there))
+
+
+def check_held_out(folder: Path, others: Iterable[str] = ()) -> None:
+    """Compare ``train.tsv`` with the held-out splits in its folder.
+
+    Args:
+        folder: the data folder.
+        others: names of further held-out splits.
+
+    Raises:
+        ValueError: they share a clip.
+    """
+    train, files = folder / f"{TRAIN}.tsv", None
+    splits = {path.stem for path in folder.glob("*.tsv") if is_held_out(path.stem)}
+    for split in sorted(splits.union(others) - {TRAIN}):
+        held_out = folder / f"{split}.tsv"
+        if not held_out.is_file():
+            continue
+        files = files or SplitFiles.of_manifest(train)
+        shared = find_shared(files, SplitFiles.of_manifest(held_out))
+        if shared:
+            raise ValueError(
+                f"{train} has {len(shared)} of the clips that {held_out} holds out, for example "
+                f"{shared[0]!r}; run eat manifest again so that each clip is in one of them, or "
+                f"remove {held_out}"
+            )

@@ -1,0 +1,47 @@
+"""Checks of the data folder at start, in one line each."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..data.manifest import read_root
+from ..data.overlap import check_held_out
+from ..options import explain_path
+from .checks import RunConfig
+
+ADVICE = "set it to the absolute path of a folder made by eat manifest"
+
+
+def check_data(run: RunConfig) -> None:
+    """Check the folder, its manifest and the folder of the clips before the model is built.
+
+    Raises:
+        ValueError: one of them does not exist.
+    """
+    split = run.get("dataset.train_subset")
+    if split is None:  # no run
+        return
+    data: Any = run.get("task.data")
+    if data is None:
+        raise ValueError(f"task.data is not set; {ADVICE}")
+    if not os.path.isdir(data):
+        is_other = os.path.exists(data)
+        problem = f"is not a folder; {ADVICE}" if is_other else explain_path(data, ADVICE)
+        raise ValueError(f"task.data is {data!r}, which {problem}")
+    manifest = Path(data) / f"{split}.tsv"
+    if not manifest.is_file():
+        raise ValueError(f"task.data is {data!r}, and there is no {manifest}; {ADVICE}")
+    read_root(manifest)
+
+
+def check_splits(run: RunConfig, folder: Path) -> None:
+    """Compare ``train.tsv`` with the held-out splits of the folder and of the run.
+
+    Every rank does so, and stops if they share clips.
+
+    Raises:
+        ValueError: they share a clip.
+    """
+    validates = not run.get("dataset.disable_validation")
+    subsets = run.get("dataset.valid_subset") if validates else None
+    check_held_out(folder, str(subsets or "").split(","))

@@ -1,0 +1,70 @@
+"""A resumed run has the model of its checkpoint."""
+
+import os
+from typing import Any, Dict, Mapping
+
+from omegaconf import DictConfig, OmegaConf
+
+from .checks import ResumedRun
+
+IMAGE = "modalities.image"
+# Options that decide the shape of weights, or how they are used. All others may change.
+ENCODER = (
+    "depth", "embed_dim", "num_heads", "mlp_ratio", "layer_norm_first", "norm_affine",
+    f"{IMAGE}.patch_size", f"{IMAGE}.in_chans", f"{IMAGE}.embed_dim", f"{IMAGE}.image_size",
+    f"{IMAGE}.input_size", f"{IMAGE}.max_length", f"{IMAGE}.num_extra_tokens",
+    f"{IMAGE}.fixed_positions", f"{IMAGE}.decoder.decoder_dim", f"{IMAGE}.decoder.decoder_groups",
+    f"{IMAGE}.decoder.decoder_kernel", f"{IMAGE}.decoder.decoder_layers",
+)  # fmt: skip
+CLASSIFIER = ("num_classes", "use_fc_norm")
+OF_ENCODER = "pretrained_model_args"  # of a classifier: the options of its encoder
+MOST_SHOWN = 4
+
+
+def check_same_model(resumed: ResumedRun, cfg: DictConfig, encoder: Any = None) -> None:
+    """Compare the model of a run with that of the checkpoint it resumes.
+
+    Args:
+        resumed: the checkpoint.
+        cfg: options of the new model.
+        encoder: of a classifier, ``pretrained_model_args`` of the new model.
+
+    Raises:
+        ValueError: names the options that differ.
+    """
+    options: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    if encoder is not None:
+        options[OF_ENCODER] = encoder
+    before, now = _pick(resumed.model), _pick(options)
+    different = [name for name in before if name in now and before[name] != now[name]]
+    if not different:
+        return
+    shown = different[:MOST_SHOWN]
+    there, here = (
+        ", ".join(f"model.{name}={'null' if part[name] is None else part[name]}" for name in shown)
+        for part in (before, now)
+    )
+    more = f" ({len(different) - MOST_SHOWN} more differ)" if len(different) > MOST_SHOWN else ""
+    same = "settings" if encoder is None else "settings and model.model_path"
+    raise ValueError(
+        f"{os.path.abspath(resumed.path)} has {there}, this run {here}{more}: choose another run "
+        f"folder (hydra.run.dir) or the same {same}"
+    )
+
+
+def _pick(options: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the options above that a model has, by name."""
+    if not options:
+        return {}
+    classifier = OF_ENCODER in options
+    encoder = (options[OF_ENCODER] or {}).get("model") or {} if classifier else options
+    # The kind has no option of its own: the names of models have published aliases.
+    picked: Dict[str, Any] = {"num_classes": None}
+    for names, values in ((CLASSIFIER if classifier else (), options), (ENCODER, encoder)):
+        for name in names:
+            value: Any = values
+            for part in name.split("."):
+                value = value.get(part, ...) if isinstance(value, Mapping) else ...
+            if value is not ...:
+                picked[name] = value
+    return picked
