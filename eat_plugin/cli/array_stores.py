@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -120,13 +120,19 @@ def open_store(out: Path) -> Iterator[Store]:
         except ClipError as error:
             raise ValueError(f"--out {out} {error}; or write .npz") from error
     parent = out.parent if is_file else out
+    is_new = not parent.exists()
     parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as scratch:
-        if not is_file:
-            yield _Folder(out, scratch)
-        elif h5py is None:
-            with replacing(out) as file, ZipFile(file, "w") as archive:
-                yield _Npz(archive, scratch)
-        else:
-            with drafted(out) as draft, h5py.File(draft, "w") as file:
-                yield _Hdf5(file, scratch)
+    try:
+        with TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as scratch:
+            if not is_file:
+                yield _Folder(out, scratch)
+            elif h5py is None:
+                with replacing(out) as file, ZipFile(file, "w") as archive:
+                    yield _Npz(archive, scratch)
+            else:
+                with drafted(out) as draft, h5py.File(draft, "w") as file:
+                    yield _Hdf5(file, scratch)
+    finally:
+        if is_new:
+            with suppress(OSError):  # it has features
+                parent.rmdir()

@@ -144,6 +144,8 @@ def _open_image(entry: Entry, max_pixels: int) -> Iterator[Image]:
 def _open_bytes(entry: Entry) -> BinaryIO:
     """Open a file, or its bytes in an archive."""
     span = None
+    if entry.storage is Storage.MEMORY:
+        raise ClipError("cannot be used: the model takes paths of images")
     if entry.storage is Storage.ARCHIVE and not os.path.lexists(entry.path):
         span = split_span(entry.path)
     if span is None:

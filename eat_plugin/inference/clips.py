@@ -21,8 +21,8 @@ Clip = Union[Entry, str, "os.PathLike[str]", Samples]
 """A path, an entry of a manifest, or samples with their rate."""
 
 
-def locate_clip(clip: Clip, name: str = "the samples") -> Entry:
-    """Return the entry of a clip; ``name`` names samples in messages.
+def locate_clip(clip: Clip, name: str = "the clip") -> Entry:
+    """Return the entry of a clip; ``name`` is that of samples in messages.
 
     Raises:
         TypeError: it is not a clip, or samples have no rate or another type.
@@ -31,13 +31,21 @@ def locate_clip(clip: Clip, name: str = "the samples") -> Entry:
     if isinstance(clip, (Entry, str, os.PathLike)):
         return locate(clip)
     if isinstance(clip, (np.ndarray, Tensor)):
-        raise TypeError("samples need their rate in Hz: give (samples, rate)")
+        raise TypeError(f"{name}: samples need their rate in Hz: give (samples, rate)")
     if not (isinstance(clip, tuple) and len(clip) == 2):
         raise TypeError(
-            f"a clip is a path or (samples, rate), several are a list; got {type(clip).__name__}"
+            f"{name}: expected a path or (samples, rate), or a list of these where several clips "
+            f"are possible, got {type(clip).__name__}"
         )
     samples, rate = _as_array(clip[0], name), _as_hertz(clip[1], name)
     return Entry(name, Storage.MEMORY, None, partial(ArrayClip, samples, rate))
+
+
+def locate_clips(clips: Clip | list[Clip]) -> list[Entry]:
+    """Return the entries of one clip or a list of clips; see ``locate_clip``."""
+    if not isinstance(clips, list):
+        return [locate_clip(clips)]
+    return [locate_clip(clip, f"clips[{number}]") for number, clip in enumerate(clips)]
 
 
 def _as_array(samples: Any, name: str) -> np.ndarray:
@@ -46,33 +54,30 @@ def _as_array(samples: Any, name: str) -> np.ndarray:
         samples = samples.detach().cpu()
         samples = (samples.float() if samples.is_floating_point() else samples).numpy()
     if not isinstance(samples, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array or a tensor, got {type(samples).__name__}")
+        raise TypeError(
+            f"{name}: samples must be a NumPy array or a tensor, got {type(samples).__name__}"
+        )
     if not has_samples(samples):
         raise TypeError(
-            f"{name} have the type {samples.dtype}; expected floating-point numbers with full "
-            "scale at 1, or int16"
+            f"{name}: samples have the type {samples.dtype}; expected floating-point numbers with "
+            "full scale at 1, or int16"
         )
-    if samples.size == 0:
-        raise ValueError(f"{name} are empty, their shape is {samples.shape}")
     turned = samples.T  # [n] or [n, channels]
     if turned.ndim not in (1, 2) or is_transposed(turned):
-        raise ValueError(f"{name} have the shape {samples.shape}; expected [n] or [channels, n]")
+        raise ValueError(
+            f"{name}: samples have the shape {samples.shape}; expected [n] or [channels, n]"
+        )
+    if samples.size == 0:
+        raise ValueError(f"{name}: there are no samples, their shape is {samples.shape}")
     return turned
 
 
 def _as_hertz(rate: Any, name: str) -> int:
     if not isinstance(rate, (int, float, np.number)):
-        raise TypeError(f"the rate of {name} must be a number in Hz, got {type(rate).__name__}")
+        raise TypeError(f"{name}: the rate must be a number in Hz, got {type(rate).__name__}")
     if not float(rate).is_integer():
-        raise ValueError(f"the rate of {name} must be a whole number of Hz, got {rate}")
+        raise ValueError(f"{name}: the rate must be a whole number of Hz, got {rate}")
     return int(rate)
-
-
-def locate_clips(clips: Clip | list[Clip]) -> list[Entry]:
-    """Return the entries of one clip or a list of clips; see ``locate_clip``."""
-    if not isinstance(clips, list):
-        return [locate_clip(clips)]
-    return [locate_clip(clip, f"the samples of clip {n}") for n, clip in enumerate(clips)]
 
 
 def check_batch(source: Tensor) -> Tensor:

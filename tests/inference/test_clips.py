@@ -86,31 +86,31 @@ NOT_FINITE = np.where(np.arange(RATE) == 5, np.nan, SECOND).astype(np.float32)
 @pytest.mark.parametrize(
     ("clip", "error", "message"),
     [
-        (SECOND, TypeError, "samples need their rate in Hz: give (samples, rate)"),
-        ((SECOND, None), TypeError, "the rate of the samples must be a number in Hz, got NoneType"),
-        ((SECOND, "16k"), TypeError, "the rate of the samples must be a number in Hz, got str"),
-        ((SECOND, 0), ValueError, "the samples: has a sampling rate of 0 Hz; 1000 to 1000000 Hz"),
-        ((SECOND, -8_000), ValueError, "the samples: has a sampling rate of -8000 Hz"),
-        ((SECOND, 0.5), ValueError, "rate of the samples must be a whole number of Hz, got 0.5"),
+        (SECOND, TypeError, "the clip: samples need their rate in Hz: give (samples, rate)"),
+        ((SECOND, None), TypeError, "the clip: the rate must be a number in Hz, got NoneType"),
+        ((SECOND, "16k"), TypeError, "the clip: the rate must be a number in Hz, got str"),
+        ((SECOND, 0), ValueError, "the clip: has a sampling rate of 0 Hz; 1000 to 1000000 Hz"),
+        ((SECOND, -8_000), ValueError, "the clip: has a sampling rate of -8000 Hz"),
+        ((SECOND, 0.5), ValueError, "the clip: the rate must be a whole number of Hz, got 0.5"),
         ((SECOND, float("nan")), ValueError, "must be a whole number of Hz, got nan"),
         ((SECOND, float("inf")), ValueError, "must be a whole number of Hz, got inf"),
-        ((SECOND[:0], RATE), ValueError, "the samples are empty, their shape is (0,)"),
+        ((SECOND[:0], RATE), ValueError, "the clip: there are no samples, their shape is (0,)"),
         ((SECOND.reshape(2, 4, -1), RATE), ValueError, "have the shape (2, 4, 2000); expected [n]"),
         ((SECOND.reshape(-1, 2), RATE), ValueError, "(8000, 2); expected [n] or [channels, n]"),
         ((SECOND[0], RATE), TypeError, "must be a NumPy array or a tensor, got float32"),
         ((np.float32(0)[None][0], RATE), TypeError, "must be a NumPy array or a tensor"),
-        ((torch.tensor(0.0), RATE), ValueError, "the samples have the shape (); expected [n]"),
-        ((NOT_FINITE, RATE), ValueError, "the samples: has samples that are not finite numbers"),
-        ((SECOND[:399], RATE), ValueError, "the samples: is shorter than one frame (25 ms)"),
-        ((SECOND.astype(np.int32), RATE), TypeError, "the samples have the type int32; expected"),
+        ((torch.tensor(0.0), RATE), ValueError, "samples have the shape (); expected [n]"),
+        ((NOT_FINITE, RATE), ValueError, "the clip: has samples that are not finite numbers"),
+        ((SECOND[:399], RATE), ValueError, "the clip: is shorter than one frame (25 ms)"),
+        ((SECOND.astype(np.int32), RATE), TypeError, "samples have the type int32; expected"),
         ((SECOND.astype(np.uint8), RATE), TypeError, "have the type uint8"),
         ((SECOND.astype(bool), RATE), TypeError, "have the type bool"),
         ((SECOND.astype(complex), RATE), TypeError, "have the type complex128"),
         ((torch.zeros(RATE, dtype=torch.int64), RATE), TypeError, "have the type int64"),
         (([0.0, 0.5], RATE), TypeError, "must be a NumPy array or a tensor, got list"),
         (("a.wav", "b.wav"), TypeError, "must be a NumPy array or a tensor, got str"),
-        ((SECOND, RATE, 1), TypeError, "a clip is a path or (samples, rate), several are a list"),
-        (3, TypeError, "several are a list; got int"),
+        ((SECOND, RATE, 1), TypeError, "the clip: expected a path or (samples, rate), or a list"),
+        (3, TypeError, "where several clips are possible, got int"),
     ],
 )
 def test_clips__error_names_the_problem(classifier, clip, error, message):
@@ -120,9 +120,9 @@ def test_clips__error_names_the_problem(classifier, clip, error, message):
 
 
 def test_clips__error_names_the_clip_of_a_list(classifier):
-    with pytest.raises(ValueError, match="^the samples of clip 1: has samples that are not finite"):
+    with pytest.raises(ValueError, match="^clips.1.: has samples that are not finite"):
         classifier.predict([(SECOND, RATE), (NOT_FINITE, RATE)])
-    with pytest.raises(TypeError, match="samples need their rate"):
+    with pytest.raises(TypeError, match="^clips.0.: samples need their rate"):
         classifier.predict([SECOND, RATE])
-    with pytest.raises(TypeError, match="a clip is a path or .* got list"):
+    with pytest.raises(TypeError, match="expected a path or .* got list"):
         classifier.spectrogram([(SECOND, RATE)])

@@ -32,6 +32,14 @@ def test_probe__refuses_too_many_pixels_by_the_header(picture):
         model_of(max_pixels=599).probe(picture)
 
 
+def test_samples__are_refused_with_the_reason():
+    model, samples = model_of(), (np.zeros(16_000, dtype=np.float32), 16_000)
+    with pytest.raises(ValueError, match="^the clip: cannot be used: the model takes paths of images"):
+        model.image(samples)
+    with pytest.raises(ClipError, match="the model takes paths"):
+        model.probe(samples)
+
+
 def test_read_job__refuses_an_image_of_another_size(picture):
     model, entry = model_of(size=(32, 48)), locate(picture)
     windowing = model.windowing()
