@@ -11,7 +11,6 @@ import soundfile
 import torch
 from torch import Tensor
 
-from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.frames import SAMPLE_RATE
 from eat_plugin.data.frontend import FrontEnd, log_mel
 from eat_plugin.data.manifest import read_manifest, write_manifest
@@ -19,6 +18,7 @@ from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.data.resampling import resample
 from eat_plugin.data.sources import read_audio
 from eat_plugin.masking import MaskSpec, draw_masks
+from eat_plugin.tasks.dataset import ClipDataset
 
 from . import plain
 from .timing import Case, Place, Prepare

@@ -24,11 +24,11 @@ import numpy as np
 import soundfile
 import torch
 
-from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.masking import MaskSpec
+from eat_plugin.tasks.dataset import ClipDataset
 
 from .launching import ROOT, make_parser, say
 

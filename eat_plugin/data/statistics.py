@@ -14,9 +14,7 @@ import numpy as np
 
 from .files import replacing
 from .frames import MEL_BINS
-from .frontend import FrontEnd
 from .manifest import Manifest, digest_clips
-from .reader import read_part
 
 FILE = "stats.json"
 SAMPLE_FRAMES = 998  # per clip of a sample: 10 s
@@ -98,6 +96,9 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
 
 
 def _measure_part(manifest: Manifest, index: int, position: float) -> Moments:
+    from .frontend import FrontEnd  # here, so that files can be listed without PyTorch
+    from .reader import read_part
+
     front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0)
     values, sample_rate = read_part(
         manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))

@@ -1,5 +1,7 @@
 """The registered models: ``eat``, ``eat_classifier``, and published names."""
 
+import fairseq  # noqa: F401, first: it registers all names, see eat_plugin/__init__.py
+
 from .classifier import EatClassifier
 from .eat import EatModel
 from .published import MaeImageClassificationModel

@@ -3,6 +3,8 @@
 By their published names: ``mae_image_pretraining`` and ``mae_image_classification``.
 """
 
+import fairseq  # noqa: F401, first: it registers all names, see eat_plugin/__init__.py
+
 from .classification import EatClassificationTask
 from .pretraining import EatPretrainingTask
 from .published import MaeImageClassificationTask, MaeImagePretrainingTask

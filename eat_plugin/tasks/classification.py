@@ -15,7 +15,6 @@ from omegaconf import open_dict
 from torch import nn
 
 from ..data.label_set import LabelSet, read_label_set
-from ..data.labelled import LabelledDataset
 from ..data.labels import read_labels, read_weights
 from ..data.reader import ClipReader
 from ..metrics import METRICS, ClipScores, metric_names, summarize
@@ -23,6 +22,7 @@ from ..options import option
 from ..ranking import RankedScores
 from .base import TRAIN, AudioConfig, AudioTask, logger
 from .checks import RunConfig
+from .labelled import LabelledDataset
 
 SCORES = ("_predictions", "_targets")
 

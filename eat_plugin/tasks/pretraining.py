@@ -6,12 +6,12 @@ from typing import Optional
 from fairseq.tasks import register_task
 from omegaconf import II
 
-from ..data.dataset import ClipDataset
 from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
 from ..options import option
 from .base import TRAIN, AudioConfig, AudioTask
+from .dataset import ClipDataset
 
 
 @dataclass

@@ -14,7 +14,6 @@ from eat_plugin.data import feature_cache as cache
 from eat_plugin.data import frontend as features
 from eat_plugin.data import resampling
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.entries import Entry, Storage, locate, split_cached
 from eat_plugin.data.feature_cache import SettingsError, front_end_settings, read_cached
 from eat_plugin.data.frontend import FrontEnd
@@ -26,6 +25,7 @@ from eat_plugin.masking import MaskSpec
 from eat_plugin.prepare import cache_folder
 from eat_plugin.prepare.cache_shards import compute_energies, finish_all
 from eat_plugin.prepare.measure import measure_all
+from eat_plugin.tasks.dataset import ClipDataset
 
 RATE = 16_000
 FRONT_END = FrontEnd(32, -4.268, 4.569)

@@ -7,15 +7,15 @@ import torch
 from fairseq.data.data_utils import batch_by_size, numpy_seed
 from torch.utils.data import DataLoader
 
-from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import LabelSet
-from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.lengths import ClipLengths, measure_lengths, pad_clips, sort_by_length
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader, WindowsReader
 from eat_plugin.masking import MaskSpec
+from eat_plugin.tasks.dataset import ClipDataset
+from eat_plugin.tasks.labelled import LabelledDataset
 
 RATE = 16000
 FRONT_END = FrontEnd(64, -4.268, 4.569, patch=16)

@@ -7,7 +7,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.packed import (
@@ -21,6 +20,7 @@ from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.masking import MaskSpec
 from eat_plugin.prepare import cache_folder
 from eat_plugin.prepare.cache_shards import finish_all
+from eat_plugin.tasks.dataset import ClipDataset, make_generator
 from tests.reading import read_audio
 
 FRONT_END = FrontEnd(32, -4.268, 4.569)

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from eat_plugin import cli
-from eat_plugin.data.dataset import ClipDataset
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.reader import SpectrogramReader
+from eat_plugin.tasks.dataset import ClipDataset
 
 h5py = pytest.importorskip("h5py")
 RATE = 16_000

@@ -8,11 +8,11 @@ import soundfile
 import torch
 from PIL import Image
 
-from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.images.image_reader import ImageFrontEnd, ImageReader, centre_crop, draw_crop
+from eat_plugin.tasks.dataset import ClipDataset, make_generator
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "eval_crop": 1.0}

@@ -34,7 +34,8 @@ def test_probe__refuses_too_many_pixels_by_the_header(picture):
 
 def test_samples__are_refused_with_the_reason():
     model, samples = model_of(), (np.zeros(16_000, dtype=np.float32), 16_000)
-    with pytest.raises(ValueError, match="^the clip: cannot be used: the model takes paths of images"):
+    reason = "^the clip: cannot be used: the model takes paths of images"
+    with pytest.raises(ValueError, match=reason):
         model.image(samples)
     with pytest.raises(ClipError, match="the model takes paths"):
         model.probe(samples)

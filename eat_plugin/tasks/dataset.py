@@ -15,10 +15,10 @@ import torch
 from fairseq.data import FairseqDataset
 from torch.utils.data import get_worker_info
 
+from ..data.clip import ClipError
+from ..data.lengths import sort_by_length
+from ..data.reader import ClipReader
 from ..masking import MaskSpec, draw_masks, join_masks
-from .clip import ClipError
-from .lengths import sort_by_length
-from .reader import ClipReader
 
 MOST_ATTEMPTS = 100
 

@@ -5,13 +5,13 @@ import pytest
 import soundfile
 import torch
 
-from eat_plugin.data.dataset import make_generator
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import LabelSet
-from eat_plugin.data.labelled import LabelledDataset
 from eat_plugin.data.labels import read_labels, write_labels
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader
+from eat_plugin.tasks.dataset import make_generator
+from eat_plugin.tasks.labelled import LabelledDataset
 
 RATE = 16000
 LENGTH = 5000  # samples, less than the window

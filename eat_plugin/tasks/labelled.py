@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.labels import ClipLabels
+from ..data.reader import ClipReader
 from .dataset import ClipDataset
-from .labels import ClipLabels
-from .reader import ClipReader
 
 
 class LabelledDataset(ClipDataset):

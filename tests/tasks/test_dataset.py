@@ -6,11 +6,11 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from eat_plugin.data.dataset import ClipDataset, make_generator
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.masking import MaskSpec
+from eat_plugin.tasks.dataset import ClipDataset, make_generator
 
 RATE = 16000
 FRONT_END = FrontEnd(32, -4.268, 4.569)
