@@ -119,3 +119,8 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 def escape(name: str) -> str:
     """Return a name that matplotlib shows literally."""
     return name.replace("$", r"\$")  # otherwise a formula
+
+
+def shorten(name: str, length: int) -> str:
+    """Return the end of a long path."""
+    return name if len(name) <= length else "…" + name[-length + 1 :]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, styled_figure
+from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, shorten, styled_figure
 from eat_plugin.cli.references import Reference
 from eat_plugin.cli.runlog import (
     LOSS_SCALE,
@@ -26,7 +27,7 @@ STYLE = {"axes.titlesize": 10, "ytick.labelsize": 8, "legend.fontsize": 8}
 REFERENCE_COLOUR = "#6b6f76"
 RUN_COLOURS = (BAR_COLOUR, MEAN_COLOUR, "#e3a72f", "#6fb3d2", "#222222")
 TITLES = {
-    "loss": "loss: total",
+    "loss": "loss: training objective",
     "loss_cls": "loss_cls: whole clip",
     "loss_recon": "loss_recon: patch values",
     "loss_regression": "loss_regression: features",
@@ -42,7 +43,8 @@ def arrange_panels(curves: Curves) -> list[list[list[str]]]:
     variances = [name for name in VARIANCES if name in curves]
     lower = ([variances] if variances else []) + [[n] for n in OPTIMIZATION if n in curves]
     upper = [[n] for n in curves if n not in VARIANCES and n not in OPTIMIZATION]
-    rows = [upper[i : i + MOST_PANELS] for i in range(0, len(upper), MOST_PANELS)]
+    size = math.ceil(len(upper) / math.ceil(len(upper) / MOST_PANELS))
+    rows = [upper[start : start + size] for start in range(0, len(upper), size)]
     return [*rows, lower] if lower else rows
 
 
@@ -73,19 +75,22 @@ def draw_comparison(runs: Mapping[str, Curves]) -> Figure:
     shown = [n for n in names if is_of_validation(n)]
     shown = shown or [n for n in names if n.startswith("loss") and n != LOSS_SCALE]
     shown.sort(key=lambda name: not name.endswith(METRICS))  # the metric first
-    columns = min(len(shown), MOST_PANELS)
-    with styled_figure(max(5.0 * min(columns, 2), 2.5 * columns), 3.8, STYLE) as figure:
-        all_axes = figure.subplots(1, columns, squeeze=False)[0]
-        for axes, name in zip(all_axes, shown):
-            colours = itertools.cycle(RUN_COLOURS)
-            for (run, curves), colour in zip(runs.items(), colours):
+    rows, columns = math.ceil(len(shown) / 2), min(len(shown), 2)
+    with styled_figure(5.0 * columns, 3.8 * rows, STYLE) as figure:
+        all_axes = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, name in itertools.zip_longest(all_axes, shown):
+            if name is None:
+                axes.set_axis_off()
+                continue
+            styles = itertools.cycle(itertools.product(("-", "--", ":"), RUN_COLOURS))
+            for (run, curves), (line, colour) in zip(runs.items(), styles):
                 if name in curves:
-                    label = f"{escape(run)}: {_describe_best(name, curves[name][1])}"
-                    _draw_curve(axes, *curves[name], color=colour, label=label)
+                    label = f"{escape(shorten(run, 32))}: {_describe_best(name, curves[name][1])}"
+                    _draw_curve(axes, *curves[name], color=colour, linestyle=line, label=label)
             _finish_panel(axes, [name])
             if name.endswith(METRICS):
                 axes.set_ylim(bottom=0)
-            axes.legend(frameon=False)
+            axes.legend(framealpha=0.8, edgecolor="none")
     return figure
 
 
@@ -127,7 +132,7 @@ def _finish_panel(axes: Axes, names: list[str]) -> None:
     axes.set_xlabel("updates")
     axes.grid(alpha=0.25)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_format_updates))
     if names[0] == LOSS_SCALE:
         axes.set_yscale("log", base=2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eat_plugin.cli.charts import escape
+from eat_plugin.cli.charts import escape, shorten
 from eat_plugin.cli.example import Example
 from eat_plugin.data.frames import FRAMES_A_SECOND, HIGH_HZ, LOW_HZ
 
@@ -30,7 +30,7 @@ def draw_example(figure: SubFigure, example: Example) -> None:
     grid = figure.add_gridspec(1 + has_prediction, 1 + count, width_ratios=(1.5, *[1] * count))
     whole = figure.add_subplot(grid[:, 0])
     image = _draw_spectrogram(whole, example, example.spectrogram)
-    whole.set_title(f"teacher's view: {escape(_shorten(example.name))}", loc="left")
+    whole.set_title(f"teacher's view: {escape(shorten(example.name, 24))}", loc="left")
     num_frames = len(example.spectrogram)
     num_padded = int(np.isnan(example.spectrogram).all(axis=1).sum())
     if num_padded > num_frames // 10:
@@ -67,7 +67,7 @@ def _draw_prediction(axes: Axes, example: Example, number: int) -> Any:
         )
     assert example.agreements is not None
     values = example.agreements[number]
-    axes.set_title(f"predicted features: mean {np.nanmean(values):.2f}", loc="left")
+    axes.set_title(f"agreement {number + 1}: mean {np.nanmean(values):.2f}", loc="left")
     image = _draw_patches(axes, example, values, "viridis")
     _show_frequencies(axes, example)
     return image
@@ -111,8 +111,3 @@ def _mel_position(hz: float) -> float:
     """Return the position of a frequency on the mel axis, from 0 to 1."""
     low, value, high = (math.log1p(f / 700) for f in (LOW_HZ, hz, HIGH_HZ))
     return (value - low) / (high - low)
-
-
-def _shorten(name: str, length: int = 24) -> str:
-    """Return the end of a long path."""
-    return name if len(name) <= length else "…" + name[-length + 1 :]

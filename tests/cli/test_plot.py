@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eat_plugin.cli import main, plot
-from eat_plugin.cli.draw_curves import draw_comparison, name_runs
+from eat_plugin.cli.draw_curves import arrange_panels, draw_comparison, name_runs
 from eat_plugin.cli.example import Example
 from eat_plugin.cli.runlog import read_curves
 
@@ -75,10 +75,10 @@ def legend_of(figure, title):
 def test_draw_figure__a_panel_for_each_curve_with_its_references():
     figure = plot.draw_figure(CURVES, CFG, None, "a run")
     assert titles_of(figure) == [
-        "loss: total", "loss_regression: features", "target_var and pred_var",
+        "loss: training objective", "loss_regression: features", "target_var and pred_var",
         "lr: learning rate", "gnorm: gradient norm", "loss_scale of float16",
     ]  # fmt: skip
-    assert legend_of(figure, "loss: total") is None
+    assert legend_of(figure, "loss: training objective") is None
     assert legend_of(figure, "loss_regression: features") == ["predicting 0"]
     assert legend_of(figure, "target_var and pred_var") == [
         "target_var", "pred_var", "highest possible", "collapsed",
@@ -89,6 +89,12 @@ def test_draw_figure__a_panel_for_each_curve_with_its_references():
     first = figure.get_axes()[0]
     assert not first.spines["top"].get_visible()
     assert first.get_yticklabels()[0].get_size() == 8
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (5, [3, 2]), (9, [3, 3, 3])])
+def test_arrange_panels__rows_of_similar_length(count, sizes):
+    rows = arrange_panels({f"loss_{number}": ([1], [1.0]) for number in range(count)})
+    assert [len(row) for row in rows] == sizes
 
 
 def test_draw_figure__without_a_configuration_there_are_no_references():
@@ -122,10 +128,10 @@ def test_draw_figure__reconstruction_beside_each_mask_without_padding():
 def test_draw_figure__agreement_without_a_reconstruction():
     agreements = np.where(make_example().masks, 0.5, np.nan)
     figure = plot.draw_figure(CURVES, {}, make_example(agreements=agreements), "a run")
-    panels = [axes for axes in figure.get_axes() if "features: mean" in axes.get_title(loc="left")]
+    panels = [axes for axes in figure.get_axes() if "agreement" in axes.get_title(loc="left")]
     assert len(panels) == 2
-    for axes, values in zip(panels, agreements):
-        assert axes.get_title(loc="left") == "predicted features: mean 0.50"
+    for number, (axes, values) in enumerate(zip(panels, agreements), start=1):
+        assert axes.get_title(loc="left") == f"agreement {number}: mean 0.50"
         shown = axes.get_images()[0].get_array()
         np.testing.assert_array_equal(np.ma.getmaskarray(shown), np.isnan(values.T))
 
@@ -167,7 +173,7 @@ def test_plot__fine_tuning_shows_losses_and_metric(finetuned, tmp_path, capsys, 
 
     monkeypatch.setattr(plot, "draw_figure", record)
     assert main(["plot", "--run", str(finetuned[0]), "--out", str(tmp_path / "x.png")]) == 0
-    assert titles == ["loss: total", "eval_loss", "eval_mAP"]
+    assert titles == ["loss: training objective", "eval_loss", "eval_mAP"]
     assert "without" not in capsys.readouterr().err
 
 
@@ -176,13 +182,20 @@ def test_draw_comparison__validation_of_all_runs_in_the_same_axes(finetuned):
     assert titles_of(figure) == ["eval_mAP", "eval_loss"]
     assert legend_of(figure, "eval_mAP") == ["finetuned: highest 0.75", "scratch: highest 0.5"]
     assert legend_of(figure, "eval_loss") == ["finetuned: lowest 0.25", "scratch: lowest 0.5"]
-    colours = [line.get_color() for line in figure.get_axes()[0].get_lines()]
-    assert len(set(colours)) == 2
+
+
+def test_draw_comparison__each_of_many_runs_has_its_own_style():
+    name = "a long name of a folder, with date and hour_2026-01-01_00-00-00"
+    figure = draw_comparison({f"{number} {name}": CURVES for number in range(12)})
+    lines = figure.get_axes()[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
+    labels = legend_of(figure, "loss: training objective")
+    assert labels[0] == f"…{name[-31:]}: lowest 2"
 
 
 def test_draw_comparison__without_validation_the_training_losses():
     figure = draw_comparison({"a": CURVES, "b": CURVES})
-    assert titles_of(figure) == ["loss: total", "loss_regression: features"]
+    assert titles_of(figure) == ["loss: training objective", "loss_regression: features"]
 
 
 def test_name_runs__by_the_parts_that_differ():
