@@ -132,7 +132,7 @@ def _finish_panel(axes: Axes, names: list[str]) -> None:
     axes.set_xlabel("updates")
     axes.grid(alpha=0.25)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_format_updates))
     if names[0] == LOSS_SCALE:
         axes.set_yscale("log", base=2)

@@ -121,7 +121,7 @@ def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
 
     from eat_plugin.masking import MaskSpec, draw_masks
     from eat_plugin.models.eat import EatModel
-    from eat_plugin.models.objectives import PatchRegression, Reconstruction
+    from eat_plugin.models.prediction import measure_agreement, reconstruct
 
     model, side = loaded.model, loaded.patch
     assert isinstance(model, EatModel)
@@ -133,13 +133,8 @@ def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
     masks = draw_masks(spec, model.cfg.clone_batch, torch.Generator().manual_seed(0))  # [K, L]
     with torch.no_grad():
         step = model.make_step(source[None], source[None], masks, noise_seed=0)
-    reconstructions = agreements = None
-    for objective in model.objectives:
-        if isinstance(objective, Reconstruction):
-            reconstructions = objective.reconstruct(step)[:NUM_MASKS, 0].numpy()
-        elif isinstance(objective, PatchRegression):
-            cosines = objective.measure_agreement(step)[:NUM_MASKS]
-            agreements = cosines.unflatten(1, grid).numpy()
+        reconstructed = reconstruct(step)
+        agreement = measure_agreement(step) if reconstructed is None else None
     spectrogram = source[0].numpy().copy()
     spectrogram[len(energies) :] = np.nan
     return Example(
@@ -147,6 +142,6 @@ def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
         spectrogram=spectrogram,
         masks=masks[:NUM_MASKS].unflatten(1, grid).bool().numpy(),
         patch=side,
-        reconstructions=reconstructions,
-        agreements=agreements if reconstructions is None else None,
+        reconstructions=None if reconstructed is None else reconstructed[:NUM_MASKS, 0].numpy(),
+        agreements=None if agreement is None else agreement[:NUM_MASKS].unflatten(1, grid).numpy(),
     )

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses import dino_loss, normalize_patches, restore_patches
-from ..modules.patches import mean_patches, patchify, unpatchify
+from ..losses import dino_loss, normalize_patches
+from ..modules.patches import mean_patches, patchify
 from ..options import require
 from .step import PretrainingObjective, Step
 
@@ -33,15 +32,6 @@ class PatchRegression(PretrainingObjective):
         assert step.prediction is not None
         loss = self.regress(step.prediction, step.hidden_targets, self.weight)
         return loss, len(loss)
-
-    @torch.no_grad()
-    def measure_agreement(self, step: Step) -> Tensor:
-        """Return the cosine of prediction and target at hidden patches, [B*K, L]; NaN at others."""
-        assert step.prediction is not None
-        cosines = F.cosine_similarity(step.prediction.float(), step.hidden_targets, dim=-1)
-        num_rows, num_patches = len(step.student), step.targets.size(1)
-        values = cosines.new_full((num_rows * num_patches,), float("nan"))
-        return values.index_copy(0, step.split.hidden_rows, cosines).view(num_rows, num_patches)
 
 
 class Reconstruction(PretrainingObjective):
@@ -64,19 +54,6 @@ class Reconstruction(PretrainingObjective):
         """Predict the normalised values of hidden patches, [N_hidden, p*p*channels]."""
         predicted: Tensor = step.model.get_submodule("recon_proj")(step.prediction)
         return predicted
-
-    @torch.no_grad()
-    def reconstruct(self, step: Step) -> Tensor:
-        """Replace the hidden patches by their predicted values, [B*K, C, T, F].
-
-        The prediction is of normalised values; mean and deviation are those of the true patches.
-        """
-        size = self.cfg.modalities.image.patch_size
-        patches = patchify(step.source, size)  # [B, L, p*p*C]
-        patches = patches.repeat_interleave(self.cfg.clone_batch, dim=0)
-        rows, flat = step.split.hidden_rows, patches.flatten(0, 1)
-        restored = restore_patches(self.predict(step), flat[rows])
-        return unpatchify(flat.index_copy(0, rows, restored).view_as(patches), step.grid, size)
 
 
 class UtteranceRegression(PretrainingObjective):

@@ -12,12 +12,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from eat_plugin.criterions.pretraining import PretrainingCriterion
-from eat_plugin.losses import normalize_patches
 from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
-from eat_plugin.models.objectives import OBJECTIVES, PatchRegression, Reconstruction
+from eat_plugin.models.objectives import OBJECTIVES
 from eat_plugin.models.step import PretrainingObjective
-from eat_plugin.modules.patches import patchify
 from tests.models.conftest import MICRO
 from tests.versions import fairseq_main
 
@@ -47,38 +45,6 @@ def test_parameters__have_published_names_in_published_order(make_model):
     ]  # fmt: skip
     assert own.recon_proj.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert not own.cls_proj.bias.any()
-
-
-@pytest.fixture
-def step(make_model, batch):
-    model = make_model(recon_loss=1.0).eval()
-    return model.make_step(batch["source"], batch["source"], batch["precomputed_mask"])
-
-
-def test_reconstruct__of_a_perfect_prediction_is_the_source(step, batch, monkeypatch):
-    objective = next(one for one in step.model.objectives if isinstance(one, Reconstruction))
-    values = normalize_patches(patchify(step.source, 16)).flatten(0, 1)[step.split.hidden_sources]
-    monkeypatch.setattr(objective, "predict", lambda step: values)
-    expected = batch["source"].repeat_interleave(3, dim=0)
-    assert torch.allclose(objective.reconstruct(step), expected, atol=1e-5)
-
-
-def test_reconstruct__keeps_visible_patches(step, batch):
-    objective = next(one for one in step.model.objectives if isinstance(one, Reconstruction))
-    found, expected = patchify(objective.reconstruct(step), 16), patchify(step.source, 16)
-    is_hidden = batch["precomputed_mask"].bool()
-    same = (found == expected.repeat_interleave(3, dim=0)).all(dim=2)
-    assert torch.equal(same, ~is_hidden)
-
-
-def test_measure_agreement__is_the_cosine_at_hidden_patches(step, batch):
-    objective = next(one for one in step.model.objectives if isinstance(one, PatchRegression))
-    found = objective.measure_agreement(step)
-    is_hidden = batch["precomputed_mask"].bool()
-    assert torch.equal(found.isnan(), ~is_hidden)
-    assert found[is_hidden].abs().max() < 0.9
-    step.prediction = 3 * step.hidden_targets
-    assert torch.allclose(objective.measure_agreement(step)[is_hidden], torch.ones(()).to(found))
 
 
 @dataclass
