@@ -32,7 +32,8 @@ def check_manifest(run: RunConfig) -> None:
         return
     manifest = Path(data) / f"{split}.tsv"
     if not manifest.is_file():
-        raise ValueError(f"task.data is {data!r}, and there is no {manifest}; {ADVICE}")
+        seen_from = "" if os.path.isabs(data) else f" in the folder of the run, {os.getcwd()}"
+        raise ValueError(f"task.data is {data!r}{seen_from}, and has no {manifest.name}; {ADVICE}")
     read_root(manifest)
 
 

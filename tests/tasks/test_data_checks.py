@@ -46,7 +46,9 @@ def test_checks__name_value_and_remedy(data, tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"^{problem}; set it to the {EAT_MANIFEST}$"):
             check_folder(run_config(given))
-    with pytest.raises(ValueError, match=f"and there is no {data}/more.tsv; .*{EAT_MANIFEST}$"):
+    with pytest.raises(
+        ValueError, match=f"^task.data is '{data}', and has no more.tsv; .*{EAT_MANIFEST}$"
+    ):
         check_manifest(run_config(data, train_subset="more"))
 
 
@@ -62,6 +64,10 @@ def test_check_folder__relative_path_is_one_in_the_folder_of_the_run(data, monke
         check_folder(run_config(data.name))
     with pytest.raises(ValueError, match="give the absolute path$"):
         check_folder(run_config("gone"))
+    with pytest.raises(
+        ValueError, match=f"is '.' in the folder of the run, {data}/run, and has no"
+    ):
+        check_manifest(run_config("."))
 
 
 def test_check_manifest__moved_clips(data):
@@ -94,7 +100,7 @@ def test_build_model__needs_the_manifest(data, kind):
     )
     task = kind(cfg.task)
     (data / "train.tsv").unlink()
-    with pytest.raises(ValueError, match=f"there is no {data}/train.tsv"):
+    with pytest.raises(ValueError, match=f"task.data is '{data}', and has no train.tsv"):
         task.build_model(cfg.model)
 
 
