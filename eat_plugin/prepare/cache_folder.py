@@ -39,11 +39,12 @@ LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per c
 
 def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
-    splits = plan_shards(out, data, _find_splits(data))
+    names = _find_splits(data)
     check_held_out(data)
     statistics = read_statistics(data)
     if statistics is not None:
         check_statistics(data, statistics)
+    splits = plan_shards(out, data, names)
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:

@@ -21,7 +21,7 @@ from ..data.reader import ClipReader
 from ..options import option
 from . import normalisation, sound
 from .checks import ResumedRun, RunConfig, check_batches, check_run
-from .data_checks import check_data, check_splits
+from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
 from .same_model import check_same_model
 
@@ -87,7 +87,7 @@ class AudioTask(FairseqTask):
         self._validates = from_checkpoint or not run.get("dataset.disable_validation")
         if not from_checkpoint:
             self.resumed = check_run(run)
-            check_data(run)
+            check_folder(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
@@ -100,9 +100,11 @@ class AudioTask(FairseqTask):
         """Build the model.
 
         Raises:
-            ValueError: the model takes other input than the task makes, or the checkpoint being
-                resumed has another model.
+            ValueError: there is no manifest to train on; the model takes other input than the task
+                makes; or the checkpoint being resumed has another model.
         """
+        if not from_checkpoint:
+            check_manifest(self._run)
         model = super().build_model(cfg, from_checkpoint)
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))

@@ -22,6 +22,7 @@ from ..options import option
 from ..ranking import RankedScores
 from .base import TRAIN, AudioConfig, AudioTask, logger
 from .checks import RunConfig
+from .data_checks import check_manifest
 from .labelled import LabelledDataset
 
 SCORES = ("_predictions", "_targets")
@@ -79,10 +80,11 @@ class EatClassificationTask(AudioTask):
         if self.resumed is None or not self.resumed.state.get("labels"):
             return
         if dict(self.resumed.state["labels"]) != self._read_label_indices():
+            path = os.path.abspath(self.resumed.path)
             raise ValueError(
-                f"the classes in {self.cfg.label_descriptors} differ from those of "
-                f"{os.path.abspath(self.resumed.path)}, which this run would resume: choose "
-                "another run folder (hydra.run.dir) or the same classes"
+                f"the classes in {self.cfg.label_descriptors} differ from those of {path}, which "
+                "this run would resume: choose another run folder (hydra.run.dir) or the same "
+                "classes"
             )
 
     def _read_label_names(self) -> List[str]:
@@ -132,6 +134,8 @@ class EatClassificationTask(AudioTask):
             ValueError: the model is configured for another number of classes, or takes other input
                 than the task makes; the checkpoint being resumed has other classes.
         """
+        if not from_checkpoint:
+            check_manifest(self._run)  # before the classes, which are in the same folder
         self._check_classes()
         num_classes = len(self.label_set)
         with open_dict(cfg):

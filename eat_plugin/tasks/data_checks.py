@@ -12,14 +12,9 @@ from .checks import RunConfig
 ADVICE = "set it to the absolute path of a folder made by eat manifest"
 
 
-def check_data(run: RunConfig) -> None:
-    """Check the folder, its manifest and the folder of the clips before the model is built.
-
-    Raises:
-        ValueError: one of them does not exist.
-    """
-    split = run.get("dataset.train_subset")
-    if split is None:  # no run
+def check_folder(run: RunConfig) -> None:
+    """Raise ValueError if ``task.data`` is not a folder."""
+    if run.get("dataset.train_subset") is None:  # no run
         return
     data: Any = run.get("task.data")
     if data is None:
@@ -28,6 +23,13 @@ def check_data(run: RunConfig) -> None:
         is_other = os.path.exists(data)
         problem = f"is not a folder; {ADVICE}" if is_other else explain_path(data, ADVICE)
         raise ValueError(f"task.data is {data!r}, which {problem}")
+
+
+def check_manifest(run: RunConfig) -> None:
+    """Raise ValueError if the manifest to train on, or the folder of its clips, does not exist."""
+    split, data = run.get("dataset.train_subset"), run.get("task.data")
+    if split is None:  # no run
+        return
     manifest = Path(data) / f"{split}.tsv"
     if not manifest.is_file():
         raise ValueError(f"task.data is {data!r}, and there is no {manifest}; {ADVICE}")

@@ -102,6 +102,7 @@ def test_cache__refuses_a_folder_with_held_out_clips_in_train(
     shutil.copy(data / "train.tsv", data / "eval.tsv")
     assert main(["cache", str(data), "--out", str(tmp_path / "cache"), "--workers", "1"]) == 2
     assert "train.tsv has 4 of the clips that" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("checksum", [["--checksum"], []])

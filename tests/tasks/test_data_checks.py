@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from eat_plugin.data.statistics import Statistics, write_statistics
 from eat_plugin.tasks.checks import RunConfig
-from eat_plugin.tasks.data_checks import check_data
+from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
+from eat_plugin.tasks.data_checks import check_folder, check_manifest
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 
 EAT_MANIFEST = "absolute path of a folder made by eat manifest"
@@ -29,26 +30,27 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_check_data__a_folder_with_a_manifest(data, monkeypatch):
-    check_data(run_config(data))
+def test_checks__a_folder_with_a_manifest(data, monkeypatch):
     monkeypatch.chdir(data.parent)
-    check_data(run_config(data.name))
-    check_data(RunConfig(OmegaConf.create({"task": {"data": "/nowhere"}}).task))  # no run
+    no_run = RunConfig(OmegaConf.create({"task": {"data": "/nowhere"}}).task)
+    for run in (run_config(data), run_config(data.name), no_run):
+        check_folder(run)
+        check_manifest(run)
 
 
-def test_check_data__names_value_and_remedy(data, tmp_path, monkeypatch):
+def test_checks__name_value_and_remedy(data, tmp_path, monkeypatch):
     for given, problem in (
         ("???", "task.data is not set"),
         (data / "gone", rf"task.data is '{data}/gone', which does not exist"),
         (data / "train.tsv", r"task.data is '\S+train.tsv', which is not a folder"),
     ):
         with pytest.raises(ValueError, match=f"^{problem}; set it to the {EAT_MANIFEST}$"):
-            check_data(run_config(given))
+            check_folder(run_config(given))
     with pytest.raises(ValueError, match=f"and there is no {data}/more.tsv; .*{EAT_MANIFEST}$"):
-        check_data(run_config(data, train_subset="more"))
+        check_manifest(run_config(data, train_subset="more"))
 
 
-def test_check_data__relative_path_is_one_in_the_folder_of_the_run(data, monkeypatch):
+def test_check_folder__relative_path_is_one_in_the_folder_of_the_run(data, monkeypatch):
     (data / "run").mkdir()
     monkeypatch.chdir(data / "run")
     monkeypatch.setenv("PWD", str(data.parent))  # hydra changes the folder, not the variable
@@ -57,17 +59,17 @@ def test_check_data__relative_path_is_one_in_the_folder_of_the_run(data, monkeyp
         f"give the absolute path, {data}$"
     )
     with pytest.raises(ValueError, match=message):
-        check_data(run_config(data.name))
+        check_folder(run_config(data.name))
     with pytest.raises(ValueError, match="give the absolute path$"):
-        check_data(run_config("gone"))
+        check_folder(run_config("gone"))
 
 
-def test_check_data__moved_clips(data):
+def test_check_manifest__moved_clips(data):
     text = (data / "train.tsv").read_text()
     (data / "train.tsv").write_text(text.replace(str(data), f"{data}/gone", 1))
     message = f"^{data}/train.tsv:1: the root '{data}/gone' is not an .*, run eat manifest again"
     with pytest.raises(ValueError, match=message):
-        check_data(run_config(data))
+        check_manifest(run_config(data))
 
 
 def make_task(data, **dataset):
@@ -79,6 +81,21 @@ def make_task(data, **dataset):
 def hold_out(data, split):
     lines = (data / "train.tsv").read_text().splitlines()
     (data / f"{split}.tsv").write_text("\n".join([lines[0], *lines[2:4]]) + "\n")
+
+
+@pytest.mark.parametrize("kind", [EatPretrainingTask, EatClassificationTask])
+def test_build_model__needs_the_manifest(data, kind):
+    cfg = {"common": {"seed": 1}, "dataset": {"train_subset": "train"}, "model": {}}
+    cfg = OmegaConf.create({**cfg, "criterion": {}})
+    cfg.task = OmegaConf.structured(
+        {EatPretrainingTask: PretrainingConfig, EatClassificationTask: ClassificationConfig}[kind](
+            data=str(data), seed=1, patch_size=16
+        )
+    )
+    task = kind(cfg.task)
+    (data / "train.tsv").unlink()
+    with pytest.raises(ValueError, match=f"there is no {data}/train.tsv"):
+        task.build_model(cfg.model)
 
 
 @pytest.mark.parametrize(

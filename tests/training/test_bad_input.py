@@ -87,4 +87,4 @@ def test_run_folder__of_another_model_is_refused_and_names_the_option(trainer):
     # Other options may change.
     changed = ["model.clone_batch=2", "dataset.batch_size=3", "optimization.lr=[0.001]"]
     output = trainer.succeed("optimization.max_update=4", *changed)
-    assert f"Loaded checkpoint {checkpoint} (epoch" in output
+    assert "Loaded checkpoint checkpoints/checkpoint_last.pt (epoch 1 @ 2 updates)" in output
