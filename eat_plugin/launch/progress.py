@@ -87,7 +87,7 @@ class Progress:
             self._terminal.write(f"\r\x1b[K  {self._line}" + ("\n" if last and self._line else ""))
         elif self._line and (last or time.monotonic() - self._shown > QUIET):
             self._terminal.write(f"  {self._line}\n")
-            self._shown, self._line = time.monotonic(), "" if last else self._line
+            self._shown, self._line = time.monotonic(), ""
         self._terminal.flush()
 
     def _say(self, text: str) -> None:

@@ -28,7 +28,7 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
 
     Args:
         arguments: of ``fairseq-hydra-train``.
-        folder: of the run. If the run fails at start, a new folder is removed again.
+        folder: of the run. If an option is invalid, a new folder is removed again.
         total: number of updates.
 
     Returns:
@@ -38,7 +38,7 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
         ValueError: an option or a file is invalid; the message is one line.
         TrainingError: the run failed for another reason.
     """
-    is_new = not folder.exists()
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / CONSOLE
     failure: BaseException | None = None
@@ -52,8 +52,8 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
         return progress
     kind, reason = explain(failure)
     if kind in MISTAKES:
-        if is_new and not any(folder.glob("**/*.pt")):
-            shutil.rmtree(folder)
+        if missing and not any(folder.glob("**/*.pt")):
+            shutil.rmtree(missing[-1])
         raise ValueError(reason) from failure
     raise TrainingError(f"training ended with {kind}: {reason}; the log is {log}") from failure
 

@@ -43,6 +43,7 @@ def test_progress__last_update_and_validations(tmp_path):
     assert "eval at update 20: accuracy 0.75, loss 1.5\n" in shown
     assert "  update 20 of 400  loss 2.5  lr 0.002  48 clips/s  2 min left\n" in shown
     assert "train_loss" not in shown
+    assert shown.count("update 20 of 400") == 1
     assert "update 5 " not in shown
 
 

@@ -70,8 +70,8 @@ def test_train__mistake_leaves_no_new_folder(tmp_path, training):
 
     training(fail)
     with pytest.raises(ValueError, match="task.length is 'x'"):
-        run.train([], tmp_path / "run", 10)
-    assert not (tmp_path / "run").exists()
+        run.train([], tmp_path / "runs" / "new", 10)
+    assert not (tmp_path / "runs").exists()
     (tmp_path / "old").mkdir()
     with pytest.raises(ValueError, match="task.length is 'x'"):
         run.train([], tmp_path / "old", 10)
