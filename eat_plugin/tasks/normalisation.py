@@ -108,7 +108,7 @@ def warn_of_audioset(cfg: Any, manifest: Manifest) -> None:
         advice = f"run eat stats {cfg.data}, and leave task.norm_mean and task.norm_std null"
     logger.warning(
         "inputs are normalised by AudioSet's statistics, mean %.3f and standard deviation %.3f; "
-        "%s has %.3f and %.3f; before a new run %s",
+        "%s has %.3f and %.3f; for a new run, %s",
         AUDIOSET_MEAN, AUDIOSET_STD, source, mean, std, advice,
     )  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_load__published_pretrained_checkpoint(shared):
         ("cfg/task/_name", "eat_pretraining", "does not match its configuration: .*label"),
         ("model/head.bias", torch.zeros(5), "not match its configuration: .*mismatch for head.b"),
         ("model/unknown", torch.zeros(5), 'does not match its configuration: .*"unknown"'),
-        ("task_state", {}, "/nowhere/label_descriptors.csv: cannot be read"),
+        ("task_state", {}, "there is no /nowhere/label_descriptors.csv"),
         ("task_state/label_names", ["A dog"], "1 names for 3 classes"),
         ("cfg/model/loss", "mse", "model.loss is 'mse'; choose one of bce, ce"),
         ("cfg/model/layer_decay", "small", "Value 'small' .*could not be converted to Float"),
