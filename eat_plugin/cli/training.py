@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eat_plugin.launch.composing import Composed
 
 LOG_INTERVAL = 10  # updates
-LAUNCHERS = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")  # number of processes
+LAUNCHERS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # number of processes
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
