@@ -209,7 +209,7 @@ def test_manifest__a_mistake_is_one_line_and_exit_code_2(
     [
         (["manifest"], "eat manifest: error: the following arguments are required: DIR, --out"),
         (["manifest", "a", "--out", "b", "--seed", "x"], "eat manifest: error: argument --seed"),
-        (["nonsense"], "eat: error: argument SUBCOMMAND: invalid choice: 'nonsense'"),
+        (["nonsense"], "eat: error: there is no subcommand 'nonsense'; choose one of manifest"),
     ],
 )
 def test_main__wrong_arguments_are_one_line_and_exit_code_2(
