@@ -83,6 +83,15 @@ def _read_checkpoint(run_dir: Path) -> tuple[dict[str, Any], Example | None]:
         return cfg, None
 
 
+def _without_unused_rate(curves: Curves, cfg: Mapping[str, Any]) -> Curves:
+    """Leave out the learning rate after the last update: fairseq's schedule starts again there."""
+    last = cfg.get("optimization", {}).get("max_update")
+    updates, values = curves.get("lr", ([], []))
+    if len(updates) < 2 or updates[-1] != last:
+        return curves
+    return {**curves, "lr": (updates[:-1], values[:-1])}
+
+
 def draw_figure(
     curves: Curves, cfg: Mapping[str, Any], example: Example | None, title: str
 ) -> Figure:
@@ -91,6 +100,7 @@ def draw_figure(
     from eat_plugin.cli.draw_curves import STYLE, arrange_panels, draw_panels
     from eat_plugin.cli.references import find_references
 
+    curves = _without_unused_rate(curves, cfg)
     rows = arrange_panels(curves)
     heights = [CURVES_HEIGHT] * len(rows) + ([EXAMPLE_HEIGHT] if example else [])
     with styled_figure(WIDTH, sum(heights) + 0.3, STYLE) as figure:

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; give the folder of the run")
 
-    from eat_plugin.launch import composing, machine, run
+    from eat_plugin.launch import checks, composing, machine, run
 
     own = [
         f"common.user_dir={composing.quote(USER_DIR)}", f"task.data={composing.quote(data)}",
@@ -89,12 +89,15 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     _refuse_taken(given)
     own += machine.choose_precision(given) + overrides
     config_dir = args.config_dir.expanduser().resolve()
+    if not config_dir.is_dir():
+        raise ValueError(f"--config-dir {args.config_dir} is not a folder")
     composed = composing.compose(name, [*own, *args.overrides], config_dir)
     extra = machine.choose_workers(composed.cfg, given)
     if "common.log_interval" not in given and composed.cfg.common.log_interval > LOG_INTERVAL:
         extra.append(f"common.log_interval={LOG_INTERVAL}")
     composed = composing.compose(name, [*own, *extra, *args.overrides], config_dir)
     arguments = ["--config-dir", str(config_dir), "--config-name", name, *composed.overrides]
+    checks.check_settings(composed.cfg, folder)
     workers = int(composed.cfg.dataset.num_workers)
     threads = machine.limit_threads(workers) if composed.cfg.common.cpu else None
     prefix = f"{machine.THREADS}={threads} " if threads else ""
@@ -105,6 +108,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     _refuse_launcher(command)
     say(f"{machine.describe(composed.cfg)}, data workers: {workers}; equal command:\n  {command}")
     say(f"run {folder}, full log {folder / run.CONSOLE}")
+    say(f"starting; the first report is after {composed.cfg.common.log_interval} updates")
     return _train(arguments, folder, composed)
 
 
@@ -112,6 +116,7 @@ def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
     from eat_plugin.launch import run
 
     total = int(composed.cfg.optimization.max_update)
+    checkpoint = folder / run.CHECKPOINTS / "checkpoint_last.pt"
     command = "eat pretrain" if "pretrain" in composed.cfg.task._name else "eat finetune"
     try:
         progress = run.train(arguments, folder, total)
@@ -119,12 +124,12 @@ def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
         sys.stderr.write(f"{command}: error: {error}\n")
         return SOME_FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("the same command resumes from the last checkpoint\n")
+        saved = "resumes from the last checkpoint" if checkpoint.exists() else "starts again"
+        sys.stderr.write(f"the same command {saved}\n")
         raise
-    checkpoint = folder / run.CHECKPOINTS / "checkpoint_last.pt"
-    if progress.update == progress.started_at:
+    if progress.started_at >= total:
         say(
-            f"nothing to do: the run has {progress.update} updates, optimization.max_update is "
+            f"nothing to do: the run has {progress.started_at} updates, optimization.max_update is "
             f"{total}"
         )
     say(f"checkpoint {checkpoint}")
@@ -133,13 +138,11 @@ def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
 
 def _check_data(data: Path) -> None:
     """Raise ValueError if a folder has no manifest of training clips."""
-    if not data.is_dir():
-        raise ValueError(
-            f"--data {data} is not a folder; make one with: eat manifest AUDIO --out {data}"
-        )
     if not (data / "train.tsv").is_file():
+        problem = "has no train.tsv" if data.is_dir() else "is not a folder"
         raise ValueError(
-            f"--data {data} has no train.tsv; make it with: eat manifest AUDIO --out {data}"
+            f"--data {data} {problem}; list clips with: eat manifest AUDIO --out DATA, then --data "
+            "DATA"
         )
 
 

@@ -104,6 +104,11 @@ def read_label_set(path: str | os.PathLike[str]) -> LabelSet:
         TableError: a row has another form, or a repeated index or label; an index is missing; there
             are no rows.
     """
+    if not os.path.exists(path):
+        raise TableError(
+            f"there is no {path}: the clips have no labels; list them with eat manifest --layout "
+            "(eat manifest --help shows the layouts)"
+        )
     rows: dict[int, tuple[str, str]] = {}
     lines: dict[str, int] = {}
     for number, row in read_rows(path):

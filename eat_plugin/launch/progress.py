@@ -73,13 +73,19 @@ class Progress:
             if self._warnings <= MOST_WARNINGS:
                 self._say(f"warning: {warning[1]}")
         elif "num_updates" in line:
-            record = parse_record(line)
-            if "num_updates" in record:
-                self.update = int(record["num_updates"])
-                self._line = describe_update(record, self._total)
-                self._show()
-            elif "train_num_updates" not in record and record:
-                self._say(describe_validation(record))
+            self._take_record(parse_record(line))
+
+    def _take_record(self, record: dict[str, Any]) -> None:
+        if "train_num_updates" in record:  # the mean over an epoch, also logged at the end of a run
+            record = {name[len("train_") :]: value for name, value in record.items()}
+            if int(record["num_updates"]) <= self.update:
+                return
+        if "num_updates" in record:
+            self.update = int(record["num_updates"])
+            self._line = describe_update(record, self._total)
+            self._show()
+        elif record:
+            self._say(describe_validation(record))
 
     def _show(self, last: bool = False) -> None:
         """Show the newest line: in place on a terminal, else now and then."""
@@ -112,7 +118,9 @@ def describe_update(record: dict[str, Any], total: int) -> str:
     """Return update, loss, learning rate, speed and time left."""
     update = int(record["num_updates"])
     parts = [f"update {update} of {total}"]
-    parts += [f"{name} {record[name]}" for name in ("loss", "lr") if name in record]
+    # The rate after the last update is never used.
+    shown = ("loss", "lr") if update < total else ("loss",)
+    parts += [f"{name} {float(record[name]):.4g}" for name in shown if name in record]
     rate, clips = (float(record.get(name, 0)) for name in ("ups", "bsz"))
     if rate > 0:
         parts += [f"{rate * clips:.3g} clips/s", f"{describe_time((total - update) / rate)} left"]
@@ -122,9 +130,8 @@ def describe_update(record: dict[str, Any], total: int) -> str:
 def describe_validation(record: dict[str, Any]) -> str:
     """Return split, update and metrics of a validation."""
     split = next(name for name in record if name.endswith("_num_updates"))[: -len("_num_updates")]
-    metrics = [
-        f"{name} {record[f'{split}_{name}']}" for name in METRICS if f"{split}_{name}" in record
-    ]
+    values = {name: record[f"{split}_{name}"] for name in METRICS if f"{split}_{name}" in record}
+    metrics = [f"{name} {float(value):.4g}" for name, value in values.items()]
     return f"{split} at update {record[f'{split}_num_updates']}: {', '.join(metrics)}"
 
 

@@ -38,7 +38,8 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
     *reports, rejected = _write_reports(listing, options)
     if not clips:
         kind = "image" if options.images else "audio file"
-        raise ValueError(f"no {kind} under {listing.root} can be used; {rejected}")
+        first = "; the first: {}: {}".format(*listing.rejected[0]) if listing.rejected else ""
+        raise ValueError(f"no {kind} under {listing.root} can be used; {rejected}{first}")
     label_set, unused = _used_classes(listing)
     splits = _divide(listing, options, label_set)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)

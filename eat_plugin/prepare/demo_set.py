@@ -21,7 +21,7 @@ def write_demo_set(out: Path, clips_per_class: int, seed: int, progress: Progres
     """Write the set to ``out/audio/KIND`` unless it is complete; return ``out/audio``.
 
     Raises:
-        ValueError: ``out`` holds a set with other settings.
+        ValueError: ``out`` holds other files, or a set with other settings.
     """
     audio, record = out / "audio", out / RECORD
     settings = {"clips_per_class": clips_per_class, "seed": seed, "kinds": list(KINDS)}
@@ -29,6 +29,8 @@ def write_demo_set(out: Path, clips_per_class: int, seed: int, progress: Progres
         if json.loads(record.read_text(encoding="utf-8")) == settings:
             return audio
         raise ValueError(f"{out} holds a set with other settings; remove it or choose another")
+    if out.is_dir() and {path.name for path in out.iterdir()} - {audio.name}:
+        raise ValueError(f"{out} holds other files; choose a new folder")
 
     def write_clip(job: tuple[str, int]) -> None:
         kind, number = job

@@ -179,6 +179,11 @@ def _check_precision(run: RunConfig) -> None:
 def _check_warm_up(run: RunConfig) -> None:
     steps = run.get("lr_scheduler.warmup_updates") or 0
     most = run.get("optimization.max_update") or 0
+    if 0 < most == steps and run.get("lr_scheduler._name") == "cosine":
+        raise ValueError(  # fairseq would divide by zero at the last update
+            f"lr_scheduler.warmup_updates and optimization.max_update are both {steps}; set "
+            f"lr_scheduler.warmup_updates to less, as {steps // 10}"
+        )
     if 0 < most <= steps:
         logger.warning(
             "lr_scheduler.warmup_updates=%s is not less than optimization.max_update=%s: the "

@@ -72,13 +72,7 @@ class EatClassificationTask(AudioTask):
         self._summary: Tuple[Optional[ClipScores], int, Dict[str, float]] = (None, 0, {})
 
     def _read_label_indices(self) -> Dict[str, str]:
-        path = Path(self.cfg.data) / self.cfg.label_descriptors
-        if not path.exists():
-            raise ValueError(
-                f"there is no {path}: the clips have no labels; list them with eat manifest "
-                "--layout (eat manifest --help shows the layouts)"
-            )
-        label_set = read_label_set(path)
+        label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)
         return {label: str(index) for index, label in enumerate(label_set.ids)}
 
     def _check_classes(self) -> None:

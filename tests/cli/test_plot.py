@@ -97,6 +97,14 @@ def test_arrange_panels__rows_of_similar_length(count, sizes):
     assert [len(row) for row in rows] == sizes
 
 
+def test_draw_figure__leaves_out_the_rate_after_the_last_update():
+    cfg = {"optimization": {"max_update": 20}}
+    curves = {"loss": CURVES["loss"], "lr": ([10, 19, 20], [2.0, 1.0, 9.0])}
+    figure = plot.draw_figure(curves, cfg, None, "run")
+    (axes,) = [axes for axes in figure.axes if axes.get_title("left") == "lr: learning rate"]
+    assert axes.lines[0].get_xdata().tolist() == [10, 19]
+
+
 def test_draw_figure__without_a_configuration_there_are_no_references():
     figure = plot.draw_figure(CURVES, {}, None, "a run")
     assert legend_of(figure, "loss_regression: features") is None

@@ -68,8 +68,8 @@ def test_finetune__checkpoint_and_benchmark(data, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pretrain", "--data", "nowhere"], "nowhere is not a folder; make one with: eat manifest"),
-        (["pretrain", "--data", "."], "has no train.tsv; make it with: eat manifest"),
+        (["pretrain", "--data", "nowhere"], "nowhere is not a folder; list clips with: eat mani"),
+        (["pretrain", "--data", "."], "has no train.tsv; list clips with: eat manifest AUDIO"),
         (["pretrain", "--data", "my data", "--sise", "tiny"], "--sise; did you mean --size?"),
         (["pretrain", "--data", "my data", "--size", "tinny"], "did you mean tiny?"),
         (["pretrain", "--data", "my data", "model.detph=3"], "did you mean model.depth"),
@@ -77,6 +77,8 @@ def test_finetune__checkpoint_and_benchmark(data, capsys):
         (["pretrain", "--data", "my data", "--config-name", "pre"], "there is no configuration"),
         (["pretrain", "--data", "my data", "--config-dir", "."], "there is no configuration"),
         (["pretrain", "--data", "my data", "--out", "my data/train.tsv"], "is a file"),
+        (["pretrain", "--data", "my data", "--config-dir", "x"], "--config-dir x is not a folder"),
+        (["pretrain", "--data", "my data", "dataset.batch_size=0"], "dataset.batch_size is 0"),
         (["finetune", "--data", "my data"], "--checkpoint"),
         (["finetune", "--data", "my data", "--checkpoint", "x.pt"], "x.pt does not exist; give a"),
     ],

@@ -47,6 +47,13 @@ def test_progress__last_update_and_validations(tmp_path):
     assert "update 5 " not in shown
 
 
+def test_progress__run_shorter_than_the_interval_of_the_log(tmp_path):
+    record = '{"train_loss": "1.23456", "train_lr": "0.1", "train_num_updates": "400"}'
+    progress, shown = follow(tmp_path, f"[x][train][INFO] - {record}\n")
+    assert progress.update == 400
+    assert shown == "  update 400 of 400  loss 1.235\n"
+
+
 def test_progress__one_line_in_place_on_a_terminal(tmp_path):
     _, shown = follow(tmp_path, UPDATE % 10, UPDATE % 20, live=True)
     assert shown.count("\n") == 1

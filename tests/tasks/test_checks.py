@@ -182,6 +182,14 @@ def test_warm_up__warns_if_the_rate_only_rises(steps, most, warns, caplog):
     assert ("the learning rate only rises" in caplog.text) == warns
 
 
+def test_warm_up__of_all_updates_is_refused_with_a_cosine_schedule():
+    run = make(
+        lr_scheduler={"_name": "cosine", "warmup_updates": 40}, optimization={"max_update": 40}
+    )
+    with pytest.raises(ValueError, match=r"are both 40; set lr_scheduler.warmup_updates .* as 4"):
+        check_run(run)
+
+
 def with_optimizer(optimizer="eat_adamw", **common):
     return make(common={"cpu": True, **common}, optimizer={"_name": optimizer})
 

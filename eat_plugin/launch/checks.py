@@ -1,0 +1,45 @@
+"""The checks that a task makes at start, before anything is printed or written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fairseq.tasks import setup_task
+from omegaconf import DictConfig, OmegaConf
+
+
+def check_settings(cfg: DictConfig, folder: Path) -> None:
+    """Set up the task of a run, as fairseq will do in the folder of the run.
+
+    Raises:
+        ValueError: an option is invalid, or the checkpoint in the folder cannot be resumed with it.
+    """
+    container = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    with _working_in(folder), _without_log():
+        setup_task(OmegaConf.create(container).task)
+
+
+@contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """Change the working folder, if the folder exists."""
+    before = os.getcwd()
+    if folder.is_dir():
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Log nothing: the run itself will log the same."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
