@@ -7,7 +7,7 @@ Examples:
   eat finetune --data esc50/fold1 --checkpoint EAT-base.pt --benchmark esc50
   eat finetune --data labelled --checkpoint none --size tiny      from random weights
 
-Chooses device, precision, data workers and threads for this machine, unless options set them. It
+Chooses device, precision and data workers for this machine, unless options set them. It
 prints the equal fairseq-hydra-train command, for clusters. The same command resumes a stopped run.
 
 RUN has the checkpoints (checkpoint_best.pt: the best on the held-out clips), console.txt (the full

@@ -6,7 +6,7 @@ Examples:
   eat pretrain --data data --size tiny
   eat pretrain --data data --out runs/mine dataset.batch_size=24 optimization.lr=0.0004
 
-Chooses device, precision, data workers and threads for this machine, unless options set them. It
+Chooses device, precision and data workers for this machine, unless options set them. It
 prints the equal fairseq-hydra-train command, for clusters. The same command resumes a stopped run.
 
 RUN has the checkpoints, console.txt (the full log) and tb (TensorBoard). See a run with:

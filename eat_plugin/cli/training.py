@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from eat_plugin.launch.composing import Composed
 
 LOG_INTERVAL = 10  # updates
+# PyTorch has a thread per core, beside the data workers. By default threads that wait keep their
+# cores busy: with one other busy process an update on two cores takes four times as long.
+PASSIVE = ("OMP_WAIT_POLICY", "passive")
 LAUNCHERS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # number of processes
 
 
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; give the folder of the run")
 
+    os.environ.setdefault(*PASSIVE)  # read when PyTorch is imported
     from eat_plugin.launch import checks, composing, machine, run
 
     own = [
@@ -99,8 +103,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     arguments = ["--config-dir", str(config_dir), "--config-name", name, *composed.overrides]
     checks.check_settings(composed.cfg, folder)
     workers = int(composed.cfg.dataset.num_workers)
-    threads = machine.limit_threads(workers) if composed.cfg.common.cpu else None
-    prefix = f"{machine.THREADS}={threads} " if threads else ""
+    prefix = f"{'='.join(PASSIVE)} " if composed.cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
     if args.dry_run:
         say(command)

@@ -1,8 +1,7 @@
-"""Device, precision and threads of a run on this machine."""
+"""Device, precision and data workers of a run on this machine."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -12,7 +11,6 @@ from omegaconf import DictConfig
 from ..prepare.processes import available_cores
 
 PRECISIONS = ("common.cpu", "common.fp16", "common.bf16", "common.amp")
-THREADS = "OMP_NUM_THREADS"
 
 
 def choose_precision(given: set[str]) -> list[str]:
@@ -37,20 +35,6 @@ def choose_workers(cfg: DictConfig, given: set[str]) -> list[str]:
     if "dataset.num_workers" in given or wanted <= most:
         return []
     return [f"dataset.num_workers={most}"]
-
-
-def limit_threads(workers: int) -> int | None:
-    """Leave cores to the data workers: PyTorch's default is a thread per core.
-
-    Returns:
-        The number of threads set; None if ``OMP_NUM_THREADS`` is set already.
-    """
-    if os.environ.get(THREADS):
-        return None
-    threads = max(1, available_cores() - workers)
-    os.environ[THREADS] = str(threads)
-    torch.set_num_threads(threads)
-    return threads
 
 
 def _has_bfloat16() -> bool:

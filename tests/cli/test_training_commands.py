@@ -23,6 +23,7 @@ def data(tmp_path, monkeypatch):
 def dry_run(capsys, *arguments):
     assert main([*arguments, "--dry-run"]) == 0
     words = shlex.split(capsys.readouterr().out)
+    assert words[:2] == ["OMP_WAIT_POLICY=passive", "fairseq-hydra-train"]
     assert words[words.index("--config-dir") + 1] == str(CONFIG_DIR)
     return words
 

@@ -1,6 +1,5 @@
-"""Device, precision, data workers and threads fit the machine."""
+"""Device, precision and data workers fit the machine."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -55,15 +54,3 @@ def test_choose_workers__leaves_a_core_to_each_process(
     found = machine.choose_workers(make_cfg(workers, cpu=not count), set())
     assert found == ([] if expected is None else [f"dataset.num_workers={expected}"])
     assert machine.choose_workers(make_cfg(99), {"dataset.num_workers"}) == []
-
-
-def test_limit_threads(monkeypatch):
-    monkeypatch.setattr(machine, "available_cores", lambda: 8)
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert machine.limit_threads(1) is None
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert machine.limit_threads(3) == 5
-    assert os.environ["OMP_NUM_THREADS"] == "5"
-    monkeypatch.setenv("OMP_NUM_THREADS", "")
-    assert machine.limit_threads(9) == 1
