@@ -115,7 +115,7 @@ def test_read_curves__tqdm_logs_means_and_shows_updates_on_the_console(log_as, t
         **SINGLE_UPDATES, "loss": ([20], [1.0]), "loss_cls": ([20], [0.125]),
         "target_var": ([20], [0.5]), "lr": ([20], [1e-4]),
     }  # fmt: skip
-    (tmp_path / "console.txt").write_text(capsys.readouterr().err, newline="")
+    (tmp_path / "console.txt").write_bytes(capsys.readouterr().err.encode())
     assert read_curves(tmp_path) == SINGLE_UPDATES
 
 
