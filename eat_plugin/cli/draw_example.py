@@ -24,7 +24,7 @@ RECONSTRUCTION = (
 
 
 def draw_example(figure: SubFigure, example: Example) -> None:
-    """Draw the whole spectrogram; beside it, for each mask, the input and the prediction."""
+    """Draw the whole spectrogram, and for each mask the input and the prediction."""
     count = len(example.masks)
     has_prediction = example.reconstructions is not None or example.agreements is not None
     grid = figure.add_gridspec(1 + has_prediction, 1 + count, width_ratios=(1.5, *[1] * count))

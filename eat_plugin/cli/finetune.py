@@ -12,7 +12,7 @@ prints the equal fairseq-hydra-train command, for clusters. The same command res
 
 RUN has the checkpoints (checkpoint_best.pt: the best on the held-out clips), console.txt (the full
 log) and tb (TensorBoard). Then:
-  eat evaluate --checkpoint RUN/checkpoints/checkpoint_best.pt --data labelled --out evaluation
+  eat evaluate --checkpoint RUN/checkpoints/checkpoint_last.pt --data labelled --out evaluation
 """
 
 from __future__ import annotations

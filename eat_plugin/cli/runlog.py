@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-CONSOLE = "console.txt"  # standard output and error of training
+from eat_plugin.launch.records import EPOCH, parse_record
+from eat_plugin.launch.run import CONSOLE
+
 VARIANCES = ("target_var", "pred_var")
 LOSS_SCALE = "loss_scale"
 OPTIMIZATION = ("lr", "gnorm", LOSS_SCALE)
 METRICS = ("accuracy", "mAP")  # of fine-tuning; the first one in the log is shown
-COUNT = "num_updates"
-EPOCH = "train_"  # prefix of means over an epoch
 
 Curves = dict[str, tuple[list[int], list[float]]]
 """Name of a logged value -> updates, and the value at each."""
-
-_PAIR = re.compile(r"(\w+)=([^\s,\]]+)")
-_VALIDATION = re.compile(r"valid on '([^']+)' subset")
 
 
 def read_curves(run_dir: Path) -> Curves:
@@ -76,52 +71,15 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
 
     Names in validation have the split as prefix, means over an epoch ``train_``.
     """
-    if COUNT not in line:
+    record = parse_record(line)
+    if record is None:
         return
-    record = _parse_json(line) or _parse_text(line)
-    try:
-        count = next(name for name in record if name.endswith(COUNT))
-        update = int(record[count])
-    except (ValueError, TypeError, StopIteration):
-        return  # another dictionary, or a truncated line
-    split = count[: -len(COUNT)]  # "" in training, "eval_" in validation
-    for name, value in record.items():
-        own = name[len(split) :] if name.startswith(split) else ""
-        if own == "loss" or _is_plotted(own, is_training=split in ("", EPOCH)):
-            try:
-                yield name, update, float(value)
-            except (ValueError, TypeError):
-                continue
+    for name, value in record.values.items():
+        if name == "loss" or _is_plotted(name, is_training=record.prefix in ("", EPOCH)):
+            yield record.prefix + name, record.update, value
 
 
 def _is_plotted(name: str, is_training: bool) -> bool:
     if not is_training:
         return name in METRICS
     return name.startswith("loss_") or name in (*VARIANCES, *OPTIMIZATION)
-
-
-def _parse_json(line: str) -> dict[str, str]:
-    """Parse ``{"loss": "2.5", ..., "num_updates": "10"}``, with any text before it."""
-    brace = line.find("{")
-    if brace < 0:
-        return {}
-    try:
-        record = json.loads(line[brace:])
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _parse_text(line: str) -> dict[str, str]:
-    """Parse the lines of the formats ``simple`` and ``tqdm``, with the names of JSON.
-
-    They are ``loss=2.5, num_updates=10`` within an epoch and ``| loss 2.5 | num_updates 10`` at its
-    end.
-    """
-    pairs = dict(_PAIR.findall(line))
-    if COUNT in pairs:
-        return pairs
-    fields = [field.split() for field in line.split(" | ")]
-    validation = _VALIDATION.search(line)
-    prefix = f"{validation[1]}_" if validation else EPOCH
-    return {prefix + field[0]: field[1] for field in fields if len(field) == 2}

@@ -7,16 +7,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eat_plugin.cli import SOME_FAILED, say
+from eat_plugin.cli.outputs import check_folder
 from eat_plugin.launch.configs import CONFIG_DIR, USER_DIR, list_groups
-
-if TYPE_CHECKING:
-    from eat_plugin.launch.composing import Composed
+from eat_plugin.launch.run import CHECKPOINTS, CONSOLE, TrainingError, train
 
 LOG_INTERVAL = 10  # updates
-# PyTorch has a thread per core, beside the data workers. By default threads that wait keep their
+# PyTorch has a thread per core, and there are data workers. By default waiting threads keep their
 # cores busy: with one other busy process an update on two cores takes four times as long.
 PASSIVE = ("OMP_WAIT_POLICY", "passive")
 LAUNCHERS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # number of processes
@@ -79,11 +77,10 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
         overrides = [f"size={args.size}", *overrides]
     name = args.config_name or _choose_config(data, name)
     folder = (args.out or Path("runs", f"{name}-{data.name}")).expanduser().resolve()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder} is a file; give the folder of the run")
+    check_folder(folder, "the folder of the run")
 
     os.environ.setdefault(*PASSIVE)  # read when PyTorch is imported
-    from eat_plugin.launch import checks, composing, machine, run
+    from eat_plugin.launch import checks, composing, machine
 
     own = [
         f"common.user_dir={composing.quote(USER_DIR)}", f"task.data={composing.quote(data)}",
@@ -95,36 +92,34 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     config_dir = args.config_dir.expanduser().resolve()
     if not config_dir.is_dir():
         raise ValueError(f"--config-dir {args.config_dir} is not a folder")
-    composed = composing.compose(name, [*own, *args.overrides], config_dir)
-    extra = machine.choose_workers(composed.cfg, given)
-    if "common.log_interval" not in given and composed.cfg.common.log_interval > LOG_INTERVAL:
-        extra.append(f"common.log_interval={LOG_INTERVAL}")
-    composed = composing.compose(name, [*own, *extra, *args.overrides], config_dir)
-    arguments = ["--config-dir", str(config_dir), "--config-name", name, *composed.overrides]
-    checks.check_settings(composed.cfg, folder)
-    workers = int(composed.cfg.dataset.num_workers)
-    prefix = f"{'='.join(PASSIVE)} " if composed.cfg.common.cpu else ""
+    cfg, written = composing.compose(name, [*own, *args.overrides], config_dir)
+    if "dataset.num_workers" not in given:
+        cfg.dataset.num_workers = machine.limit_workers(cfg)
+        written.append(f"dataset.num_workers={cfg.dataset.num_workers}")
+    if "common.log_interval" not in given:
+        cfg.common.log_interval = min(cfg.common.log_interval, LOG_INTERVAL)
+        written.append(f"common.log_interval={cfg.common.log_interval}")
+    arguments = ["--config-dir", str(config_dir), "--config-name", name, *written]
+    checks.check_settings(cfg, folder)
+    prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
     if args.dry_run:
         say(command)
         return 0
     _refuse_launcher(command)
-    say(f"{machine.describe(composed.cfg)}, data workers: {workers}; equal command:\n  {command}")
-    say(f"run {folder}, full log {folder / run.CONSOLE}")
-    say(f"starting; the first report is after {composed.cfg.common.log_interval} updates")
-    return _train(arguments, folder, composed)
+    workers = cfg.dataset.num_workers
+    say(f"{machine.describe(cfg)}, data workers: {workers}; equal command:\n  {command}")
+    say(f"run {folder}, full log {folder / CONSOLE}")
+    say(f"starting; the first report is after {cfg.common.log_interval} updates")
+    return _train(args.subcommand, arguments, folder, int(cfg.optimization.max_update))
 
 
-def _train(arguments: list[str], folder: Path, composed: Composed) -> int:
-    from eat_plugin.launch import run
-
-    total = int(composed.cfg.optimization.max_update)
-    checkpoint = folder / run.CHECKPOINTS / "checkpoint_last.pt"
-    command = "eat pretrain" if "pretrain" in composed.cfg.task._name else "eat finetune"
+def _train(command: str, arguments: list[str], folder: Path, total: int) -> int:
+    checkpoint = folder / CHECKPOINTS / "checkpoint_last.pt"
     try:
-        progress = run.train(arguments, folder, total)
-    except run.TrainingError as error:
-        sys.stderr.write(f"{command}: error: {error}\n")
+        progress = train(arguments, folder, total)
+    except TrainingError as error:
+        sys.stderr.write(f"eat {command}: error: {error}\n")
         return SOME_FAILED
     except KeyboardInterrupt:
         saved = "resumes from the last checkpoint" if checkpoint.exists() else "starts again"

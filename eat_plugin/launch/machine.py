@@ -27,21 +27,17 @@ def choose_precision(given: set[str]) -> list[str]:
     return ["common.fp16=true"]
 
 
-def choose_workers(cfg: DictConfig, given: set[str]) -> list[str]:
-    """Return the override of the number of data workers, if the cores do not suffice for it."""
-    wanted = int(cfg.dataset.num_workers)
+def limit_workers(cfg: DictConfig) -> int:
+    """Return the number of data workers per process: as configured, or as the cores allow."""
     processes = max(1, torch.cuda.device_count()) if not cfg.common.cpu else 1
-    most = max(1, available_cores() // processes - 1)
-    if "dataset.num_workers" in given or wanted <= most:
-        return []
-    return [f"dataset.num_workers={most}"]
+    return min(int(cfg.dataset.num_workers), max(1, available_cores() // processes - 1))
 
 
 def _has_bfloat16() -> bool:
     if torch.cuda.device_count() == 1:
         return torch.cuda.is_bf16_supported()
-    # Asking creates a CUDA context. Here it would stay beside those of the training processes, and
-    # a GPU in exclusive mode has room for one.
+    # Asking creates a CUDA context. This process would keep it, and a GPU in exclusive mode
+    # has room for that of one process.
     code = "import sys, torch; sys.exit(not torch.cuda.is_bf16_supported())"
     return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+from .records import EPOCH, Record, parse_record
 
 POLL = 0.3  # seconds between two looks at the log
 QUIET = 10.0  # seconds between two lines where the output is not a terminal
 MOST_WARNINGS = 5
 METRICS = ("accuracy", "mAP", "loss")
-_RECORD = re.compile(r"(\{.*\})\s*$")
 _WARNING = re.compile(r"eat_plugin\.[\w.]+(?:\]\[WARNING\] - | \| )(.*)")
 _RESUMED = re.compile(r"oaded checkpoint .* @ (\d+) updates")
 
@@ -72,20 +72,18 @@ class Progress:
             self._warnings += 1
             if self._warnings <= MOST_WARNINGS:
                 self._say(f"warning: {warning[1]}")
-        elif "num_updates" in line:
+        else:
             self._take_record(parse_record(line))
 
-    def _take_record(self, record: dict[str, Any]) -> None:
-        if "train_num_updates" in record:  # the mean over an epoch, also logged at the end of a run
-            record = {name[len("train_") :]: value for name, value in record.items()}
-            if int(record["num_updates"]) <= self.update:
-                return
-        if "num_updates" in record:
-            self.update = int(record["num_updates"])
+    def _take_record(self, record: Record | None) -> None:
+        if record is None:
+            return
+        if record.prefix not in ("", EPOCH):
+            self._say(describe_validation(record))
+        elif not record.prefix or record.update > self.update:  # means of an epoch are late
+            self.update = record.update
             self._line = describe_update(record, self._total)
             self._show()
-        elif record:
-            self._say(describe_validation(record))
 
     def _show(self, last: bool = False) -> None:
         """Show the newest line: in place on a terminal, else now and then."""
@@ -104,38 +102,27 @@ class Progress:
         self._terminal.flush()
 
 
-def parse_record(line: str) -> dict[str, Any]:
-    """Return the record of a line that fairseq logs with ``log_format=json``; else nothing."""
-    found = _RECORD.search(line)
-    try:
-        record = json.loads(found[1]) if found else {}
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def describe_update(record: dict[str, Any], total: int) -> str:
+def describe_update(record: Record, total: int) -> str:
     """Return update, loss, learning rate, speed and time left."""
-    update = int(record["num_updates"])
-    parts = [f"update {update} of {total}"]
+    parts = [f"update {record.update} of {total}"]
     # The rate after the last update is never used.
-    shown = ("loss", "lr") if update < total else ("loss",)
-    parts += [f"{name} {float(record[name]):.4g}" for name in shown if name in record]
-    rate, clips = (float(record.get(name, 0)) for name in ("ups", "bsz"))
+    shown = ("loss", "lr") if record.update < total else ("loss",)
+    parts += [f"{name} {record.values[name]:.4g}" for name in shown if name in record.values]
+    rate, clips = (record.values.get(name, 0) for name in ("ups", "bsz"))
     if rate > 0:
-        parts += [f"{rate * clips:.3g} clips/s", f"{describe_time((total - update) / rate)} left"]
+        left = describe_duration((total - record.update) / rate)
+        parts += [f"{rate * clips:.3g} clips/s", f"{left} left"]
     return "  ".join(parts)
 
 
-def describe_validation(record: dict[str, Any]) -> str:
+def describe_validation(record: Record) -> str:
     """Return split, update and metrics of a validation."""
-    split = next(name for name in record if name.endswith("_num_updates"))[: -len("_num_updates")]
-    values = {name: record[f"{split}_{name}"] for name in METRICS if f"{split}_{name}" in record}
-    metrics = [f"{name} {float(value):.4g}" for name, value in values.items()]
-    return f"{split} at update {record[f'{split}_num_updates']}: {', '.join(metrics)}"
+    found = [name for name in METRICS if name in record.values]
+    metrics = ", ".join(f"{name} {record.values[name]:.4g}" for name in found)
+    return f"{record.prefix.rstrip('_')} at update {record.update}: {metrics}"
 
 
-def describe_time(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """Return a duration in two units at most."""
     if seconds < 60:
         return f"{seconds:.0f} s"

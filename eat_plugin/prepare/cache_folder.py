@@ -141,11 +141,11 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
     if storage is Storage.IMAGE:
         raise ValueError(f"{path}:2: {name!r} is an image; eat cache is for sound")
     for ending in (LABELS, WEIGHTS):
-        beside = data / f"{split}{ending}"
-        lines = sum(1 for _ in read_lines(beside)) if beside.exists() else len(manifest)
+        companion = data / f"{split}{ending}"
+        lines = sum(1 for _ in read_lines(companion)) if companion.exists() else len(manifest)
         if lines != len(manifest):
             raise ValueError(
-                f"{beside} has {count(lines, 'line')}, but {path} has "
+                f"{companion} has {count(lines, 'line')}, but {path} has "
                 f"{count(len(manifest), 'clip')}"
             )
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():

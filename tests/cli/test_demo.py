@@ -27,6 +27,13 @@ def test_demo__writes_one_folder_per_class(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path}/set/audio: 16 clips of {len(KINDS)} kinds\n"
 
 
+def test_demo__refuses_a_folder_with_other_files(tmp_path, capsys):
+    (tmp_path / "dog").mkdir()
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds other files; choose a new folder" in capsys.readouterr().err
+    assert not (tmp_path / "audio").exists()
+
+
 def test_demo__files_hold_the_clips_in_their_encoding(tmp_path):
     audio = write_demo_set(tmp_path, clips_per_class=1, seed=3)
     for path in audio_files(audio):

@@ -77,7 +77,7 @@ def test_finetune__checkpoint_and_benchmark(data, capsys):
         (["pretrain", "--data", "my data", "task.data=/x"], "task.data is set by --data"),
         (["pretrain", "--data", "my data", "--config-name", "pre"], "there is no configuration"),
         (["pretrain", "--data", "my data", "--config-dir", "."], "there is no configuration"),
-        (["pretrain", "--data", "my data", "--out", "my data/train.tsv"], "is a file"),
+        (["pretrain", "--data", "my data", "--out", "my data/train.tsv"], "give the folder of"),
         (["pretrain", "--data", "my data", "--config-dir", "x"], "--config-dir x is not a folder"),
         (["pretrain", "--data", "my data", "dataset.batch_size=0"], "dataset.batch_size is 0"),
         (["finetune", "--data", "my data"], "--checkpoint"),

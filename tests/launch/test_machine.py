@@ -36,21 +36,14 @@ def test_choose_precision(gpus, count, bfloat16, expected):
     assert machine.choose_precision({"common.amp"}) == []
 
 
-def make_cfg(workers, cpu=True):
-    return SimpleNamespace(
-        dataset=SimpleNamespace(num_workers=workers), common=SimpleNamespace(cpu=cpu)
-    )
-
-
 @pytest.mark.parametrize(
     ("cores", "count", "workers", "expected"),
-    [(2, 0, 10, 1), (1, 0, 10, 1), (16, 0, 10, None), (16, 4, 10, 3), (64, 4, 10, None)],
+    [(2, 0, 10, 1), (1, 0, 10, 1), (16, 0, 10, 10), (16, 4, 10, 3), (64, 4, 10, 10), (8, 0, 0, 0)],
 )
-def test_choose_workers__leaves_a_core_to_each_process(
+def test_limit_workers__leaves_a_core_to_each_process(
     gpus, monkeypatch, cores, count, workers, expected
 ):
     gpus(count)
     monkeypatch.setattr(machine, "available_cores", lambda: cores)
-    found = machine.choose_workers(make_cfg(workers, cpu=not count), set())
-    assert found == ([] if expected is None else [f"dataset.num_workers={expected}"])
-    assert machine.choose_workers(make_cfg(99), {"dataset.num_workers"}) == []
+    common, dataset = SimpleNamespace(cpu=not count), SimpleNamespace(num_workers=workers)
+    assert machine.limit_workers(SimpleNamespace(common=common, dataset=dataset)) == expected

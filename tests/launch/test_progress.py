@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from eat_plugin.launch.progress import Progress, describe_time, describe_update, parse_record
+from eat_plugin.launch.progress import Progress, describe_duration, describe_update
+from eat_plugin.launch.records import Record, parse_record
 
 UPDATE = (
     '[2026-01-01 00:00:00,000][train_inner][INFO] - {"epoch": 1, "update": 0.5, "loss": "2.5", '
@@ -76,18 +77,37 @@ def test_progress__shows_the_first_warnings(tmp_path, line):
 
 
 def test_describe_update__without_speed():
-    record = {"num_updates": "3", "loss": "1", "ups": "0", "bsz": "12"}
+    record = Record("", 3, {"loss": 1, "ups": 0, "bsz": 12})
     assert describe_update(record, 10) == "update 3 of 10  loss 1"
 
 
-@pytest.mark.parametrize("line", ["num_updates {", '{"num_updates": ', "[1] {1}", "{}"])
-def test_parse_record__other_lines(line):
-    assert parse_record(line) == {}
+@pytest.mark.parametrize(
+    "line",
+    [
+        "num_updates {", '{"num_updates": ', "[1] {1}", "{}", '{"a": "num_updates"}',
+        '{"num_updates": null}', "num_updates=many",
+    ],
+)  # fmt: skip
+def test_parse_record__other_lines(line, tmp_path):
+    assert parse_record(line) is None
+    assert follow(tmp_path, f"{line}\n")[1] == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "epoch 001:  20 / 60 loss=2.5, lr=0.002, ups=4, bsz=12, num_updates=20, wall=9",
+        "epoch 001 | loss 2.5 | lr 0.002 | ups 4 | bsz 12 | num_updates 20 | wall 9",
+    ],
+)
+def test_progress__other_formats_of_the_log(tmp_path, line):
+    _, shown = follow(tmp_path, f"{line}\n")
+    assert shown == "  update 20 of 400  loss 2.5  lr 0.002  48 clips/s  2 min left\n"
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(5.4, "5 s"), (90, "2 min"), (7260, "2 h 1 min"), (270_000, "3 d 3 h")],
 )
-def test_describe_time(seconds, text):
-    assert describe_time(seconds) == text
+def test_describe_duration(seconds, text):
+    assert describe_duration(seconds) == text
