@@ -15,26 +15,26 @@ PACKAGE = ROOT / "eat_plugin"
 # Rooms and modules that may import fairseq; no other may import them.
 WITH_FAIRSEQ = {
     "", "__main__", "registration", "models", "criterions", "tasks", "optim", "inference",
-    "launch", "cli",
+    "launch", "cli", "flags",
 }  # fmt: skip
 METRICS = {"metrics", "ranking"}
 # Room -> the rooms that it may import.
 MAY_IMPORT = {
     "": {"registration"}, "registration": {"models", "criterions", "tasks", "optim"},
     "__main__": {"cli"}, "choices": set(), "options": set(),
-    "masking": set(), "losses": set(), "outputs": set(), "modules": set(),
+    "flags": set(), "masking": set(), "losses": set(), "outputs": set(), "modules": set(),
     **dict.fromkeys(METRICS, METRICS),
     "optim": {"modules", "options"},
     "data": set(),
     "images": {"data"},
     "prepare": {"data", "images"},
-    "models": {"modules", "masking", "losses", "outputs", "options"},
+    "models": {"choices", "flags", "modules", "masking", "losses", "outputs", "options"},
     "criterions": {"outputs"},
-    "tasks": {"data", "images", "masking", "options", *METRICS},
+    "tasks": {"data", "flags", "images", "masking", "options", *METRICS},
     "inference": {"choices", "data", "images", "models", *METRICS},
     "launch": {"prepare"},
     "cli": {
-        "choices", "data", "images", "prepare", "masking", "models", "inference", "launch",
+        "choices", "data", "flags", "images", "prepare", "masking", "models", "inference", "launch",
         *METRICS,
     },
 }  # fmt: skip
@@ -115,7 +115,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert not seen & ON_DEMAND
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
-        "criterions", "optim",
+        "criterions", "optim", "flags",
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from eat_plugin.prepare.processes import available_cores
 # it runs, so that help and mistakes are fast.
 SUBCOMMANDS = (
     "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "predict", "features",
-    "export", "plot", "config", "config-dir", "user-dir", "demo", "bench",
+    "export", "plot", "config", "config-dir", "user-dir", "flags", "demo", "bench",
 )  # fmt: skip
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 

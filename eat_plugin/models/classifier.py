@@ -12,6 +12,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ..flags import add_model_flags
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 from ..modules.patches import column_padding, mean_patches, own_columns
 from ..options import explain_path
@@ -62,6 +63,11 @@ class EatClassifier(BaseFairseqModel):
             self.model.requires_grad_(False)
         set_param_groups(self)
         set_finetuning_groups(self.model, cfg)
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Declare the flags of `fairseq-train`."""
+        add_model_flags(parser, cls)
 
     @classmethod
     def build_model(cls, cfg: EatClassifierConfig, task: Any = None) -> EatClassifier:

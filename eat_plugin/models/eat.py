@@ -8,6 +8,7 @@ import torch
 from fairseq.models import register_model
 from torch import Tensor
 
+from ..flags import add_model_flags
 from ..modules.decoders import Seeds
 from ..modules.patch_split import pick_tokens, split_patches
 from ..outputs import FeatureOutput, PretrainingOutput
@@ -58,6 +59,11 @@ class EatModel(EatEncoder):
         self.teacher = Teacher(self, cfg)
         if cfg.compile:
             self.teacher.encoder.compile_evaluation()
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Declare the flags of `fairseq-train`."""
+        add_model_flags(parser, cls, own=("ema_decay",))
 
     @classmethod
     def build_model(cls, cfg: EatConfig, task: Any = None) -> EatModel:

@@ -18,6 +18,7 @@ from torch import nn
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.reader import ClipReader
+from ..flags import add_task_flags
 from ..options import option
 from . import normalisation, sound
 from .checks import ResumedRun, RunConfig, check_batches, check_run
@@ -95,6 +96,11 @@ class AudioTask(FairseqTask):
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor if processes sum on their GPUs
         self._updates = 0
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Declare the flags of `fairseq-train` and `fairseq-validate`."""
+        add_task_flags(parser, cls)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model.

@@ -1,6 +1,7 @@
 """Real runs of ``fairseq-hydra-train`` on a few small clips."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("dog", "rain", "clock")
 SMALL = [
     "common.cpu=true", "common.fp16=false", "common.log_interval=1", "dataset.num_workers=0",
     "dataset.batch_size=4", "task.target_length=64", "checkpoint.save_interval_updates=4",
@@ -75,6 +77,21 @@ def clips(tmp_path):
 @pytest.fixture
 def trainer(clips):
     return Trainer(clips)
+
+
+@pytest.fixture
+def labelled(clips):
+    """The clips of ``train.tsv`` with one label each; ``eval`` has copies of seven."""
+    shutil.copytree(clips / "audio", clips / "held_out")
+    lines = (clips / "train.tsv").read_text().splitlines()
+    names = [line.split("\t")[0] for line in lines[1:]]
+    labels = [f"{name}\t{KINDS[number % 3]}" for number, name in enumerate(names)]
+    (clips / "train.lbl").write_text("\n".join(labels) + "\n")
+    (clips / "eval.tsv").write_text("\n".join([str(clips / "held_out"), *lines[1:8]]) + "\n")
+    (clips / "eval.lbl").write_text("\n".join(labels[:7]) + "\n")
+    rows = [f"{number},{kind},A {kind}" for number, kind in enumerate(KINDS)]
+    (clips / "label_descriptors.csv").write_text("\n".join(rows) + "\n")
+    return clips
 
 
 def flatten(tree, prefix=""):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import torch
 import yaml
 from fairseq import checkpoint_utils, utils
 
+from tests.training.conftest import KINDS
 from tests.versions import fairseq_main, half_on_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = ("dog", "rain", "clock")
 SIZE = [
     "size=tiny", "common.cpu=true", "common.fp16=false", "common.log_interval=1",
     "dataset.num_workers=0", "dataset.batch_size=4", "task.target_length=64",
@@ -26,21 +25,6 @@ SCRATCH = [
     *SIZE, "model.model_path=null", "model.depth=2", "model.embed_dim=32", "model.num_heads=4",
     "model.average_top_k_layers=2",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def labelled(clips):
-    """The clips of ``train.tsv`` with one label each; ``eval`` has copies of seven."""
-    shutil.copytree(clips / "audio", clips / "held_out")
-    lines = (clips / "train.tsv").read_text().splitlines()
-    names = [line.split("\t")[0] for line in lines[1:]]
-    labels = [f"{name}\t{KINDS[number % 3]}" for number, name in enumerate(names)]
-    (clips / "train.lbl").write_text("\n".join(labels) + "\n")
-    (clips / "eval.tsv").write_text("\n".join([str(clips / "held_out"), *lines[1:8]]) + "\n")
-    (clips / "eval.lbl").write_text("\n".join(labels[:7]) + "\n")
-    rows = [f"{number},{kind},A {kind}" for number, kind in enumerate(KINDS)]
-    (clips / "label_descriptors.csv").write_text("\n".join(rows) + "\n")
-    return clips
 
 
 def metrics_of(output):
