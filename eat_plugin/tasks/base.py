@@ -24,6 +24,7 @@ from . import normalisation, sound
 from .checks import ResumedRun, RunConfig, check_batches, check_run
 from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
+from .run_lock import check_lock, lock
 from .same_model import check_same_model
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class AudioTask(FairseqTask):
         self._run = run
         self._validates = from_checkpoint or not run.get("dataset.disable_validation")
         if not from_checkpoint:
+            check_lock(run)
             self.resumed = check_run(run)
             check_folder(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
@@ -106,11 +108,13 @@ class AudioTask(FairseqTask):
         """Build the model.
 
         Raises:
-            ValueError: there is no manifest to train on; the model takes other input than the task
-                makes; or the checkpoint being resumed has another model.
+            ValueError: there is no manifest to train on; another run has locked the folder; the
+                model takes other input than the task makes; or the checkpoint being resumed has
+                another model.
         """
         if not from_checkpoint:
             check_manifest(self._run)
+            lock(self._run)
         model = super().build_model(cfg, from_checkpoint)
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))

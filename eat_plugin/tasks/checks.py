@@ -25,6 +25,11 @@ ZIP = b"PK\x03\x04"  # first bytes of a zip archive
 KEEPS_MASTERS = "eat_adamw"  # the optimizer that keeps float32 weights itself
 # Name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
 WRAPPERS = {"FP16Optimizer": False, "MemoryEfficientFP16Optimizer": True}
+# Errors of reading arbitrary bytes as a checkpoint.
+UNREADABLE = (
+    OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 class RunConfig:
@@ -222,8 +227,7 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
             str(history[-1].get("optimizer_name", "")),
             dict(saved["cfg"].get("model") or {}),
         )
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError,
-            EOFError, pickle.UnpicklingError):  # fmt: skip
+    except UNREADABLE:
         return None
 
 

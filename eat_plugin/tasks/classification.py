@@ -24,6 +24,7 @@ from .base import TRAIN, AudioConfig, AudioTask, logger
 from .checks import RunConfig
 from .data_checks import check_manifest
 from .labelled import LabelledDataset
+from .start_from import resolve_start
 
 SCORES = ("_predictions", "_targets")
 
@@ -63,7 +64,9 @@ class EatClassificationTask(AudioTask):
         **kwargs: Any,
     ) -> None:
         if not from_checkpoint:
-            _check_metric(RunConfig(cfg if given is None else given), cfg.single_label)
+            run = RunConfig(cfg if given is None else given)
+            _check_metric(run, cfg.single_label)
+            self._start_classes = resolve_start(run)
         super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
         # Kept in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
@@ -145,6 +148,12 @@ class EatClassificationTask(AudioTask):
             raise ValueError(
                 f"model.num_classes is {cfg.num_classes}, but {self.cfg.label_descriptors} has "
                 f"{num_classes} classes"
+            )
+        if not from_checkpoint and self._start_classes not in (None, num_classes):
+            raise ValueError(
+                f"checkpoint.finetune_from_model is a classifier of {self._start_classes} classes, "
+                f"but {self.cfg.label_descriptors} has {num_classes}; with model.model_path it "
+                "gives its encoder alone"
             )
         model = super().build_model(cfg, from_checkpoint)
         with open_dict(cfg):

@@ -63,3 +63,17 @@ def test_pretrain__mistake_is_one_line_and_leaves_no_folder(start, clips):
     assert (status, err.count("\n")) == (2, 1)
     assert "task.length is 'long'; choose one of pad, mask, crop" in err
     assert not (clips / "run").exists()
+
+
+def test_pretrain__second_run_in_the_same_folder_is_refused(start, clips):
+    first = start("optimization.max_update=100000")
+    lock = clips / "run" / "checkpoints" / ".lock"
+    while not lock.exists() and first.poll() is None:
+        time.sleep(0.2)
+    status, _, err = finish(start())
+    first.kill()
+    finish(first)
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"process {first.pid}," in err
+    status, _, err = finish(start("optimization.max_update=3"))
+    assert status == 0, err

@@ -1,0 +1,50 @@
+"""``checkpoint.finetune_from_model`` for a classifier."""
+
+import os
+from typing import Any, Dict, Optional
+
+import torch
+from omegaconf import open_dict
+
+from ..options import explain_path, require
+from .checks import UNREADABLE, RunConfig
+
+
+def resolve_start(run: RunConfig) -> Optional[int]:
+    """Make a classifier start from ``checkpoint.finetune_from_model``.
+
+    From a pre-trained model it takes the encoder, as with ``model.model_path``; from a classifier
+    the options of its encoder, and fairseq loads all weights.
+
+    Returns:
+        The number of classes of that classifier; None for another start.
+
+    Raises:
+        ValueError: the file does not exist, or ``model.model_path`` is another file.
+    """
+    name = "checkpoint.finetune_from_model"
+    path = run.get(name)
+    if not path or run.root is None:
+        return None
+    if not os.path.isfile(path):
+        raise ValueError(f"{name} is {path!r}, which {explain_path(path, 'give a checkpoint')}")
+    given = run.get("model.model_path")
+    require(given in (None, path), "model.model_path", given, f"{name} is {path}: give one of them")
+    options = _read_model_options(path)
+    encoder = options.get("pretrained_model_args")
+    with open_dict(run.root):
+        run.root.model.model_path = None if encoder else path
+        if encoder:
+            run.root.model.pretrained_model_args = encoder
+        else:
+            run.root.checkpoint.finetune_from_model = None
+    return options.get("num_classes") if encoder else None
+
+
+def _read_model_options(path: str) -> Dict[str, Any]:
+    """Return the model's options in a checkpoint; none if it cannot be read: the model says why."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return dict(saved["cfg"]["model"])
+    except UNREADABLE:
+        return {}

@@ -1,0 +1,42 @@
+"""Training runs in this process, without the seconds that an import of fairseq takes."""
+
+import logging
+from pathlib import Path
+
+import torch
+from fairseq.dataclass.initialize import add_defaults
+from fairseq_cli.train import main
+from omegaconf import OmegaConf
+
+from tests.composing import compose
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "size=tiny", f"common.user_dir={ROOT / 'eat_plugin'}", "common.cpu=true", "common.fp16=false",
+    "common.tensorboard_logdir=null", "dataset.num_workers=0", "dataset.batch_size=4",
+    "task.target_length=64", "lr_scheduler.warmup_updates=1", "optimization.max_update=2",
+    "model.depth=2", "model.embed_dim=32", "model.num_heads=4", "model.average_top_k_layers=2",
+    "model.clone_batch=2", "model.modalities.image.decoder.decoder_dim=32",
+]  # fmt: skip
+SCRATCH = [
+    *(option for option in SMALL if "clone_batch" not in option), "model.model_path=null",
+    "task.single_label=true", "checkpoint.best_checkpoint_metric=accuracy",
+]  # fmt: skip
+
+
+def train(name, data, *overrides):
+    """Train as `fairseq-hydra-train` does after hydra; return the configuration."""
+    small = SMALL if name == "pretrain" else SCRATCH
+    cfg = compose(name, [*small, f"task.data={data}", *overrides])
+    add_defaults(cfg)
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    OmegaConf.set_struct(cfg, True)
+    level = logging.getLogger().level
+    main(cfg)
+    logging.getLogger().setLevel(level)
+    return cfg
+
+
+def load(folder, file="checkpoint_last.pt"):
+    """A checkpoint of a run in a folder."""
+    return torch.load(Path(folder) / file, weights_only=True)
