@@ -21,10 +21,12 @@ from ..data.reader import ClipReader
 from ..flags import add_task_flags
 from ..options import option
 from . import normalisation, sound
+from .best_checkpoints import BestCheckpoints
 from .checks import ResumedRun, RunConfig, check_batches, check_run
 from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
 from .run_lock import check_lock, lock
+from .run_state import early_stop_state, start_run
 from .same_model import check_same_model
 
 if TYPE_CHECKING:
@@ -90,10 +92,12 @@ class AudioTask(FairseqTask):
         if not from_checkpoint:
             check_lock(run)
             self.resumed = check_run(run)
+            start_run(run, self.resumed)
             check_folder(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
+        self._best = BestCheckpoints(run)
         self._compared = False
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor if processes sum on their GPUs
@@ -183,10 +187,27 @@ class AudioTask(FairseqTask):
 
         return ImageReader(manifest, self.images, augment=train)
 
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the state that checkpoints keep."""
+        return {**super().state_dict(), **early_stop_state()}
+
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         """Start a new count of skipped clips."""
         super().begin_epoch(epoch, model)
         self._skipped = 0
+
+    def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
+        """Start a validation."""
+        super().begin_valid_epoch(epoch, model)
+        self._best.begin_validation()
+
+    def post_validate(self, model: nn.Module, stats: Dict[str, Any], agg: Any) -> None:
+        """Take the metrics of a split; fairseq calls this before it saves a checkpoint."""
+        self._best.validated(stats)
+
+    def post_save(self, path: str, num_updates: int) -> None:
+        """Complete the best checkpoints; fairseq calls this after it has saved one."""
+        self._best.saved(path)
 
     def train_step(
         self,

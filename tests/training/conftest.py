@@ -61,8 +61,9 @@ class Trainer:
 
 
 @pytest.fixture
-def clips(tmp_path):
-    """12 clips of noise, 0.3 to 2 s, and their manifest."""
+def clips(tmp_path, monkeypatch):
+    """12 clips of noise, 0.3 to 2 s, and their manifest, in the working folder."""
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     lines = [str(tmp_path / "audio")]
     (tmp_path / "audio").mkdir()

@@ -1,0 +1,48 @@
+"""``checkpoint.keep_best_checkpoints``: fairseq keeps fewer than k (fairseq#2195)."""
+
+import glob
+import os
+import shutil
+from typing import Any, List, Mapping, Optional
+
+from .checks import RunConfig
+
+
+class BestCheckpoints:
+    """Completes the k best checkpoints of a run.
+
+    fairseq saves a checkpoint as one of the best only if it is not worse than those, even while
+    there are fewer than k.
+    """
+
+    def __init__(self, run: RunConfig) -> None:
+        self._number = run.get("checkpoint.keep_best_checkpoints") or 0
+        self._folder = run.get("checkpoint.save_dir") or ""
+        self._metric = run.get("checkpoint.best_checkpoint_metric") or ""
+        self._suffix = run.get("checkpoint.checkpoint_suffix") or ""
+        self.begin_validation()
+
+    def begin_validation(self) -> None:
+        """Forget the values of an earlier validation."""
+        self._value: Optional[float] = None
+        self._before = 0
+
+    def validated(self, stats: Mapping[str, Any]) -> None:
+        """Take the metric of a split; the first split decides, as in fairseq."""
+        if self._number > 0 and self._value is None and self._metric in stats:
+            self._value = float(stats[self._metric])
+            self._before = len(self._files())
+
+    def saved(self, path: str) -> None:
+        """Keep a checkpoint that fairseq has saved under another name only."""
+        now = len(self._files())
+        if self._value is None or now > self._before or now >= self._number:
+            return
+        name = f"checkpoint.best_{self._metric}_{self._value:.6f}{self._suffix}.pt"
+        target = os.path.join(self._folder, name)
+        shutil.copyfile(path, f"{target}.part")
+        os.replace(f"{target}.part", target)
+
+    def _files(self) -> List[str]:
+        pattern = f"checkpoint.best_{self._metric}_*{self._suffix}.pt"
+        return glob.glob(os.path.join(glob.escape(self._folder), pattern))

@@ -1,0 +1,63 @@
+"""State of a run that fairseq keeps in functions and modules: new for each run, saved with it."""
+
+import logging
+import os
+import sys
+from typing import Any, Dict, Optional
+
+from fairseq import checkpoint_utils
+from fairseq.logging import progress_bar
+
+from .checks import ResumedRun, RunConfig
+
+EARLY_STOP = "early_stop"  # in the task's state
+_STOP = ("best", "num_runs")  # attributes of fairseq's function: best value, validations since
+
+
+def start_run(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
+    """Set fairseq's globals for a run: the process may have trained others, as in a sweep.
+
+    Args:
+        run: the configuration.
+        resumed: the checkpoint being resumed; its count of validations for ``checkpoint.patience``
+            continues.
+    """
+    if run.root is None:
+        return
+    _clear(checkpoint_utils.save_checkpoint)
+    for writer in progress_bar._tensorboard_writers.values():
+        writer.close()
+    progress_bar._tensorboard_writers.clear()
+    training = sys.modules.get("fairseq_cli.train")
+    if training is None:
+        return
+    _clear(training.should_stop_early)
+    _keep_log_file(training.logger, run.get("common.log_file"))
+    if resumed is not None and not run.get("checkpoint.reset_meters"):
+        for name, value in resumed.state.get(EARLY_STOP, {}).items():
+            setattr(training.should_stop_early, name, value)
+
+
+def early_stop_state() -> Dict[str, Any]:
+    """Return the count for ``checkpoint.patience`` as an entry of the task's state, or nothing."""
+    training = sys.modules.get("fairseq_cli.train")
+    function = getattr(training, "should_stop_early", None)
+    if not hasattr(function, _STOP[0]):
+        return {}
+    return {EARLY_STOP: {name: float(getattr(function, name)) for name in _STOP}}
+
+
+def _clear(function: Any) -> None:
+    for name in _STOP:
+        vars(function).pop(name, None)
+
+
+def _keep_log_file(logger: logging.Logger, path: Optional[str]) -> None:
+    """Remove the log files of earlier runs; fairseq has just added that of this one."""
+    current = None if path is None else os.path.abspath(path)
+    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)][::-1]:
+        if handler.baseFilename == current:
+            current = None  # keep one
+        else:
+            logger.removeHandler(handler)
+            handler.close()
