@@ -28,6 +28,7 @@ from .image_options import ImagesConfig, check_kind, check_model, make_image_fro
 from .run_lock import check_lock, lock
 from .run_state import early_stop_state, start_run
 from .same_model import check_same_model
+from .worker_restarts import restart_workers
 
 if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
@@ -186,6 +187,12 @@ class AudioTask(FairseqTask):
         from ..images.image_reader import ImageReader
 
         return ImageReader(manifest, self.images, augment=train)
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make an iterator over epochs of batches, which outlives its data workers."""
+        batches = super().get_batch_iterator(dataset, *args, **kwargs)
+        restart_workers(batches)
+        return batches
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state that checkpoints keep."""
