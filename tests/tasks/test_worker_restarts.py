@@ -44,7 +44,7 @@ def read(dataset, num_workers, offset=0):
     return [item for group in GroupedIterator(epoch, 2) for item in group], batches
 
 
-@pytest.mark.parametrize(("workers", "offset"), [(2, 0), (1, 1)])
+@pytest.mark.parametrize(("workers", "offset"), [(2, 0), (1, 2)])
 def test_restart_workers__batches_stay_the_same(tmp_path, caplog, workers, offset):
     expected, _ = read(DeadlyDataset(tmp_path, ()), 0, offset)
     found, batches = read(DeadlyDataset(tmp_path, expected[2][:1]), workers, offset)
