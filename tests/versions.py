@@ -5,7 +5,7 @@ import torch
 from fairseq.optim.composite import CompositeOptimizerConfig
 
 from eat_plugin.modules.compiled import OLDEST_TORCH
-from eat_plugin.tasks.checks import OLDEST_FOR_HALF_ON_CPU
+from eat_plugin.tasks.option_checks import OLDEST_FOR_HALF_ON_CPU
 
 
 def _needs(version, what):

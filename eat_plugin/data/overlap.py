@@ -146,27 +146,28 @@ def find_shared(first: SplitFiles, second: SplitFiles) -> list[str]:
     return sorted(map(os.fsdecode, here & there))
 
 
-def check_held_out(folder: Path, others: Iterable[str] = ()) -> None:
-    """Compare ``train.tsv`` with the held-out splits in its folder.
+def check_held_out(folder: Path, others: Iterable[str] = (), train: str = TRAIN) -> None:
+    """Compare the clips to train on with the held-out splits in its folder.
 
     Args:
         folder: the data folder.
         others: names of further held-out splits.
+        train: name of the split to train on.
 
     Raises:
         ValueError: they share a clip.
     """
-    train, files = folder / f"{TRAIN}.tsv", None
+    manifest, files = folder / f"{train}.tsv", None
     splits = {path.stem for path in folder.glob("*.tsv") if is_held_out(path.stem)}
-    for split in sorted(splits.union(others) - {TRAIN}):
+    for split in sorted(splits.union(others) - {train}):
         held_out = folder / f"{split}.tsv"
         if not held_out.is_file():
             continue
-        files = files or SplitFiles.of_manifest(train)
+        files = files or SplitFiles.of_manifest(manifest)
         shared = find_shared(files, SplitFiles.of_manifest(held_out))
         if shared:
             raise ValueError(
-                f"{train} has {len(shared)} of the clips that {held_out} holds out, for example "
+                f"{manifest} has {len(shared)} of the clips that {held_out} holds out, for example "
                 f"{shared[0]!r}; run eat manifest again so that each clip is in one of them, or "
                 f"remove {held_out}"
             )

@@ -17,14 +17,16 @@ from torch import nn
 
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
+from ..data.overlap import TRAIN
 from ..data.reader import ClipReader
 from ..flags import add_task_flags
 from ..options import option
 from . import normalisation, sound
 from .best_checkpoints import BestCheckpoints
-from .checks import ResumedRun, RunConfig, check_batches, check_run
+from .checks import ResumedRun, check_batches, check_run
 from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
+from .run_config import RunConfig
 from .run_lock import check_lock, lock
 from .run_state import early_stop_state, start_run
 from .same_model import check_same_model
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRAIN = "train"
 FEWEST_TOLERATED = 10
 UPDATES_BETWEEN_CHECKS = 100
 
@@ -98,6 +99,7 @@ class AudioTask(FairseqTask):
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
+        self.train_split: str = run.get("dataset.train_subset") or TRAIN
         self._best = BestCheckpoints(run)
         self._compared = False
         self._named: Set[str] = set()
@@ -134,7 +136,7 @@ class AudioTask(FairseqTask):
         task_cfg: Optional[FairseqDataclass] = None,
         **kwargs: Any,
     ) -> None:
-        """Load ``{split}.tsv``; ``train`` is shuffled and augmented, others are not.
+        """Load ``{split}.tsv``; the split to train on is shuffled and augmented.
 
         Raises:
             ValueError: the split cannot be read, or options contradict each other.
@@ -142,11 +144,11 @@ class AudioTask(FairseqTask):
         cfg: Any = task_cfg or self.cfg
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
-        if split == TRAIN or self._validates or path.is_file():
+        if split == self.train_split or self._validates or path.is_file():
             manifest = self._read_manifest(path, split)
             reader = self._make_reader(manifest, path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
-            if split == TRAIN:
+            if split == self.train_split:
                 check_batches(self._run, dataset.epoch_size)
             self.datasets[split] = dataset
 
@@ -159,7 +161,7 @@ class AudioTask(FairseqTask):
         raise NotImplementedError
 
     def _read_manifest(self, path: Path, split: str) -> Manifest:
-        if split == TRAIN:
+        if split == self.train_split:
             _refuse_lone_processes()
         if not path.is_file():
             raise ValueError(
@@ -173,14 +175,14 @@ class AudioTask(FairseqTask):
 
             check_archives(archives, manifest.root)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
-        if split == TRAIN and not self._compared:
+        if split == self.train_split and not self._compared:
             self._compared = True
             check_splits(self._run, path.parent)
             normalisation.warn_of_audioset(self.cfg, manifest)
         return manifest
 
     def _make_reader(self, manifest: Manifest, path: Path, cfg: Any) -> ClipReader:
-        train = path.stem == TRAIN
+        train = path.stem == self.train_split
         check_kind(manifest, path, self.images)
         if self.images is None:
             return sound.make_reader(cfg, manifest, self.front_end, train)
@@ -261,7 +263,7 @@ class AudioTask(FairseqTask):
         # Every process has the same sum, so all stop at the same update. Reading it from a GPU
         # synchronises, hence not in every update.
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
-            self._check_share(int(self._skipped), self.dataset(TRAIN))
+            self._check_share(int(self._skipped), self.dataset(self.train_split))
 
     def _check_share(self, skipped: int, dataset: Any) -> None:
         drawn = dataset.epoch_size

@@ -5,7 +5,7 @@ import os
 import shutil
 from typing import Any, List, Mapping, Optional
 
-from .checks import RunConfig
+from .run_config import RunConfig
 
 
 class BestCheckpoints:

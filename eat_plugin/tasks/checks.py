@@ -1,26 +1,23 @@
-"""Checks of a run at start, in one line each: fairseq's options, and the checkpoint to resume."""
+"""Checks of a run at start: the checkpoint to resume, batches, float32 weights."""
 
 import glob
 import logging
-import math
 import os
 import pickle
 import zipfile
 from types import MappingProxyType
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 import fairseq
 import torch
 from fairseq.optim import FP16Optimizer
-from omegaconf import DictConfig
 
 from ..options import require
+from .option_checks import DEFAULT, check_options
+from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-# Before, PyTorch's attention in half precision over an odd number of tokens overwrites memory.
-OLDEST_FOR_HALF_ON_CPU = "2.2"
-DEFAULT = "checkpoint_last.pt"  # in save_dir
 ZIP = b"PK\x03\x04"  # first bytes of a zip archive
 KEEPS_MASTERS = "eat_adamw"  # the optimizer that keeps float32 weights itself
 # Name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
@@ -30,33 +27,6 @@ UNREADABLE = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError,
     pickle.UnpicklingError,
 )  # fmt: skip
-
-
-class RunConfig:
-    """fairseq's whole configuration, reached from a task's section.
-
-    Args:
-        task: the task's options as fairseq passes them; without a parent, every option is None.
-
-    Attributes:
-        root: the whole configuration; None if the task's options have no parent.
-    """
-
-    def __init__(self, task: Any) -> None:
-        root: Any = task._get_parent() if isinstance(task, DictConfig) else None
-        self.root: Optional[DictConfig] = root if isinstance(root, DictConfig) else None
-
-    def get(self, path: str) -> Any:
-        """Return an option by ``section.option``; None if it does not exist.
-
-        (``get`` of omegaconf 2.0 raises for a field that a dataclass does not have.)
-        """
-        node: Any = self.root
-        for name in path.split("."):
-            if not isinstance(node, DictConfig) or name not in node:
-                return None
-            node = node[name]
-        return node
 
 
 class ResumedRun(NamedTuple):
@@ -93,41 +63,10 @@ def check_run(run: RunConfig) -> Optional[ResumedRun]:
         return None
     if (run.get("distributed_training.distributed_world_size") or 1) > 1:
         run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
-    _check_batch_size(run)
-    _check_learning_rate(run)
-    _check_updates(run)
-    _check_precision(run)
-    _check_warm_up(run)
+    check_options(run)
     resumed = find_resumed_run(run)
     _check_masters(run, resumed)
     return resumed
-
-
-def _check_batch_size(run: RunConfig) -> None:
-    for name in ("batch_size", "batch_size_valid"):
-        size = run.get(f"dataset.{name}")
-        require(size is None or size >= 1, f"dataset.{name}", size, "it must be 1 or more")
-
-
-def _check_learning_rate(run: RunConfig) -> None:
-    given = run.get("optimization.lr")
-    if given is None:
-        return
-    rates = list(given) if isinstance(given, Sequence) else [given]
-    require(
-        bool(rates) and all(0 < rate < math.inf for rate in rates), "optimization.lr", rates,
-        "it must be a list of one number above 0, as optimization.lr=[0.0005]",
-    )  # fmt: skip
-
-
-def _check_updates(run: RunConfig) -> None:
-    most, epochs = run.get("optimization.max_update"), run.get("optimization.max_epoch") or 0
-    if most is None:
-        return
-    period = run.get("lr_scheduler.lr_period_updates") or 0
-    needed = run.get("lr_scheduler._name") == "cosine" and period <= 0
-    is_valid = most > 0 or (most == 0 and epochs > 0 and not needed)
-    require(is_valid, "optimization.max_update", most, "set it to the number of updates, 1 or more")
 
 
 def check_batches(run: RunConfig, clips: int) -> None:
@@ -157,46 +96,6 @@ def check_batches(run: RunConfig, clips: int) -> None:
         )  # fmt: skip
 
 
-def _check_precision(run: RunConfig) -> None:
-    chosen = [name for name in ("fp16", "bf16", "amp") if run.get(f"common.{name}")]
-    if len(chosen) > 1:
-        raise ValueError(
-            f"common.{' and common.'.join(chosen)} are true; set all but one to false"
-        )
-    if chosen and not run.get("common.cpu") and not torch.cuda.is_available():
-        raise ValueError(
-            f"common.{chosen[0]}=true, and PyTorch finds no GPU; without one set common.cpu=true "
-            f"common.{chosen[0]}=false"
-        )
-    halves_on_cpu = chosen in (["fp16"], ["bf16"]) and run.get("common.cpu")
-    if halves_on_cpu and torch.__version__ < OLDEST_FOR_HALF_ON_CPU:
-        raise ValueError(
-            f"common.{chosen[0]}=true with common.cpu=true needs PyTorch {OLDEST_FOR_HALF_ON_CPU} "
-            f"or later, this is {torch.__version__}; set common.{chosen[0]}=false"
-        )
-    if chosen == ["amp"]:
-        logger.warning(
-            "with common.amp fairseq divides gradients by its loss scale twice, so the optimizer's "
-            "epsilon is far too large; use common.bf16 or common.fp16"
-        )
-
-
-def _check_warm_up(run: RunConfig) -> None:
-    steps = run.get("lr_scheduler.warmup_updates") or 0
-    most = run.get("optimization.max_update") or 0
-    if 0 < most == steps and run.get("lr_scheduler._name") == "cosine":
-        raise ValueError(  # fairseq would divide by zero at the last update
-            f"lr_scheduler.warmup_updates and optimization.max_update are both {steps}; set "
-            f"lr_scheduler.warmup_updates to less, as {steps // 10}"
-        )
-    if 0 < most <= steps:
-        logger.warning(
-            "lr_scheduler.warmup_updates=%s is not less than optimization.max_update=%s: the "
-            "learning rate only rises",
-            steps, most,
-        )  # fmt: skip
-
-
 def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
     """Read the checkpoint that fairseq will resume.
 
@@ -210,7 +109,10 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
     if not folder or not path:
         return None
     if path == DEFAULT:
-        path = os.path.join(folder, path)
+        suffix = run.get("checkpoint.checkpoint_suffix") or ""
+        path = os.path.join(folder, DEFAULT.replace(".pt", f"{suffix}.pt"))
+        if not os.path.isfile(path):
+            path = run.get("checkpoint.continue_once") or path
     if not os.path.isfile(path):
         return None
     _refuse_truncated(path)

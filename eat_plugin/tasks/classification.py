@@ -20,10 +20,11 @@ from ..data.reader import ClipReader
 from ..metrics import METRICS, ClipScores, metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
-from .base import TRAIN, AudioConfig, AudioTask, logger
-from .checks import RunConfig
+from .base import AudioConfig, AudioTask, logger
 from .data_checks import check_manifest
 from .labelled import LabelledDataset
+from .option_checks import check_metric
+from .run_config import RunConfig
 from .start_from import resolve_start
 
 SCORES = ("_predictions", "_targets")
@@ -65,7 +66,7 @@ class EatClassificationTask(AudioTask):
     ) -> None:
         if not from_checkpoint:
             run = RunConfig(cfg if given is None else given)
-            _check_metric(run, cfg.single_label)
+            check_metric(run, "eat_classification", metric_names(cfg.single_label), METRICS)
             self._start_classes = resolve_start(run)
         super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
         # Kept in checkpoints: a fine-tuned model knows its labels.
@@ -106,7 +107,7 @@ class EatClassificationTask(AudioTask):
         Raises:
             ValueError: manifest, labels, classes and weights do not agree; the message says where.
         """
-        train = split == TRAIN
+        train = split == self.train_split
         path = Path(cfg.data) / f"{split}.{cfg.labels}"
         labels = read_labels(path, self.label_set, reader.manifest, cfg.single_label)
         if not labels.names_match:
@@ -204,20 +205,6 @@ class EatClassificationTask(AudioTask):
             summary = summarize(RankedScores(predictions, targets), self.cfg.single_label)
             self._summary = (scores, len(scores), summary)
         return summary[name]
-
-
-def _check_metric(run: RunConfig, single_label: bool) -> None:
-    """Refuse a metric for the best checkpoint that fairseq would miss after the first epoch."""
-    if run.root is None or run.get("dataset.disable_validation"):
-        return
-    metric, names = run.get("checkpoint.best_checkpoint_metric"), metric_names(single_label)
-    # Other criterions may log a metric of their own.
-    ours = run.get("criterion._name") == "eat_classification"
-    if metric not in (None, *names, "loss") and (ours or metric in METRICS):
-        raise ValueError(
-            f"checkpoint.best_checkpoint_metric is {metric!r}, which is not computed; choose one "
-            f"of {', '.join(names)}, loss"
-        )
 
 
 def _gather(scores: Tuple[Any, ...]) -> List[Tuple[Any, ...]]:

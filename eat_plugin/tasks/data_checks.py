@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.manifest import read_root
-from ..data.overlap import check_held_out
+from ..data.overlap import TRAIN, check_held_out
 from ..options import explain_path
-from .checks import RunConfig
+from .run_config import RunConfig
 
 ADVICE = "set it to the absolute path of a folder made by eat manifest"
 
@@ -38,7 +38,7 @@ def check_manifest(run: RunConfig) -> None:
 
 
 def check_splits(run: RunConfig, folder: Path) -> None:
-    """Compare ``train.tsv`` with the held-out splits of the folder and of the run.
+    """Compare the split to train on with the held-out splits of the folder and of the run.
 
     Every rank does so, and stops if they share clips.
 
@@ -47,4 +47,5 @@ def check_splits(run: RunConfig, folder: Path) -> None:
     """
     validates = not run.get("dataset.disable_validation")
     subsets = run.get("dataset.valid_subset") if validates else None
-    check_held_out(folder, str(subsets or "").split(","))
+    train = run.get("dataset.train_subset") or TRAIN
+    check_held_out(folder, str(subsets or "").split(","), train)

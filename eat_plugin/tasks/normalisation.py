@@ -13,7 +13,8 @@ from omegaconf import DictConfig, open_dict
 
 from ..data.manifest import Manifest
 from ..data.statistics import FILE, check_statistics, measure_some, read_statistics
-from .checks import ResumedRun, RunConfig
+from .checks import ResumedRun
+from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Task ``eat_pretraining``: windows of unlabelled clips, with masks drawn by the data workers."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq.tasks import register_task
 from omegaconf import II
@@ -10,8 +10,12 @@ from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
 from ..options import option
-from .base import TRAIN, AudioConfig, AudioTask
+from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
+from .option_checks import check_metric
+from .run_config import RunConfig
+
+METRICS = ("loss_regression", "loss_cls", "loss_recon", "pred_var", "target_var")
 
 
 @dataclass
@@ -60,6 +64,17 @@ class PretrainingConfig(AudioConfig):
 class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
+    def __init__(
+        self,
+        cfg: PretrainingConfig,
+        from_checkpoint: bool = False,
+        given: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if not from_checkpoint:
+            check_metric(RunConfig(cfg if given is None else given), "eat_pretraining", METRICS)
+        super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
+
     def make_dataset(self, reader: ClipReader, cfg: PretrainingConfig, split: str) -> ClipDataset:
         """Make the data set of a split, with masks."""
         mask_cfg = cfg.precompute_mask_config
@@ -68,7 +83,7 @@ class EatPretrainingTask(AudioTask):
             masks=None if mask_cfg is None else self._mask_spec(mask_cfg),
             num_masks=1 if mask_cfg is None else mask_cfg.clone_batch,
             seed=cfg.seed,
-            shuffle=split == TRAIN,
+            shuffle=split == self.train_split,
         )
 
     def _mask_spec(self, cfg: MaskConfig) -> MaskSpec:

@@ -8,7 +8,7 @@ import socket
 import time
 from typing import Dict
 
-from .checks import RunConfig
+from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 

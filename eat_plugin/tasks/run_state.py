@@ -8,7 +8,8 @@ from typing import Any, Dict, Optional
 from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 
-from .checks import ResumedRun, RunConfig
+from .checks import ResumedRun
+from .run_config import RunConfig
 
 EARLY_STOP = "early_stop"  # in the task's state
 _STOP = ("best", "num_runs")  # attributes of fairseq's function: best value, validations since

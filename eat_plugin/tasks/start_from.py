@@ -1,13 +1,14 @@
 """``checkpoint.finetune_from_model`` for a classifier."""
 
-import os
 from typing import Any, Dict, Optional
 
 import torch
 from omegaconf import open_dict
 
-from ..options import explain_path, require
-from .checks import UNREADABLE, RunConfig
+from ..options import require
+from .checks import UNREADABLE
+from .option_checks import check_checkpoints
+from .run_config import RunConfig
 
 
 def resolve_start(run: RunConfig) -> Optional[int]:
@@ -26,8 +27,7 @@ def resolve_start(run: RunConfig) -> Optional[int]:
     path = run.get(name)
     if not path or run.root is None:
         return None
-    if not os.path.isfile(path):
-        raise ValueError(f"{name} is {path!r}, which {explain_path(path, 'give a checkpoint')}")
+    check_checkpoints(run)
     given = run.get("model.model_path")
     require(given in (None, path), "model.model_path", given, f"{name} is {path}: give one of them")
     options = _read_model_options(path)

@@ -8,15 +8,15 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.optim.lr_scheduler.pass_through import PassThroughScheduleConfig
 from omegaconf import OmegaConf
 
-from eat_plugin.tasks import checks
+from eat_plugin.tasks import checks, option_checks
 from eat_plugin.tasks.checks import (
     ResumedRun,
-    RunConfig,
     check_batches,
     check_run,
     find_resumed_run,
 )
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
+from eat_plugin.tasks.run_config import RunConfig
 from tests.versions import fairseq_main, half_on_cpu
 
 COSINE = {"lr_scheduler": {"_name": "cosine"}}
@@ -148,15 +148,15 @@ def test_precision__half_needs_a_gpu_or_cpu_true(precision, monkeypatch):
     message = f"common.{precision}=true, and .* no GPU; .* common.cpu=true common.{precision}=false"
     with pytest.raises(ValueError, match=message):
         check_run(make(common={precision: True}))
-    monkeypatch.setattr(checks, "OLDEST_FOR_HALF_ON_CPU", "2.0")
-    check_run(make(common={precision: True, "cpu": True}))
+    monkeypatch.setattr(option_checks, "OLDEST_FOR_HALF_ON_CPU", "2.0")
+    check_run(make(common={precision: True, "cpu": True, "fp16_init_scale": 1}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     check_run(make(common={precision: True}))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_precision__half_on_a_cpu_needs_a_recent_pytorch(precision, monkeypatch):
-    monkeypatch.setattr(checks, "OLDEST_FOR_HALF_ON_CPU", "99.0")
+    monkeypatch.setattr(option_checks, "OLDEST_FOR_HALF_ON_CPU", "99.0")
     message = rf"common.{precision}=true with .* needs PyTorch 99.0 .*; set common.{precision}=fal"
     with pytest.raises(ValueError, match=message):
         check_run(make(common={precision: True, "cpu": True}))
@@ -312,3 +312,42 @@ def test_find_resumed_run__truncated_file_is_refused(saved, share):
     (saved / "checkpoint_1_30.pt").write_bytes(content[:-10])
     with pytest.raises(ValueError, match=r"copy .*checkpoint_1_20.pt, the newest intact one"):
         find_resumed_run(configure(saved))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("common.tpu", True, "no support of TPUs"),
+        ("distributed_training.ddp_backend", "fully_sharded", "choose pytorch_ddp or legacy_ddp"),
+        ("checkpoint.write_checkpoints_asynchronously", True, "no checkpoint_last.pt"),
+        ("dataset.combine_valid_subsets", True, "dataset.valid_subset=a,b"),
+    ],
+)
+def test_options__without_a_place_here_are_refused(option, value, reason):
+    section, name = option.split(".")
+    with pytest.raises(ValueError, match=rf"{option} is {value}; .*{reason}"):
+        check_run(make(**{section: {name: value}}))
+
+
+def test_precision__fp16_on_a_cpu_fails_at_the_first_overflow(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="set common.fp16=false, or common.fp16_init_scale=1"):
+        check_run(make(common={"fp16": True, "cpu": True, "fp16_init_scale": 128}))
+
+
+@pytest.mark.parametrize("option", ["restore_file", "continue_once"])
+def test_checkpoints__missing_file_is_refused(tmp_path, option):
+    folder = tmp_path / "run"
+    missing = {"save_dir": str(folder), option: str(tmp_path / "gone.pt")}
+    with pytest.raises(ValueError, match=rf"checkpoint.{option} is .*gone.pt', which does not exi"):
+        check_run(make(checkpoint=missing))
+    # The first start of a run that will resume from its own folder.
+    check_run(make(checkpoint={**missing, option: str(folder / "checkpoint_last.pt")}))
+
+
+def test_find_resumed_run__with_a_suffix_or_continued_from_another_run(saved, tmp_path_factory):
+    path, folder = saved / "checkpoint_last.pt", tmp_path_factory.mktemp("run")
+    run = configure(folder, checkpoint_suffix="-a", continue_once=str(path))
+    assert find_resumed_run(run).path == str(path)
+    path.rename(folder / "checkpoint_last-a.pt")
+    assert find_resumed_run(run).path == str(folder / "checkpoint_last-a.pt")

@@ -10,15 +10,12 @@ import torch
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
-from eat_plugin.metrics import summarize
+from eat_plugin.metrics import METRICS, metric_names, summarize
 from eat_plugin.ranking import RankedScores
-from eat_plugin.tasks.checks import RunConfig
-from eat_plugin.tasks.classification import (
-    ClassificationConfig,
-    EatClassificationTask,
-    _check_metric,
-)
+from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
+from eat_plugin.tasks.option_checks import check_metric
 from eat_plugin.tasks.published import MaeImageClassificationConfig, translate_classification
+from eat_plugin.tasks.run_config import RunConfig
 
 RATE = 16000
 
@@ -233,7 +230,8 @@ def test_metric__unavailable_one_is_refused(metric, criterion, works):
     def look(**dataset):
         parts = {"checkpoint": {"best_checkpoint_metric": metric}, "dataset": dataset}
         root = OmegaConf.create({"task": {}, "criterion": {"_name": criterion}, **parts})
-        _check_metric(RunConfig(root.task), single_label=False)
+        names = metric_names(single_label=False)
+        check_metric(RunConfig(root.task), "eat_classification", names, METRICS)
 
     look(disable_validation=True)
     if works:

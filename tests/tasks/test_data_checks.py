@@ -6,10 +6,10 @@ import soundfile
 from omegaconf import OmegaConf
 
 from eat_plugin.data.statistics import Statistics, write_statistics
-from eat_plugin.tasks.checks import RunConfig
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
 from eat_plugin.tasks.data_checks import check_folder, check_manifest
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
+from eat_plugin.tasks.run_config import RunConfig
 
 EAT_MANIFEST = "absolute path of a folder made by eat manifest"
 

@@ -10,13 +10,13 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from eat_plugin.tasks.checks import RunConfig
+from eat_plugin.tasks.run_config import RunConfig
 from eat_plugin.tasks.run_lock import NAME, check_lock, lock
 
 LOCKING = """
 import sys, time
 from omegaconf import OmegaConf
-from eat_plugin.tasks.checks import RunConfig
+from eat_plugin.tasks.run_config import RunConfig
 from eat_plugin.tasks.run_lock import lock
 root = OmegaConf.create({"task": {}, "checkpoint": {"save_dir": sys.argv[1]}})
 lock(RunConfig(root.task))
