@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
 import eat_plugin  # noqa: F401, registers the dataclasses of the options
@@ -22,7 +24,9 @@ FRAGMENTS = {"architecture.md", "extend.md"}
 GUIDES = [path for path in DOCUMENTS if path.name not in FRAGMENTS]
 CONFIGS = ("pretrain", "finetune", "image_pretrain", "image_finetune")
 TRAIN = "fairseq-hydra-train"
-PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, "torchrun", "srun"}
+FLAGS = ("fairseq-train", "fairseq-validate")
+PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun"}
+SWEEP = re.compile(r"launcher|sweep|interval\(|\{rate\}|=[^\[]*,")
 # A folder that a command prints -> a word for it.
 PRINTED = {"$(eat config-dir)": "CONFIG_DIR", "$(eat user-dir)": "USER_DIR"}
 # Not those that the quickstart writes, such as runs/.
@@ -135,12 +139,23 @@ def test_fairseq_command__composes(words):
     overrides = [
         word
         for word in arguments
-        # The launcher is a plugin that need not be installed.
-        if not word.startswith("-") and "launcher" not in word
+        # Plugins of hydra need not be installed, and sweep over values.
+        if not word.startswith(("-", "+")) and not SWEEP.search(word)
     ]
     cfg = compose(name, overrides, CONFIG_DIR).cfg
     assert cfg.task.data.startswith("/my/")
     assert cfg.common.user_dir == "USER_DIR"
+
+
+@pytest.mark.parametrize(
+    "words", unique(w for w in commands() if w[0].startswith(FLAGS)), ids=" ".join
+)
+def test_command_with_flags__makes_a_configuration(words):
+    kind = "training" if words[0] == "fairseq-train" else "validation"
+    parser = getattr(options, f"get_{kind}_parser")()
+    given = [str(ROOT / "eat_plugin") if word == "USER_DIR" else word for word in words[1:]]
+    args = options.parse_args_and_arch(parser, given)
+    assert convert_namespace_to_omegaconf(args).task._name == args.task
 
 
 @pytest.mark.parametrize(

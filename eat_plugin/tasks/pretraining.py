@@ -9,7 +9,7 @@ from omegaconf import II
 from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
-from ..options import option
+from ..options import option, require
 from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .option_checks import check_metric
@@ -72,7 +72,10 @@ class EatPretrainingTask(AudioTask):
         **kwargs: Any,
     ) -> None:
         if not from_checkpoint:
-            check_metric(RunConfig(cfg if given is None else given), "eat_pretraining", METRICS)
+            run = RunConfig(cfg if given is None else given)
+            check_metric(run, "eat_pretraining", METRICS)
+            rule = "the teacher is an average already; only fine-tuning has fairseq's"
+            require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
         super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
 
     def make_dataset(self, reader: ClipReader, cfg: PretrainingConfig, split: str) -> ClipDataset:
