@@ -1,5 +1,6 @@
 """Marks for tests that need recent versions of PyTorch or fairseq."""
 
+import hydra
 import pytest
 import torch
 from fairseq.optim.composite import CompositeOptimizerConfig
@@ -21,4 +22,7 @@ fused_on_cpu = _needs("2.4", "a fused optimizer on a CPU")
 fairseq_main = pytest.mark.skipif(
     not hasattr(CompositeOptimizerConfig, "dynamic_groups"),
     reason="the published configuration needs fairseq after 0.12.2",
+)
+recent_hydra = pytest.mark.skipif(
+    not hasattr(hydra, "compose"), reason="callbacks need hydra 1.1 or later"
 )

@@ -9,6 +9,7 @@ import pytest
 from eat_plugin.tasks.best_checkpoints import BestCheckpoints
 from tests.training.conftest import SMALL
 from tests.training.in_process import load, train
+from tests.versions import recent_hydra
 
 EACH_UPDATE = [
     "dataset.validate_interval_updates=1", "checkpoint.save_interval_updates=1",
@@ -83,3 +84,27 @@ def test_keep_best_checkpoints__keeps_the_best(labelled, monkeypatch, larger_is_
     best = sorted(values, reverse=larger_is_better == "true")[:3]
     assert len(values) == 6
     assert found == pytest.approx(sorted(best), abs=1e-3)
+
+
+@recent_hydra
+def test_report_metric__is_the_best_value_of_the_job(labelled):
+    from hydra.core.utils import JobReturn, JobStatus
+
+    from eat_plugin.launch.sweep import ReportMetric
+
+    train("finetune", labelled, *EACH_UPDATE, "optimization.max_update=3", "checkpoint.save_dir=a")
+    job = JobReturn()
+    job.status, job.return_value = JobStatus.COMPLETED, None
+    ReportMetric().on_job_end(None, job)
+    assert job.return_value == load("a")["extra_state"]["best"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("pretrain", []), ("finetune", ["~lr_scheduler.min_lr"])]
+)
+def test_other_optimizer_and_schedule__need_no_change_of_the_yaml(labelled, name, more):
+    cfg = train(
+        name, labelled, "optimizer._name=adam", "lr_scheduler._name=polynomial_decay", *more
+    )
+    assert (cfg.optimizer._name, list(cfg.optimizer.adam_betas)) == ("adam", [0.9, 0.95])
+    assert load("checkpoints")["optimizer_history"][-1]["optimizer_name"] == "FairseqAdam"
