@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from ..choices import ARCHITECTURES
 from ..flags import Default, merge
+from ..options import require
 from . import classifier, eat  # noqa: F401, fairseq needs the models first
 
 CONFIG_DIR = Path(__file__).parents[1] / "config"
@@ -29,7 +30,14 @@ def read_architecture(model: str, size: str) -> dict[str, Any]:
 
 
 def complete(args: Namespace, model: str, size: str) -> None:
-    """Set the options of an architecture where no flag was given, as fairseq asks for."""
+    """Set the options of an architecture where no flag was given; fairseq calls this.
+
+    Raises:
+        ValueError: checkpoints would be written asynchronously. Without the package iopath fairseq
+            then trains nothing and exits with 0.
+    """
+    name = "write_checkpoints_asynchronously"
+    require(not getattr(args, name, False), name, True, "leave it out")
     for name, value in read_architecture(model, size).items():
         if isinstance(value, dict):
             setattr(args, name, merge(value, getattr(args, name)))
