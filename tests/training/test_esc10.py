@@ -23,7 +23,7 @@ def pretrain_tiny(trainer, shared, *overrides, name="run"):
         "common.cpu=true", "common.fp16=false", f"task.data={data}", *overrides,
         config=("pretrain", "size=tiny"), name=name,
     )  # fmt: skip
-    output, _ = process.communicate(timeout=1800)  # minutes; more on a busy machine
+    output, _ = process.communicate(timeout=3600)  # bfloat16 is slow on some CPUs
     assert process.returncode == 0, output[-5000:]
     found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
     return [json.loads(line) for line in found]
@@ -42,11 +42,11 @@ def test_esc10__tiny_learns_without_collapse(trainer, shared):
 
 @pytest.mark.slow
 def test_esc10__bfloat16_reaches_the_losses_of_float32(trainer, shared):
-    """The mean of the last 20 of 200 updates, of the loss and of each of its terms."""
-    options = ["optimization.max_update=200", "common.log_interval=1", "checkpoint.no_save=true"]
+    """The mean of the last 20 of 80 updates, of the loss and of each of its terms."""
+    options = ["optimization.max_update=80", "common.log_interval=1", "checkpoint.no_save=true"]
     precise = pretrain_tiny(trainer, shared, *options, name="float32")
     rounded = pretrain_tiny(trainer, shared, *options, "common.bf16=true", name="bfloat16")
-    assert [int(line["num_updates"]) for line in rounded] == list(range(1, 201))
+    assert [int(line["num_updates"]) for line in rounded] == list(range(1, 81))
     assert len(precise) == len(rounded)
     for name in LOSSES:
         expected, found = ([float(line[name]) for line in lines] for lines in (precise, rounded))
