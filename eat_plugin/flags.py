@@ -46,7 +46,10 @@ def make_section(options: Mapping[str, Any]) -> Section:
     declared = [
         (name, Any, field(default_factory=partial(dict.get, values, name))) for name in values
     ]
-    made = make_dataclass("Given", declared, bases=(Section,), init=False, eq=False, repr=False)
+    made = make_dataclass(
+        "Given", declared, bases=(Section,), init=False, eq=False, repr=False,
+        namespace={"__doc__": Section.__doc__},  # Python 3.9 cannot make one of a dictionary's
+    )  # fmt: skip
     section: Section = made(values)
     return section
 

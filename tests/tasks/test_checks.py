@@ -211,6 +211,7 @@ def test_masters__a_run_keeps_its_mode(precision, begun, efficient, monkeypatch,
     assert not caplog.text
 
 
+@half_on_cpu
 def test_masters__copies_without_options_are_refused(monkeypatch):
     check_run(with_optimizer("adam", bf16=True))
     check_run(with_optimizer(bf16=True, memory_efficient_bf16=True))
@@ -252,6 +253,7 @@ def test_masters__float32_has_no_modes(caplog):
     assert not caplog.text
 
 
+@half_on_cpu
 @pytest.mark.parametrize("optimizer", ["adam", "composite"])
 def test_masters__warns_of_optimizers_without_float32_weights(optimizer, caplog):
     check_run(with_optimizer(optimizer, fp16=True, memory_efficient_fp16=False))
