@@ -23,7 +23,10 @@ def explain_path(path: str, advice: str) -> str:
     if os.path.isabs(path):
         return f"does not exist; {advice}"
     # hydra changes the folder; the shell's variable keeps the one where the command was given.
-    given = os.path.join(os.environ.get("PWD", ""), path)
+    shell = os.environ.get("PWD", "")
+    if os.path.realpath(shell) == os.path.realpath(os.getcwd()):
+        return f"does not exist in {os.getcwd()}; {advice}"
+    given = os.path.join(shell, path)
     example = f", {given}" if os.path.isabs(given) and os.path.exists(given) else ""
     return (
         f"does not exist in the folder of the run, {os.getcwd()}: give the absolute path{example}"

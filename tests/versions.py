@@ -1,9 +1,12 @@
 """Marks for tests that need recent versions of PyTorch or fairseq."""
 
+import inspect
+
 import hydra
 import pytest
 import torch
 from fairseq.optim.composite import CompositeOptimizerConfig
+from fairseq_cli import train
 
 from eat_plugin.modules.compiled import OLDEST_TORCH
 from eat_plugin.tasks.option_checks import OLDEST_FOR_HALF_ON_CPU
@@ -25,4 +28,7 @@ fairseq_main = pytest.mark.skipif(
 )
 recent_hydra = pytest.mark.skipif(
     not hasattr(hydra, "compose"), reason="callbacks need hydra 1.1 or later"
+)
+saves_with_task = pytest.mark.skipif(
+    "post_save" not in inspect.getsource(train), reason="the task's post_save needs a later fairseq"
 )

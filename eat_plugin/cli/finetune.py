@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         path = Path(args.checkpoint).expanduser()
         if not path.is_file():
+            problem = "is a folder" if path.is_dir() else "does not exist"
             raise ValueError(
-                f"--checkpoint {path} does not exist; give a checkpoint, or {NONE} for random "
-                "weights"
+                f"--checkpoint {path} {problem}; give a checkpoint, or {NONE} for random weights"
             )
         overrides.append(f"model.model_path={quote(path.resolve())}")
     if args.benchmark is not None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.launch.configs import CONFIG_DIR, USER_DIR, list_groups
-from eat_plugin.launch.run import CHECKPOINTS, CONSOLE, TrainingError, train
+from eat_plugin.launch.run import CONSOLE, TrainingError, train
 
 LOG_INTERVAL = 10  # updates
+WIDTH_FOR_GPU = 512  # of a transformer
 # PyTorch has a thread per core, and there are data workers. By default waiting threads keep their
 # cores busy: with one other busy process an update on two cores takes four times as long.
 PASSIVE = ("OMP_WAIT_POLICY", "passive")
@@ -100,24 +101,26 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
         cfg.common.log_interval = min(cfg.common.log_interval, LOG_INTERVAL)
         written.append(f"common.log_interval={cfg.common.log_interval}")
     arguments = ["--config-dir", str(config_dir), "--config-name", name, *written]
-    checks.check_settings(cfg, folder)
+    nothing_to_do = checks.check_settings(cfg, folder)
     prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
-    if args.dry_run:
-        say(command)
+    if args.dry_run or nothing_to_do:
+        say(nothing_to_do or command)
         return 0
     _refuse_launcher(command)
-    workers = cfg.dataset.num_workers
+    workers, total = cfg.dataset.num_workers, int(cfg.optimization.max_update)
     say(f"{machine.describe(cfg)}, data workers: {workers}; equal command:\n  {command}")
     say(f"run {folder}, full log {folder / CONSOLE}")
-    say(f"starting; the first report is after {cfg.common.log_interval} updates")
-    return _train(args.subcommand, arguments, folder, int(cfg.optimization.max_update))
+    if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
+        say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")
+    say(f"starting; the first report is after {min(cfg.common.log_interval, total)} updates")
+    checkpoint = folder / cfg.checkpoint.save_dir / "checkpoint_last.pt"
+    return _train(args.subcommand, arguments, folder, total, checkpoint)
 
 
-def _train(command: str, arguments: list[str], folder: Path, total: int) -> int:
-    checkpoint = folder / CHECKPOINTS / "checkpoint_last.pt"
+def _train(command: str, arguments: list[str], folder: Path, total: int, checkpoint: Path) -> int:
     try:
-        progress = train(arguments, folder, total)
+        train(arguments, folder, total)
     except TrainingError as error:
         sys.stderr.write(f"eat {command}: error: {error}\n")
         return SOME_FAILED
@@ -125,11 +128,6 @@ def _train(command: str, arguments: list[str], folder: Path, total: int) -> int:
         saved = "resumes from the last checkpoint" if checkpoint.exists() else "starts again"
         sys.stderr.write(f"the same command {saved}\n")
         raise
-    if progress.started_at >= total:
-        say(
-            f"nothing to do: the run has {progress.started_at} updates, optimization.max_update is "
-            f"{total}"
-        )
     say(f"checkpoint {checkpoint}")
     return 0
 

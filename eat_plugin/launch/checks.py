@@ -12,15 +12,19 @@ from fairseq.tasks import setup_task
 from omegaconf import DictConfig, OmegaConf
 
 
-def check_settings(cfg: DictConfig, folder: Path) -> None:
+def check_settings(cfg: DictConfig, folder: Path) -> str:
     """Set up the task of a run, as fairseq will do in the folder of the run.
+
+    Returns:
+        Why there is nothing to do; empty for a run.
 
     Raises:
         ValueError: an option is invalid, or the checkpoint in the folder cannot be resumed with it.
     """
     container = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     with _working_in(folder), _without_log():
-        setup_task(OmegaConf.create(container).task)
+        task = setup_task(OmegaConf.create(container).task)
+    return str(task.nothing_to_do)
 
 
 @contextmanager

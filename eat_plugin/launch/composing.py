@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import yaml
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -22,11 +23,13 @@ if hasattr(hydra, "compose"):
     from hydra import initialize_config_dir
 
     VERSION = {"version_base": "1.1"}
+    ADD = "++"
 else:  # before 1.1
     from hydra.experimental import compose as hydra_compose  # type: ignore[assignment]
     from hydra.experimental import initialize_config_dir  # type: ignore[assignment]
 
     VERSION = {}
+    ADD = "+"
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)([\w/@.-]+)(?:=(.*))?", re.S)
 _PLAIN = re.compile(r"[\w./-]+", re.A)
@@ -121,7 +124,7 @@ def _check(
     if "." not in key:
         return override
     if not override.sign and _find(written, key) is None:
-        override = override._replace(sign="++")
+        override = override._replace(sign=ADD)
     value = override.value or ""
     if isinstance(_find(whole, key), ListConfig) and not re.match(r"\s*(\[|null\b|\$)", value):
         override = override._replace(value=f"[{value}]")
@@ -169,6 +172,9 @@ def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
             return hydra_compose(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_reason(error, overrides)) from error
+    except yaml.MarkedYAMLError as error:
+        place = f"{error.problem_mark.name}:{error.problem_mark.line + 1}: "
+        raise ValueError(f"{place if error.problem_mark else ''}{error.problem}") from error
     finally:
         GlobalHydra.instance().clear()
 

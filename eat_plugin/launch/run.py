@@ -14,7 +14,6 @@ from typing import TextIO
 from .progress import Progress
 
 CONSOLE = "console.txt"
-CHECKPOINTS = "checkpoints"
 _LAST_LINE = re.compile(r"^(?:[\w]+\.)*(\w*(?:Error|Exception|Interrupt)\w*): (.+)$", re.M)
 MISTAKES = ("ValueError", "OSError", "FileNotFoundError", "PermissionError", "ConfigAttributeError")
 

@@ -113,7 +113,11 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
         "with several labels per clip (task.single_label=false) it must be 0",
     )  # fmt: skip
     classes = cfg.num_classes
-    require((classes or 0) >= 2, "model.num_classes", classes, "it must be 2 or more")
+    rule = "it must be 2 or more; the task eat_classification sets it"
+    require((classes or 0) >= 2, "model.num_classes", classes, rule)
+    for name in ("mixup", "cutmix"):
+        value = getattr(cfg, name)
+        require(value >= 0, f"model.{name}", value, "it must be 0 or more")
     for name in ("label_smoothing", "mask_ratio", "drop_path_rate"):
         value = getattr(cfg, name)
         require(0 <= value < 1, f"model.{name}", value, "it must be from 0 to below 1")

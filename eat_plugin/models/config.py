@@ -190,6 +190,7 @@ def validate_config(cfg: EatConfig) -> None:
         _require_choice(f"{IMAGE}.mask_strategy", image.mask_strategy, STRATEGIES)
     _require_divisible("model.embed_dim", cfg.embed_dim, "num_heads", cfg.num_heads)
     _require_divisible("model.embed_dim", cfg.embed_dim, "4 (two axes, sine and cosine)", 4)
+    require(cfg.depth >= 1, "model.depth", cfg.depth, "it must be 1 or more")
     require(
         1 <= cfg.average_top_k_layers <= cfg.depth, "model.average_top_k_layers",
         cfg.average_top_k_layers, f"it must lie between 1 and model.depth={cfg.depth}",

@@ -23,7 +23,7 @@ from ..flags import add_task_flags
 from ..options import option
 from . import normalisation, sound
 from .best_checkpoints import BestCheckpoints
-from .checks import ResumedRun, check_batches, check_run
+from .checks import ResumedRun, check_batches, check_run, describe_end
 from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
 from .run_config import RunConfig
@@ -96,6 +96,7 @@ class AudioTask(FairseqTask):
             self.resumed = check_run(run)
             start_run(run, self.resumed)
             check_folder(run)
+        self.nothing_to_do = describe_end(run, self.resumed)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
@@ -140,7 +141,11 @@ class AudioTask(FairseqTask):
 
         Raises:
             ValueError: the split cannot be read, or options contradict each other.
+            SystemExit: with 0, if the run to resume has all its updates.
         """
+        if split == self.train_split and self.nothing_to_do:
+            logger.info(self.nothing_to_do)  # fairseq would make one more update
+            raise SystemExit(0)
         cfg: Any = task_cfg or self.cfg
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
@@ -165,8 +170,9 @@ class AudioTask(FairseqTask):
             _refuse_lone_processes()
         if not path.is_file():
             raise ValueError(
-                f"there is no {os.path.abspath(path)}; set task.data to the absolute path of a "
-                "folder made by eat manifest"
+                f"there is no {os.path.abspath(path)}; hold out clips with eat manifest --valid or "
+                "--fold, name another split in dataset.valid_subset, or set "
+                "dataset.disable_validation=true"
             )
         manifest = read_manifest(path)
         archives = path.with_suffix(".archives")
@@ -216,7 +222,7 @@ class AudioTask(FairseqTask):
 
     def post_save(self, path: str, num_updates: int) -> None:
         """Complete the best checkpoints; fairseq calls this after it has saved one."""
-        self._best.saved(path)
+        self._best.saved(path, num_updates)
 
     def train_step(
         self,

@@ -33,12 +33,14 @@ class BestCheckpoints:
             self._value = float(stats[self._metric])
             self._before = len(self._files())
 
-    def saved(self, path: str) -> None:
+    def saved(self, path: str, num_updates: int) -> None:
         """Keep a checkpoint that fairseq has saved under another name only."""
         now = len(self._files())
         if self._value is None or now > self._before or now >= self._number:
             return
-        name = f"checkpoint.best_{self._metric}_{self._value:.6f}{self._suffix}.pt"
+        # Further digits make the names of equal values differ.
+        value = f"{self._value:.6f}{num_updates % 1000:03d}"
+        name = f"checkpoint.best_{self._metric}_{value}{self._suffix}.pt"
         target = os.path.join(self._folder, name)
         shutil.copyfile(path, f"{target}.part")
         os.replace(f"{target}.part", target)

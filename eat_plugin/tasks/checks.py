@@ -38,6 +38,7 @@ class ResumedRun(NamedTuple):
         state: the task's state, such as the classes by name.
         optimizer: class of the optimizer; empty if its state will not be used.
         model: the model's options in it; empty if unknown.
+        updates: number of updates; 0 if counting starts anew.
     """
 
     path: str
@@ -45,6 +46,18 @@ class ResumedRun(NamedTuple):
     state: Dict[str, Any]
     optimizer: str = ""
     model: Mapping[str, Any] = MappingProxyType({})
+    updates: int = 0
+
+
+def describe_end(run: RunConfig, resumed: Optional[ResumedRun]) -> str:
+    """Say that a run has all its updates; empty if it has not."""
+    most = run.get("optimization.max_update") or 0
+    if resumed is None or not 0 < most <= resumed.updates:
+        return ""
+    return (
+        f"nothing to do: {os.path.abspath(resumed.path)} has {resumed.updates} updates, "
+        f"optimization.max_update is {most}"
+    )
 
 
 def check_run(run: RunConfig) -> Optional[ResumedRun]:
@@ -128,6 +141,7 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
             dict(saved.get("task_state") or {}),
             str(history[-1].get("optimizer_name", "")),
             dict(saved["cfg"].get("model") or {}),
+            int(history[-1].get("num_updates", 0)),
         )
     except UNREADABLE:
         return None

@@ -36,6 +36,12 @@ ONLY: Dict[str, Tuple[Tuple[Any, ...], str]] = {
     ),
 }  # fmt: skip
 DEFAULT = "checkpoint_last.pt"  # checkpoint.restore_file: in save_dir
+LEAST = {
+    "common.log_interval": 1, "common.seed": 0, "optimization.clip_norm": 0,
+    "optimization.max_epoch": 0, "dataset.num_workers": 0, "dataset.validate_interval": 1,
+    "checkpoint.save_interval": 1, "checkpoint.save_interval_updates": 0,
+    "lr_scheduler.warmup_updates": 0,
+}  # fmt: skip
 CHECKPOINTS = ("restore_file", "continue_once", "finetune_from_model")
 
 
@@ -49,6 +55,9 @@ def check_options(run: RunConfig) -> None:
         value = run.get(name)
         shown = getattr(value, "value", value)
         require(shown in accepted, name, shown, reason)
+    for name, least in LEAST.items():
+        value = run.get(name)
+        require(value is None or value >= least, name, value, f"it must be {least} or more")
     _check_batch_size(run)
     _check_learning_rate(run)
     _check_updates(run)
@@ -61,6 +70,13 @@ def _check_batch_size(run: RunConfig) -> None:
     for name in ("batch_size", "batch_size_valid"):
         size = run.get(f"dataset.{name}")
         require(size is None or size >= 1, f"dataset.{name}", size, "it must be 1 or more")
+    counts = run.get("optimization.update_freq")
+    is_valid = counts is None or (len(counts) > 0 and min(counts) >= 1)
+    require(is_valid, "optimization.update_freq", counts, "it must be a list of numbers from 1")
+    frames, window = run.get("dataset.max_tokens"), run.get("task.target_length") or 0
+    if frames is not None and run.get("task.images") is None:
+        rule = f"it must be {window} (task.target_length) or more, or clips would be left out"
+        require(frames >= window, "dataset.max_tokens", frames, rule)
 
 
 def _check_learning_rate(run: RunConfig) -> None:

@@ -3,7 +3,7 @@
 from typing import Any, Dict, Optional
 
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from ..options import require
 from .checks import UNREADABLE
@@ -35,7 +35,8 @@ def resolve_start(run: RunConfig) -> Optional[int]:
     with open_dict(run.root):
         run.root.model.model_path = None if encoder else path
         if encoder:
-            run.root.model.pretrained_model_args = encoder
+            run.root.model.pretrained_model_args = OmegaConf.create(encoder)
+            OmegaConf.set_struct(run.root.model.pretrained_model_args, False)
         else:
             run.root.checkpoint.finetune_from_model = None
     return options.get("num_classes") if encoder else None

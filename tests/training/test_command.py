@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import SMALL
+from tests.training.conftest import ROOT, SMALL
 
 # The command chooses the device itself.
 SETTINGS = [option for option in SMALL if not option.startswith(("common.cpu", "common.fp16"))]
@@ -20,11 +19,12 @@ def start(clips):
     """Start `eat pretrain` on the clips, in the folder ``run``."""
 
     def start(*options):
-        eat = Path(sys.executable).with_name("eat")
-        command = [eat, "pretrain", "--data", "data", "--size", "tiny", "--out", "run"]
+        command = [sys.executable, "-m", "eat_plugin", "pretrain"]
+        command += ["--data", "data", "--size", "tiny", "--out", "run"]
         return subprocess.Popen(
-            [*command, *SETTINGS, *options], cwd=clips, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            [*command, *SETTINGS, *options], cwd=clips, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
 
     (clips / "data").mkdir()
@@ -77,3 +77,13 @@ def test_pretrain__second_run_in_the_same_folder_is_refused(start, clips):
     assert f"process {first.pid}," in err
     status, _, err = finish(start("optimization.max_update=3"))
     assert status == 0, err
+
+
+def test_pretrain__finished_run_stays_as_it_is(start, clips):
+    checkpoint = clips / "run" / "checkpoints" / "checkpoint_last.pt"
+    finish(start("optimization.max_update=3"))
+    before = checkpoint.stat().st_mtime_ns
+    status, out, err = finish(start("optimization.max_update=3"))
+    assert (status, err) == (0, "")
+    assert f"nothing to do: {checkpoint} has 3 updates, optimization.max_update is 3" in out
+    assert checkpoint.stat().st_mtime_ns == before

@@ -31,7 +31,7 @@ OVERRIDES = [
 def run(command, folder, *flags):
     result = subprocess.run(
         [Path(sys.executable).with_name(command), *flags], cwd=folder, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False, timeout=300,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-5000:]
@@ -54,8 +54,9 @@ def load(path):
 
 def metrics_of(output, split):
     """The metrics that fairseq-validate prints."""
-    line = re.findall(rf"INFO \| {split} \| (\{{.*\}})", output)[-1]
-    return {name.partition("_")[2]: float(value) for name, value in json.loads(line).items()}
+    lines = re.findall(rf"INFO \| {split} \| (\{{.*\}})", output)
+    assert lines, output[-5000:]
+    return {name.partition("_")[2]: float(value) for name, value in json.loads(lines[-1]).items()}
 
 
 def test_pre_training__equals_that_of_the_yaml(trainer, clips, assert_same):
@@ -101,8 +102,8 @@ def test_fine_tuning__equals_that_of_the_yaml(trainer, labelled, assert_same):
         path, "--valid-subset", "eval",
     )  # fmt: skip
     evaluated = run(
-        "eat", labelled, "evaluate", "--checkpoint", path, "--data", labelled, "--json",
-        "--resamples", "0",
+        "python", labelled, "-m", "eat_plugin", "evaluate", "--checkpoint", path, "--data",
+        labelled, "--json", "--resamples", "0",
     )  # fmt: skip
     found = metrics_of(output, "eval")
     report = json.loads(evaluated[evaluated.index("{") : evaluated.rindex("}") + 1])

@@ -24,8 +24,8 @@ FILES = {
     "common.log_file": ["log.txt"],
     "common.tensorboard_logdir": ["tb"],
     "checkpoint.save_dir": ["elsewhere/checkpoint_last.pt"],
-    "checkpoint.save_interval_updates": ["checkpoints/checkpoint_1_1.pt"],
-    "checkpoint.no_last_checkpoints": ["checkpoints/checkpoint_1_1.pt"],
+    "checkpoint.save_interval_updates": ["checkpoints/checkpoint_1_2.pt"],
+    "checkpoint.no_last_checkpoints": ["checkpoints/checkpoint_1_2.pt"],
     "checkpoint.checkpoint_suffix": ["checkpoints/checkpoint_last-a.pt"],
 }
 

@@ -1,5 +1,7 @@
 """Checkpoints in each way that fairseq has to use them again."""
 
+import os
+
 import pytest
 import torch
 from fairseq import checkpoint_utils
@@ -38,7 +40,8 @@ def test_finetune_from_model__classifier_takes_all_weights_of_another(labelled, 
     start = labelled / "first" / "checkpoint_last.pt"
     train(
         "finetune", labelled, f"checkpoint.finetune_from_model={start}", "optimization.lr=[1e-9]",
-        "model.model_path=???", "model.depth=4", f"checkpoint.save_dir={labelled / 'second'}",
+        "lr_scheduler.min_lr=0", "model.model_path='???'", "model.depth=4",
+        f"checkpoint.save_dir={labelled / 'second'}",
     )  # fmt: skip
     assert_same(load(labelled / "first")["model"], load(labelled / "second")["model"], 1e-6)
     with (labelled / "label_descriptors.csv").open("a") as file:
@@ -107,3 +110,13 @@ def test_from_pretrained__folder_of_a_run(labelled):
     expected = load(labelled / "run")["model"]["head.weight"]
     assert torch.equal(model.head.weight, expected)
     assert hub.task.label_set.ids == ("dog", "rain", "clock")
+
+
+def test_finished_run__is_not_trained_further(labelled):
+    train("finetune", labelled, "checkpoint.save_dir=run")
+    before = os.stat("run/checkpoint_last.pt").st_mtime_ns
+    with pytest.raises(SystemExit) as end:
+        train("finetune", labelled, "checkpoint.save_dir=run")
+    assert end.value.code == 0
+    assert os.stat("run/checkpoint_last.pt").st_mtime_ns == before
+    checkpoint_utils.load_model_ensemble_and_task(["run/checkpoint_last.pt"])

@@ -9,7 +9,7 @@ import pytest
 from eat_plugin.tasks.best_checkpoints import BestCheckpoints
 from tests.training.conftest import SMALL
 from tests.training.in_process import load, train
-from tests.versions import recent_hydra
+from tests.versions import recent_hydra, saves_with_task
 
 EACH_UPDATE = [
     "dataset.validate_interval_updates=1", "checkpoint.save_interval_updates=1",
@@ -66,6 +66,7 @@ def test_patience__counts_on_after_a_restart(labelled):
     assert one == two == 5
 
 
+@saves_with_task
 @pytest.mark.parametrize("larger_is_better", ["true", "false"])
 def test_keep_best_checkpoints__keeps_the_best(labelled, monkeypatch, larger_is_better):
     values = []
