@@ -22,7 +22,7 @@ SHARED = {
     "audio_mae", "ema_decay", "esc50_eval", "input_size", "max_update", "patch_size", "seed",
     "single_label", "spcv2_eval", "target_length",
 }  # fmt: skip
-LAST = ("(unused", "(only")  # in the help of published options without an implementation
+FIXED = ("(unused", "(only")  # in the help of published options without an implementation
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -98,12 +98,16 @@ class Switch(SetOption):
 
 @dataclass
 class Flag:
-    """A flag: the type of its value, and the nested sections that have its option."""
+    """A flag: the type of its value, and the nested sections that have its option.
+
+    ``is_fixed``: a published option that has no effect here, or accepts one value.
+    """
 
     name: str
     type: Any
     default: Any
     help: str
+    is_fixed: bool
     paths: list[tuple[str, ...]]
 
 
@@ -122,8 +126,10 @@ def list_flags(config: type, of_task: bool) -> list[Flag]:
         if name in found:
             found[name].paths += paths
         elif not (of_task and len(path) > 1 and _is_interpolation(_default(option))):
-            found[name] = Flag(name, kind, _default(option), option.metadata["help"], paths)
-    return sorted(found.values(), key=lambda flag: any(mark in flag.help for mark in LAST))
+            shown = option.metadata["help"]
+            is_fixed = "accepted" in option.metadata or any(mark in shown for mark in FIXED)
+            found[name] = Flag(name, kind, _default(option), shown, is_fixed, paths)
+    return sorted(found.values(), key=lambda flag: flag.is_fixed)
 
 
 def _walk(
@@ -164,7 +170,7 @@ def add_model_flags(
         parser: a group of an ``argparse`` parser that has fairseq's own flags.
         model: the registered class.
         own: options whose default is the model's, although fairseq has flags of their names.
-        shown: defaults for the help.
+        shown: defaults for the help, which then leaves out fixed flags.
 
     Raises:
         argparse.ArgumentError: another section has a flag that is not in ``SHARED``.
@@ -174,6 +180,8 @@ def add_model_flags(
         if is_dataclass(option.type):
             parser.set_defaults(**{option.name: make_section({})})
     for flag in list_flags(config, of_task=False):
+        if shown and flag.is_fixed:
+            continue
         if flag.name != "data":  # the task's
             _add_flag(parser, flag, shown.get(flag.name, flag.default) if shown else None)
         if flag.name in own:

@@ -1,6 +1,8 @@
 """List the flags of `fairseq-train` for an architecture and its task.
 
-fairseq's own --help ends before the flags of a task and an architecture.
+fairseq's own --help has the flags of all tasks: --batch-size, --max-update, --lr, --save-dir and so
+on. It ends before those of a task and an architecture, which are listed here. Published options
+that accept one value are left out.
 
 example: eat flags eat_base | less
 """

@@ -13,7 +13,7 @@ import torch
 from fairseq.optim import FP16Optimizer
 
 from ..options import require
-from .option_checks import DEFAULT, check_options
+from .option_checks import CHECKPOINTS, DEFAULT, check_options
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ def check_run(run: RunConfig) -> Optional[ResumedRun]:
         run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
     check_options(run)
     resumed = find_resumed_run(run)
+    if resumed is None:
+        _refuse_unreadable(run)
     _check_masters(run, resumed)
     return resumed
 
@@ -145,6 +147,20 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
         )
     except UNREADABLE:
         return None
+
+
+def _refuse_unreadable(run: RunConfig) -> None:
+    """Raise ValueError if a file to start from, named by an option, is no checkpoint."""
+    for option in CHECKPOINTS:
+        path = run.get(f"checkpoint.{option}")
+        if path and path != DEFAULT and os.path.isfile(path):
+            try:
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)["model"]
+            except UNREADABLE as error:
+                raise ValueError(
+                    f"checkpoint.{option} is {path!r}, which is not a fairseq checkpoint, is "
+                    "damaged, or holds more than plain data"
+                ) from error
 
 
 def _refuse_truncated(path: str) -> None:

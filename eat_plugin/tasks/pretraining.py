@@ -14,6 +14,7 @@ from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .option_checks import check_metric
 from .run_config import RunConfig
+from .start_from import refuse_classifier
 
 METRICS = ("loss_regression", "loss_cls", "loss_recon", "pred_var", "target_var")
 
@@ -75,6 +76,7 @@ class EatPretrainingTask(AudioTask):
             run = RunConfig(cfg if given is None else given)
             check_metric(run, "eat_pretraining", METRICS)
             rule = "the teacher is an average already; only fine-tuning has fairseq's"
+            refuse_classifier(run)
             require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
         super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
 

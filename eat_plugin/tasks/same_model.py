@@ -17,6 +17,9 @@ ENCODER = (
     f"{IMAGE}.decoder.decoder_kernel", f"{IMAGE}.decoder.decoder_layers",
 )  # fmt: skip
 CLASSIFIER = ("num_classes", "use_fc_norm")
+# Options that may change when the optimizer starts anew.
+SAME_RUN = (f"{IMAGE}.target_length",)
+SAME_CLASSIFIER = ("prediction_mode",)
 OF_ENCODER = "pretrained_model_args"  # of a classifier: the options of its encoder
 MOST_SHOWN = 4
 
@@ -35,7 +38,8 @@ def check_same_model(resumed: ResumedRun, cfg: DictConfig, encoder: Any = None) 
     options: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     if encoder is not None:
         options[OF_ENCODER] = encoder
-    before, now = _pick(resumed.model), _pick(options)
+    is_same_run = bool(resumed.optimizer)
+    before, now = (_pick(part, is_same_run) for part in (resumed.model, options))
     different = [name for name in before if name in now and before[name] != now[name]]
     if not different:
         return
@@ -52,7 +56,7 @@ def check_same_model(resumed: ResumedRun, cfg: DictConfig, encoder: Any = None) 
     )
 
 
-def _pick(options: Mapping[str, Any]) -> Dict[str, Any]:
+def _pick(options: Mapping[str, Any], is_same_run: bool) -> Dict[str, Any]:
     """Return the options above that a model has, by name."""
     if not options:
         return {}
@@ -60,7 +64,9 @@ def _pick(options: Mapping[str, Any]) -> Dict[str, Any]:
     encoder = (options[OF_ENCODER] or {}).get("model") or {} if classifier else options
     # The kind has no option of its own: the names of models have published aliases.
     picked: Dict[str, Any] = {"num_classes": None}
-    for names, values in ((CLASSIFIER if classifier else (), options), (ENCODER, encoder)):
+    of_encoder = ENCODER + SAME_RUN * is_same_run
+    of_classifier = (CLASSIFIER + SAME_CLASSIFIER * is_same_run) * classifier
+    for names, values in ((of_classifier, options), (of_encoder, encoder)):
         for name in names:
             value: Any = values
             for part in name.split("."):

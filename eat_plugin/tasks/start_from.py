@@ -42,6 +42,16 @@ def resolve_start(run: RunConfig) -> Optional[int]:
     return options.get("num_classes") if encoder else None
 
 
+def refuse_classifier(run: RunConfig) -> None:
+    """Raise ValueError if pre-training is to start from a classifier, which has no decoder."""
+    path = run.get("checkpoint.finetune_from_model")
+    if path and _read_model_options(path).get("pretrained_model_args"):
+        raise ValueError(
+            f"checkpoint.finetune_from_model is {path!r}, a classifier; pre-training starts from a "
+            "pre-trained model"
+        )
+
+
 def _read_model_options(path: str) -> Dict[str, Any]:
     """Return the model's options in a checkpoint; none if it cannot be read: the model says why."""
     try:
