@@ -98,7 +98,8 @@ def _used_classes(listing: Listing) -> tuple[LabelSet | None, list[str]]:
     pairs = [pair for pair in zip(label_set.ids, label_set.names) if pair[0] in used]
     if len(pairs) < 2:
         raise ValueError(
-            f"all clips under {listing.root} are of one class, {pairs[0][0]!r}; two are needed"
+            f"all clips under {listing.root} are of one class, {pairs[0][0]!r}; two are needed: "
+            "with --layout folders give the folder whose folders are the classes"
         )
     ids, names = zip(*pairs)
     return LabelSet(ids, names), [label for label in label_set.ids if label not in used]
