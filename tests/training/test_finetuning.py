@@ -133,8 +133,9 @@ def test_finetune__balanced_sampling_uses_the_weights(trainer, labelled):
     assert "num_updates: 4 >= max_update: 4" in output
     assert '"epoch": 4' in output  # one batch per epoch
     status, output = trainer.run(
-        "task.weights_file=train.weights.csv", "task.num_samples=5", config=("finetune", *SCRATCH)
-    )
+        "task.weights_file=train.weights.csv", "task.num_samples=5", name="second",
+        config=("finetune", *SCRATCH),
+    )  # fmt: skip
     assert status != 0
     assert "only 4 clips can be drawn" in output
 
