@@ -141,10 +141,11 @@ class AudioTask(FairseqTask):
 
         Raises:
             ValueError: the split cannot be read, or options contradict each other.
-            SystemExit: with 0, if the run to resume has all its updates.
+            SystemExit: with 0, if the run to resume has all updates.
         """
-        if split == self.train_split and self.nothing_to_do:
-            logger.info(self.nothing_to_do)  # fairseq would make one more update
+        # Only fairseq's trainer combines shards; it would make one more update.
+        if split == self.train_split and combine and self.nothing_to_do:
+            logger.info(self.nothing_to_do)
             raise SystemExit(0)
         cfg: Any = task_cfg or self.cfg
         path = Path(self.cfg.data) / f"{split}.tsv"
@@ -198,9 +199,7 @@ class AudioTask(FairseqTask):
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Make an iterator over epochs of batches, which outlives its data workers."""
-        batches = super().get_batch_iterator(dataset, *args, **kwargs)
-        restart_workers(batches)
-        return batches
+        return restart_workers(super().get_batch_iterator(dataset, *args, **kwargs))
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state that checkpoints keep."""

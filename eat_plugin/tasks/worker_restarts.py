@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 _KILLED = re.compile(r"DataLoader worker \(pid.*", re.S)  # PyTorch's message
 
 
-def restart_workers(batches: EpochBatchIterator) -> None:
+def restart_workers(batches: EpochBatchIterator) -> EpochBatchIterator:
     """Make an iterator over epochs start new data workers when one is killed.
 
     Half as many start, none if there was one, with the first batch that was not delivered. Batches
     are the same as without a kill.
     """
     if "_get_iterator_for_epoch" in vars(batches):  # fairseq may reuse an iterator
-        return
+        return batches
     make = batches._get_iterator_for_epoch
 
     def get_iterator(
@@ -33,6 +33,7 @@ def restart_workers(batches: EpochBatchIterator) -> None:
         return CountingIterator(survived, start=offset, total=found.total)
 
     batches._get_iterator_for_epoch = get_iterator
+    return batches
 
 
 def _survive(batches: Any, items: Any, start_again: Callable[[int], Any]) -> Iterator[Any]:
