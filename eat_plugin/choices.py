@@ -1,4 +1,9 @@
-"""Choices that the command line and Python share, without PyTorch."""
+"""Choices and folders that the command line and Python share, without PyTorch."""
+
+from pathlib import Path
+
+USER_DIR = Path(__file__).resolve().parent
+CONFIG_DIR = USER_DIR / "config"
 
 GRANULARITIES = ("utterance", "frame", "all", "grid")
 ALONG_TIME = ("frame", "grid")  # results of windows are joined to one time axis

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 import eat_plugin  # noqa: F401, registers the dataclasses of the options
 from eat_plugin import cli
+from eat_plugin.choices import CONFIG_DIR
 from eat_plugin.launch.composing import compose
-from eat_plugin.launch.configs import CONFIG_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"

@@ -24,7 +24,7 @@ SECTIONS = ("common", "distributed_training", "dataset", "optimization", "checkp
 
 
 def parse(task, arch, *flags):
-    """The whole configuration that fairseq makes of flags."""
+    """The configuration that fairseq builds from flags."""
     given = ["DATA", "--task", task, "--arch", arch, "--criterion", "model", *ALWAYS, *flags]
     args = options.parse_args_and_arch(options.get_training_parser(), given)
     cfg = convert_namespace_to_omegaconf(args)

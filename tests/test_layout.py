@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {"data", "flags", "images", "masking", "options", *METRICS},
     "inference": {"choices", "data", "images", "models", *METRICS},
-    "launch": {"prepare"},
+    "launch": {"choices", "prepare"},
     "cli": {
         "choices", "data", "flags", "images", "prepare", "masking", "models", "inference", "launch",
         *METRICS,

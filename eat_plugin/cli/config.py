@@ -11,8 +11,9 @@ import argparse
 import shutil
 from pathlib import Path
 
+from eat_plugin.choices import CONFIG_DIR
 from eat_plugin.cli import say
-from eat_plugin.launch.configs import CONFIG_DIR, list_groups, list_names, read_summary
+from eat_plugin.launch.configs import list_groups, list_names, read_summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
+from eat_plugin.choices import CONFIG_DIR
 from eat_plugin.cli import say
-from eat_plugin.launch.configs import CONFIG_DIR
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

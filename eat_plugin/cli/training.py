@@ -8,9 +8,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from eat_plugin.choices import CONFIG_DIR, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
-from eat_plugin.launch.configs import CONFIG_DIR, USER_DIR, list_groups
+from eat_plugin.launch.configs import list_groups
 from eat_plugin.launch.run import CONSOLE, TrainingError, train
 
 LOG_INTERVAL = 10  # updates

@@ -24,7 +24,7 @@ def check_settings(cfg: DictConfig, folder: Path) -> str:
     container = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     with _working_in(folder), _without_log():
         task = setup_task(OmegaConf.create(container).task)
-    return str(task.nothing_to_do)
+        return str(task.check_start())
 
 
 @contextmanager

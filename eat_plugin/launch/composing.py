@@ -173,8 +173,9 @@ def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_reason(error, overrides)) from error
     except yaml.MarkedYAMLError as error:
-        place = f"{error.problem_mark.name}:{error.problem_mark.line + 1}: "
-        raise ValueError(f"{place if error.problem_mark else ''}{error.problem}") from error
+        mark = error.problem_mark
+        place = "" if mark is None else f"{mark.name}:{mark.line + 1}: "
+        raise ValueError(f"{place}{error.problem}") from error
     finally:
         GlobalHydra.instance().clear()
 

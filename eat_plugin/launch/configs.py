@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-USER_DIR = Path(__file__).resolve().parents[1]
-CONFIG_DIR = USER_DIR / "config"
+from ..choices import CONFIG_DIR
+
 MOST_LISTED = 15  # choices in a message
 
 

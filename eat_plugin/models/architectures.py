@@ -6,18 +6,16 @@
 
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fairseq.models import register_model_architecture
 from omegaconf import OmegaConf
 
-from ..choices import ARCHITECTURES
+from ..choices import ARCHITECTURES, CONFIG_DIR
 from ..flags import Default, merge
 from ..options import require
 from . import classifier, eat  # noqa: F401, fairseq needs the models first
 
-CONFIG_DIR = Path(__file__).parents[1] / "config"
 CONFIGURATIONS = {"eat": "pretrain", "eat_classifier": "finetune"}
 
 

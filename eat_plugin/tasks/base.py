@@ -21,13 +21,13 @@ from ..data.overlap import TRAIN
 from ..data.reader import ClipReader
 from ..flags import add_task_flags
 from ..options import option
-from . import normalisation, sound
+from . import checks, normalisation, sound
 from .best_checkpoints import BestCheckpoints
-from .checks import ResumedRun, check_batches, check_run, describe_end
+from .checks import ResumedRun
 from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
 from .run_config import RunConfig
-from .run_lock import check_lock, lock
+from .run_lock import lock
 from .run_state import early_stop_state, start_run
 from .same_model import check_same_model
 from .worker_restarts import restart_workers
@@ -92,11 +92,10 @@ class AudioTask(FairseqTask):
         self._run = run
         self._validates = from_checkpoint or not run.get("dataset.disable_validation")
         if not from_checkpoint:
-            check_lock(run)
-            self.resumed = check_run(run)
+            self.check_own_options(run)
+            self.resumed = checks.check_run(run)
             start_run(run, self.resumed)
             check_folder(run)
-        self.nothing_to_do = describe_end(run, self.resumed)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
@@ -112,17 +111,23 @@ class AudioTask(FairseqTask):
         """Declare the flags of `fairseq-train` and `fairseq-validate`."""
         add_task_flags(parser, cls)
 
+    def check_own_options(self, run: RunConfig) -> None:
+        """Refuse options that do not suit this kind of task; a hook."""
+
+    def check_start(self) -> str:
+        """Refuse a folder that another run writes to; return why nothing is left to do, or ''."""
+        lock(self._run, keep=False)
+        return checks.describe_end(self._run, self.resumed)
+
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model.
 
         Raises:
-            ValueError: there is no manifest to train on; another run has locked the folder; the
-                model takes other input than the task makes; or the checkpoint being resumed has
-                another model.
+            ValueError: there is no manifest to train on; the model takes other input than the task
+                makes; or the checkpoint being resumed has another model.
         """
         if not from_checkpoint:
             check_manifest(self._run)
-            lock(self._run)
         model = super().build_model(cfg, from_checkpoint)
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))
@@ -140,13 +145,16 @@ class AudioTask(FairseqTask):
         """Load ``{split}.tsv``; the split to train on is shuffled and augmented.
 
         Raises:
-            ValueError: the split cannot be read, or options contradict each other.
-            SystemExit: with 0, if the run to resume has all updates.
+            ValueError: the split cannot be read, options contradict each other, or another run
+                writes to the folder.
+            SystemExit: with 0, if the run to resume has all updates: fairseq would make another.
         """
-        # Only fairseq's trainer combines shards; it would make one more update.
-        if split == self.train_split and combine and self.nothing_to_do:
-            logger.info(self.nothing_to_do)
-            raise SystemExit(0)
+        if split == self.train_split and combine:  # only fairseq's trainer combines shards
+            lock(self._run)
+            end = checks.describe_end(self._run, self.resumed)
+            if end:
+                logger.info(end)
+                raise SystemExit(0)
         cfg: Any = task_cfg or self.cfg
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
@@ -155,7 +163,7 @@ class AudioTask(FairseqTask):
             reader = self._make_reader(manifest, path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
             if split == self.train_split:
-                check_batches(self._run, dataset.epoch_size)
+                checks.check_batches(self._run, dataset.epoch_size)
             self.datasets[split] = dataset
 
     def make_dataset(self, reader: ClipReader, cfg: Any, split: str) -> FairseqDataset:
@@ -168,7 +176,7 @@ class AudioTask(FairseqTask):
 
     def _read_manifest(self, path: Path, split: str) -> Manifest:
         if split == self.train_split:
-            _refuse_lone_processes()
+            checks.refuse_lone_processes()
         if not path.is_file():
             raise ValueError(
                 f"there is no {os.path.abspath(path)}; hold out clips with eat manifest --valid or "
@@ -287,13 +295,3 @@ class AudioTask(FairseqTask):
                 self._named.add(name)
                 logger.warning("clip %r cannot be used and was replaced: %s", name, reason)
         return len({name for name, _ in clips})
-
-
-def _refuse_lone_processes() -> None:
-    """Raise ValueError if a launcher started several processes and each would train alone."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started > 1 and not torch.distributed.is_initialized():
-        raise ValueError(
-            f"the launcher started {started} processes, but each would train alone: set "
-            f"distributed_training.distributed_world_size={started}"
-        )

@@ -13,7 +13,7 @@ import torch
 from fairseq.optim import FP16Optimizer
 
 from ..options import require
-from .option_checks import CHECKPOINTS, DEFAULT, check_options
+from .option_checks import CHECKPOINTS, DEFAULT, check_options, find_last
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class ResumedRun(NamedTuple):
         state: the task's state, such as the classes by name.
         optimizer: class of the optimizer; empty if its state will not be used.
         model: the model's options in it; empty if unknown.
-        updates: number of updates; 0 if counting starts anew.
+        updates: number of updates; 0 if the count is reset.
     """
 
     path: str
@@ -111,6 +111,16 @@ def check_batches(run: RunConfig, clips: int) -> None:
         )  # fmt: skip
 
 
+def refuse_lone_processes() -> None:
+    """Raise ValueError if a launcher started several processes and each would train alone."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and not torch.distributed.is_initialized():
+        raise ValueError(
+            f"the launcher started {started} processes, but each would train alone: set "
+            f"distributed_training.distributed_world_size={started}"
+        )
+
+
 def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
     """Read the checkpoint that fairseq will resume.
 
@@ -124,16 +134,14 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
     if not folder or not path:
         return None
     if path == DEFAULT:
-        suffix = run.get("checkpoint.checkpoint_suffix") or ""
-        path = os.path.join(folder, DEFAULT.replace(".pt", f"{suffix}.pt"))
+        path = find_last(run)
         if not os.path.isfile(path):
             path = run.get("checkpoint.continue_once") or path
     if not os.path.isfile(path):
         return None
     _refuse_truncated(path)
     try:
-        # mmap: the weights, which are not needed here, stay on disk.
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        saved = read_saved(path)
         history = saved.get("optimizer_history") or [{}]
         if run.get("checkpoint.reset_optimizer"):
             history = [{}]
@@ -149,13 +157,24 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
         return None
 
 
+def read_saved(path: str) -> Dict[str, Any]:
+    """Read a checkpoint; its weights, which are not needed here, stay on disk.
+
+    Raises:
+        Exception: one of ``UNREADABLE``.
+    """
+    is_zip = zipfile.is_zipfile(path)  # not that of an old PyTorch, which cannot be mapped
+    saved: Dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    return saved
+
+
 def _refuse_unreadable(run: RunConfig) -> None:
     """Raise ValueError if a file to start from, named by an option, is no checkpoint."""
     for option in CHECKPOINTS:
         path = run.get(f"checkpoint.{option}")
         if path and path != DEFAULT and os.path.isfile(path):
             try:
-                torch.load(path, map_location="cpu", weights_only=True, mmap=True)["model"]
+                read_saved(path)["model"]
             except UNREADABLE as error:
                 raise ValueError(
                     f"checkpoint.{option} is {path!r}, which is not a fairseq checkpoint, is "

@@ -57,23 +57,24 @@ class EatClassificationTask(AudioTask):
     of the split, each counted once, whatever the batches and processes.
     """
 
-    def __init__(
-        self,
-        cfg: ClassificationConfig,
-        from_checkpoint: bool = False,
-        given: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if not from_checkpoint:
-            run = RunConfig(cfg if given is None else given)
-            check_metric(run, "eat_classification", metric_names(cfg.single_label), METRICS)
-            self._start_classes = resolve_start(run)
-        super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
+    def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
+        self._start_classes: Optional[int] = None
+        super().__init__(cfg, **kwargs)
         # Kept in checkpoints: a fine-tuned model knows its labels.
         self.state.add_factory("labels", self._read_label_indices)
         self.state.add_factory("label_names", self._read_label_names)
         self._scores = ClipScores()
         self._summary: Tuple[Optional[ClipScores], int, Dict[str, float]] = (None, 0, {})
+
+    def check_own_options(self, run: RunConfig) -> None:
+        """Refuse a metric that is not computed; resolve the checkpoint to start from.
+
+        Raises:
+            ValueError: names the option, its value and the choices.
+        """
+        names = metric_names(self.cfg.single_label)
+        check_metric(run, "eat_classification", names, METRICS)
+        self._start_classes = resolve_start(run)
 
     def _read_label_indices(self) -> Dict[str, str]:
         label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)
@@ -150,7 +151,7 @@ class EatClassificationTask(AudioTask):
                 f"model.num_classes is {cfg.num_classes}, but {self.cfg.label_descriptors} has "
                 f"{num_classes} classes"
             )
-        if not from_checkpoint and self._start_classes not in (None, num_classes):
+        if self._start_classes not in (None, num_classes):
             raise ValueError(
                 f"checkpoint.finetune_from_model is a classifier of {self._start_classes} classes, "
                 f"but {self.cfg.label_descriptors} has {num_classes}; with model.model_path it "

@@ -58,7 +58,7 @@ def check_options(run: RunConfig) -> None:
     for name, least in LEAST.items():
         value = run.get(name)
         require(value is None or value >= least, name, value, f"it must be {least} or more")
-    _check_batch_size(run)
+    _check_batch_sizes(run)
     _check_learning_rate(run)
     _check_updates(run)
     _check_precision(run)
@@ -66,7 +66,7 @@ def check_options(run: RunConfig) -> None:
     check_checkpoints(run)
 
 
-def _check_batch_size(run: RunConfig) -> None:
+def _check_batch_sizes(run: RunConfig) -> None:
     for name in ("batch_size", "batch_size_valid"):
         size = run.get(f"dataset.{name}")
         require(size is None or size >= 1, f"dataset.{name}", size, "it must be 1 or more")
@@ -146,14 +146,24 @@ def _check_warm_up(run: RunConfig) -> None:
         )  # fmt: skip
 
 
+def find_last(run: RunConfig) -> str:
+    """Return the path of the last checkpoint of a run, which may not exist."""
+    suffix = run.get("checkpoint.checkpoint_suffix") or ""
+    name = DEFAULT.replace(".pt", f"{suffix}.pt")
+    return os.path.join(run.get("checkpoint.save_dir") or "", name)
+
+
 def check_checkpoints(run: RunConfig) -> None:
     """Refuse missing files: fairseq would start from random weights without a word.
+
+    A resumed run does not need the files that it started from.
 
     Raises:
         ValueError: names the option and the file.
     """
     folder = run.get("checkpoint.save_dir") or ""
-    for option in CHECKPOINTS:
+    resumes = os.path.isfile(find_last(run))
+    for option in CHECKPOINTS[:1] if resumes else CHECKPOINTS:
         name = f"checkpoint.{option}"
         path = run.get(name)
         if not path or path == DEFAULT or "://" in path or os.path.isfile(path):

@@ -1,7 +1,7 @@
 """Task ``eat_pretraining``: windows of unlabelled clips, with masks drawn by the data workers."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 from fairseq.tasks import register_task
 from omegaconf import II
@@ -65,20 +65,16 @@ class PretrainingConfig(AudioConfig):
 class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
-    def __init__(
-        self,
-        cfg: PretrainingConfig,
-        from_checkpoint: bool = False,
-        given: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if not from_checkpoint:
-            run = RunConfig(cfg if given is None else given)
-            check_metric(run, "eat_pretraining", METRICS)
-            rule = "the teacher is an average already; only fine-tuning has fairseq's"
-            refuse_classifier(run)
-            require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
-        super().__init__(cfg, from_checkpoint=from_checkpoint, given=given, **kwargs)
+    def check_own_options(self, run: RunConfig) -> None:
+        """Refuse options that do not suit pre-training.
+
+        Raises:
+            ValueError: a metric that is not computed, a classifier to start from, ``store_ema``.
+        """
+        check_metric(run, "eat_pretraining", METRICS)
+        refuse_classifier(run)
+        rule = "the teacher is an average already; only fine-tuning has fairseq's"
+        require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
 
     def make_dataset(self, reader: ClipReader, cfg: PretrainingConfig, split: str) -> ClipDataset:
         """Make the data set of a split, with masks."""

@@ -16,15 +16,6 @@ NAME = ".lock"  # in checkpoint.save_dir
 _held: Dict[str, int] = {}  # path -> descriptor, open until the process ends
 
 
-def check_lock(run: RunConfig) -> None:
-    """Refuse a folder that another run writes to.
-
-    Raises:
-        ValueError: names the host and the process of the other run.
-    """
-    lock(run, keep=False)
-
-
 def lock(run: RunConfig, keep: bool = True) -> None:
     """Lock the folder of checkpoints, in the first process of a run.
 

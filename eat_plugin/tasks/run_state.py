@@ -29,6 +29,9 @@ def start_run(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
     for writer in progress_bar._tensorboard_writers.values():
         writer.close()
     progress_bar._tensorboard_writers.clear()
+    wandb = getattr(progress_bar, "wandb", None)
+    if wandb is not None and wandb.run is not None:  # fairseq would continue that run
+        wandb.finish()
     training = sys.modules.get("fairseq_cli.train")
     if training is None:
         return

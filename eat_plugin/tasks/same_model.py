@@ -17,7 +17,7 @@ ENCODER = (
     f"{IMAGE}.decoder.decoder_kernel", f"{IMAGE}.decoder.decoder_layers",
 )  # fmt: skip
 CLASSIFIER = ("num_classes", "use_fc_norm")
-# Options that may change when the optimizer starts anew.
+# Options that may change if the optimizer is reset.
 SAME_RUN = (f"{IMAGE}.target_length",)
 SAME_CLASSIFIER = ("prediction_mode",)
 OF_ENCODER = "pretrained_model_args"  # of a classifier: the options of its encoder

@@ -2,11 +2,10 @@
 
 from typing import Any, Dict, Optional
 
-import torch
 from omegaconf import OmegaConf, open_dict
 
 from ..options import require
-from .checks import UNREADABLE
+from .checks import UNREADABLE, read_saved
 from .option_checks import check_checkpoints
 from .run_config import RunConfig
 
@@ -55,7 +54,6 @@ def refuse_classifier(run: RunConfig) -> None:
 def _read_model_options(path: str) -> Dict[str, Any]:
     """Return the model's options in a checkpoint; none if it cannot be read: the model says why."""
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return dict(saved["cfg"]["model"])
+        return dict(read_saved(path)["cfg"]["model"])
     except UNREADABLE:
         return {}

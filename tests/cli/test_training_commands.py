@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from eat_plugin.cli import main
-from eat_plugin.launch.configs import CONFIG_DIR, USER_DIR
+from eat_plugin.choices import CONFIG_DIR, USER_DIR
+from eat_plugin.cli import main, training
 
 
 @pytest.fixture
@@ -82,6 +82,7 @@ def test_finetune__checkpoint_and_benchmark(data, capsys):
         (["pretrain", "--data", "my data", "dataset.batch_size=0"], "dataset.batch_size is 0"),
         (["finetune", "--data", "my data"], "--checkpoint"),
         (["finetune", "--data", "my data", "--checkpoint", "x.pt"], "x.pt does not exist; give a"),
+        (["finetune", "--data", "my data", "--checkpoint", "my data"], "my data is a folder; give"),
     ],
 )
 def test_mistakes__are_one_line(data, capsys, arguments, message):
@@ -121,3 +122,15 @@ def test_version(capsys):
         main(["--version"])
     assert not ended.value.code
     assert "torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size", "expected"), [("base", True), ("tiny", False)])
+def test_pretrain__large_model_on_a_cpu(data, capsys, monkeypatch, size, expected):
+    monkeypatch.setattr(training, "train", lambda *_: None)
+    options = ["--size", size, "checkpoint.save_dir=kept", "optimization.max_update=3"]
+    options += ["lr_scheduler.warmup_updates=1", "common.cpu=true", "common.fp16=false"]
+    assert main(["pretrain", "--data", "my data", "--out", "run", *options]) == 0
+    out = capsys.readouterr().out
+    assert ("this size needs a GPU" in out) == expected
+    assert "the first report is after 3 updates" in out
+    assert f"checkpoint {data.parent / 'run' / 'kept' / 'checkpoint_last.pt'}" in out

@@ -2,8 +2,8 @@
 
 import pytest
 
+from eat_plugin.choices import CONFIG_DIR
 from eat_plugin.launch.composing import ADD, compose, parse_override, quote
-from eat_plugin.launch.configs import CONFIG_DIR
 from tests.versions import recent_hydra
 
 USER_DIR, DATA = "common.user_dir=/x/eat_plugin", "task.data=/data"
@@ -74,6 +74,13 @@ def test_compose__folder_of_your_own(tmp_path):
         (CONFIG_DIR / "pretrain.yaml").read_text().replace("  - size: base\n", "")
     )
     assert make("model.depth=3", name="mine", folder=tmp_path).cfg.model.depth == 3
+
+
+def test_compose__yaml_that_cannot_be_parsed(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task:\n  crop: [start\nmodel: {}\n")
+    with pytest.raises(ValueError, match=r"mine.yaml:3: .*expected") as error:
+        make(name="mine", folder=tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_compose__relative_paths_are_of_the_current_folder(tmp_path, monkeypatch):

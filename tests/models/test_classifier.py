@@ -254,6 +254,8 @@ def test_layer_decay__no_decay_blocks(make_classifier):
         ({"layer_decay": 1.5}, "model.layer_decay is 1.5"),
         ({"embed_dim": 30}, "embed_dim"),
         ({"modalities": {"image": {"num_extra_tokens": 0}}}, "no extra token"),
+        ({"mixup": -1.0}, "model.mixup is -1.0; it must be 0 or more"),
+        ({"depth": -1}, "model.depth is -1; it must be 1 or more"),
     ],
 )
 def test_config__refuses_invalid_options(make_classifier, changes, problem):
@@ -363,6 +365,9 @@ def test_model_path__missing_file_is_named_with_a_remedy(make_classifier, tmp_pa
         f"{tmp_path}/run: give the absolute path, {tmp_path}/a.pt$"
     )
     with pytest.raises(ValueError, match=message):
+        make_classifier(model_path="a.pt")
+    monkeypatch.setenv("PWD", str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=rf"^.* which does not exist in {tmp_path}/run; give a"):
         make_classifier(model_path="a.pt")
     message = "^model.model_path is '/gone/b.pt', which does not exist; give a checkpoint, or null"
     with pytest.raises(ValueError, match=message):

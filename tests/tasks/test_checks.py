@@ -353,3 +353,43 @@ def test_find_resumed_run__with_a_suffix_or_continued_from_another_run(saved, tm
     assert find_resumed_run(run).path == str(path)
     path.rename(folder / "checkpoint_last-a.pt")
     assert find_resumed_run(run).path == str(folder / "checkpoint_last-a.pt")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("common.log_interval", 0, "1 or more"), ("common.seed", -1, "0 or more"),
+        ("optimization.clip_norm", -1.0, "0 or more"), ("dataset.num_workers", -1, "0 or more"),
+        ("lr_scheduler.warmup_updates", -1, "0 or more"),
+        ("optimization.update_freq", [0], "a list of numbers from 1"),
+        ("optimization.update_freq", [], "a list of numbers from 1"),
+        ("dataset.max_tokens", 10, r"64 \(task.target_length\) or more"),
+    ],
+)  # fmt: skip
+def test_options__out_of_range_are_refused(option, value, rule):
+    section, name = option.split(".")
+    with pytest.raises(ValueError, match=rf"^{option} is .*; it must be {rule}"):
+        check_run(make(**{section: {name: value}, "task": {"target_length": 64}}))
+    check_run(make(**{section: {name: None}}))
+
+
+@pytest.mark.parametrize("option", ["restore_file", "continue_once", "finetune_from_model"])
+def test_checkpoints__file_that_is_none_is_refused(tmp_path, option):
+    path = tmp_path / "README.md"
+    path.write_text("text")
+    options = {"save_dir": str(tmp_path / "run"), option: str(path)}
+    with pytest.raises(ValueError, match=rf"^checkpoint.{option} is .*README.md', which is not"):
+        check_run(make(checkpoint=options))
+
+
+def test_checkpoints__resumed_run_does_not_need_its_start(saved):
+    check_run(configure(saved, finetune_from_model="/gone.pt", continue_once="/gone.pt"))
+    with pytest.raises(ValueError, match="restore_file is '/gone.pt', which does not exist"):
+        check_run(configure(saved, restore_file="/gone.pt"))
+
+
+def test_find_resumed_run__file_of_an_old_pytorch(saved):
+    path = saved / "checkpoint_last.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert find_resumed_run(configure(saved)).state == {"labels": {"dog": "0"}}

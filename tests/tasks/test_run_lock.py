@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.run_config import RunConfig
-from eat_plugin.tasks.run_lock import NAME, check_lock, lock
+from eat_plugin.tasks.run_lock import NAME, lock
 
 LOCKING = """
 import sys, time
@@ -39,16 +39,16 @@ def test_lock__held_by_another_process_until_it_is_killed(tmp_path):
     )
     try:
         assert other.stdout.readline() == "locked\n"
-        for attempt in (check_lock, lock):
+        for keep in (False, True):
             with pytest.raises(ValueError, match=rf"process {other.pid}, since") as caught:
-                attempt(run_config(tmp_path))
+                lock(run_config(tmp_path), keep)
             assert str(tmp_path) in str(caught.value)
         lock(run_config(tmp_path, rank=1))  # of a run whose first process has the lock
         lock(run_config(tmp_path, no_save=True))
     finally:
         other.send_signal(signal.SIGKILL)
         other.communicate()
-    check_lock(run_config(tmp_path))
+    lock(run_config(tmp_path), keep=False)
     lock(run_config(tmp_path))
     assert f"process {os.getpid()}," in (tmp_path / NAME).read_text()
 
@@ -56,11 +56,11 @@ def test_lock__held_by_another_process_until_it_is_killed(tmp_path):
 def test_lock__same_process_may_use_a_folder_again(tmp_path):
     lock(run_config(tmp_path))
     lock(run_config(tmp_path))
-    check_lock(run_config(tmp_path))
+    lock(run_config(tmp_path), keep=False)
 
 
 def test_lock__leaves_no_folder_behind(tmp_path):
-    check_lock(run_config(tmp_path / "checkpoints"))
+    lock(run_config(tmp_path / "checkpoints"))
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -22,8 +22,9 @@ MODEL = {
 }  # fmt: skip
 
 
-def resume(before, now, encoder=None):
-    check_same_model(ResumedRun("/run/last.pt", {}, {}, "", before), OmegaConf.create(now), encoder)
+def resume(before, now, encoder=None, optimizer=""):
+    resumed = ResumedRun("/run/last.pt", {}, {}, optimizer, before)
+    check_same_model(resumed, OmegaConf.create(now), encoder)
 
 
 def changed(options, **changes):
@@ -115,3 +116,16 @@ def test_build_model__of_a_resumed_run(make_checkpoint, tmp_path, kind):
     build(clone_batch=2)
     with pytest.raises(ValueError, match=r"\.pt has model.depth=2, this run model.depth=1: "):
         build(depth=1, average_top_k_layers=1)
+
+
+def test_check_same_model__window_and_pooling_change_only_with_a_new_optimizer():
+    before = changed(MODEL, modalities__image__target_length=208)
+    now = changed(MODEL, modalities__image__target_length=64)
+    resume(before, now)
+    with pytest.raises(ValueError, match=r"target_length=208, this run .*target_length=64: "):
+        resume(before, now, optimizer="EatAdamW")
+    before = classifier(MODEL, prediction_mode="CLS_TOKEN")
+    now = classifier(MODEL, prediction_mode="MEAN_POOLING")
+    resume(before, now, {"model": MODEL})
+    with pytest.raises(ValueError, match="prediction_mode=CLS_TOKEN, this run .*=MEAN_POOLING: "):
+        resume(before, now, {"model": MODEL}, "EatAdamW")

@@ -120,3 +120,17 @@ def test_finished_run__is_not_trained_further(labelled):
     assert end.value.code == 0
     assert os.stat("run/checkpoint_last.pt").st_mtime_ns == before
     checkpoint_utils.load_model_ensemble_and_task(["run/checkpoint_last.pt"])
+
+
+def test_pre_training__does_not_start_from_a_classifier(labelled):
+    train("finetune", labelled, "checkpoint.save_dir=run")
+    with pytest.raises(ValueError, match="checkpoint_last.pt', a classifier; pre-training starts"):
+        train("pretrain", labelled, "checkpoint.finetune_from_model=run/checkpoint_last.pt")
+
+
+def test_pre_training__metric_that_is_not_computed(labelled):
+    with pytest.raises(ValueError, match="is 'mAP', which is not computed; choose one of loss_reg"):
+        train(
+            "pretrain", labelled, "dataset.disable_validation=false", "dataset.valid_subset=eval",
+            "checkpoint.best_checkpoint_metric=mAP",
+        )  # fmt: skip

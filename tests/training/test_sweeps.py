@@ -3,8 +3,10 @@
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fairseq.logging import progress_bar
 
 from eat_plugin.tasks.best_checkpoints import BestCheckpoints
 from tests.training.conftest import SMALL
@@ -109,3 +111,11 @@ def test_other_optimizer_and_schedule__need_no_change_of_the_yaml(labelled, name
     )
     assert (cfg.optimizer._name, list(cfg.optimizer.adam_betas)) == ("adam", [0.9, 0.95])
     assert load("checkpoints")["optimizer_history"][-1]["optimizer_name"] == "FairseqAdam"
+
+
+def test_runs_in_one_process__each_has_its_own_run_of_wandb(labelled, monkeypatch):
+    finished = []
+    run = SimpleNamespace(run=object(), finish=lambda: finished.append("one"))
+    monkeypatch.setattr(progress_bar, "wandb", run)
+    train("finetune", labelled)
+    assert finished == ["one"]
