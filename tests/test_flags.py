@@ -130,7 +130,9 @@ def test_flags__wrong_value_is_refused(capsys):
 
 
 def test_published_arch__options_left_out_keep_their_published_default():
-    cfg = parse("mae_image_pretraining", "data2vec_multi", "--key", "source", "--audio-mae")
+    flags = ["--key", "source", "--audio-mae", "--embed-dim", "96"]
+    cfg = parse("mae_image_pretraining", "data2vec_multi", *flags)
+    assert cfg.model.embed_dim == cfg.model.modalities.image.embed_dim == 96
     published = MODEL_DATACLASS_REGISTRY["data2vec_multi"]()
     assert cfg.model.modalities.image.prenet_depth == 4  # the model refuses it
     assert cfg.model.ema_decay == published.ema_decay

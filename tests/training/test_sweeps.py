@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 
 from eat_plugin.tasks.best_checkpoints import BestCheckpoints
@@ -35,22 +36,25 @@ def test_sweep__each_job_equals_the_same_run_alone(trainer, assert_same):
         assert_same(alone["last_optimizer_state"], swept["last_optimizer_state"])
 
 
-def test_runs_in_one_process__best_value_and_log_file_are_those_of_the_run(
+def test_runs_in_one_process__globals_and_logs_are_its_own(
     labelled, assert_same, caplog
 ):
     caplog.set_level(logging.INFO, "fairseq_cli.train")
     for name, rate in (("other", 0.01), ("second", 1e-4)):
         train(
             "finetune", labelled, f"optimization.lr=[{rate}]", f"checkpoint.save_dir={name}",
-            f"common.log_file={name}.log", "checkpoint.patience=5",
+            f"common.log_file={name}.log", f"common.tensorboard_logdir={labelled}/{name}_tb",
+            "checkpoint.patience=5",
         )  # fmt: skip
+        checkpoint_utils.save_checkpoint.best = 2.0  # as if that run had been better
     train("finetune", labelled, "optimization.lr=[1e-4]", "checkpoint.save_dir=alone")
     second, alone = load("second"), load("alone")
     assert_same(second["model"], alone["model"])
-    assert second["extra_state"]["best"] == alone["extra_state"]["best"]
+    assert second["extra_state"]["best"] == alone["extra_state"]["best"] <= 1
     assert second["task_state"]["early_stop"]["num_runs"] == 0
     for name in ("other", "second"):
         assert Path(f"{name}.log").read_text().count("done training") == 1
+        assert os.listdir(f"{name}_tb/train")
 
 
 def test_patience__counts_on_after_a_restart(labelled):
