@@ -39,7 +39,7 @@ def without(model):
     model = json.loads(json.dumps(model))
     for field in ("_name", "max_update"):
         model.pop(field)
-    for field in ("recompute", "compile"):
+    for field in ("recompute", "compile", "convolution"):
         model.pop(field, None)
     for field in ("mel_by_time", "image_size", "mask_strategy"):
         model["modalities"]["image"].pop(field, None)

@@ -246,7 +246,7 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the published options of a pre-trained model."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
     values["supported_modality"] = values.get("supported_modality") or MODALITY
-    for name in ("recompute", "compile"):  # they do not change results
+    for name in ("recompute", "compile", "convolution"):  # they do not change results
         values.pop(name, None)
     values["modalities"]["image"].pop("mask_strategy", None)
     values["modalities"]["image"].pop("image_size", None)  # None for spectrograms

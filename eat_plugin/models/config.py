@@ -11,6 +11,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
 from ..masking import STRATEGIES
+from ..modules.convolution import CHOICES as CONVOLUTIONS
 from ..modules.recompute import CHOICES as RECOMPUTE
 from ..options import option, require
 from .objectives import OBJECTIVES, choose_objectives
@@ -164,6 +165,11 @@ class EatConfig(PublishedModelOptions, FairseqDataclass):
         "an encoder frozen by linear_probe); if that fails, training continues without, with a "
         "warning",
     )
+    convolution: str = option(
+        "auto",
+        "how the decoder's convolutions are computed: channels_last; channels_first; triton (on a "
+        "GPU); auto (the fastest, timed at the first update and kept when the run is resumed)",
+    )
 
 
 def image_size_of(image: ImageConfig) -> Optional[Tuple[int, int]]:
@@ -186,6 +192,7 @@ def validate_config(cfg: EatConfig) -> None:
     if image.decoder is not None:
         check_published_options(f"{IMAGE}.decoder", image.decoder, PublishedDecoderOptions)
     _require_choice("model.recompute", cfg.recompute, RECOMPUTE)
+    _require_choice("model.convolution", cfg.convolution, CONVOLUTIONS)
     if image.mask_strategy is not None:
         _require_choice(f"{IMAGE}.mask_strategy", image.mask_strategy, STRATEGIES)
     _require_divisible("model.embed_dim", cfg.embed_dim, "num_heads", cfg.num_heads)

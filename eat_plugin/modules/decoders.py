@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .compiled import Compiled
+from .compiled import Compiled, is_traced
+from .convolution import AUTO, LAST, choose_way, convolve, ways_on
 from .linear import Linear
 from .patch_split import PatchSplit
 from .recompute import recompute, recomputes
@@ -30,6 +31,7 @@ class ConvLayer(nn.Sequential):
             in_dim, out_dim, kernel_size, padding=kernel_size // 2, groups=options.decoder_groups
         )
         super().__init__(convolution)
+        self.way = LAST
         self.residual = options.decoder_residual and in_dim == out_dim
         self.recompute = cfg.recompute
         self.compiled = cfg.compile
@@ -46,8 +48,8 @@ class ConvLayer(nn.Sequential):
 
 def transform_grid(layer: ConvLayer, grid: Tensor) -> Tensor:
     """Compute a layer."""
-    rows, columns = grid.shape[2:]
-    x = layer[0](grid)[:, :, :rows, :columns]  # an even kernel adds a row and a column
+    convolution: Any = layer[0]
+    x = convolve(grid, convolution, layer.way)
     if layer.recompute == "gelu" and recomputes(layer):
         x = recompute(_activate, x, is_random=False)
     else:
@@ -67,6 +69,10 @@ class ConvDecoder(nn.Module):
     """``ConvLayer``s over the patch grid, then a projection (EAT, sec. 3.3).
 
     ``cfg`` has the options of ``models.config.EatConfig``.
+
+    Attributes:
+        way: how convolutions are computed, see ``convolution``; with ``auto`` the first training
+            forward chooses.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -74,8 +80,21 @@ class ConvDecoder(nn.Module):
         options = cfg.modalities.image.decoder
         dim, hidden_dim, num_layers = cfg.embed_dim, options.decoder_dim, options.decoder_layers
         widths = [dim, *[hidden_dim] * num_layers]  # the input of each layer, and of the projection
-        self.blocks = nn.ModuleList(ConvLayer(width, cfg) for width in widths[:num_layers])
+        self.blocks: Any = nn.ModuleList(ConvLayer(width, cfg) for width in widths[:num_layers])
         self.proj = Linear(widths[num_layers], dim)
+        self._chosen_before = AUTO
+        self.use_way(cfg.convolution)
+
+    def use_way(self, way: str) -> None:
+        """Compute the convolutions in a way, one of ``convolution.CHOICES``."""
+        self.way = way
+        for layer in self.blocks:
+            layer.way = LAST if way == AUTO else way  # before training starts
+
+    def continue_way(self, way: str) -> None:
+        """Use the way that was chosen before, if ``auto`` is set and the machine has it."""
+        if self.way == AUTO:
+            self._chosen_before = way
 
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], rows: Tensor, padding: Tensor | None = None
@@ -91,6 +110,8 @@ class ConvDecoder(nn.Module):
         """
         # Memory holds [N, rows, columns, D]: this view is "channels last" without a copy.
         x = tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+        if len(self.blocks) and self.training and torch.is_grad_enabled() and not is_traced():
+            self._settle_way(x)
         blank = None if padding is None else padding.unflatten(1, grid).unsqueeze(1)
         for layer in self.blocks:
             # Not masked_fill: in PyTorch 2.1 it may return channels first, and on a CPU GELU's
@@ -98,6 +119,17 @@ class ConvDecoder(nn.Module):
             x = x if blank is None else torch.where(blank, 0.0, x)
             x = layer(x)
         return self.proj(x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))
+
+    def _settle_way(self, x: Tensor) -> None:
+        if self.way == AUTO and self._chosen_before in ways_on(x):
+            self.use_way(self._chosen_before)
+        elif self.way == AUTO:
+            self.use_way(choose_way(x, self.blocks[-1][0]))
+        elif self.way not in ways_on(x):
+            raise ValueError(
+                f"model.convolution is {self.way!r}, which cannot run here with {x.dtype} "
+                f"on {x.device}: choose {', '.join((AUTO, *ways_on(x)))}"
+            )
 
 
 def draw_noise(

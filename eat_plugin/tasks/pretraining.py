@@ -1,10 +1,12 @@
 """Task ``eat_pretraining``: windows of unlabelled clips, with masks drawn by the data workers."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Dict, Optional
 
+from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
+from torch import nn
 
 from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
@@ -12,10 +14,12 @@ from ..masking import MaskSpec
 from ..options import option, require
 from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
+from .loss_scale import fit_loss_scale
 from .option_checks import check_metric
 from .run_config import RunConfig
 from .start_from import refuse_classifier
 
+CONVOLUTION = "convolution"  # in the task's state: how the decoder's convolutions are computed
 METRICS = ("loss_regression", "loss_cls", "loss_recon", "pred_var", "target_var")
 
 
@@ -65,6 +69,8 @@ class PretrainingConfig(AudioConfig):
 class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
+    _decoder: Any = None
+
     def check_own_options(self, run: RunConfig) -> None:
         """Refuse options that do not suit pre-training.
 
@@ -75,6 +81,25 @@ class EatPretrainingTask(AudioTask):
         refuse_classifier(run)
         rule = "the teacher is an average already; only fine-tuning has fairseq's"
         require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
+        fit_loss_scale(run)
+
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
+        """Build the model; a resumed run computes its convolutions as before, so that it is exact.
+
+        Raises:
+            ValueError: see ``AudioTask.build_model``.
+        """
+        model: Any = super().build_model(cfg, from_checkpoint)
+        self._decoder = model.patch_encoder.decoder
+        way = None if self.resumed is None else self.resumed.state.get(CONVOLUTION)
+        if way is not None and self._decoder is not None:
+            self._decoder.continue_way(way)
+        return model
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the state that checkpoints keep."""
+        way = {} if self._decoder is None else {CONVOLUTION: self._decoder.way}
+        return {**super().state_dict(), **way}
 
     def make_dataset(self, reader: ClipReader, cfg: PretrainingConfig, split: str) -> ClipDataset:
         """Make the data set of a split, with masks."""
@@ -89,7 +114,9 @@ class EatPretrainingTask(AudioTask):
 
     def _mask_spec(self, cfg: MaskConfig) -> MaskSpec:
         for name, accepted in (
-            ("mask_dropout", 0), ("expand_adjacent", False), ("non_overlapping", False)
+            ("mask_dropout", 0),
+            ("expand_adjacent", False),
+            ("non_overlapping", False),
         ):
             if getattr(cfg, name) != accepted:
                 raise ValueError(
@@ -101,8 +128,6 @@ class EatPretrainingTask(AudioTask):
             name, sides = "images.size", self.images.size
         if any(side % patch for side in sides):
             value = self.cfg.target_length if self.images is None else list(sides)
-            raise ValueError(
-                f"task.{name} is {value}; it must be divisible by patch_size={patch}"
-            )
+            raise ValueError(f"task.{name} is {value}; it must be divisible by patch_size={patch}")
         grid = (sides[0] // patch, sides[1] // patch)
         return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)

@@ -38,8 +38,12 @@ def test_conv_decoder__equals_the_plain_form(kernel, hidden_dim, residual):
 def test_conv_decoder__has_the_published_parameter_names():
     names = [name for name, _ in make_decoder().named_parameters()]
     assert names == [
-        "blocks.0.0.weight", "blocks.0.0.bias", "blocks.1.0.weight", "blocks.1.0.bias",
-        "proj.weight", "proj.bias",
+        "blocks.0.0.weight",
+        "blocks.0.0.bias",
+        "blocks.1.0.weight",
+        "blocks.1.0.bias",
+        "proj.weight",
+        "proj.bias",
     ]
 
 
@@ -72,6 +76,7 @@ def test_conv_decoder__padding_stays_channels_last():
 
     decoder = make_decoder()
     decoder.blocks = torch.nn.ModuleList([Spy(), Spy()])
+    decoder.use_way("channels_last")
     padding = torch.zeros(2, 15, dtype=torch.bool)
     decoder(torch.randn(2, 15, 8), (5, 3), torch.tensor([0]), padding)
     assert layouts == [True, True]

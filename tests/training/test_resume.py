@@ -6,6 +6,8 @@ import time
 import pytest
 import torch
 
+from eat_plugin.modules import convolution
+from tests.training.in_process import load, train
 from tests.versions import fairseq_main, half_on_cpu
 
 
@@ -54,3 +56,22 @@ def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, 
     assert_same_end(trainer, assert_same, "straight", "resumed")
     averages = trainer.checkpoint("resumed")["model"]["_ema"].values()
     assert {average.dtype for average in averages} == {torch.float32}
+
+
+def test_resume__computes_convolutions_as_before(labelled, monkeypatch):
+    folder = labelled / "run"
+    monkeypatch.setattr(convolution, "find_fastest", lambda ways, _: ("channels_first", {}))
+    train("pretrain", labelled, f"checkpoint.save_dir={folder}")
+    assert load(folder)["task_state"]["convolution"] == "channels_first"
+    monkeypatch.setattr(convolution, "find_fastest", lambda ways, _: ("channels_last", {}))
+    options = [f"checkpoint.save_dir={folder}", "optimization.max_update=3"]
+    train("pretrain", labelled, *options)
+    assert load(folder)["task_state"]["convolution"] == "channels_first"
+    train(
+        "pretrain",
+        labelled,
+        *options,
+        "model.convolution=channels_last",
+        "optimization.max_update=4",
+    )
+    assert load(folder)["task_state"]["convolution"] == "channels_last"

@@ -1,0 +1,64 @@
+"""Which of several ways to compute the same is the fastest on this machine: measured, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Callable
+
+import torch
+
+ROUNDS = (
+    5  # calls of each way that count, in turn, so that other load affects all; the least counts
+)
+SECONDS = 0.5  # after which no further round begins
+HOPELESS = 3.0  # a way that takes this many times the least is not called again
+# Another way than the first must be faster by this factor, and by these seconds: runs on a busy CPU
+# shall agree, or their weights would differ in the last bits.
+MARGINS = {"cpu": (2.0, 5e-3), "cuda": (1.05, 0.0)}
+
+
+def find_fastest(
+    ways: Mapping[str, Callable[[], object]], device: torch.device
+) -> tuple[str, dict[str, float]]:
+    """Time each way, synchronised.
+
+    Args:
+        ways: name -> function. The first is the default; others may fail.
+        device: where they run.
+
+    Returns:
+        The name of the fastest, and the seconds of each that did not fail, infinite if hopeless at
+        once.
+    """
+    names = list(ways)
+    least: dict[str, float] = {}
+    for name in names:  # compiles and loads libraries, so these calls do not count
+        try:
+            _time(ways[name], device)
+            least[name] = float("inf")
+        except Exception:  # compilers and drivers fail in any way
+            if name == names[0]:
+                raise
+    began = time.perf_counter()
+    for _ in range(ROUNDS):
+        best = min(least.values())
+        for name in least:
+            if best == float("inf") or least[name] == float("inf") or least[name] < HOPELESS * best:
+                least[name] = min(least[name], _time(ways[name], device))
+        if time.perf_counter() - began > SECONDS:
+            break
+    best_name = min(least, key=lambda name: least[name])
+    factor, saving = MARGINS.get(device.type, (1.0, 0.0))
+    is_faster = least[best_name] * factor + saving < least[names[0]]
+    return best_name if is_faster else names[0], least
+
+
+def _time(function: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

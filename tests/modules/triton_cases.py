@@ -1,0 +1,55 @@
+"""Cases of the Triton convolution, for a process of their own; prints relative errors as JSON.
+
+On a machine without a GPU, TRITON_INTERPRET=1 must be set before Triton is imported.
+"""
+
+import json
+import sys
+
+import torch
+import torch.nn.functional as F
+
+from eat_plugin.modules import triton_convolution
+
+# Number, rows, columns, channels in and out per group, groups, side of the kernel, precision.
+CASES = [
+    (2, 5, 3, 48, 48, 2, 3, "float32"),  # as published, ragged rows
+    (1, 7, 4, 8, 8, 4, 5, "float32"),
+    (3, 4, 4, 12, 20, 1, 4, "float32"),  # even side
+    (1, 1, 9, 200, 140, 1, 3, "float32"),  # more channels than a program has
+    (2, 8, 8, 16, 16, 3, 1, "float32"),
+    (5, 16, 4, 16, 16, 2, 3, "float32"),  # sums in several parts
+    (2, 5, 3, 48, 48, 2, 3, "float16"),
+]
+
+
+def errors_of(case, device):
+    """Largest errors of output and gradients of input, weight and bias; are they reproducible."""
+    number, height, width, channels, columns, groups, side, precision = case
+    dtype = getattr(torch, precision)
+    torch.manual_seed(0)
+    shapes = [
+        (number, height, width, channels * groups), (columns * groups, channels, side, side),
+        (columns * groups,), (number, height, width, columns * groups),
+    ]  # fmt: skip
+    *inputs, gradient = [torch.randn(shape).to(device, dtype) for shape in shapes]
+    results = []
+    for _ in range(2):
+        sources = [value.clone().requires_grad_() for value in inputs]
+        result = triton_convolution.convolve(*sources, groups)
+        results.append([result, *torch.autograd.grad(result, sources, gradient)])
+    same = all(torch.equal(one, other) for one, other in zip(*results))
+    x, weight, bias = exact = [value.double().requires_grad_() for value in inputs]
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=side // 2, groups=groups)
+    y = y[:, :, :height, :width].permute(0, 2, 3, 1)
+    expected = [y, *torch.autograd.grad(y, exact, gradient.double())]
+    differences = [
+        float((mine.double() - theirs).abs().max() / theirs.abs().max())
+        for mine, theirs in zip(results[0], expected)
+    ]
+    return differences, same
+
+
+if __name__ == "__main__":
+    triton_convolution.ROWS_OF_PART = 128
+    json.dump([errors_of(case, "cpu") for case in CASES], sys.stdout)

@@ -1,0 +1,44 @@
+"""The loss scale that float16 starts with."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from eat_plugin.tasks.loss_scale import fit_loss_scale
+from eat_plugin.tasks.run_config import RunConfig
+
+IMAGE = {"patch_size": 16, "mask_prob": 0.8}
+
+
+def fitted(clips=12, frames=1024, update_freq=1, task=(), **common):
+    cfg = OmegaConf.create({
+        "common": {"fp16": True, "fp16_init_scale": 128, "min_loss_scale": 1e-6, **common},
+        "dataset": {"batch_size": clips}, "optimization": {"update_freq": [update_freq]},
+        "model": {"clone_batch": 16, "modalities": {"image": IMAGE}},
+        "task": {"target_length": frames, **dict(task)},
+    })  # fmt: skip
+    fit_loss_scale(RunConfig(cfg.task))
+    return cfg.common.fp16_init_scale
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 2**-9),  # 128 / 2**16 for 78,643 patches; on an H100 2**-8 was the first to fit
+        ({"clips": 48}, 2**-11),
+        ({"update_freq": 4}, 2**-11),
+        ({"task": {"images": {"size": [32, 32]}}, "clips": 1}, 2**2),
+        ({"min_loss_scale": 0.01}, 0.02),
+        ({"fp16": False, "amp": True}, 2**-9),
+    ],
+)
+def test_fit_loss_scale__fits_a_sum_over_hidden_patches(options, expected):
+    assert fitted(**options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"fp16_init_scale": 64}, 64), ({"fp16": False}, 128), ({"cpu": True}, 128),
+     ({"clips": None}, 128)],
+)  # fmt: skip
+def test_fit_loss_scale__leaves_others(options, expected):
+    assert fitted(**options) == expected
