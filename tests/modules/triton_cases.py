@@ -24,7 +24,7 @@ CASES = [
 
 
 def errors_of(case, device):
-    """Largest errors of output and gradients of input, weight and bias; are they reproducible."""
+    """The case; largest errors of output and gradients of input, weight and bias; repeatable?"""
     number, height, width, channels, columns, groups, side, precision = case
     dtype = getattr(torch, precision)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def errors_of(case, device):
         float((mine.double() - theirs).abs().max() / theirs.abs().max())
         for mine, theirs in zip(results[0], expected)
     ]
-    return differences, same
+    return case, differences, same
 
 
 if __name__ == "__main__":
