@@ -74,7 +74,10 @@ class MixedPrecisionAdamW(torch.optim.Optimizer):
             return loss
         grads = in_float32([p.grad for p in parameters], like=parameters)  # type: ignore[misc]
         if torch.is_tensor(scale):
-            torch._foreach_mul_(grads, scale.reciprocal().to(grads[0]))
+            inverse = scale.reciprocal()
+            on_host = inverse.device.type == "cpu"  # copying it to a GPU would wait for the GPU
+            factor = float(inverse) if on_host else inverse.to(grads[0])
+            torch._foreach_mul_(grads, factor)
         elif scale != 1:
             torch._foreach_mul_(grads, 1 / scale)
         grad_of = dict(zip(parameters, grads))
@@ -235,7 +238,8 @@ class EatAdamW(FairseqOptimizer):
         """Clip the norm of all gradients like ``fairseq.utils.clip_grad_norm_``, in few operations.
 
         ``max_norm`` 0 is no limit; ``aggregate_norm_fn`` turns the norm of this rank into that of
-        all. The result is the norm before clipping, a tensor of one number.
+        all. The result is the norm before clipping, a tensor of one number on the host: fairseq
+        looks at it twice in each update, and each would wait for the GPU.
         """
         parameters = [p for p in self.params if p.grad is not None]
         if not parameters:
@@ -247,7 +251,7 @@ class EatAdamW(FairseqOptimizer):
             norm = aggregate_norm_fn(norm)
         if max_norm > 0:
             torch._foreach_mul_(grads, (float(max_norm) / (norm + 1e-6)).clamp_(max=1))
-        return norm
+        return norm.cpu()
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate, times each group's scale."""

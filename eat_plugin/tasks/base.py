@@ -28,7 +28,7 @@ from .data_checks import check_folder, check_manifest, check_splits
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
 from .run_config import RunConfig
 from .run_lock import lock
-from .run_state import early_stop_state, start_run
+from .run_state import early_stop_state, leave_on_device, start_run
 from .same_model import check_same_model
 from .worker_restarts import restart_workers
 
@@ -273,6 +273,7 @@ class AudioTask(FairseqTask):
         self._skipped = self._skipped + skipped
         self._updates += 1
         metrics.log_scalar("skipped_clips", self._skipped, weight=0, round=0)
+        leave_on_device()
         # Every process has the same sum, so all stop at the same update. Reading it from a GPU
         # synchronises, hence not in every update.
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:

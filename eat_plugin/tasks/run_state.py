@@ -6,7 +6,7 @@ import sys
 from typing import Any, Dict, Optional
 
 from fairseq import checkpoint_utils
-from fairseq.logging import progress_bar
+from fairseq.logging import metrics, progress_bar
 
 from .checks import ResumedRun
 from .run_config import RunConfig
@@ -49,6 +49,17 @@ def early_stop_state() -> Dict[str, Any]:
     if not hasattr(function, _STOP[0]):
         return {}
     return {EARLY_STOP: {name: float(getattr(function, name)) for name in _STOP}}
+
+
+def leave_on_device() -> None:
+    """Leave the values that an update has just logged where they are.
+
+    fairseq rounds them for the result of ``Trainer.train_step``, which nothing uses, and waits for
+    the GPU once for each. Meters that are printed keep their rounding.
+    """
+    for meter in list(metrics.get_active_aggregators())[-1].values():
+        if hasattr(meter, "round"):
+            meter.round = None
 
 
 def _clear(function: Any) -> None:

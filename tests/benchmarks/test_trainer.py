@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import trainer
 from benchmarks.timing import Place, compare
@@ -103,3 +104,27 @@ def test_config__equals_the_command_lines(tmp_path):
     assert (cfg.criterion._name, cfg.optimizer.adam_betas) == ("eat_pretraining", [0.9, 0.95])
     assert cfg.optimization.clip_norm == 4
     assert cfg.model.modalities.image.embed_dim == 768
+
+
+class HostReads(TorchDispatchMode):
+    """Counts operations whose result the host reads, where a GPU's host would wait for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        names = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default")
+        self.count += any(name in str(function) for name in names)
+        return function(*args, **(kwargs or {}))
+
+
+@half_on_cpu
+def test_trainer__host_reads_only_the_gradient_norm(update):
+    ours = update(HalfPlace)
+    ours.step()
+    with HostReads() as reads:
+        ours.trainer.train_step([ours.batch])
+    # On a GPU one of them waits: the norm is copied to the host once. fairseq reads the copy twice,
+    # the optimizer the factor that clips.
+    assert reads.count == 3

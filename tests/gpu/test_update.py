@@ -4,11 +4,16 @@ The tests also run on the CPU if it supports the feature.
 """
 
 import contextlib
+import warnings
 
 import pytest
 import torch
 
+from benchmarks import trainer
+from benchmarks.timing import Place
+from benchmarks.training import load_config
 from eat_plugin.modules import decoders, transformer
+from tests.gpu.test_bench import SMALL_RUN
 from tests.versions import compilation, half_on_cpu
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -48,6 +53,27 @@ def test_update__does_not_synchronise(make_step, device, dtype, recompute):
         losses += [step() for _ in range(3)]
     losses = [float(loss) for loss in losses]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.gpu
+def test_trainer__waits_once_in_an_update(tmp_path):
+    place = Place(tmp_path, torch.device("cuda"))
+    cfg = load_config("base", [*trainer.run_options(place, 2), *SMALL_RUN])
+    task = trainer.tasks.setup_task(cfg.task)
+    batch = trainer.make_batch(cfg, task, tmp_path)
+    batch = trainer.apply_to_sample(lambda tensor: tensor.pin_memory(), batch)
+    ours = trainer.TrainerUpdate(cfg, task, batch)
+    for _ in range(3):
+        ours.step()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ours.trainer.train_step([batch])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(one.message) for one in caught if "synchroniz" in str(one.message)]
+    assert len(waits) == 1, waits
 
 
 @pytest.mark.parametrize("device", DEVICES)
