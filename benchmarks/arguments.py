@@ -14,7 +14,8 @@ OF_MODELS = (
 )  # fmt: skip
 COUNTED = ("operations", "activations", "activations_gelu")
 ON_CPU = (*OF_WORKERS, *OF_MODELS, *COUNTED)
-ON_GPU = (*OF_MODELS, "train_base_12", "train_base_48", *COUNTED)
+OF_GPUS = ("train_base_12", "train_base_48", "train_base_96", "train_large_12")
+ON_GPU = (*OF_MODELS, *OF_GPUS, *COUNTED)
 EPILOG = f"""
 examples:
   eat bench
@@ -51,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", metavar="N", type=int,
         help="threads of PyTorch (default: 1 for data workers, PyTorch's default for models)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", action="store_true",
+        help="also print the time of each stage of our form: products, attention, convolution, ...",
     )  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="compile our models")
     parser.add_argument("--json", action="store_true", help="write JSON")

@@ -30,16 +30,18 @@ class Row:
     what: str = ""
 
 
-def _train_base(clips: int) -> Row:
-    what = describe("base", clips, 16, 1024, "bfloat16")
-    return Row(training("base", clips), (CUDA,), what=what)
+def _train_on_gpu(size: str, clips: int) -> Row:
+    what = describe(size, clips, 16, 1024, "bfloat16")
+    return Row(training(size, clips), (CUDA,), what=what)
 
 
 ROWS: dict[str, Row] = {
     **{name: Row(prepare, (CPU,), has_model=False) for name, prepare in FRONT_END.items()},
     **{name: Row(prepare) for name, prepare in {**ENCODING, **TRAINING}.items()},
     "train_tiny": Row(training("tiny", 12, rounds=10)),
-    "train_base_12": _train_base(12),
-    "train_base_48": _train_base(48),
+    "train_base_12": _train_on_gpu("base", 12),
+    "train_base_48": _train_on_gpu("base", 48),
+    "train_base_96": _train_on_gpu("base", 96),
+    "train_large_12": _train_on_gpu("large", 12),
     **{name: Row(prepare) for name, prepare in COUNTED.items()},
 }

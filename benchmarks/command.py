@@ -25,6 +25,7 @@ from eat_plugin.modules.transformer import COMPILED as BLOCKS
 from .arguments import CPU, CUDA
 from .cases import ROWS
 from .launching import say
+from .profiling import format_stages
 from .table import format_table, goals_of
 from .timing import Comparison, Place, compare, hide_gpus
 
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
     say(", ".join(f"{key} {value}" for key, value in machine.items()))
     say("")
     say("\n".join(format_table(comparisons)))
+    for comparison in comparisons:
+        if comparison.stages is not None:
+            say("\n".join(["", f"{comparison.name}:", *format_stages(comparison.stages)]))
     return failed
 
 
@@ -91,7 +95,7 @@ def measure(name: str, args: argparse.Namespace) -> Comparison:
             stack.enter_context(hide_gpus())
         place = Place(Path(folder), device, args.compile)
         try:
-            comparison = compare(name, row.prepare(place), args.rounds, device)
+            comparison = compare(name, row.prepare(place), args.rounds, device, args.profile)
         except (ValueError, OSError, RuntimeError) as error:  # out of memory, no mp3 encoder
             reason = str(error).partition("\n")[0]
             comparison = Comparison(name, row.what, problem=f"failed: {reason}")

@@ -23,7 +23,7 @@ PRECISIONS = {"bf16": 2, "float32": 4}  # bytes per value
 BATCHES = (12, 48)  # clips
 CLIPS = 400_000 * 48  # of the published pre-training on AS-2M: updates x clips
 # Goals per GPU, in clips/s.
-RATES = {"base": (280.0, 355.0, 440.0), "large": ()}
+RATES = {"base": (160.0, 230.0, 300.0), "large": ()}
 DEVICE = "H200"
 GPUS_A_NODE = 8
 NVLINK = 450e9  # bytes/s from an H100 or H200 to the others of its node

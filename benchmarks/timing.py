@@ -14,6 +14,8 @@ from unittest import mock
 
 import torch
 
+from .profiling import profile_stages
+
 WARM_UPS = 4  # calls on a GPU that do not count: compilation, cuDNN, the allocator
 # FLOP/s of dense bfloat16 matrix products, from data sheets. The first key in a device name counts.
 PEAKS = {
@@ -96,6 +98,7 @@ class Comparison:
         ours_mib: the same for our form.
         mfu: model FLOPs utilisation of our form: share of the GPU's peak.
         device: ``cpu``, or the name of the GPU.
+        stages: milliseconds of each stage of our form, see ``profiling``.
         problem: error message of a failed case.
     """
 
@@ -113,6 +116,7 @@ class Comparison:
     rounds: int | None = None
     device: str = ""
     problem: str | None = None
+    stages: dict[str, float] | None = None
 
 
 class Form:
@@ -141,7 +145,9 @@ class Form:
         return result
 
 
-def compare(name: str, case: Case | Count, rounds: int, device: torch.device) -> Comparison:
+def compare(
+    name: str, case: Case | Count, rounds: int, device: torch.device, profiled: bool = False
+) -> Comparison:
     """Run both forms in turn, after warm-up calls, so that other load affects both."""
     where = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
     if isinstance(case, Count):
@@ -166,6 +172,7 @@ def compare(name: str, case: Case | Count, rounds: int, device: torch.device) ->
         mfu=None if case.flops is None or peak is None else case.flops / seconds / peak,
         rounds=rounds,
         device=where,
+        stages=profile_stages(ours, device) if profiled else None,
     )
 
 

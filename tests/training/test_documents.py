@@ -35,7 +35,7 @@ SKIPPED = {
     "srun": "needs Slurm",
     "fairseq-hydra-train -m": "needs Slurm and submitit",
 }
-RUN = ("eat ", "fairseq-hydra-train ", "eval ")
+RUN = ("eat ", "fairseq-hydra-train ", "fairseq-train ", "fairseq-validate ", "eval ")
 # Added to training commands: a block takes seconds.
 SMALL = [
     "common.cpu=true", "common.fp16=false", "common.bf16=false", "common.log_interval=1",
@@ -43,6 +43,10 @@ SMALL = [
     "dataset.batch_size=4", "optimization.max_update=2", "lr_scheduler.warmup_updates=1",
     "model.depth=2", "model.embed_dim=32", "model.num_heads=4", "model.average_top_k_layers=2",
 ]  # fmt: skip
+SMALL_FLAGS = (
+    "--cpu --num-workers 0 --batch-size 4 --max-update 2 --warmup-updates 1 --target-length 64 "
+    "--depth 2 --embed-dim 32 --num-heads 4 --average-top-k-layers 2"
+)
 SMALL_PRETRAINING = ["model.clone_batch=2", "model.modalities.image.decoder.decoder_dim=32"]
 SOUND, IMAGES = ["task.target_length=64"], ["task.images.size=[64,64]"]
 KINDS = ("clock", "dog", "rain")  # the classes of `make_checkpoint`
@@ -59,6 +63,10 @@ def shorten(command):
     if command.startswith(tuple(SKIPPED)):
         return ""
     assert command.startswith(RUN), f"neither in RUN nor in SKIPPED: {command}"
+    if command.startswith("fairseq-train "):
+        command = command.replace("--fp16 --memory-efficient-fp16 ", "")
+        small = "--clone-batch 2 --decoder-dim 32" if "pretraining" in command else ""
+        return f"{command} {SMALL_FLAGS} {small}"
     if not re.match(r"eat (pretrain|finetune) |fairseq-hydra-train ", command):
         return command
     small = [*SMALL, *(IMAGES if "/my/images" in command else SOUND)]
@@ -127,10 +135,18 @@ def give_checkpoints(folder, text, make_checkpoint):
         ("run", make_checkpoint("pretraining"), "checkpoint_last.pt"),
         ("finetuned", classifier, "checkpoint_best.pt"),
     ):
-        if not re.search(rf"(--out |hydra\.run\.dir=)/my/{run}\b", text):
+        if not re.search(rf"(--out |hydra\.run\.dir=|--save-dir )/my/{run}\b", text):
             path = folder / "my" / run / "checkpoints" / name
             path.parent.mkdir(parents=True)
             shutil.copy(source, path)
+
+
+def give_labels(folder, text):
+    """List labelled sounds for a document that does not."""
+    if "/my/labelled" in text and "--out /my/labelled" not in text:
+        command = ["manifest", str(folder / "my" / "sounds"), "--layout", "folders"]
+        out = str(folder / "my" / "labelled")
+        assert cli.main([*command, "--valid", "0.1", "--out", out]) == 0
 
 
 @pytest.mark.slow
@@ -138,6 +154,7 @@ def give_checkpoints(folder, text, make_checkpoint):
 def test_documents__their_code_runs(path, folder, make_checkpoint):
     text = path.read_text(encoding="utf-8")
     give_checkpoints(folder, text, make_checkpoint)
+    give_labels(folder, text)
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
