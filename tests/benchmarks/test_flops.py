@@ -18,7 +18,10 @@ from eat_plugin.models.eat import EatModel
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTENTION = pytest.importorskip("torch.nn.attention")  # of PyTorch 2.3
-SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 3}
+SMALL = {
+    "depth": 2, "embed_dim": 32, "num_heads": 4, "average_top_k_layers": 2, "clone_batch": 3,
+    "convolution": "channels_last",
+}  # fmt: skip
 GRID, CLIPS = (8, 8), 2
 PAPER = lru_cache(flops.Paper)  # each builds a model
 
