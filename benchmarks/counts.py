@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eat_plugin.models.eat import EatModel
+from eat_plugin.modules.convolution import LAST
 
 from .plain_training import HALF_OPTIONS, PlainUpdate, compute_losses
 from .timing import Count, Place, Prepare, hide_gpus
@@ -134,6 +135,9 @@ def count_activations(model: EatModel, source: Tensor, mask: Tensor, plain: bool
     assert model.teacher is not None
     teacher, num_visible = model.teacher.encoder, int((mask[0] == 0).sum())
 
+    decoder: Any = model.patch_encoder.decoder
+    decoder.use_way(LAST)  # with auto, the first forward would also time convolutions
+
     def compute() -> None:
         if plain:
             compute_losses(model, teacher, source, mask)
@@ -158,9 +162,7 @@ def activations(recompute: str) -> Prepare:
 
     def count(place: Place) -> Count:
         plain = make_model(SIZES["base"], FRAMES).bfloat16()
-        # With auto, the first forward would also time convolutions.
-        fixed = {"recompute": recompute, "convolution": "channels_last"}
-        ours = make_model({**SIZES["base"], **fixed}, FRAMES).bfloat16()
+        ours = make_model({**SIZES["base"], "recompute": recompute}, FRAMES).bfloat16()
         source, (mask, _) = make_clips(1, FRAMES).bfloat16(), draw_batch_masks(ours, 1)
         note = "" if recompute == "none" else f", recompute={recompute}"
         return Count(
