@@ -84,6 +84,31 @@ def clone(source: str | os.PathLike[str], draft: Path) -> None:
         shutil.copyfile(source, draft)
 
 
+def reserve(path: Path, folder: Path) -> None:
+    """Take the space of a file from the disk before its pages are written to.
+
+    Without it, a full disk ends the process that writes to a page in memory.
+
+    Args:
+        path: the file.
+        folder: the one that an error names.
+
+    Raises:
+        OSError: there is too little space.
+    """
+    allocate = getattr(os, "posix_fallocate", None)  # not in every system
+    if allocate is None:
+        return
+    try:
+        with open(path, "r+b") as file:
+            allocate(file.fileno(), 0, max(1, os.path.getsize(path)))
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            size = os.path.getsize(path) / 1e6
+            text = f"{error.strerror}{describe_space(folder)}, {size:.1f} MB needed"
+            raise OSError(error.errno, text, os.fspath(folder)) from error
+
+
 def describe_space(folder: Path) -> str:
     """Return how much is free, as ``" (1.5 MB free in /data)"``; empty if it is unknown."""
     try:
@@ -113,6 +138,8 @@ def _find_errno(error: BaseException | None, draft: Path) -> int | None:
             name = getattr(error, "filename", None)
             if name in (draft, os.fspath(draft)) or (name is None and number in DISK_ERRORS):
                 return number
+            if name is not None:
+                return None  # it is of another file
         for known in DISK_ERRORS if number is None else ():  # HDF5 has it in its text
             if os.strerror(known) in str(error):
                 return known
