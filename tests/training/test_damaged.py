@@ -10,6 +10,7 @@ from eat_plugin.launch.checks import check_settings
 from eat_plugin.tasks.checks import check_run, find_resumed_run
 from tests.tasks.test_checks import configure
 from tests.training.in_process import compose_run, load, train
+from tests.training.test_processes import run_two, start_two
 
 
 def save(path, updates, suffix=""):
@@ -141,3 +142,21 @@ def test_model__damaged_start_is_refused(labelled):
     for option in ("model.model_path", "checkpoint.finetune_from_model"):
         with pytest.raises(ValueError, match=r"checkpoint_last.pt.* is damaged: its record 'data/"):
             train("finetune", labelled, f"{option}={path}", f"checkpoint.save_dir={labelled}/b")
+
+
+def test_two_processes__continue_from_the_same_checkpoint_or_both_end(trainer, assert_same):
+    folder = trainer.folder / "two" / "checkpoints"
+    run_two(trainer, "checkpoint.save_interval_updates=3", name="two")
+    end = load(folder)
+    rot(folder / "checkpoint_last.pt")
+    outputs = run_two(trainer, "checkpoint.save_interval_updates=3", name="two")
+    assert "checkpoint_last.pt is damaged: its record" in outputs[0]
+    assert "checkpoint_last.pt (epoch 2 @ 3 updates)" in outputs[0]
+    assert_same(end["model"], load(folder)["model"])
+    for path in folder.glob("*.pt"):
+        rot(path)
+    processes = start_two(trainer, name="two")
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "its folder has no intact checkpoint" in output
