@@ -15,12 +15,15 @@ from .clip import ClipError
 
 # Errors of writing to a disk, which PyTorch and HDF5 hide behind others of their own.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# File systems that write at once may know no fsync.
+NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+LONGEST = 60  # characters of a name in that of its draft; a name has 255 bytes at most
 
 
 def name_draft(path: str | os.PathLike[str]) -> Path:
-    """Return a temporary name in the same folder, unique per process."""
+    """Return a temporary name in the same folder, unique per process, for names of any length."""
     final = Path(path)
-    return final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    return final.with_name(f".{final.name[-LONGEST:]}.{os.getpid()}.tmp")
 
 
 def find_target(path: str | os.PathLike[str]) -> Path:
@@ -126,6 +129,9 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
     finally:
         os.close(descriptor)
 
