@@ -156,7 +156,10 @@ def test_drafted__error_of_the_disk_names_the_file(
 
 def test_drafted__other_errors_stay(tmp_path: Path) -> None:
     def read(draft: Path) -> None:
-        raise OSError(errno.EIO, "Input/output error", "/source")
+        try:
+            raise OSError(errno.EIO, "Input/output error")
+        except OSError:
+            raise OSError(errno.EIO, "Input/output error", "/source")  # noqa: B904
 
     with (
         pytest.raises(OSError, match=r"Input/output error: '/source'"),
