@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,18 @@ def test_config__a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch, capsys)
 def test_check_writable__leaves_nothing(tmp_path):
     outputs.check_writable(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("command", ["user-dir", "flags eat_base"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output__that_cannot_be_written_is_an_error(command, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "eat_plugin", *command.split()], stdout=full, text=True,
+            stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    line = result.stderr.splitlines()[-1]
+    assert line == f"eat {command.split()[0]}: error: standard output: No space left on device"
+    assert result.returncode == 2
