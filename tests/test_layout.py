@@ -21,21 +21,24 @@ METRICS = {"metrics", "ranking"}
 # Room -> the rooms that it may import.
 MAY_IMPORT = {
     "": {"registration"}, "registration": {"models", "criterions", "tasks", "optim"},
-    "__main__": {"cli"}, "choices": set(), "options": set(),
+    "__main__": {"cli"}, "choices": set(), "options": set(), "checkpoint_files": set(),
     "flags": set(), "masking": set(), "losses": set(), "outputs": set(), "modules": set(),
     **dict.fromkeys(METRICS, METRICS),
     "optim": {"modules", "options"},
     "data": set(),
     "images": {"data"},
     "prepare": {"data", "images"},
-    "models": {"choices", "flags", "modules", "masking", "losses", "outputs", "options"},
+    "models": {
+        "checkpoint_files", "choices", "flags", "modules", "masking", "losses", "outputs",
+        "options",
+    },
     "criterions": {"outputs"},
-    "tasks": {"data", "flags", "images", "masking", "options", *METRICS},
+    "tasks": {"checkpoint_files", "data", "flags", "images", "masking", "options", *METRICS},
     "inference": {"choices", "data", "images", "models", *METRICS},
     "launch": {"choices", "prepare"},
     "cli": {
-        "choices", "data", "flags", "images", "prepare", "masking", "models", "inference", "launch",
-        *METRICS,
+        "checkpoint_files", "choices", "data", "flags", "images", "prepare", "masking", "models",
+        "inference", "launch", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
@@ -115,7 +118,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert not seen & ON_DEMAND
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
-        "criterions", "optim", "flags",
+        "criterions", "optim", "flags", "checkpoint_files",
     }  # fmt: skip
 
 

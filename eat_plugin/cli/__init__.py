@@ -12,8 +12,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn, TypeVar
 
@@ -29,6 +29,7 @@ SUBCOMMANDS = (
     "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "predict", "features",
     "export", "plot", "config", "config-dir", "user-dir", "flags", "demo", "bench",
 )  # fmt: skip
+OUTPUT = "standard output"
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
 Item = TypeVar("Item")
@@ -59,9 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     try:
         args = parse(argv)
-        return args.run(args)
+        code = int(args.run(args))
+        with _output():
+            sys.stdout.flush()
+        return code
     except BrokenPipeError:  # the reader of the output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{command}: interrupted\n")
@@ -70,9 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(command, f"needs the package {error.name}, which is not installed")
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
+        if error.filename == OUTPUT:
+            _drop_output()
         return _report(command, f"{place}{error.strerror or error}")
     except ValueError as error:
         return _report(command, str(error))
+
+
+def _drop_output() -> None:
+    """Write to nowhere what is left for standard output, which cannot be written to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -103,8 +114,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def say(line: str) -> None:
-    """Write a line to standard output."""
-    sys.stdout.write(f"{line}\n")
+    """Write a line to standard output.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    with _output():
+        sys.stdout.write(f"{line}\n")
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Name standard output in an error of writing to it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, OUTPUT) from error
 
 
 def progress(

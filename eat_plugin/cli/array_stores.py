@@ -5,7 +5,7 @@ Arrays are written in parts, so that their size does not matter, and get their n
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -18,12 +18,13 @@ import numpy as np
 from eat_plugin.cli.outputs import check_file, check_folder
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import HDF5_ENDINGS, split_span
-from eat_plugin.data.files import drafted, replacing
+from eat_plugin.data.files import drafted, replacing, reserve
 from eat_plugin.data.hdf5 import require_h5py
 
 HDF5 = tuple(f".{ending}" for ending in HDF5_ENDINGS)
 FILES = (".npz", *HDF5)
 TIMES = ".times"
+TABLES = 1 << 16  # bytes, more than HDF5 adds for an array and its times
 
 
 class Store:
@@ -34,6 +35,7 @@ class Store:
     def __init__(self, target: Any, scratch: str) -> None:
         self._target = target
         self._draft = Path(scratch, "part.npy")
+        self._folder = Path(scratch).parent
 
     def key(self, name: str) -> str:
         """Return the name of the array of a clip."""
@@ -47,6 +49,7 @@ class Store:
         """Open a new array, float32, for assignment to parts of it."""
         self._draft.unlink(missing_ok=True)
         array = np.lib.format.open_memmap(self._draft, "w+", np.float32, shape)
+        reserve(self._draft, self._folder)
         self._open = key, array
         return array
 
@@ -77,7 +80,8 @@ class _Folder(Store):
         if times is not None:
             with replacing(self._target / self.times_key(key)) as file:
                 np.save(file, times)
-        os.replace(self._draft, path)
+        with drafted(path) as draft:
+            shutil.move(self._draft, draft)
 
 
 class _Npz(Store):
@@ -90,6 +94,12 @@ class _Npz(Store):
 
 class _Hdf5(Store):
     def _save(self, key: str, times: np.ndarray | None) -> None:
+        # HDF5 may end the process if it cannot write its own tables.
+        room = self._draft.with_name("room")
+        with open(room, "wb") as file:
+            file.truncate(self._draft.stat().st_size + TABLES)
+        reserve(room, self._folder)
+        room.unlink()
         self._target[key] = np.load(self._draft, mmap_mode="r")
         if times is not None:
             self._target[self.times_key(key)] = times

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eat_plugin.choices import CONFIG_DIR
 from eat_plugin.cli import say
+from eat_plugin.data.files import name_draft
 from eat_plugin.launch.configs import list_groups, list_names, read_summary
 
 
@@ -26,7 +27,12 @@ def run(args: argparse.Namespace) -> int:
     if args.copy is not None:
         if args.copy.exists():
             raise ValueError(f"--copy {args.copy} exists; choose a new folder")
-        shutil.copytree(CONFIG_DIR, args.copy)
+        draft = name_draft(args.copy)
+        try:
+            shutil.copytree(CONFIG_DIR, draft)
+            draft.rename(args.copy)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         say(str(args.copy))
         return 0
     say(f"folder: {CONFIG_DIR}\n")

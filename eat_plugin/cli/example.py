@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,15 +57,12 @@ def read_configuration(checkpoint: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not a checkpoint of fairseq.
     """
-    import torch
-
-    from eat_plugin.models.interop import NO_CHECKPOINT
+    from eat_plugin.checkpoint_files import read_data
 
     try:
-        # mmap: the weights are not used and stay on disk.
-        saved = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+        saved = read_data(checkpoint, check=False, only_data=True)
         cfg: dict[str, Any] = {**saved["cfg"], "model": dict(saved["cfg"]["model"])}
-    except (*NO_CHECKPOINT, OSError, UnpicklingError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} is not a readable checkpoint: {reason}") from error
     return cfg

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 WIDTH, CURVES_HEIGHT, EXAMPLE_HEIGHT = 10.0, 2.4, 4.0  # inches
 DOTS_PER_INCH = 150
+ENDINGS = (
+    ".png", ".pdf", ".svg", ".svgz", ".eps", ".ps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp",
+    ".pgf", ".raw", ".rgba",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.cli.draw_curves import draw_comparison, name_runs
+    from eat_plugin.cli.outputs import check_file
     from eat_plugin.cli.runlog import read_curves
+    from eat_plugin.data.files import replacing
 
+    out = args.out if args.out.suffix else args.out.with_name(f"{args.out.name}.png")
+    check_file(out, ENDINGS, "a picture")
     folders = list(dict.fromkeys(args.run_dirs))
     curves = [read_curves(folder) for folder in folders]
     if len(folders) > 1:
@@ -56,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         cfg, example = _read_checkpoint(folders[0])
         figure = draw_figure(curves[0], cfg, example, folders[0].resolve().name)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=DOTS_PER_INCH)
-    say(str(args.out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as file:
+        figure.savefig(file, format=out.suffix[1:].lower(), dpi=DOTS_PER_INCH)
+    say(str(out))
     return 0
 
 

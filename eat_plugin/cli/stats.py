@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from eat_plugin.cli import add_workers, conclude, progress, say
+from eat_plugin.cli.outputs import check_writable
 from eat_plugin.prepare.amounts import count
 
 
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from eat_plugin.prepare.measure import measure_split
 
     path = args.data / f"{args.split}.tsv"
+    if args.data.is_dir():
+        check_writable(args.data)
     moments, clips, failures = measure_split(path, args.workers, progress)
     code = conclude("stats", failures, clips + len(failures))
     statistics = Statistics.from_moments(moments, clips, args.split, len(failures))

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
         overrides = [f"size={args.size}", *overrides]
     name = args.config_name or _choose_config(data, name)
     folder = (args.out or Path("runs", f"{name}-{data.name}")).expanduser().resolve()
-    check_folder(folder, "the folder of the run")
+    check_folder(folder, "the folder of the run", writes=not args.dry_run)
 
     os.environ.setdefault(*PASSIVE)  # read when PyTorch is imported
     from eat_plugin.launch import checks, composing, machine

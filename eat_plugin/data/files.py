@@ -4,32 +4,72 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .clip import ClipError
 
+# Errors of writing to a disk, which PyTorch and HDF5 hide behind others of their own.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# File systems that write at once may know no fsync.
+NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+LONGEST = 60  # characters of a name in that of its draft; a name has 255 bytes at most
+
 
 def name_draft(path: str | os.PathLike[str]) -> Path:
-    """Return a temporary name in the same folder, unique per process."""
+    """Return a temporary name in the same folder, unique per process, for names of any length."""
     final = Path(path)
-    return final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    return final.with_name(f".{final.name[-LONGEST:]}.{os.getpid()}.tmp")
+
+
+def find_target(path: str | os.PathLike[str]) -> Path:
+    """Return the file that a path names, at the end of symbolic links.
+
+    Raises:
+        OSError: it is a folder, a device, a pipe, or a link to itself.
+    """
+    target = Path(os.path.realpath(path))
+    if not os.path.lexists(target) or target.is_file():
+        return target
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", os.fspath(path))
+    problem = "is a link to itself" if target.is_symlink() else "is a device or pipe, not a file"
+    raise OSError(errno.EINVAL, problem, os.fspath(path))
 
 
 @contextmanager
-def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the name of a draft, which replaces ``path`` at the end unless an exception occurs."""
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", os.fspath(path))
-    draft = name_draft(path)
+def drafted(path: str | os.PathLike[str], follow_links: bool = True) -> Iterator[Path]:
+    """Yield the name of a draft, which replaces ``path`` at the end unless an exception occurs.
+
+    Args:
+        path: the file; of a symbolic link its target is replaced.
+        follow_links: else the link itself is replaced.
+
+    Raises:
+        OSError: the file cannot be written; it names the file, and the free space.
+    """
+    target = find_target(path)
+    if not follow_links:
+        target = Path(path)
+    draft = name_draft(target)
     try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+        try:
+            yield draft
+            _flush(draft)
+            os.replace(draft, target)
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+    except (OSError, RuntimeError) as error:
+        number = _find_errno(error, draft)
+        if number is None:
+            raise
+        free = describe_space(target.parent) if number == errno.ENOSPC else ""
+        raise OSError(number, f"{os.strerror(number)}{free}", os.fspath(path)) from error
 
 
 @contextmanager
@@ -37,6 +77,80 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Do the same with the draft open for writing bytes."""
     with drafted(path) as draft, open(draft, "wb") as file:
         yield file
+
+
+def clone(source: str | os.PathLike[str], draft: Path) -> None:
+    """Make a second name for a file; copy it where the file system has no hard links."""
+    try:
+        os.link(os.path.realpath(source), draft)
+    except OSError:
+        shutil.copyfile(source, draft)
+
+
+def reserve(path: Path, folder: Path) -> None:
+    """Take the space of a file from the disk before its pages are written to.
+
+    Without it, a full disk ends the process that writes to a page in memory.
+
+    Args:
+        path: the file.
+        folder: the one that an error names.
+
+    Raises:
+        OSError: there is too little space.
+    """
+    allocate = getattr(os, "posix_fallocate", None)  # not in every system
+    if allocate is None:
+        return
+    try:
+        with open(path, "r+b") as file:
+            allocate(file.fileno(), 0, max(1, os.path.getsize(path)))
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            size = os.path.getsize(path) / 1e6
+            text = f"{error.strerror}{describe_space(folder)}, {size:.1f} MB needed"
+            raise OSError(error.errno, text, os.fspath(folder)) from error
+
+
+def describe_space(folder: Path) -> str:
+    """Return how much is free, as ``" (1.5 MB free in /data)"``; empty if it is unknown."""
+    try:
+        space = os.statvfs(folder)
+    except OSError:
+        return ""
+    where = os.path.abspath(folder)
+    if space.f_files and not space.f_favail:
+        return f" (no further files can be made in {where})"
+    return f" ({space.f_bavail * space.f_frsize / 1e6:.1f} MB free in {where})"
+
+
+def _flush(path: Path) -> None:
+    """Force a file to the disk, so that a power cut cannot leave a name without content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _find_errno(error: BaseException | None, draft: Path) -> int | None:
+    """Return the number of the system's error in writing a draft, if there was one."""
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if number is not None:
+            name = getattr(error, "filename", None)
+            if name in (draft, os.fspath(draft)) or (name is None and number in DISK_ERRORS):
+                return number
+            if name is not None:
+                return None  # it is of another file
+        for known in DISK_ERRORS if number is None else ():  # HDF5 has it in its text
+            if os.strerror(known) in str(error):
+                return known
+        error = error.__context__
+    return None
 
 
 def open_regular(path: str, subject: str = "") -> int:

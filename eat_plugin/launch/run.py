@@ -7,15 +7,34 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from .progress import Progress
 
 CONSOLE = "console.txt"
 _LAST_LINE = re.compile(r"^(?:[\w]+\.)*(\w*(?:Error|Exception|Interrupt)\w*): (.+)$", re.M)
 MISTAKES = ("ValueError", "OSError", "FileNotFoundError", "PermissionError", "ConfigAttributeError")
+
+
+class _Console:
+    """A stream to the log; what a full disk does not take is dropped and does not end the run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class TrainingError(RuntimeError):
@@ -98,10 +117,14 @@ def _redirected(log: Path) -> Iterator[TextIO]:
     for number in (1, 2):
         os.dup2(descriptor, number)
     os.close(descriptor)
+    streams = sys.stdout, sys.stderr
+    consoles: Any = map(_Console, streams)
+    sys.stdout, sys.stderr = consoles
     try:
         yield terminal
     finally:
         _flush()
+        sys.stdout, sys.stderr = streams
         for number, old in zip((1, 2), saved):
             os.dup2(old, number)
             os.close(old)

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import os
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from ..checkpoint_files import read_data
 from .config import EatConfig, validate_config
 from .encoder import EatEncoder
 
 CLASSIFIER_PREFIX = "model."
 # Options that the published fine-tuning code adds to the pre-training configuration.
 ADDED_BY_FINETUNING = ("_name", "drop_path_rate")
-# Errors of reading arbitrary bytes as a checkpoint.
-NO_CHECKPOINT = (
-    RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
-    struct.error,
-)  # fmt: skip
-
-
-_allow = getattr(torch.serialization, "add_safe_globals", None)
-_OF_OLD_TORCH = "" if _allow else " (PyTorch 2.4 and later reads NumPy numbers as plain values)"
-
-
-if _allow is not None:
-    # Published checkpoints hold NumPy numbers (a metric); they run no code.
-    _multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray  # type: ignore
-    _kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u8", "?")}
-    _allow([np.dtype, _multiarray.scalar, *_kinds])
 
 
 class PretrainedEncoder(NamedTuple):
@@ -63,23 +44,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not a fairseq checkpoint, or holds more than plain data.
+        ValueError: if it is not a fairseq checkpoint, is damaged, or holds more than plain data.
     """
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder; give the checkpoint file in it")
-    with open(path, "rb") as file:
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            if "GLOBAL" in str(error) or "Unsupported class" in str(error):
-                raise ValueError(
-                    f"{path} holds Python objects, which could run code when they are loaded; if "
-                    "you trust it, save it again with plain values (weights, dictionaries, "
-                    f"numbers){_OF_OLD_TORCH}"
-                ) from error
-            raise ValueError(f"{path} is not a PyTorch checkpoint") from error
-        except NO_CHECKPOINT as error:
-            raise ValueError(f"{path} is not a PyTorch checkpoint, or is damaged") from error
+    state = read_data(path)
     if not (isinstance(state, dict) and isinstance(state.get("model"), dict)):
         raise ValueError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
     cfg = state.get("cfg")

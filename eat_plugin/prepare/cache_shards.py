@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -143,14 +142,13 @@ class SplitShards:
                 samples.append(length)
                 digest.update(rows)
                 file.write(rows)
-            size = _flush(file)
+            size = file.tell()
         record = ShardRecord(
             front_end_settings(), self.sha256, clips.start, samples, problems, size,
             digest.hexdigest(),
         )  # fmt: skip
         with replacing(record_path(self.path(number))) as file:
             file.write(json.dumps(asdict(record)).encode())
-            _flush(file)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Read the results for all clips, in the manifest's order; all shards are finished."""
@@ -165,13 +163,6 @@ class SplitShards:
                     frames = count_frames(samples)
                     yield Outcome(name, f"{shard}:{first}:{frames}/{name}", samples, "")
                     first += frames
-
-
-def _flush(file: BinaryIO) -> int:
-    """Force a file to the disk, so that a power cut cannot leave a name without content."""
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()
 
 
 def compute_energies(clip: Clip) -> tuple[int, bytes]:

@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple
 
@@ -30,6 +31,7 @@ from .run_config import RunConfig
 from .run_lock import lock
 from .run_state import early_stop_state, leave_on_device, start_run
 from .same_model import check_same_model
+from .saving import Saver
 from .worker_restarts import restart_workers
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class AudioTask(FairseqTask):
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
         self.train_split: str = run.get("dataset.train_subset") or TRAIN
         self._best = BestCheckpoints(run)
+        self.saver = Saver(run, self.resumed)
         self._compared = False
         self._named: Set[str] = set()
         self._skipped: Any = 0  # a tensor if processes sum on their GPUs
@@ -229,7 +232,7 @@ class AudioTask(FairseqTask):
 
     def post_save(self, path: str, num_updates: int) -> None:
         """Complete the best checkpoints; fairseq calls this after it has saved one."""
-        self._best.saved(path, num_updates)
+        self.saver.attempt(partial(self._best.saved, path, num_updates))
 
     def train_step(
         self,

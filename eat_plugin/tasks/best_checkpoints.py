@@ -2,10 +2,10 @@
 
 import glob
 import os
-import shutil
 from typing import Any, List, Mapping, Optional
 
 from .run_config import RunConfig
+from .saving import copy_checkpoint
 
 
 class BestCheckpoints:
@@ -41,9 +41,7 @@ class BestCheckpoints:
         # Further digits make the names of equal values differ.
         value = f"{self._value:.6f}{num_updates % 1000:03d}"
         name = f"checkpoint.best_{self._metric}_{value}{self._suffix}.pt"
-        target = os.path.join(self._folder, name)
-        shutil.copyfile(path, f"{target}.part")
-        os.replace(f"{target}.part", target)
+        copy_checkpoint(path, os.path.join(self._folder, name))
 
     def _files(self) -> List[str]:
         pattern = f"checkpoint.best_{self._metric}_*{self._suffix}.pt"

@@ -1,10 +1,8 @@
 """Checks of a run at start: the checkpoint to resume, batches, float32 weights."""
 
-import glob
 import logging
 import os
-import pickle
-import zipfile
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
@@ -12,21 +10,19 @@ import fairseq
 import torch
 from fairseq.optim import FP16Optimizer
 
+from ..checkpoint_files import read_data
 from ..options import require
+from .damaged import Damaged, check_files
 from .option_checks import CHECKPOINTS, DEFAULT, check_options, find_last
+from .processes import in_first_process
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-ZIP = b"PK\x03\x04"  # first bytes of a zip archive
 KEEPS_MASTERS = "eat_adamw"  # the optimizer that keeps float32 weights itself
 # Name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
 WRAPPERS = {"FP16Optimizer": False, "MemoryEfficientFP16Optimizer": True}
-# Errors of reading arbitrary bytes as a checkpoint.
-UNREADABLE = (
-    OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError,
-    pickle.UnpicklingError,
-)  # fmt: skip
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError)  # of another content
 
 
 class ResumedRun(NamedTuple):
@@ -39,6 +35,7 @@ class ResumedRun(NamedTuple):
         optimizer: class of the optimizer; empty if its state will not be used.
         model: the model's options in it; empty if unknown.
         updates: number of updates; 0 if the count is reset.
+        damaged: the damaged ``checkpoint_last.pt`` that this one will replace.
     """
 
     path: str
@@ -47,6 +44,7 @@ class ResumedRun(NamedTuple):
     optimizer: str = ""
     model: Mapping[str, Any] = MappingProxyType({})
     updates: int = 0
+    damaged: Optional[Damaged] = None
 
 
 def describe_end(run: RunConfig, resumed: Optional[ResumedRun]) -> str:
@@ -125,23 +123,25 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
     """Read the checkpoint that fairseq will resume.
 
     Returns:
-        Its contents; None for a new run, or if the file is no checkpoint (fairseq then reports it).
+        Its contents, or those of the checkpoint that will replace it if it is damaged; None for a
+        new run, or if the file holds Python objects (fairseq then reports it).
 
     Raises:
-        ValueError: the file is truncated.
+        ValueError: the file is damaged, or no checkpoint.
     """
     folder, path = (run.get(f"checkpoint.{name}") for name in ("save_dir", "restore_file"))
     if not folder or not path:
         return None
+    damaged = in_first_process(partial(check_files, run))
     if path == DEFAULT:
         path = find_last(run)
         if not os.path.isfile(path):
             path = run.get("checkpoint.continue_once") or path
     if not os.path.isfile(path):
         return None
-    _refuse_truncated(path)
+    path = path if damaged is None else damaged.intact
     try:
-        saved = read_saved(path)
+        saved = read_data(path, check=False, only_data=True)
         history = saved.get("optimizer_history") or [{}]
         if run.get("checkpoint.reset_optimizer"):
             history = [{}]
@@ -152,20 +152,10 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
             str(history[-1].get("optimizer_name", "")),
             dict(saved["cfg"].get("model") or {}),
             int(history[-1].get("num_updates", 0)),
+            damaged,
         )
     except UNREADABLE:
         return None
-
-
-def read_saved(path: str) -> Dict[str, Any]:
-    """Read a checkpoint; its weights, which are not needed here, stay on disk.
-
-    Raises:
-        Exception: one of ``UNREADABLE``.
-    """
-    is_zip = zipfile.is_zipfile(path)  # not that of an old PyTorch, which cannot be mapped
-    saved: Dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    return saved
 
 
 def _refuse_unreadable(run: RunConfig) -> None:
@@ -174,38 +164,12 @@ def _refuse_unreadable(run: RunConfig) -> None:
         path = run.get(f"checkpoint.{option}")
         if path and path != DEFAULT and os.path.isfile(path):
             try:
-                read_saved(path)["model"]
+                read_data(path, check=False, only_data=True)["model"]
             except UNREADABLE as error:
                 raise ValueError(
                     f"checkpoint.{option} is {path!r}, which is not a fairseq checkpoint, is "
                     "damaged, or holds more than plain data"
                 ) from error
-
-
-def _refuse_truncated(path: str) -> None:
-    """Raise ValueError if a checkpoint is truncated, as after a kill while it was written."""
-    if _is_complete(path):
-        return
-    folder = os.path.dirname(path)
-    others = [
-        other for other in glob.glob(os.path.join(glob.escape(folder), "*.pt"))
-        if other != path and _is_complete(other)
-    ]  # fmt: skip
-    advice = "remove it to start a new run"
-    if others:
-        newest = max(others, key=os.path.getmtime)
-        advice = f"copy {newest}, the newest intact one, over it, or {advice}"
-    raise ValueError(f"the checkpoint {path} is damaged: it is truncated; {advice}")
-
-
-def _is_complete(path: str) -> bool:
-    """Whether a file ends as it should: PyTorch writes zip archives, their index last."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(ZIP))
-    except OSError:
-        return True
-    return bool(start) and (start != ZIP or zipfile.is_zipfile(path))
 
 
 def _check_masters(run: RunConfig, resumed: Optional[ResumedRun]) -> None:

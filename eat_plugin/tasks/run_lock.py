@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import Dict
 
 from .run_config import RunConfig
@@ -56,9 +57,8 @@ def lock(run: RunConfig, keep: bool = True) -> None:
         os.close(descriptor)
         return
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.ftruncate(descriptor, 0)
-    os.write(
-        descriptor,
-        f"host {socket.gethostname()}, process {os.getpid()}, since {started}\n".encode(),
-    )
+    text = f"host {socket.gethostname()}, process {os.getpid()}, since {started}\n"
+    with suppress(OSError):  # a full disk
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text.encode())
     _held[path] = descriptor

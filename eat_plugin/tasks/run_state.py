@@ -10,6 +10,7 @@ from fairseq.logging import metrics, progress_bar
 
 from .checks import ResumedRun
 from .run_config import RunConfig
+from .saving import TRAINING, adapt_fairseq
 
 EARLY_STOP = "early_stop"  # in the task's state
 _STOP = ("best", "num_runs")  # attributes of fairseq's function: best value, validations since
@@ -25,6 +26,7 @@ def start_run(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
     """
     if run.root is None:
         return
+    adapt_fairseq()
     _clear(checkpoint_utils.save_checkpoint)
     for writer in progress_bar._tensorboard_writers.values():
         writer.close()
@@ -32,7 +34,7 @@ def start_run(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
     wandb = getattr(progress_bar, "wandb", None)
     if wandb is not None and wandb.run is not None:  # fairseq would continue that run
         wandb.finish()
-    training = sys.modules.get("fairseq_cli.train")
+    training = sys.modules.get(TRAINING)
     if training is None:
         return
     _clear(training.should_stop_early)
@@ -44,7 +46,7 @@ def start_run(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
 
 def early_stop_state() -> Dict[str, Any]:
     """Return the count for ``checkpoint.patience`` as an entry of the task's state, or nothing."""
-    training = sys.modules.get("fairseq_cli.train")
+    training = sys.modules.get(TRAINING)
     function = getattr(training, "should_stop_early", None)
     if not hasattr(function, _STOP[0]):
         return {}

@@ -4,8 +4,9 @@ from typing import Any, Dict, Optional
 
 from omegaconf import OmegaConf, open_dict
 
+from ..checkpoint_files import read_data
 from ..options import require
-from .checks import UNREADABLE, read_saved
+from .checks import UNREADABLE
 from .option_checks import check_checkpoints
 from .run_config import RunConfig
 
@@ -54,6 +55,6 @@ def refuse_classifier(run: RunConfig) -> None:
 def _read_model_options(path: str) -> Dict[str, Any]:
     """Return the model's options in a checkpoint; none if it cannot be read: the model says why."""
     try:
-        return dict(read_saved(path)["cfg"]["model"])
+        return dict(read_data(path, check=False, only_data=True)["cfg"]["model"])
     except UNREADABLE:
         return {}

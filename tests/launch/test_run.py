@@ -1,6 +1,7 @@
 """A run's output goes to a file, its errors to the caller."""
 
 import os
+import resource
 import sys
 
 import pytest
@@ -97,3 +98,25 @@ def test_train__mistake_after_a_checkpoint_keeps_the_folder(tmp_path, training):
     with pytest.raises(ValueError, match="later"):
         run.train([], tmp_path / "run", 10)
     assert (tmp_path / "run").exists()
+
+
+def test_train__full_disk_of_the_log_does_not_end_the_run(training, tmp_path):
+    done = []
+
+    def write_much(_):
+        for stream in (sys.stdout, sys.stderr):
+            stream.write("x" * 100_000)
+            stream.flush()
+        done.append(sys.stderr.encoding)
+        raise RuntimeError("the reason")
+
+    training(write_much)
+    given = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, given[1]))
+    try:
+        with pytest.raises(run.TrainingError, match="RuntimeError: the reason; the log is"):
+            run.train([], tmp_path / "run", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, given)
+    assert done
+    assert (tmp_path / "run" / "console.txt").stat().st_size == 1000

@@ -65,9 +65,9 @@ def write_truncated(path):
     ("write", "problem"),
     [
         (write_text, "is not a PyTorch checkpoint"),
-        (write_nothing, "is not a PyTorch checkpoint"),
+        (write_nothing, "is damaged: it is empty; copy it again"),
         (write_wav, "is not a PyTorch checkpoint"),
-        (write_truncated, "is not a PyTorch checkpoint"),
+        (write_truncated, "is damaged: it is cut off"),
         (write_pickle, "is not a (PyTorch|fairseq) checkpoint"),
         (write_cut_pickle, "is not a PyTorch checkpoint"),
         (lambda path: torch.save([1], path), "no entry 'model'"),

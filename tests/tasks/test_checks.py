@@ -1,6 +1,6 @@
 """Checks at start: fairseq's options, and the checkpoint to resume."""
 
-import os
+from argparse import Namespace
 
 import pytest
 import torch
@@ -293,27 +293,12 @@ def test_find_resumed_run__finds_fairseqs_checkpoint(saved):
 def test_find_resumed_run__a_new_run_or_no_checkpoint(saved, tmp_path):
     assert find_resumed_run(configure(tmp_path / "empty")) is None
     assert find_resumed_run(RunConfig(OmegaConf.create({"norm_mean": None}))) is None
-    (saved / "checkpoint_last.pt").write_bytes(b"no checkpoint")
-    assert find_resumed_run(configure(saved)) is None
+    torch.save({"cfg": {"task": {}}, "args": Namespace()}, saved / "checkpoint_last.pt")
+    assert find_resumed_run(configure(saved)) is None  # fairseq refuses Python objects
 
 
 def test_find_resumed_run__ignores_finetune_from_model(saved):
     assert find_resumed_run(configure(saved, finetune_from_model="x.pt")) is not None
-
-
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_find_resumed_run__truncated_file_is_refused(saved, share):
-    path = saved / "checkpoint_last.pt"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"checkpoint_last.pt is damaged: .*; remove it"):
-        find_resumed_run(configure(saved))
-    for time, name in enumerate(["checkpoint_1_10.pt", "checkpoint_1_20.pt"]):
-        (saved / name).write_bytes(content)
-        os.utime(saved / name, (time, time))
-    (saved / "checkpoint_1_30.pt").write_bytes(content[:-10])
-    with pytest.raises(ValueError, match=r"copy .*checkpoint_1_20.pt, the newest intact one"):
-        find_resumed_run(configure(saved))
 
 
 @pytest.mark.parametrize(

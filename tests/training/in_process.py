@@ -24,11 +24,17 @@ SCRATCH = [
 ]  # fmt: skip
 
 
-def train(name, data, *overrides):
-    """Train as `fairseq-hydra-train` does after hydra; return the configuration."""
+def compose_run(name, data, *overrides):
+    """Compose the configuration of a small run."""
     small = SMALL if name == "pretrain" else SCRATCH
     cfg = compose(name, [*small, f"task.data={data}", *overrides])
     add_defaults(cfg)
+    return cfg
+
+
+def train(name, data, *overrides):
+    """Train as `fairseq-hydra-train` does after hydra; return the configuration."""
+    cfg = compose_run(name, data, *overrides)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     OmegaConf.set_struct(cfg, True)
     level = logging.getLogger().level

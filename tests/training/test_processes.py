@@ -20,10 +20,10 @@ def free_port():
         return s.getsockname()[1]
 
 
-def run_two(trainer, *options, name):
-    """Run a training to its end in two processes."""
+def start_two(trainer, *options, name):
+    """Start a training in two processes."""
     port = free_port()
-    processes = [
+    return [
         trainer.start(
             UPDATES, "dataset.batch_size=3", f"distributed_training.distributed_rank={rank}",
             "distributed_training.distributed_world_size=2", "distributed_training.device_id=0",
@@ -35,6 +35,11 @@ def run_two(trainer, *options, name):
         )
         for rank in range(2)
     ]  # fmt: skip
+
+
+def run_two(trainer, *options, name):
+    """Run a training to its end in two processes."""
+    processes = start_two(trainer, *options, name=name)
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs[0][-3000:]
     return outputs

@@ -1,0 +1,109 @@
+"""Damaged files that a run would start from: refused, or for ``checkpoint_last.pt`` replaced."""
+
+import logging
+import os
+import re
+from typing import NamedTuple, Optional
+
+from ..checkpoint_files import REMEDY, DamagedError, find_damage, read_data
+from ..data.files import clone, drafted
+from .option_checks import CHECKPOINTS, DEFAULT, find_last
+from .run_config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Damaged(NamedTuple):
+    """A damaged ``checkpoint_last.pt``.
+
+    Attributes:
+        path: the file.
+        damage: what is wrong with it.
+        intact: the newest intact checkpoint in its folder.
+    """
+
+    path: str
+    damage: str
+    intact: str
+
+
+def check_files(run: RunConfig) -> Optional[Damaged]:
+    """Look for damage in the files that a run starts from.
+
+    Returns:
+        A damaged ``checkpoint_last.pt`` with its replacement, or None.
+
+    Raises:
+        ValueError: nothing can replace it, or a file named by an option is damaged.
+    """
+    last = find_last(run)
+    if run.get("checkpoint.restore_file") == DEFAULT and os.path.isfile(last):
+        damage = _describe_damage(last)
+        return Damaged(last, damage, _find_newest(run, last, damage)) if damage else None
+    for option in CHECKPOINTS:
+        path = run.get(f"checkpoint.{option}")
+        if path and path != DEFAULT and os.path.isfile(path):
+            damage = find_damage(path)
+            if damage:
+                raise ValueError(f"checkpoint.{option} is {path!r}, which is damaged: {damage}; "
+                                 f"{REMEDY}")  # fmt: skip
+    return None
+
+
+def replace_damaged(found: Damaged) -> None:
+    """Rename a damaged checkpoint, and let the newest intact one take its place.
+
+    Raises:
+        OSError: the folder cannot be written to; nothing has changed.
+    """
+    aside, number = f"{found.path}.damaged", 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = f"{found.path}.damaged{number}"
+    with drafted(found.path, follow_links=False) as draft:
+        clone(found.intact, draft)
+        try:
+            os.link(found.path, aside)  # so that there is a checkpoint_last.pt at any time
+        except OSError:
+            os.replace(found.path, aside)
+    logger.warning(
+        "%s is damaged: %s; it is kept as %s, and the run continues from %s",
+        found.path, found.damage, os.path.basename(aside), found.intact,
+    )  # fmt: skip
+
+
+def _describe_damage(path: str) -> str:
+    damage = find_damage(path)
+    if damage:
+        return damage
+    try:
+        read_data(path, check=False, only_data=True)
+    except DamagedError:
+        return "it cannot be read as a checkpoint"
+    except ValueError:  # Python objects; fairseq reports them
+        pass
+    return ""
+
+
+def _find_newest(run: RunConfig, last: str, damage: str) -> str:
+    """Return the intact checkpoint of a folder that has the most updates."""
+    folder = os.path.dirname(last)
+    suffix = re.escape(run.get("checkpoint.checkpoint_suffix") or "")
+    names = re.compile(rf"checkpoint(\d+|_\d+_\d+|_best|\.best_.+){suffix}\.pt")
+    paths = [os.path.join(folder, name) for name in os.listdir(folder) if names.fullmatch(name)]
+    for path in sorted(paths, key=_count_updates, reverse=True):
+        if _count_updates(path) >= 0 and not find_damage(path):
+            return path
+    raise ValueError(
+        f"{last} is damaged: {damage}; its folder has no intact checkpoint: copy one there from a "
+        "backup, or move the damaged ones away to start a new run"
+    )
+
+
+def _count_updates(path: str) -> int:
+    """Return the number of updates of a checkpoint; -1 if it cannot be read."""
+    try:
+        saved = read_data(path, check=False, only_data=True)
+        return int(saved["optimizer_history"][-1]["num_updates"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return -1
