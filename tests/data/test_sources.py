@@ -13,9 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from eat_plugin.data import sources
+from eat_plugin.data import pieces, sources
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.entries import Span
 from eat_plugin.data.sources import probe_clip
 from tests.reading import read_audio
 
@@ -327,13 +326,13 @@ def test_range__reads_the_decoded_part_only(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.tile(make_samples(), 20), RATE, "PCM_24")
     entry = pack(tmp_path, "tar", "a.wav")["a.wav"]
-    read, counts = sources._ByteRange.readinto, []
+    read, counts = pieces.PiecedFile.readinto, []
 
     def count(part: object, buffer: memoryview) -> int:
         counts.append(read(part, buffer))
         return counts[-1]
 
-    monkeypatch.setattr(sources._ByteRange, "readinto", count)
+    monkeypatch.setattr(pieces.PiecedFile, "readinto", count)
     assert read_audio(entry, start=80_000, num_samples=1_000)[0].shape == (1_000,)
     assert 3_000 < sum(counts) < 30_000  # of 480,000
 
@@ -396,7 +395,7 @@ def test_range__failing_disk_is_named(
 
     write(tmp_path / "a.flac", np.tile(make_samples(), 20))
     entry = pack(tmp_path, "zip", "a.flac")["a.flac"]
-    monkeypatch.setattr(sources.io, "FileIO", FailingFile)
+    monkeypatch.setattr(pieces.io, "FileIO", FailingFile)
     with pytest.raises(ClipError, match="cannot be decoded: .*Input/output error"):
         read_audio(entry)
     assert capfd.readouterr().err == ""
@@ -411,18 +410,3 @@ def test_range__leaves_no_file_open(tmp_path: Path) -> None:
         with pytest.raises(ClipError):
             read_audio(bad)
     assert len(os.listdir("/dev/fd")) == len(before)
-
-
-def test_byte_range__ends_with_the_part(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"0123456789")
-    with open(tmp_path / "x.zip", "rb") as file:
-        part = sources._ByteRange(file.fileno(), Span("x.zip", 2, 5), 10)
-        buffer = bytearray(8)
-        assert part.readinto(buffer) == 5
-        assert buffer == b"23456\0\0\0"
-        assert (part.tell(), part.readinto(buffer)) == (5, 0)
-        assert part.seek(-2, os.SEEK_END) == 3
-        assert part.seek(-1, os.SEEK_CUR) == 2
-        assert (part.readinto(buffer), buffer[:3]) == (3, b"456")
-        assert (part.seek(99), part.readinto(buffer)) == (99, 0)
-        assert part.seek(-1) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.data import sources
+from eat_plugin.data import sound_files, sources
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.sources import open_clip
 from eat_plugin.data.wav import WavClip, find_wav
@@ -50,7 +50,7 @@ def test_read__equals_libsndfile_bit_for_bit(tmp_path, noise, channels, monkeypa
     assert is_direct(path)
     parts = [(0, None), (0, 10), (990, 100), (999, 1), (3, 500)]
     direct = [read_audio(path, 1000, *part)[0] for part in parts]
-    monkeypatch.setattr(sources, "find_wav", lambda *_: None)
+    monkeypatch.setattr(sound_files, "find_wav", lambda *_: None)
     assert not is_direct(path)
     for part, waveform in zip(parts, direct):
         assert waveform.equal(read_audio(path, 1000, *part)[0])

@@ -1,0 +1,85 @@
+"""Sound files, whole or within archives, opened by the reader that fits their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import soundfile
+
+from .clip import AudioClip, ClipError
+from .entries import Span, check_span, is_container
+from .files import open_regular
+from .mpeg import NOTHING, MpegClip, find_mpeg
+from .pieces import PiecedFile
+from .wav import WavClip, find_wav
+
+MISLEADING = "File does not exist or is not a regular file"  # libsndfile, of mp3 without a frame
+
+
+@contextmanager
+def open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
+    """Open a sound file, or a range of bytes of an archive.
+
+    Args:
+        path: the file or archive.
+        span: the range; None for a whole file.
+
+    Raises:
+        ClipError: the file cannot be opened or decoded, is truncated, or holds more than would be
+            read; also while it is open.
+    """
+    # By descriptor: libsndfile and soundfile would guess the format from the file's name.
+    descriptor = open_regular(path, "" if span is None else "the archive ")
+    try:
+        size = os.fstat(descriptor).st_size
+        start, end = 0, size
+        if span is not None:
+            check_span(span, size)
+            start, end = span.start, span.start + span.length
+        clip = _find_clip(descriptor, start, end)
+        if isinstance(clip, WavClip):
+            yield clip
+            return
+        with closing(clip):
+            try:
+                yield clip
+            finally:
+                if clip.source is not None:
+                    clip.source.check()
+    except soundfile.LibsndfileError as error:
+        if span is None and is_container(path):
+            raise ClipError("is an archive; list its clips by eat manifest") from error
+        if error.error_string.startswith(MISLEADING):
+            raise ClipError(NOTHING) from error
+        raise ClipError(f"cannot be decoded: {error.error_string.rstrip('. ')}") from error
+    except (soundfile.SoundFileError, OSError, OverflowError, MemoryError) as error:
+        raise ClipError(f"cannot be decoded: {error}") from error
+    finally:
+        os.close(descriptor)
+
+
+class _SoundFile(soundfile.SoundFile):
+    """A sound file that libsndfile reads, from bytes ``start`` to ``end`` of an open file."""
+
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self.source: PiecedFile | None = None
+        if (start, end) == (0, os.fstat(descriptor).st_size):
+            super().__init__(descriptor, closefd=False)
+            return
+        self.source = PiecedFile(descriptor, [(start, end)])
+        try:
+            super().__init__(self.source)
+        finally:
+            self.source.check()
+
+
+def _find_clip(descriptor: int, start: int, end: int) -> WavClip | MpegClip | _SoundFile:
+    if hasattr(os, "pread"):  # not on Windows
+        mark = os.pread(descriptor, 4, start)
+        if mark[:3] == b"ID3" or mark[:1] == b"\xff":
+            mpeg = find_mpeg(descriptor, start, end)
+            if mpeg is not None:
+                return mpeg
+    return find_wav(descriptor, start, end) or _SoundFile(descriptor, start, end)
