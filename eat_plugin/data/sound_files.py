@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,9 +13,10 @@ from .clip import AudioClip, ClipError
 from .entries import Span, check_span, is_container
 from .files import open_regular
 from .mpeg import NOTHING, MpegClip, find_mpeg
-from .pieces import PiecedFile
-from .wav import WavClip, find_wav
+from .pieces import Piece, PiecedFile
+from .wav import BYTE_ORDERS, WavClip, find_wav
 
+BUFFER = 1 << 13  # bytes
 MISLEADING = "File does not exist or is not a regular file"  # libsndfile, of mp3 without a frame
 
 
@@ -61,25 +63,37 @@ def open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
 
 
 class _SoundFile(soundfile.SoundFile):
-    """A sound file that libsndfile reads, from bytes ``start`` to ``end`` of an open file."""
+    """A sound file that libsndfile reads, from bytes ``start`` to ``end`` of an open file.
 
-    def __init__(self, descriptor: int, start: int, end: int) -> None:
+    ``pieces`` are read in their place, if they are given.
+    """
+
+    def __init__(self, descriptor: int, start: int, end: int, pieces: list[Piece] | None) -> None:
         self.source: PiecedFile | None = None
-        if (start, end) == (0, os.fstat(descriptor).st_size):
+        part = (start, end)
+        if pieces is None and part == (0, os.fstat(descriptor).st_size):
             super().__init__(descriptor, closefd=False)
             return
-        self.source = PiecedFile(descriptor, [(start, end)])
+        self.source = PiecedFile(descriptor, pieces or [part])
         try:
-            super().__init__(self.source)
+            super().__init__(
+                self.source if pieces is None else io.BufferedReader(self.source, BUFFER)
+            )
         finally:
             self.source.check()
 
 
 def _find_clip(descriptor: int, start: int, end: int) -> WavClip | MpegClip | _SoundFile:
+    pieces: list[Piece] | None = None
     if hasattr(os, "pread"):  # not on Windows
         mark = os.pread(descriptor, 4, start)
-        if mark[:3] == b"ID3" or mark[:1] == b"\xff":
+        if mark in BYTE_ORDERS:
+            wav = find_wav(descriptor, start, end)
+            if wav is not None and wav.form is not None:
+                return WavClip(descriptor, wav.position, wav.size, *wav.form)
+            pieces = None if wav is None else wav.correct()
+        elif mark[:3] == b"ID3" or mark[:1] == b"\xff":
             mpeg = find_mpeg(descriptor, start, end)
             if mpeg is not None:
                 return mpeg
-    return find_wav(descriptor, start, end) or _SoundFile(descriptor, start, end)
+    return _SoundFile(descriptor, start, end, pieces)

@@ -1,18 +1,33 @@
-"""16-bit wav, the most common format, read directly: 7 times as fast as through libsndfile.
+"""Wav files: where their samples are, and how many.
 
-Only plain files are read here, whole or within archives; ``find_wav`` returns None for any other,
-which libsndfile then reads or refuses.
+Programs that write to a pipe or are interrupted leave a size of the samples that is not true. Then
+the samples end where the file does. A likely size that the file does not have means that it is
+truncated.
+
+16-bit wav, the most common format, is read here: 7 times as fast as through libsndfile, which reads
+all others.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
+from .clip import ClipError
+from .pieces import Piece
+
 PCM = 1  # tag of the format
-MOST_CHUNKS = 64  # before the samples
+MOST_CHUNKS = 1 << 10  # before the samples
+BYTE_ORDERS = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">"}  # RF64 has 64-bit sizes
+MISSING_TOLERANCE = 0.01  # of the samples; some writers declare a few bytes too many
+SIZE_LIMITS = (1 << 31, 1 << 32, 1 << 63, 1 << 64)  # stated less a header, or one, for no size
+BELOW_LIMIT = 1 << 12  # bytes
+UNKNOWN_SIZE = 2_000_000_000  # stated by recorders that do not know the size
+LARGEST_SIZE = (1 << 32) - 1
+LONG = "<Q"  # format of a 64-bit size for struct
 
 
 class WavClip:
@@ -54,34 +69,107 @@ class WavClip:
         return scaled.reshape(-1, self.channels)
 
 
-def find_wav(descriptor: int, start: int, end: int) -> WavClip | None:
-    """Return bytes ``start`` to ``end`` of an open file as a clip; None if not a plain 16-bit wav.
+class WavFile(NamedTuple):
+    """A wav file within an open file.
+
+    Attributes:
+        start: its first byte.
+        position: the first byte of the samples.
+        size: bytes of the samples.
+        form: channels and rate of plain 16-bit samples; None for others.
+        size_field: position of the size of the samples, and its format for ``struct``, if the file
+            states another one.
+    """
+
+    start: int
+    position: int
+    size: int
+    form: tuple[int, int] | None
+    size_field: tuple[int, str] | None
+
+    def correct(self) -> list[Piece] | None:
+        """Return the file with the right size of the samples; None if it states it."""
+        if self.size_field is None:
+            return None
+        place, code = self.size_field
+        if self.size > LARGEST_SIZE and code != LONG:
+            raise ClipError(
+                f"has {self.size} bytes of samples, more than a wav header can state; write it "
+                "again, for example by ffmpeg -i IN.wav OUT.flac"
+            )
+        size = struct.pack(code, self.size)
+        return [(self.start, place), size, (place + len(size), self.position + self.size)]
+
+
+def find_wav(descriptor: int, start: int, end: int) -> WavFile | None:
+    """Find the samples of a wav file in bytes ``start`` to ``end`` of an open file; None if none.
 
     Raises:
+        ClipError: the file is truncated, or another one follows.
         OSError: the file cannot be read.
     """
-    if not hasattr(os, "pread"):  # Windows
-        return None
     header = os.pread(descriptor, 12, start)
-    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
+    order = BYTE_ORDERS.get(header[:4])
+    if order is None or header[8:] != b"WAVE":
         return None
-    position, form = start + 12, None
+    position, form, long_field, long_size = start + 12, None, None, 0
     for _ in range(MOST_CHUNKS):
         head = os.pread(descriptor, 8, position)
         if len(head) < 8:
             return None
-        name, size = struct.unpack("<4sI", head)
+        name, size = struct.unpack(f"{order}4sI", head)
         position += 8
         if name == b"data":
-            if form is None or not 0 < size <= end - position:
-                return None
-            return WavClip(descriptor, position, size, *form)
-        if name == b"fmt ":
+            field = (position - 4, f"{order}I")
+            if long_field is not None and size == LARGEST_SIZE:
+                field, size = long_field, long_size
+            found = _find_size(descriptor, size, position, end, position - start)
+            return WavFile(start, position, found, form, None if found == size else field)
+        if name == b"fmt " and order == "<":
             form = _read_form(os.pread(descriptor, 16, position))
-            if form is None:
-                return None
+        if name == b"ds64":
+            long_field = (position + 8, LONG)
+            long_size = int.from_bytes(os.pread(descriptor, 8, position + 8), "little")
         position += size + size % 2  # chunks start at even offsets
     return None
+
+
+def _find_size(descriptor: int, stated: int, position: int, end: int, header: int) -> int:
+    """Return the bytes of the samples from ``position`` on, behind ``header`` bytes."""
+    there = max(0, end - position)
+    behind = position + stated + stated % 2
+    if stated and behind < end:
+        if os.pread(descriptor, 4, behind) in BYTE_ORDERS:
+            raise ClipError(
+                "holds a second wav file behind the first one, which alone would be read; split "
+                "them, or join them, for example by sox IN1.wav IN2.wav OUT.wav"
+            )
+        return stated
+    if stated == 0:
+        return 0 if _are_chunks(descriptor, position, end) else there
+    missing = stated - there
+    # A size of the whole file or of all chunks in place of that of the samples.
+    if missing <= 0 or missing in (header, header - 8) or _is_unknown(stated):
+        return min(stated, there)
+    if missing > MISSING_TOLERANCE * stated:
+        raise ClipError(f"is truncated: {there} of {stated} bytes of samples are there")
+    return there
+
+
+def _is_unknown(size: int) -> bool:
+    """Whether a stated size says that the size is not known."""
+    below = (limit - size for limit in SIZE_LIMITS)
+    return size == UNKNOWN_SIZE or any(0 <= less <= BELOW_LIMIT for less in below)
+
+
+def _are_chunks(descriptor: int, position: int, end: int) -> bool:
+    """Whether chunks fill the bytes from ``position`` to ``end``."""
+    while position < end:
+        name, size = struct.unpack("<4sI", os.pread(descriptor, 8, position).ljust(8, b"\xff"))
+        if not (name.isascii() and name.decode().isprintable()):
+            return False
+        position += 8 + size + size % 2
+    return position <= end + 1  # the last one may lack its padding
 
 
 def _read_form(chunk: bytes) -> tuple[int, int] | None:
