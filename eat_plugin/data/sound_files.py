@@ -12,21 +12,27 @@ import soundfile
 from .clip import AudioClip, ClipError
 from .entries import Span, check_span, is_container
 from .files import open_regular
+from .flac import refuse_second_file, state_length
 from .mpeg import NOTHING, MpegClip, find_mpeg
+from .ogg import refuse_chains
 from .pieces import Piece, PiecedFile
 from .wav import BYTE_ORDERS, WavClip, find_wav
 
 BUFFER = 1 << 13  # bytes
+READ_AHEAD = 1 << 16  # bytes, more than libsndfile reads ahead
 MISLEADING = "File does not exist or is not a regular file"  # libsndfile, of mp3 without a frame
 
 
 @contextmanager
-def open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
+def open_file(
+    path: str, span: Span | None = None, num_samples: int | None = None
+) -> Iterator[AudioClip]:
     """Open a sound file, or a range of bytes of an archive.
 
     Args:
         path: the file or archive.
         span: the range; None for a whole file.
+        num_samples: samples of a channel, counted before; None if they are not known.
 
     Raises:
         ClipError: the file cannot be opened or decoded, is truncated, or holds more than would be
@@ -40,13 +46,15 @@ def open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
         if span is not None:
             check_span(span, size)
             start, end = span.start, span.start + span.length
-        clip = _find_clip(descriptor, start, end)
+        clip = _find_clip(descriptor, start, end, num_samples)
         if isinstance(clip, WavClip):
             yield clip
             return
         with closing(clip):
             try:
                 yield clip
+                if isinstance(clip, _SoundFile):
+                    clip.check_end()
             finally:
                 if clip.source is not None:
                     clip.source.check()
@@ -70,11 +78,11 @@ class _SoundFile(soundfile.SoundFile):
 
     def __init__(self, descriptor: int, start: int, end: int, pieces: list[Piece] | None) -> None:
         self.source: PiecedFile | None = None
-        part = (start, end)
-        if pieces is None and part == (0, os.fstat(descriptor).st_size):
+        self._descriptor, self._part = descriptor, (start, end)
+        if pieces is None and self._part == (0, os.fstat(descriptor).st_size):
             super().__init__(descriptor, closefd=False)
             return
-        self.source = PiecedFile(descriptor, pieces or [part])
+        self.source = PiecedFile(descriptor, pieces or [self._part])
         try:
             super().__init__(
                 self.source if pieces is None else io.BufferedReader(self.source, BUFFER)
@@ -82,8 +90,21 @@ class _SoundFile(soundfile.SoundFile):
         finally:
             self.source.check()
 
+    def check_end(self) -> None:
+        """Raise ClipError if all was read, and another file follows."""
+        if self.format != "FLAC" or self.tell() < self.frames:
+            return
+        start, end = self._part
+        if self.source is None:
+            place = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        else:
+            place = start + self.source.tell()
+        refuse_second_file(self._descriptor, max(start + 1, place - READ_AHEAD), end)
 
-def _find_clip(descriptor: int, start: int, end: int) -> WavClip | MpegClip | _SoundFile:
+
+def _find_clip(
+    descriptor: int, start: int, end: int, num_samples: int | None
+) -> WavClip | MpegClip | _SoundFile:
     pieces: list[Piece] | None = None
     if hasattr(os, "pread"):  # not on Windows
         mark = os.pread(descriptor, 4, start)
@@ -92,6 +113,10 @@ def _find_clip(descriptor: int, start: int, end: int) -> WavClip | MpegClip | _S
             if wav is not None and wav.form is not None:
                 return WavClip(descriptor, wav.position, wav.size, *wav.form)
             pieces = None if wav is None else wav.correct()
+        elif mark == b"fLaC":
+            pieces = state_length(descriptor, start, end, num_samples)
+        elif mark == b"OggS":
+            refuse_chains(descriptor, start, end, thorough=num_samples is None)
         elif mark[:3] == b"ID3" or mark[:1] == b"\xff":
             mpeg = find_mpeg(descriptor, start, end)
             if mpeg is not None:

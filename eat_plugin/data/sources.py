@@ -171,8 +171,8 @@ def _open_source(entry: Entry) -> AbstractContextManager[AudioClip]:
     if storage is Storage.ARCHIVE and not os.path.lexists(path):  # a file may have such a name
         span = split_span(path)
         assert span is not None
-        return open_file(span.archive, span)
-    return open_file(path)
+        return open_file(span.archive, span, entry.size)
+    return open_file(path, num_samples=entry.size)
 
 
 def _check_header(clip: AudioClip) -> None:
