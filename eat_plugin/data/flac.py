@@ -16,15 +16,16 @@ from .pieces import ForwardDecoder, Piece, PiecedFile
 BEGINNING = b"fLaC\0\0\0\x22"  # mark, and header of the block
 FIELD = 18  # first byte of the 8 bytes
 BLOCK = 1 << 16  # samples decoded at a time
-SEARCHED = 1 << 17  # bytes, more than libsndfile reads ahead
+READ_AHEAD = 1 << 14  # bytes, twice what the decoder reads at a time
 
 
 def state_length(
-    descriptor: int, start: int, end: int, num_samples: int | None
+    head: bytes, descriptor: int, start: int, end: int, num_samples: int | None
 ) -> list[Piece] | None:
     """Return a FLAC file with its number of samples; None if it states it, or is another file.
 
     Args:
+        head: the first bytes of the file, 26 at least.
         descriptor: the open file.
         start: first byte of the FLAC file.
         end: byte after it.
@@ -33,12 +34,9 @@ def state_length(
     Raises:
         ClipError: the file cannot be decoded to its end.
     """
-    header = os.pread(descriptor, FIELD + 8, start)
-    if len(header) < FIELD + 8 or not (
-        header[:4] == BEGINNING[:4] and header[5:8] == BEGINNING[5:]
-    ):
+    if not (head[:4] == BEGINNING[:4] and head[5:8] == BEGINNING[5:] and len(head) >= FIELD + 8):
         return None
-    field = int.from_bytes(header[FIELD:], "big")
+    field = int.from_bytes(head[FIELD : FIELD + 8], "big")
     if field % (1 << 36):
         return None
     if num_samples is None:
@@ -62,9 +60,16 @@ def _count(source: PiecedFile) -> int:
     return found
 
 
-def refuse_second_file(descriptor: int, start: int, end: int) -> None:
-    """Raise ClipError if another FLAC file begins soon behind the byte ``start``."""
-    data = os.pread(descriptor, max(0, min(SEARCHED, end - start)), start)
+def refuse_second_file(descriptor: int, start: int, place: int) -> None:
+    """Raise ClipError if another FLAC file begins where the first one was read to its end.
+
+    Args:
+        descriptor: the open file.
+        start: first byte of the first FLAC file.
+        place: how far the decoder has read.
+    """
+    first = max(start + 1, place - READ_AHEAD)
+    data = os.pread(descriptor, place + len(BEGINNING) - first, first)
     if BEGINNING in data or BEGINNING.replace(b"C\0", b"C\x80") in data:
         raise ClipError(
             "holds a second flac file behind the first one, which alone would be read; split "

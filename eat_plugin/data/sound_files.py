@@ -16,10 +16,9 @@ from .flac import refuse_second_file, state_length
 from .mpeg import NOTHING, MpegClip, find_mpeg
 from .ogg import refuse_chains
 from .pieces import Piece, PiecedFile
-from .wav import BYTE_ORDERS, WavClip, find_wav
+from .wav import HEAD, WavClip, find_wav
 
 BUFFER = 1 << 13  # bytes
-READ_AHEAD = 1 << 16  # bytes, more than libsndfile reads ahead
 MISLEADING = "File does not exist or is not a regular file"  # libsndfile, of mp3 without a frame
 
 
@@ -53,7 +52,7 @@ def open_file(
         with closing(clip):
             try:
                 yield clip
-                if isinstance(clip, _SoundFile):
+                if isinstance(clip, _FlacFile):
                     clip.check_end()
             finally:
                 if clip.source is not None:
@@ -76,7 +75,9 @@ class _SoundFile(soundfile.SoundFile):
     ``pieces`` are read in their place, if they are given.
     """
 
-    def __init__(self, descriptor: int, start: int, end: int, pieces: list[Piece] | None) -> None:
+    def __init__(
+        self, descriptor: int, start: int, end: int, pieces: list[Piece] | None = None
+    ) -> None:
         self.source: PiecedFile | None = None
         self._descriptor, self._part = descriptor, (start, end)
         if pieces is None and self._part == (0, os.fstat(descriptor).st_size):
@@ -90,35 +91,36 @@ class _SoundFile(soundfile.SoundFile):
         finally:
             self.source.check()
 
+
+class _FlacFile(_SoundFile):
     def check_end(self) -> None:
         """Raise ClipError if all was read, and another file follows."""
-        if self.format != "FLAC" or self.tell() < self.frames:
-            return
-        start, end = self._part
-        if self.source is None:
+        if self.tell() == self.frames:
+            start, _ = self._part
             place = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        else:
-            place = start + self.source.tell()
-        refuse_second_file(self._descriptor, max(start + 1, place - READ_AHEAD), end)
+            if self.source is not None:
+                place = start + self.source.tell()
+            refuse_second_file(self._descriptor, start, place)
 
 
 def _find_clip(
     descriptor: int, start: int, end: int, num_samples: int | None
 ) -> WavClip | MpegClip | _SoundFile:
-    pieces: list[Piece] | None = None
-    if hasattr(os, "pread"):  # not on Windows
-        mark = os.pread(descriptor, 4, start)
-        if mark in BYTE_ORDERS:
-            wav = find_wav(descriptor, start, end)
-            if wav is not None and wav.form is not None:
-                return WavClip(descriptor, wav.position, wav.size, *wav.form)
-            pieces = None if wav is None else wav.correct()
-        elif mark == b"fLaC":
-            pieces = state_length(descriptor, start, end, num_samples)
-        elif mark == b"OggS":
-            refuse_chains(descriptor, start, end, thorough=num_samples is None)
-        elif mark[:3] == b"ID3" or mark[:1] == b"\xff":
-            mpeg = find_mpeg(descriptor, start, end)
-            if mpeg is not None:
-                return mpeg
-    return _SoundFile(descriptor, start, end, pieces)
+    if not hasattr(os, "pread"):  # Windows
+        return _SoundFile(descriptor, start, end)
+    head = os.pread(descriptor, min(HEAD, end - start), start)
+    wav = find_wav(head, descriptor, start, end)
+    if wav is not None:
+        if wav.form is not None:
+            return WavClip(descriptor, wav.position, wav.size, *wav.form)
+        return _SoundFile(descriptor, start, end, wav.correct())
+    if head.startswith(b"fLaC"):
+        pieces = state_length(head, descriptor, start, end, num_samples)
+        return _FlacFile(descriptor, start, end, pieces)
+    if head.startswith(b"OggS"):
+        refuse_chains(descriptor, start, end, thorough=num_samples is None)
+    elif head.startswith((b"ID3", b"\xff")):
+        mpeg = find_mpeg(descriptor, start, end)
+        if mpeg is not None:
+            return mpeg
+    return _SoundFile(descriptor, start, end)

@@ -21,7 +21,11 @@ from .pieces import Piece
 
 PCM = 1  # tag of the format
 MOST_CHUNKS = 1 << 10  # before the samples
-BYTE_ORDERS = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">"}  # RF64 has 64-bit sizes
+LITTLE, BIG = struct.Struct("<4sI").unpack_from, struct.Struct(">4sI").unpack_from
+CHUNK_HEADERS = {b"RIFF": LITTLE, b"RF64": LITTLE, b"RIFX": BIG}  # RF64 has 64-bit sizes
+FORM = struct.Struct("<HHIIHH")
+HEAD = 128  # bytes read at a time, the header of most files
+CHUNK_BEGINNING = 24  # bytes of a chunk that are looked at
 MISSING_TOLERANCE = 0.01  # of the samples; some writers declare a few bytes too many
 SIZE_LIMITS = (1 << 31, 1 << 32, 1 << 63, 1 << 64)  # stated less a header, or one, for no size
 BELOW_LIMIT = 1 << 12  # bytes
@@ -101,35 +105,41 @@ class WavFile(NamedTuple):
         return [(self.start, place), size, (place + len(size), self.position + self.size)]
 
 
-def find_wav(descriptor: int, start: int, end: int) -> WavFile | None:
+def find_wav(head: bytes, descriptor: int, start: int, end: int) -> WavFile | None:
     """Find the samples of a wav file in bytes ``start`` to ``end`` of an open file; None if none.
+
+    ``head`` has its first bytes.
 
     Raises:
         ClipError: the file is truncated, or another one follows.
         OSError: the file cannot be read.
     """
-    header = os.pread(descriptor, 12, start)
-    order = BYTE_ORDERS.get(header[:4])
-    if order is None or header[8:] != b"WAVE":
+    unpack = CHUNK_HEADERS.get(head[:4])
+    if unpack is None or head[8:12] != b"WAVE":
         return None
-    position, form, long_field, long_size = start + 12, None, None, 0
+    form, long_field, long_size = None, None, 0
+    position, first = start + 12, start  # of a chunk, of head
     for _ in range(MOST_CHUNKS):
-        head = os.pread(descriptor, 8, position)
-        if len(head) < 8:
-            return None
-        name, size = struct.unpack(f"{order}4sI", head)
+        place = position - first
+        if place + CHUNK_BEGINNING > len(head):
+            head, first, place = os.pread(descriptor, HEAD, position), position, 0
+            if len(head) < 8:
+                return None
+        name, size = unpack(head, place)
         position += 8
         if name == b"data":
-            field = (position - 4, f"{order}I")
+            field = (position - 4, "<I" if unpack is LITTLE else ">I")
             if long_field is not None and size == LARGEST_SIZE:
                 field, size = long_field, long_size
-            found = _find_size(descriptor, size, position, end, position - start)
+            found = size
+            if size == 0 or position + size != end:
+                found = _find_size(descriptor, size, position, end, position - start)
             return WavFile(start, position, found, form, None if found == size else field)
-        if name == b"fmt " and order == "<":
-            form = _read_form(os.pread(descriptor, 16, position))
+        if name == b"fmt " and unpack is LITTLE:
+            form = _read_form(head, place + 8)
         if name == b"ds64":
             long_field = (position + 8, LONG)
-            long_size = int.from_bytes(os.pread(descriptor, 8, position + 8), "little")
+            long_size = int.from_bytes(head[place + 16 : place + 24], "little")
         position += size + size % 2  # chunks start at even offsets
     return None
 
@@ -139,7 +149,7 @@ def _find_size(descriptor: int, stated: int, position: int, end: int, header: in
     there = max(0, end - position)
     behind = position + stated + stated % 2
     if stated and behind < end:
-        if os.pread(descriptor, 4, behind) in BYTE_ORDERS:
+        if os.pread(descriptor, 4, behind) in CHUNK_HEADERS:
             raise ClipError(
                 "holds a second wav file behind the first one, which alone would be read; split "
                 "them, or join them, for example by sox IN1.wav IN2.wav OUT.wav"
@@ -172,11 +182,11 @@ def _are_chunks(descriptor: int, position: int, end: int) -> bool:
     return position <= end + 1  # the last one may lack its padding
 
 
-def _read_form(chunk: bytes) -> tuple[int, int] | None:
+def _read_form(head: bytes, place: int) -> tuple[int, int] | None:
     """Return channels and rate of 16-bit integer samples, or None."""
-    if len(chunk) < 16:
+    if len(head) < place + FORM.size:
         return None
-    tag, channels, rate, _, align, bits = struct.unpack("<HHIIHH", chunk)
+    tag, channels, rate, _, align, bits = FORM.unpack_from(head, place)
     if (tag, bits) != (PCM, 16) or channels < 1 or align != 2 * channels:
         return None
     return channels, rate

@@ -116,11 +116,11 @@ def test_find__in_a_part_of_a_file(tmp_path):
     path.write_bytes(b"before" + inside + b"after")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        wav = find_wav(descriptor, 6, 6 + len(inside))
+        wav = find_wav(inside[:20], descriptor, 6, 6 + len(inside))
         got = WavClip(descriptor, wav.position, wav.size, *wav.form).read(1000, "float32", True)
         assert (got[:, 0] * 32768).tolist() == list(range(-50, 50))
-        assert find_wav(descriptor, 6, 5 + len(inside)).size == 199  # no byte beyond the part
-        assert find_wav(descriptor, 0, 6 + len(inside)) is None
+        assert find_wav(inside, descriptor, 6, 5 + len(inside)).size == 199  # none beyond the part
+        assert find_wav(b"before", descriptor, 0, 6 + len(inside)) is None
     finally:
         os.close(descriptor)
 
