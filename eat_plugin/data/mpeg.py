@@ -68,7 +68,8 @@ def find_mpeg(descriptor: int, start: int, end: int) -> MpegClip | None:
     tags = start
     while tags < end and (size := tag_size(os.pread(descriptor, 32, tags))):
         tags += size
-    if parse_header(os.pread(descriptor, HEADER, tags)) is None:
+    header = os.pread(descriptor, HEADER, tags)
+    if parse_header(header) is None and any(header):  # zeros fill up a tag
         return None
     position, form = find_frames(descriptor, tags, end)
     if form is None:
@@ -175,6 +176,8 @@ class MpegClip:
         pieces: list[Piece] = [*self._stream.parts_from(number)]
         if count:
             pieces.insert(0, make_lead_in(self._stream, number, count))
+        if self._total == 1:  # the decoder wants a header behind the first frame
+            pieces.append(self._stream.frame(0)[:HEADER])
         # By its size, all frames fit into the file, whatever the size of the first one.
         self._open(pieces, (count + self._total) * LARGEST_FRAME)
         return count

@@ -215,13 +215,13 @@ def check_frames(descriptor: int, position: int, end: int) -> Form | None:
     Frames are several in a row, or fewer up to a tag or the end of the file.
     """
     form = None
-    for number in range(CHECKED):
+    for _ in range(CHECKED):
         header = os.pread(descriptor, max(0, min(HEADER, end - position)), position)
         parsed = parse_header(header)
         if parsed is None or form not in (None, parsed[0]):
             return form if position == end or header.startswith(TAGS) else None
         position += parsed[1]
-        if position > end and number == 0:
-            return None
+        if position > end:  # incomplete
+            return form
         form = parsed[0]
     return form

@@ -13,13 +13,20 @@ from .clip import AudioClip, ClipError
 from .entries import Span, check_span, is_container
 from .files import open_regular
 from .flac import refuse_second_file, state_length
-from .mpeg import NOTHING, MpegClip, find_mpeg
+from .mpeg import MpegClip, find_mpeg
 from .ogg import refuse_chains
 from .pieces import Piece, PiecedFile
 from .wav import HEAD, WavClip, find_wav
 
 BUFFER = 1 << 13  # bytes
-MISLEADING = "File does not exist or is not a regular file"  # libsndfile, of mp3 without a frame
+# What libsndfile says of content that it cannot read, and what it means.
+MEANINGS = {
+    "File contains data in an unimplemented format": "or its header is damaged or truncated",
+    "File does not exist or is not a regular file": "that is, it holds no sound",
+    "Internal psf_fseek() failed": "the file is damaged or truncated",
+    "Unspecified internal error": "the file is damaged or truncated",
+    "Seek attempted on unseekable file type": "its encoding cannot be read in part",
+}
 
 
 @contextmanager
@@ -60,9 +67,7 @@ def open_file(
     except soundfile.LibsndfileError as error:
         if span is None and is_container(path):
             raise ClipError("is an archive; list its clips by eat manifest") from error
-        if error.error_string.startswith(MISLEADING):
-            raise ClipError(NOTHING) from error
-        raise ClipError(f"cannot be decoded: {error.error_string.rstrip('. ')}") from error
+        raise ClipError(f"cannot be decoded: {_explain(error.error_string)}") from error
     except (soundfile.SoundFileError, OSError, OverflowError, MemoryError) as error:
         raise ClipError(f"cannot be decoded: {error}") from error
     finally:
@@ -124,3 +129,8 @@ def _find_clip(
         if mpeg is not None:
             return mpeg
     return _SoundFile(descriptor, start, end)
+
+
+def _explain(text: str) -> str:
+    meanings = [meaning for start, meaning in MEANINGS.items() if text.startswith(start)]
+    return "; ".join([text.rstrip(". "), *meanings])

@@ -119,6 +119,9 @@ def make_bad_file(folder: Path, kind: str) -> Path:
         "picture": b"\x89PNG\r\n\x1a\n" + bytes(500),
         "noise": np.random.default_rng(1).bytes(5_000),
         "mp3 header only": b"\xff\xfb\x90\x00" * 3,
+        "half a header of a flac": b"fLaC\0\0\0\x22" + bytes(10),
+        "half a header of a wav": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0",
+        "half a page of an ogg": b"OggS\0\2" + bytes(10),
     }
     if kind in contents:
         path.write_bytes(contents[kind])
@@ -147,7 +150,10 @@ BAD_FILES = {
     "zeros": "cannot be decoded",
     "picture": "cannot be decoded",
     "noise": "cannot be decoded",
-    "mp3 header only": "cannot be decoded",
+    "mp3 header only": "cannot be decoded: no frame of MPEG audio",
+    "half a header of a flac": "cannot be decoded: .*header is damaged or truncated",
+    "half a header of a wav": "cannot be decoded: .*No 'data' chunk",
+    "half a page of an ogg": "cannot be decoded: .*header is damaged or truncated",
     "no samples": "has no samples",
     "rate": "sampling rate of 7 Hz; 1000 to 1000000 Hz",
     "half a wav": "is truncated: 7978 of 16000 bytes",
