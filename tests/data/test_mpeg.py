@@ -17,7 +17,7 @@ from tests.reading import read_audio
 RATE = 44_100
 DELAY = 576 + 529  # samples of LAME and of the decoder before the first one
 V1_TAG = b"TAG" + bytes(125)
-APE_TAG = b"APETAGEX" + (2000).to_bytes(4, "little") + (40).to_bytes(4, "little") + bytes(48)
+APE_TAG = b"APETAGEX\xd0\7\0\0 \0\0\0\0\0\0\0\0\0\0\xa0" + bytes(40)  # a header, a footer of zeros
 
 
 def make_noise(seconds=1.5, rate=RATE, channels=1, loud=slice(None)):
@@ -288,6 +288,18 @@ def test_read__zeros_behind_a_tag_are_skipped(put):
     expected = decode_plainly(data)
     path = put(id3(500) + bytes(3_000) + data)
     assert np.array_equal(read_audio(path)[0].numpy(), expected)
+
+
+def test_read__frames_within_a_tag_are_no_sound(put):
+    data = encode(make_noise())
+    frames = data[:6_000]
+    ape = APE_TAG[:12] + (len(frames) + 32).to_bytes(4, "little") + APE_TAG[16:32] + frames
+    cover = id3(len(frames))[:10] + frames
+    for content in (data, strip(data)):
+        expected = probe_clip(put(content))
+        for path in (put(content + ape + bytes(32) + V1_TAG), put(cover + content, "cover.mp3")):
+            assert probe_clip(path) == expected
+            assert len(read_audio(path)[0]) == expected[0]
 
 
 def test_read__few_frames(put):
