@@ -145,13 +145,17 @@ class MpegStream:
         Raises:
             ClipError: the frames there have another rate or number of channels.
         """
-        position, form = find_frames(self.descriptor, position, self.end)
-        if form not in (None, self.form):
-            raise ClipError(
-                f"changes within the file from {self.form} to {form}; write it again in one form, "
-                "for example by ffmpeg -i IN.mp3 OUT.flac"
-            )
-        return position
+        while True:
+            position, form = find_frames(self.descriptor, position, self.end)
+            if form in (None, self.form):
+                return position
+            size = len(read_frame(self.descriptor, position))
+            if check_frames(self.descriptor, position + size, self.end) == form:
+                raise ClipError(
+                    f"changes within the file from {self.form} to {form}; write it again in one "
+                    "form, for example by ffmpeg -i IN.mp3 OUT.flac"
+                )
+            position += 1  # a single one, by chance
 
     def parts_from(self, number: int) -> list[tuple[int, int]]:
         """Return the bytes of the frames from one on, also of those that were not found yet."""

@@ -185,6 +185,13 @@ def test_read__joined_files_of_another_form_are_refused(put, other, called, bare
             probe_clip(path)
 
 
+def test_read__bytes_behind_that_look_like_one_frame_are_left_out(put):
+    data = encode(make_noise(0.5))
+    frame = bytes.fromhex("fffb9064").ljust(417, b"x")  # stereo
+    for content in (data, strip(data)):
+        assert probe_clip(put(content + b"junk" + frame)) == probe_clip(put(content, "b.mp3"))
+
+
 def announce(data, flags, values):
     """Return the file with another statement in its first frame."""
     place = data.index(b"Xing") + 4
