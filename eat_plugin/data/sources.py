@@ -5,30 +5,23 @@ All damage ends in a ClipError; the caller knows the path and adds it.
 
 from __future__ import annotations
 
-import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 
 from .clip import AudioClip, ClipError
 from .entries import (
     Clip,
     Entry,
-    Span,
     Storage,
-    check_span,
-    is_container,
     locate,
     split_dataset,
     split_span,
 )
-from .files import open_regular
-from .wav import find_wav
+from .sound_files import open_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +32,7 @@ LOUDEST_SAMPLE = 1e10  # full scale is 1; the power spectrum of this still fits 
 INTEGERS = "PCM_"  # subtypes with finite samples, full scale at most
 FEW_CHANNELS = 7  # NumPy adds more of them in another order
 BLOCK = 1 << 20  # values per read: no allocation depends on the length that a header claims
-MP3_TOLERANCE = 2 * 1152  # samples, two frames: the length of an mp3 is estimated by its decoder
-MISSING_TOLERANCE = 0.01  # of a wav's data; some writers declare a few bytes too many
-UNKNOWN_WAV_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # declared by programs that write to a pipe
+MP3_TOLERANCE = 2 * 1152  # samples, two frames: manifests may hold an estimate of the decoder
 
 
 @contextmanager
@@ -77,9 +68,7 @@ def probe_clip(clip: Clip) -> tuple[int, int]:
         return opened.frames, opened.samplerate
 
 
-def read_audio(
-    clip: Clip, start: int = 0, num_samples: int | None = None
-) -> tuple[Tensor, int]:
+def read_audio(clip: Clip, start: int = 0, num_samples: int | None = None) -> tuple[Tensor, int]:
     """Open a clip and read it, or a part of it: the waveform `[n]` float32 and its rate in Hz."""
     with open_clip(clip) as opened:
         return read_opened(opened, start, num_samples), opened.samplerate
@@ -182,70 +171,8 @@ def _open_source(entry: Entry) -> AbstractContextManager[AudioClip]:
     if storage is Storage.ARCHIVE and not os.path.lexists(path):  # a file may have such a name
         span = split_span(path)
         assert span is not None
-        return _open_file(span.archive, span)
-    return _open_file(path)
-
-
-@contextmanager
-def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
-    """Open an audio file, or a range of bytes of an archive."""
-    # By descriptor: libsndfile and soundfile would guess the format from the file's name.
-    descriptor = open_regular(path, "" if span is None else "the archive ")
-    try:
-        size = os.fstat(descriptor).st_size
-        source = descriptor if span is None else _ByteRange(descriptor, span, size)
-        first, length = (0, size) if span is None else (span.start, span.length)
-        wav = find_wav(descriptor, first, first + length)
-        if wav is not None:
-            yield wav
-            return
-        try:
-            with soundfile.SoundFile(source, closefd=False) as clip:
-                yield clip
-        finally:
-            if isinstance(source, _ByteRange) and source.error is not None:
-                raise source.error  # more precise than libsndfile's message
-    except soundfile.LibsndfileError as error:
-        if span is None and is_container(path):
-            raise ClipError("is an archive; list its clips by eat manifest") from error
-        raise ClipError(f"cannot be decoded: {error.error_string.rstrip('. ')}") from error
-    except (soundfile.SoundFileError, OSError, OverflowError, MemoryError) as error:
-        raise ClipError(f"cannot be decoded: {error}") from error
-    finally:
-        os.close(descriptor)
-
-
-class _ByteRange:
-    """A range of an open file with the file interface that soundfile needs.
-
-    No exception can pass through libsndfile, which calls these methods: it is kept in ``error``.
-    """
-
-    def __init__(self, descriptor: int, span: Span, size: int) -> None:
-        check_span(span, size)
-        self.error: OSError | None = None
-        self._file = io.FileIO(descriptor, closefd=False)
-        self._start, self._length = span.start, span.length
-        self._position = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}
-        self._position = max(0, origins[whence] + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:
-        wanted = max(0, min(len(buffer), self._length - self._position))
-        try:
-            self._file.seek(self._start + self._position)
-            count = self._file.readinto(memoryview(buffer)[:wanted])
-        except OSError as error:
-            self.error = error
-            return 0
-        self._position += count
-        return count
+        return open_file(span.archive, span, entry.size)
+    return open_file(path, num_samples=entry.size)
 
 
 def _check_header(clip: AudioClip) -> None:
@@ -258,13 +185,6 @@ def _check_header(clip: AudioClip) -> None:
         raise ClipError("has no samples")
     if clip.frames > LONGEST_CLIP:
         raise ClipError("has a header that does not give its length")
-    # libsndfile shortens a truncated wav to the bytes that exist, and mentions it in its log only.
-    declared = re.search(r"^data : (\d+) \(should be (\d+)\)", clip.extra_info, re.MULTILINE)
-    if declared is None or int(declared[1]) in UNKNOWN_WAV_SIZES:
-        return
-    size, found = int(declared[1]), int(declared[2])
-    if size - found > MISSING_TOLERANCE * size:
-        raise ClipError(f"is truncated: {found} of {size} bytes of samples are there")
 
 
 def _read_mono(clip: AudioClip, wanted: int) -> np.ndarray:

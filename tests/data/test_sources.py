@@ -13,9 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from eat_plugin.data import sources
+from eat_plugin.data import pieces, sources
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.entries import Span
 from eat_plugin.data.sources import probe_clip
 from tests.reading import read_audio
 
@@ -120,6 +119,9 @@ def make_bad_file(folder: Path, kind: str) -> Path:
         "picture": b"\x89PNG\r\n\x1a\n" + bytes(500),
         "noise": np.random.default_rng(1).bytes(5_000),
         "mp3 header only": b"\xff\xfb\x90\x00" * 3,
+        "half a header of a flac": b"fLaC\0\0\0\x22" + bytes(10),
+        "half a header of a wav": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0",
+        "half a page of an ogg": b"OggS\0\2" + bytes(10),
     }
     if kind in contents:
         path.write_bytes(contents[kind])
@@ -148,7 +150,10 @@ BAD_FILES = {
     "zeros": "cannot be decoded",
     "picture": "cannot be decoded",
     "noise": "cannot be decoded",
-    "mp3 header only": "cannot be decoded",
+    "mp3 header only": "cannot be decoded: no frame of MPEG audio",
+    "half a header of a flac": "cannot be decoded: .*header is damaged or truncated",
+    "half a header of a wav": "cannot be decoded: .*No 'data' chunk",
+    "half a page of an ogg": "cannot be decoded: .*header is damaged or truncated",
     "no samples": "has no samples",
     "rate": "sampling rate of 7 Hz; 1000 to 1000000 Hz",
     "half a wav": "is truncated: 7978 of 16000 bytes",
@@ -327,13 +332,13 @@ def test_range__reads_the_decoded_part_only(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", np.tile(make_samples(), 20), RATE, "PCM_24")
     entry = pack(tmp_path, "tar", "a.wav")["a.wav"]
-    read, counts = sources._ByteRange.readinto, []
+    read, counts = pieces.PiecedFile.readinto, []
 
     def count(part: object, buffer: memoryview) -> int:
         counts.append(read(part, buffer))
         return counts[-1]
 
-    monkeypatch.setattr(sources._ByteRange, "readinto", count)
+    monkeypatch.setattr(pieces.PiecedFile, "readinto", count)
     assert read_audio(entry, start=80_000, num_samples=1_000)[0].shape == (1_000,)
     assert 3_000 < sum(counts) < 30_000  # of 480,000
 
@@ -396,7 +401,7 @@ def test_range__failing_disk_is_named(
 
     write(tmp_path / "a.flac", np.tile(make_samples(), 20))
     entry = pack(tmp_path, "zip", "a.flac")["a.flac"]
-    monkeypatch.setattr(sources.io, "FileIO", FailingFile)
+    monkeypatch.setattr(pieces.io, "FileIO", FailingFile)
     with pytest.raises(ClipError, match="cannot be decoded: .*Input/output error"):
         read_audio(entry)
     assert capfd.readouterr().err == ""
@@ -411,18 +416,3 @@ def test_range__leaves_no_file_open(tmp_path: Path) -> None:
         with pytest.raises(ClipError):
             read_audio(bad)
     assert len(os.listdir("/dev/fd")) == len(before)
-
-
-def test_byte_range__ends_with_the_part(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"0123456789")
-    with open(tmp_path / "x.zip", "rb") as file:
-        part = sources._ByteRange(file.fileno(), Span("x.zip", 2, 5), 10)
-        buffer = bytearray(8)
-        assert part.readinto(buffer) == 5
-        assert buffer == b"23456\0\0\0"
-        assert (part.tell(), part.readinto(buffer)) == (5, 0)
-        assert part.seek(-2, os.SEEK_END) == 3
-        assert part.seek(-1, os.SEEK_CUR) == 2
-        assert (part.readinto(buffer), buffer[:3]) == (3, b"456")
-        assert (part.seek(99), part.readinto(buffer)) == (99, 0)
-        assert part.seek(-1) == 0
