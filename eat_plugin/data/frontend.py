@@ -119,7 +119,8 @@ def mel_filters() -> Tensor:
     rises from its left neighbour's centre and falls to its right neighbour's.
     """
     bin_hz = torch.arange(FFT_SIZE // 2 + 1, dtype=torch.float32) * (SAMPLE_RATE / FFT_SIZE)
-    bins = 1127.0 * torch.log(1.0 + bin_hz / 700.0)  # [257], mel
+    # The logarithm of float32 depends on the processor, in its last bit.
+    bins = 1127.0 * torch.log((1.0 + bin_hz / 700.0).double()).float()  # [257], mel
     low, high = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (LOW_HZ, HIGH_HZ))
     step = (high - low) / (MEL_BINS + 1)
     edges = low + step * torch.arange(MEL_BINS + 2, dtype=torch.float32)[:, None]  # [130, 1]
