@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.channels import MEAN
 from ..data.entries import Storage
-from ..data.feature_cache import check_settings, front_end_settings, shard_path
+from ..data.feature_cache import cache_settings, check_settings, shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
 from ..data.frames import FRAMES_A_SECOND, count_frames
@@ -37,14 +38,16 @@ HEAD = "cache.json"
 LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per clip
 
 
-def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
+def make_cache(
+    data: Path, out: Path, workers: int, progress: Progress, channels: str = MEAN
+) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     names = _find_splits(data)
     check_held_out(data)
     statistics = read_statistics(data)
     if statistics is not None:
-        check_statistics(data, statistics)
-    splits = plan_shards(out, data, names)
+        check_statistics(data, statistics, channels)
+    splits = plan_shards(out, data, names, channels)
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:
@@ -97,14 +100,16 @@ def _find_splits(data: Path) -> list[str]:
     return sort_splits(found)
 
 
-def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
+def plan_shards(
+    out: Path, data: Path, splits: list[str], channels: str = MEAN
+) -> list[SplitShards]:
     """Plan the shards of each split of a new or unfinished cache, and write its head."""
     if out.exists() and os.path.samefile(out, data):
         raise ValueError(f"the cache cannot be in its own data folder, {data}")
-    shards = [_plan(out, data, split) for split in splits]
+    shards = [_plan(out, data, split, channels) for split in splits]
     head: dict[str, Any] = {"splits": {}}
     if (out / HEAD).exists():
-        head = _read_head(out)
+        head = _read_head(out, channels)
     elif out.is_dir() and (others := sorted(out.glob("*.tsv"))):
         raise ValueError(f"{others[0]} exists, and is not part of a cache; choose another --out")
     for split in head["splits"]:
@@ -126,12 +131,12 @@ def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
         }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / HEAD) as file:
-        head = {"settings": front_end_settings(), "data": os.path.abspath(data), **head}
+        head = {"settings": cache_settings(channels), "data": os.path.abspath(data), **head}
         file.write(f"{json.dumps(head, indent=2)}\n".encode())
     return shards
 
 
-def _plan(out: Path, data: Path, split: str) -> SplitShards:
+def _plan(out: Path, data: Path, split: str, channels: str) -> SplitShards:
     path = data / f"{split}.tsv"
     manifest = read_manifest(path)
     check_archives(path.with_suffix(".archives"), manifest.root)
@@ -151,17 +156,17 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():
         _count(data, split)  # an invalid label is found now and not after hours
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return SplitShards.plan(out, split, manifest, digest)
+    return SplitShards.plan(out, split, manifest, digest, channels)
 
 
-def _read_head(folder: Path) -> dict[str, Any]:
+def _read_head(folder: Path, channels: str | None = None) -> dict[str, Any]:
     """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of the manifest."""
     path = folder / HEAD
     if not path.exists():
         raise ValueError(f"{folder} is not a cache: it has no {HEAD}")
     try:
         head = json.loads(path.read_bytes())
-        check_settings(head["settings"], path)
+        check_settings(head["settings"], path, channels)
         splits = {
             split: {"sha256": str(values["sha256"]), "shards": int(values["shards"])}
             for split, values in head["splits"].items()

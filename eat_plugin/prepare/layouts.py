@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..data.channels import MEAN
 from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS
 from .arrangement import HELD_OUT, Arrangement
 from .find import Found
@@ -100,6 +101,8 @@ def check_options(options: Namespace) -> None:
         raise ValueError("--drop is for sound; omit --images")
     if options.drop and not options.check:
         raise ValueError("--drop needs --check")
+    if options.channels != MEAN and not options.check:
+        raise ValueError("--channels needs --check; the manifest is the same for all")
     _check_layout_options(options)
 
 

@@ -49,6 +49,7 @@ class AudioConfig(FairseqDataclass):
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
     norm_mean: Optional[float] = option(None, normalisation.HELP.format(what="mean"))
     norm_std: Optional[float] = option(None, normalisation.HELP.format(what="standard deviation"))
+    channels: str = option("mean", sound.CHANNELS_HELP)
     pad_value: str = option("zero", "padding of short clips: zero (as published) or silence")
     crop: str = option("start", "window of a longer training clip: start or random")
     length: str = option("pad", sound.LENGTH_HELP)
@@ -97,7 +98,7 @@ class AudioTask(FairseqTask):
             start_run(run, self.resumed)
             check_folder(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
-        self.front_end: FrontEnd = sound.make_front_end(cfg)
+        self.front_end: FrontEnd = sound.make_front_end(cfg, self.resumed)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
         self.train_split: str = run.get("dataset.train_subset") or TRAIN
         self._best = BestCheckpoints(run)

@@ -61,7 +61,7 @@ def test_check__reports_all_and_rejects_the_damaged(audio, tmp_path, capsys):
     assert rejected == ["b/broken.wav\thas samples that are not finite numbers"]
     assert (out / "quality.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
-    assert "1 cannot be decoded, 1 silent, 1 clipped, 1 short, 1 duplicate" in said
+    assert "1 cannot be decoded, 1 silent, 1 clipped, 0 phase, 1 short, 1 duplicate" in said
 
 
 @pytest.mark.parametrize("problems", [["silent", "duplicate"], ["silent,duplicate"]])
@@ -120,6 +120,6 @@ def test_check__mistakes(audio, tmp_path, capsys):
     message = "--drop needs --check"
     assert message in capsys.readouterr().err
     assert main([*arguments, "--check", "--drop", "quiet"]) == 2
-    expected = "argument --drop: 'quiet': choose from silent, clipped, short, duplicate"
+    expected = "argument --drop: 'quiet': choose from silent, clipped, phase, short, duplicate"
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
