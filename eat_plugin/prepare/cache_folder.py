@@ -8,7 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from ..data.fingerprints import check_archives
 from ..data.frames import FRAMES_A_SECOND, count_frames
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
-from ..data.manifest import read_manifest, write_manifest
+from ..data.manifest import Manifest, read_manifest, write_manifest
 from ..data.overlap import check_held_out
 from ..data.statistics import check_statistics, read_statistics, write_statistics
 from ..data.tables import read_lines
 from .amounts import count, describe_bytes, describe_time
-from .arrangement import sort_splits
+from .arrangement import TRAIN, sort_splits
 from .cache_shards import SplitShards, find_damage, finish_all
 from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
 from .layouts import RESERVED
@@ -43,7 +43,8 @@ def make_cache(
 ) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     names = _find_splits(data)
-    check_held_out(data)
+    if TRAIN in names:
+        check_held_out(data)
     statistics = read_statistics(data)
     if statistics is not None:
         check_statistics(data, statistics, channels)
@@ -127,7 +128,8 @@ def plan_shards(
                 f"{each.sha256[:12]}...); choose another --out"
             )
         head["splits"][each.split] = {
-            "sha256": each.sha256, "shards": len(each), "root": str(each.manifest.root),
+            "sha256": each.sha256, "shards": len(each), "clips": len(each.manifest),
+            "root": str(each.manifest.root),
         }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / HEAD) as file:
@@ -174,6 +176,15 @@ def _read_head(folder: Path, channels: str | None = None) -> dict[str, Any]:
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} was not written by eat cache: {error}") from error
     return {"splits": splits}
+
+
+def count_listed(folder: Path, split: str, manifest: Manifest) -> int:
+    """Return the clips of a split, with those that its cache, if it is one, left out."""
+    if manifest.entry(0).storage is Storage.CACHE:
+        with suppress(OSError, ValueError, TypeError, LookupError):  # or of an earlier version
+            head = json.loads((folder / HEAD).read_bytes())
+            return max(len(manifest), int(head["splits"][split]["clips"]))
+    return len(manifest)
 
 
 def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[str, str]]]:

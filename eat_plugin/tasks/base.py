@@ -30,6 +30,7 @@ from .run_config import RunConfig
 from .run_lock import lock
 from .run_state import early_stop_state, start_run
 from .same_model import check_same_model
+from .skipped_clips import SKIPPED, check_share, count_clips, report_missing
 from .worker_restarts import restart_workers
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEWEST_TOLERATED = 10
 UPDATES_BETWEEN_CHECKS = 100
 
 
@@ -246,7 +246,7 @@ class AudioTask(FairseqTask):
         loss, sample_size, log = super().train_step(
             sample, model, criterion, optimizer, update_num, ignore_grad
         )
-        log["skipped_clips"] = 0 if ignore_grad else self._name_skipped(sample)
+        log[SKIPPED] = 0 if ignore_grad else self._name_skipped(sample)
         return loss, sample_size, log
 
     def valid_step(
@@ -255,7 +255,8 @@ class AudioTask(FairseqTask):
         """Run forward, and report the batch's skipped clips."""
         sample = sound.compute_on_device(sample, self.front_end, model)
         loss, sample_size, log = super().valid_step(sample, model, criterion)
-        log["skipped_clips"] = self._name_skipped(sample)
+        self._name_skipped(sample)
+        count_clips(sample, log)
         return loss, sample_size, log
 
     def reduce_metrics(
@@ -266,28 +267,20 @@ class AudioTask(FairseqTask):
         Raises:
             RuntimeError: more of the epoch's clips failed than ``max_skipped_share``.
         """
-        skipped = sum(log.pop("skipped_clips", 0) for log in logging_outputs)
-        super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
-            metrics.log_scalar_sum("skipped_clips", skipped, round=0)
+            report_missing(logging_outputs)
+            super().reduce_metrics(logging_outputs, criterion)
             return
+        skipped = sum(log.pop(SKIPPED, 0) for log in logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
         self._skipped = self._skipped + skipped
         self._updates += 1
-        metrics.log_scalar("skipped_clips", self._skipped, weight=0, round=0)
+        metrics.log_scalar(SKIPPED, self._skipped, weight=0, round=0)
         # Every process has the same sum, so all stop at the same update. Reading it from a GPU
         # synchronises, hence not in every update.
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
-            self._check_share(int(self._skipped), self.dataset(self.train_split))
-
-    def _check_share(self, skipped: int, dataset: Any) -> None:
-        drawn = dataset.epoch_size
-        tolerated = max(FEWEST_TOLERATED, int(self.cfg.max_skipped_share * drawn))
-        if skipped > tolerated:
-            raise RuntimeError(
-                f"{skipped} of the {drawn} clips of this epoch cannot be used; at most {tolerated} "
-                f"are tolerated (task.max_skipped_share={self.cfg.max_skipped_share}, and never "
-                f"fewer than {FEWEST_TOLERATED}). The log names each with its reason"
-            )
+            drawn = self.dataset(self.train_split).epoch_size
+            check_share(int(self._skipped), drawn, self.cfg.max_skipped_share)
 
     def _name_skipped(self, sample: Dict[str, Any]) -> int:
         clips = sample.get("skipped", ()) if sample else ()
