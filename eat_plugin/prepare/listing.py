@@ -113,7 +113,8 @@ def _probe(listing: Listing, names: list[str], options: Namespace, progress: Pro
     results = progress(headers, "reading headers", "file", len(names))
     for result, item, name in zip(results, listing.arrangement.items, names):
         if isinstance(result, str):
-            listing.rejected.append((item.name, result))
+            hint = listing.arrangement.hints.get(item.name)
+            listing.rejected.append((item.name, f"{result}; {hint}" if hint else result))
         else:
             samples, rate = result
             shown = listing.found.shown(item.name)
