@@ -60,7 +60,7 @@ def probe_cached(entry: Entry) -> tuple[int, int]:
         ClipError: its shard cannot be used.
     """
     span = _parse(entry)
-    _open_shard(span.shard)
+    _check_span(entry, span, _open_shard(span.shard))
     samples = FRAME_LENGTH + (span.frames - 1) * FRAME_SHIFT if span.frames else 0
     return samples, SAMPLE_RATE
 
@@ -82,16 +82,20 @@ def read_cached(entry: Entry, start: int, most: int, channels: str = MEAN) -> Te
             is outside of it, or has another length than its entry says.
     """
     span = _parse(entry)
+    rows = _open_shard(span.shard, channels)
+    _check_span(entry, span, rows)
+    part = rows[span.first + start : span.first + min(start + most, span.frames)]
+    return torch.from_numpy(part.copy()).float()  # PyTorch is 8 times as fast as NumPy's astype
+
+
+def _check_span(entry: Entry, span: CachedSpan, rows: np.ndarray) -> None:
     if entry.size is not None and count_frames(entry.size) != span.frames:
         raise ClipError(f"has {span.frames} frames, but {entry.size} samples were expected")
-    rows = _open_shard(span.shard, channels)
     if span.first + span.frames > len(rows):
         raise ClipError(
             f"is outside of its shard, frames {span.first} to {span.first + span.frames} of "
             f"{len(rows)}: {span.shard} does not belong to this manifest"
         )
-    part = rows[span.first + start : span.first + min(start + most, span.frames)]
-    return torch.from_numpy(part.copy()).float()  # PyTorch is 8 times as fast as NumPy's astype
 
 
 def _parse(entry: Entry) -> CachedSpan:

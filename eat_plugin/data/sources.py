@@ -17,6 +17,7 @@ import soundfile
 
 from .channels import MEAN, choose_channel, mix_channels
 from .clip import AudioClip, ClipError
+from .declared import check_samples
 from .entries import (
     Clip,
     Entry,
@@ -206,6 +207,8 @@ def _open_file(path: str, span: Span | None = None) -> Iterator[AudioClip]:
             return
         try:
             with soundfile.SoundFile(source, closefd=False) as clip:
+                if clip.frames <= LONGEST_CLIP:  # others have an unknown length
+                    check_samples(clip.frames, length)
                 yield clip
         finally:
             if isinstance(source, _ByteRange) and source.error is not None:
