@@ -35,7 +35,7 @@ go to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
   clipped     more than {CLIPPED_SHARE:.1%} of the samples are at full scale
   phase       channels that cancel out, as a signal and its inverse do: their average is more than
               {PHASE_DB:g} dB below them (for N channels: {PHASE_DB:g} dB + 10 lg(N / 2))
-  short       shorter than {1000 * SHORTEST:g} ms, one frame; no command can use it
+  short       shorter than {1000 * SHORTEST:g} ms, one frame, although its header says more
   duplicate   same samples as an earlier clip; a wav file and its flac copy are duplicates
 Levels are those of the signal that a model hears, the average of the channels. To use clips with
 'phase', train with task.channels=first or loudest; --channels checks that signal.
