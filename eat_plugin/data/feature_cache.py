@@ -23,7 +23,6 @@ read-only and have no position, so a forked process can share them.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +38,7 @@ from .channels import MEAN
 from .clip import ClipError
 from .entries import CachedSpan, Entry, split_cached
 from .frames import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, count_frames
+from .json_text import parse_json
 
 FORMAT = 1  # of shards, records and entries
 ENERGY = np.dtype("<f2")
@@ -260,7 +260,7 @@ def read_record(shard: str | os.PathLike[str], channels: str | None = None) -> S
     """
     path = record_path(shard)
     try:
-        fields = json.loads(path.read_bytes())
+        fields = parse_json(path.read_bytes())
         check_settings(fields["settings"], path, channels)
         record = ShardRecord(**fields)
         if count_bytes(record.samples) != record.size:
@@ -271,7 +271,7 @@ def read_record(shard: str | os.PathLike[str], channels: str | None = None) -> S
         raise ClipError(f"its shard has no record: {path}: {error.strerror}; {AGAIN}") from error
     except ClipError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ClipError(f"its shard has an invalid record: {path}: {error}; {AGAIN}") from error
     return record
 

@@ -15,6 +15,7 @@ import numpy as np
 from .channels import MEAN
 from .files import replacing
 from .frames import MEL_BINS
+from .json_text import parse_json
 from .manifest import Manifest, digest_clips
 
 FILE = "stats.json"
@@ -166,7 +167,7 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
         return None
     advice = f"rewrite it with: eat stats {folder}"
     try:
-        statistics = Statistics(**json.loads(content))
+        statistics = Statistics(**parse_json(content))
         usable = math.isfinite(statistics.mean) and 0 < statistics.std < math.inf
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold statistics ({error}); {advice}") from error

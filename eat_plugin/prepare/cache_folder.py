@@ -17,10 +17,11 @@ import numpy as np
 
 from ..data.channels import MEAN
 from ..data.entries import Storage
-from ..data.feature_cache import cache_settings, check_settings, shard_path
+from ..data.feature_cache import SettingsError, cache_settings, check_settings, shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
 from ..data.frames import FRAMES_A_SECOND, count_frames
+from ..data.json_text import parse_json
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
 from ..data.manifest import Manifest, read_manifest, write_manifest
@@ -167,13 +168,15 @@ def _read_head(folder: Path, channels: str | None = None) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"{folder} is not a cache: it has no {HEAD}")
     try:
-        head = json.loads(path.read_bytes())
+        head = parse_json(path.read_bytes())
         check_settings(head["settings"], path, channels)
         splits = {
             split: {"sha256": str(values["sha256"]), "shards": int(values["shards"])}
             for split, values in head["splits"].items()
         }
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except SettingsError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} was not written by eat cache: {error}") from error
     return {"splits": splits}
 
@@ -182,7 +185,7 @@ def count_listed(folder: Path, split: str, manifest: Manifest) -> int:
     """Return the clips of a split, with those that its cache, if it is one, left out."""
     if manifest.entry(0).storage is Storage.CACHE:
         with suppress(OSError, ValueError, TypeError, LookupError):  # or of an earlier version
-            head = json.loads((folder / HEAD).read_bytes())
+            head = parse_json((folder / HEAD).read_bytes())
             return max(len(manifest), int(head["splits"][split]["clips"]))
     return len(manifest)
 

@@ -6,10 +6,10 @@ in the archive up to the first dot of the file name.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Mapping
 
+from ..data.json_text import parse_json
 from ..data.label_set import check_label
 from .arrangement import Arrangement, Item, sort_classes
 
@@ -62,8 +62,8 @@ def _decode(text: bytes, ending: str) -> str:
 
 def _find_labels(text: str, key: str) -> tuple[str, ...]:
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"has an invalid .{JSON}: {error}") from error
     if not isinstance(fields, dict) or key not in fields:
         raise ValueError(f"has a .{JSON} without {key!r}")
