@@ -51,7 +51,7 @@ from eat_plugin.cli import (
 )
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.entries import Entry, original_name
+from eat_plugin.data.entries import Entry, Storage, original_name
 from eat_plugin.data.files import replacing
 from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.label_set import LabelSet, read_label_set
@@ -114,6 +114,10 @@ def run(args: argparse.Namespace) -> int:
     label_set = loaded.require_labels()
     manifest = read_manifest(args.data / f"{args.split}.tsv")
     check_archives(args.data / f"{args.split}.archives", manifest.root)
+    if manifest.entry(0).storage is Storage.CACHE:
+        from eat_plugin.data.feature_cache import check_cache
+
+        check_cache(manifest.entry(0), loaded.front_end.channels)
     labels = _read_labels(args, loaded, label_set, manifest)
     failures: Failures = {}
     clips, ranked = _score(loaded, args.batch_size, manifest, labels, failures)

@@ -170,6 +170,17 @@ def test_evaluate__clips_that_the_cache_left_out_are_missing(single, labelled, t
     assert json.loads(capsys.readouterr().out)["on"] == "10 of 10 clips"
 
 
+def test_evaluate__a_cache_of_other_channels_is_refused(single, labelled, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    arguments = ["cache", str(labelled), "--out", str(cache), "--channels", "first"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert run(single, cache) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "was made with channels=first, but channels=mean is asked for" in error
+
+
 def test_evaluate__the_order_of_clips_does_not_matter(single, labelled, capsys):
     assert run(single, labelled, "--json") == 0
     before = json.loads(capsys.readouterr().out)
