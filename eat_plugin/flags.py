@@ -23,6 +23,8 @@ SHARED = {
     "single_label", "spcv2_eval", "target_length",
 }  # fmt: skip
 FIXED = ("(unused", "(only")  # in the help of published options without an implementation
+# A flag and a nested section with another option of its name, which fairseq would give its value.
+APART = {"channels": "images"}
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -82,6 +84,9 @@ class SetOption(argparse.Action):
                 nested = {name: nested}
             given = getattr(namespace, section, None) or {}
             setattr(namespace, section, merge(given, nested))
+        for name, section in APART.items():
+            if hasattr(namespace, name) and isinstance(getattr(namespace, section, None), Section):
+                parser.error(f"--{name} is for sound, and does not go with --{section}")
 
     def read(self, values: Any, option_string: str) -> Any:
         """Return the value of the option."""

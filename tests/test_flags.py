@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from eat_plugin.choices import ARCHITECTURES, TASK_OF
 from eat_plugin.flags import SHARED, list_flags
 from eat_plugin.registration import NAMES
+from eat_plugin.tasks.classification import ClassificationConfig
 from eat_plugin.tasks.image_options import ImagesConfig
 from eat_plugin.tasks.sound import FbankConfig
 from tests.composing import compose
@@ -58,8 +59,11 @@ def test_flags__a_name_in_several_sections_is_one_setting_by_design(model):
             of_task = {flag.name for flag in list_flags(config, of_task=True)}
             twice = (of_model & of_task) | ((of_model | of_task) & fairseq_options())
             assert twice - {"data"} <= SHARED
+    own = {"channels"}  # refused together, see below
     for section in (FbankConfig, ImagesConfig):
-        assert not section.__dataclass_fields__.keys() & (of_model | fairseq_options())
+        names = section.__dataclass_fields__.keys()
+        assert not names & (of_model | fairseq_options())
+        assert names & ClassificationConfig.__dataclass_fields__.keys() <= own
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -106,6 +110,21 @@ def test_flags__sections_that_are_off_by_default():
     masks = cfg.task.precompute_mask_config
     assert (masks.mask_length, masks.clone_batch) == (2, 16)
     assert cfg.task.fbank.device == "model"
+
+
+def test_flags__channels_of_sound_are_not_those_of_images(capsys):
+    for task, arch in (
+        ("eat_pretraining", "eat_base"),
+        ("eat_classification", "eat_classifier_base"),
+    ):
+        cfg = parse(task, arch, "--channels", "loudest")
+        assert (cfg.task.channels, cfg.task.images) == ("loudest", None)
+        cfg = parse(task, arch, "--images-channels", "1")
+        assert (cfg.task.channels, cfg.task.images.channels) == ("mean", 1)
+    for flags in (("--channels", "first", "--images"), ("--images", "--channels", "mean")):
+        with pytest.raises(SystemExit):
+            parse("eat_pretraining", "eat_base", *flags)
+        assert "--channels is for sound, and does not go with --images" in capsys.readouterr().err
 
 
 def test_flags__switches_choices_lists_and_none():

@@ -20,6 +20,7 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 import eat_plugin
+from eat_plugin.data.channels import CHANNELS, MEAN
 from eat_plugin.launch.configs import check_choice, suggest
 from eat_plugin.prepare.processes import available_cores
 
@@ -163,6 +164,17 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         type=at_least(1),
         default=available_cores(),
         help="number of processes; does not change the result (default: one per core, here "
+        "%(default)s)",
+    )
+
+
+def add_channels(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--channels``."""
+    parser.add_argument(
+        "--channels",
+        choices=CHANNELS,
+        default=MEAN,
+        help="how the channels of a clip are mixed: as task.channels in training (default: "
         "%(default)s)",
     )
 

@@ -9,8 +9,9 @@ Examples:
 
 CACHE becomes a data folder: SPLIT.tsv for each split of DATA, with labels, weights, classes and
 stats.json. It holds the energies of whole clips before they are cropped, padded and normalised, so
-it serves every target_length, length, crop, norm_mean, norm_std and pad_value. task.roll_gain needs
-waveforms, and is refused with a cache. A second of audio takes 25.6 kB.
+it serves every target_length, length, crop, norm_mean, norm_std and pad_value, and one value of
+task.channels, that of --channels. task.roll_gain needs waveforms, and is refused with a cache. A
+second of audio takes 25.6 kB.
 
 Energies are rounded to float16: by at most 0.004, or 0.0004 after normalisation by AudioSet's
 values.
@@ -29,7 +30,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eat_plugin.cli import SOME_FAILED, add_workers, progress, say
+from eat_plugin.cli import SOME_FAILED, add_channels, add_workers, progress, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.prepare.amounts import count
 
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", metavar="CACHE", type=Path, help="verify the shards of an existing cache"
     )
+    add_channels(parser)
     add_workers(parser)
 
 
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None or args.out is None:
         raise ValueError("DATA and --out CACHE are needed: eat cache DATA --out CACHE")
     check_folder(args.out)
-    for line in make_cache(args.data, args.out, args.workers, progress):
+    for line in make_cache(args.data, args.out, args.workers, progress, args.channels):
         say(line)
     return 0
 

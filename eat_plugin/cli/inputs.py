@@ -123,19 +123,19 @@ def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
 
 def probe(clips: list[Clip], failures: Failures, images: bool = False) -> list[Recording]:
     """Read the headers of clips; add those with an invalid header to the failures."""
-    read_header: Callable[[str], tuple[int, int]] = probe_clip
+    read_header: Callable[[Entry], tuple[int, int]] = probe_clip
     if images:
         from eat_plugin.images.decode import probe_image
 
         read_header = probe_image
-    headers = probe_all([entry.path for _, entry in clips], available_cores(), read_header)
+    headers = probe_all([entry for _, entry in clips], available_cores(), read_header)
     recordings = []
     found = progress(headers, "reading headers", "file", len(clips))
     for header, (name, entry) in zip(found, clips):  # in this order, or the bar does not end
         if isinstance(header, str):
             failures[entry.path] = header
             continue
-        # A size from a manifest is compared with the header when samples are read.
+        # That of a manifest was compared with the header.
         samples = header[0] if entry.size is None else entry.size
         recordings.append(Recording(name, entry._replace(size=samples), samples, header[1]))
     return recordings

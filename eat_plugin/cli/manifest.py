@@ -5,9 +5,9 @@ Writes DATA/SPLIT.tsv (the root, then a line 'path<TAB>samples' per clip, sorted
 Rejected files do not change the exit code, 0.
 If an earlier run left a hold-out in DATA with some of the clips, the run is refused.
 
-Without --check only headers are read. They show files that are not audio, are empty or (wav) are
-truncated; other damage shows only when a clip is decoded. Symbolic links are followed, each folder
-is visited once.
+Without --check only headers are read. They show files that are not audio, are empty, shorter than
+25 ms or (wav) truncated; other damage shows only when a clip is decoded. Symbolic links are
+followed, each folder is visited once.
 
 Archives (.zip, .tar) and HDF5 files (.h5, .hdf5) are read in place, nothing is unpacked. The
 manifest's entries are 'archive.zip:OFFSET:LENGTH' and 'file.h5/key'. Members have to be stored

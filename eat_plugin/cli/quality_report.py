@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eat_plugin.cli import add_channels
 from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
 from eat_plugin.prepare.amounts import count
 from eat_plugin.prepare.arrangement import ListedClip
 from eat_plugin.prepare.quality import (
     CLIPPED_SHARE,
+    PHASE_DB,
     PROBLEMS,
     SHORTEST,
     SILENCE_DBFS,
@@ -31,8 +33,12 @@ EPILOG = f"""
 go to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
   silent      the peak is below {SILENCE_DBFS:g} dBFS
   clipped     more than {CLIPPED_SHARE:.1%} of the samples are at full scale
-  short       shorter than {1000 * SHORTEST:g} ms, one frame; no command can use it
+  phase       channels that cancel out, as a signal and its inverse do: their average is more than
+              {PHASE_DB:g} dB below them (for N channels: {PHASE_DB:g} dB + 10 lg(N / 2))
+  short       shorter than {1000 * SHORTEST:g} ms, one frame, although its header says more
   duplicate   same samples as an earlier clip; a wav file and its flac copy are duplicates
+Levels are those of the signal that a model hears, the average of the channels. To use clips with
+'phase', train with task.channels=first or loudest; --channels checks that signal.
 {PICTURE} shows lengths, rates, levels and classes. Clips with problems stay in the manifest unless
 --drop excludes them: eat manifest /my/audio --out data --check --drop silent,duplicate
 """
@@ -42,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="decode all clips and report their problems"
     )
+    add_channels(parser)
     parser.add_argument(
         "--drop",
         metavar="PROBLEM",

@@ -2,7 +2,8 @@
 
 Decodes every clip of DATA/SPLIT.tsv; padding is excluded. Writes the result to DATA/stats.json.
 Training on DATA uses it if task.norm_mean and task.norm_std are null, as in the configurations for
-your own data. Clips that cannot be used are named, and the exit code is 1.
+your own data; task.channels must then be that of --channels. Clips that cannot be used are named,
+and the exit code is 1.
 
   eat manifest /my/audio --out /my/data
   eat stats /my/data
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eat_plugin.cli import add_workers, conclude, progress, say
+from eat_plugin.cli import add_channels, add_workers, conclude, progress, say
 from eat_plugin.cli.outputs import check_writable
 from eat_plugin.prepare.amounts import count
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", metavar="NAME", default="train", help="split to measure (default: %(default)s)"
     )
+    add_channels(parser)
     add_workers(parser)
 
 
@@ -35,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
     path = args.data / f"{args.split}.tsv"
     if args.data.is_dir():
         check_writable(args.data)
-    moments, clips, failures = measure_split(path, args.workers, progress)
-    code = conclude("stats", failures, clips + len(failures))
-    statistics = Statistics.from_moments(moments, clips, args.split, len(failures))
+    moments, clips, failures = measure_split(path, args.workers, progress, args.channels)
+    skipped = len(failures)
+    code = conclude("stats", failures, clips + skipped)
+    statistics = Statistics.from_moments(moments, clips, args.split, skipped, args.channels)
     write_statistics(args.data, statistics)
     say(
         f"{args.data / FILE}: mean {statistics.mean:.4f}, standard deviation "

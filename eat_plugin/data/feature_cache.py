@@ -1,8 +1,9 @@
 """The feature cache: log-mel energies of whole clips, computed once by ``eat cache``.
 
 The energies are those before windows are cut, padded and normalised: one cache serves every window
-length, mean, standard deviation and ``pad_value``. A cache is a data folder of its own, with
-entries ``SPLIT-00000.mel:FIRST:FRAMES/ENTRY``; the manifest's samples are at 16 kHz.
+length, mean, standard deviation and ``pad_value``, but one value of ``task.channels``, which its
+settings name. A cache is a data folder of its own, with entries
+``SPLIT-00000.mel:FIRST:FRAMES/ENTRY``; the manifest's samples are at 16 kHz.
 
     SPLIT-00000.mel    a shard: rows of 128 float16, little-endian, one per frame
     SPLIT-00000.json   its record: front end settings, lengths of its clips, size, SHA-256
@@ -22,7 +23,6 @@ read-only and have no position, so a forked process can share them.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,13 +34,16 @@ import torch
 from torch import Tensor
 
 from . import frontend, resampling
+from .channels import MEAN
 from .clip import ClipError
 from .entries import CachedSpan, Entry, split_cached
 from .frames import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, count_frames
+from .json_text import parse_json
 
 FORMAT = 1  # of shards, records and entries
 ENERGY = np.dtype("<f2")
 FRAME_BYTES = MEL_BINS * ENERGY.itemsize
+CHANNELS = "channels"  # name of a setting
 MOST_OPEN = 128  # shards that a process keeps open; each takes a file descriptor
 MOST_RECORDS = 1 << 14  # shard sizes that a process keeps
 AGAIN = "run eat cache again"
@@ -57,18 +60,19 @@ def probe_cached(entry: Entry) -> tuple[int, int]:
         ClipError: its shard cannot be used.
     """
     span = _parse(entry)
-    _open_shard(span.shard)
+    _check_span(entry, span, _open_shard(span.shard))
     samples = FRAME_LENGTH + (span.frames - 1) * FRAME_SHIFT if span.frames else 0
     return samples, SAMPLE_RATE
 
 
-def read_cached(entry: Entry, start: int, most: int) -> Tensor:
+def read_cached(entry: Entry, start: int, most: int, channels: str = MEAN) -> Tensor:
     """Read the energies of a part of a clip.
 
     Args:
         entry: the clip.
         start: first frame.
         most: frames to read at most.
+        channels: how the reader mixes the channels of clips.
 
     Returns:
         `[n, 128]` float32; n is ``most``, or less at the end of the clip.
@@ -78,16 +82,20 @@ def read_cached(entry: Entry, start: int, most: int) -> Tensor:
             is outside of it, or has another length than its entry says.
     """
     span = _parse(entry)
+    rows = _open_shard(span.shard, channels)
+    _check_span(entry, span, rows)
+    part = rows[span.first + start : span.first + min(start + most, span.frames)]
+    return torch.from_numpy(part.copy()).float()  # PyTorch is 8 times as fast as NumPy's astype
+
+
+def _check_span(entry: Entry, span: CachedSpan, rows: np.ndarray) -> None:
     if entry.size is not None and count_frames(entry.size) != span.frames:
         raise ClipError(f"has {span.frames} frames, but {entry.size} samples were expected")
-    rows = _open_shard(span.shard)
     if span.first + span.frames > len(rows):
         raise ClipError(
             f"is outside of its shard, frames {span.first} to {span.first + span.frames} of "
             f"{len(rows)}: {span.shard} does not belong to this manifest"
         )
-    part = rows[span.first + start : span.first + min(start + most, span.frames)]
-    return torch.from_numpy(part.copy()).float()  # PyTorch is 8 times as fast as NumPy's astype
 
 
 def _parse(entry: Entry) -> CachedSpan:
@@ -96,11 +104,15 @@ def _parse(entry: Entry) -> CachedSpan:
     return span
 
 
-def _open_shard(path: str) -> np.ndarray:
+def _open_shard(path: str, channels: str | None = None) -> np.ndarray:
     """Return the frames of a shard, `[frames, 128]` float16, mapped into memory."""
     try:
         status = os.stat(path)
-        return _map_shard(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+        version = (status.st_ino, status.st_size, status.st_mtime_ns)
+        rows = _map_shard(path, version)
+        if channels not in (None, made_with := _read_size(path, version)[1]):
+            raise _other_channels(record_path(path), made_with, channels)
+        return rows
     except OSError as error:
         raise ClipError(f"its shard {path} cannot be opened: {error.strerror}") from error
 
@@ -108,7 +120,7 @@ def _open_shard(path: str) -> np.ndarray:
 @lru_cache(maxsize=MOST_OPEN)
 def _map_shard(path: str, version: tuple[int, ...]) -> np.ndarray:
     """Map a shard; a new version on disk is mapped again."""
-    expected = _read_size(path, version)
+    expected, _ = _read_size(path, version)
     with open(path, "rb") as file:
         found = os.fstat(file.fileno()).st_size
         if found != expected:
@@ -119,25 +131,28 @@ def _map_shard(path: str, version: tuple[int, ...]) -> np.ndarray:
 
 
 @lru_cache(maxsize=MOST_RECORDS)
-def _read_size(path: str, version: tuple[int, ...]) -> int:
-    return read_record(path).size
+def _read_size(path: str, version: tuple[int, ...]) -> tuple[int, str]:
+    """Return the bytes of a shard, and the value of ``task.channels`` that it was made with."""
+    record = read_record(path)
+    return record.size, record.settings.get(CHANNELS, MEAN)
 
 
-def check_cache(entry: Entry, roll_gain: bool) -> None:
+def check_cache(entry: Entry, channels: str, roll_gain: bool = False) -> None:
     """Refuse a cache of another front end before any clip is read, or options that need samples.
 
     Args:
         entry: the first clip of the manifest.
+        channels: how the reader mixes the channels of clips.
         roll_gain: the option ``task.roll_gain``.
 
     Raises:
-        SettingsError: another front end computed the cache.
+        SettingsError: another front end computed the cache, or from other channels.
         ValueError: ``roll_gain`` is set.
     """
     if roll_gain:
         refuse_roll_gain(entry)
     try:
-        read_record(_parse(entry).shard)
+        read_record(_parse(entry).shard, channels)
     except SettingsError:
         raise
     except ClipError:
@@ -153,8 +168,13 @@ def refuse_roll_gain(entry: Entry) -> None:
     )
 
 
+def cache_settings(channels: str) -> dict[str, Any]:
+    """Return the settings of a new cache: those of the front end, and ``task.channels``."""
+    return {**front_end_settings(), CHANNELS: channels}
+
+
 def front_end_settings() -> dict[str, Any]:
-    """Return the settings that the energies in a cache depend on."""
+    """Return the settings of the front end that the energies in a cache depend on."""
     return {
         "format": FORMAT,
         "sample_rate": frontend.SAMPLE_RATE,
@@ -171,8 +191,11 @@ def front_end_settings() -> dict[str, Any]:
     }
 
 
-def check_settings(found: Any, path: str | os.PathLike[str]) -> None:
-    """Raise SettingsError if the settings found in a file differ from those of this front end."""
+def check_settings(found: Any, path: str | os.PathLike[str], channels: str | None = None) -> None:
+    """Raise SettingsError if the settings found in a file differ from those of this front end.
+
+    ``channels`` is compared if given; caches without it, of earlier versions, hold averages.
+    """
     known = found if isinstance(found, dict) else {}
     for name, value in front_end_settings().items():
         if known.get(name) != value:
@@ -180,6 +203,19 @@ def check_settings(found: Any, path: str | os.PathLike[str]) -> None:
                 f"{path}: the cache was made with {name}={known.get(name)}, but this front end has "
                 f"{name}={value}; make another one with eat cache"
             )
+    made_with = known.get(CHANNELS, MEAN)
+    if channels not in (None, made_with):
+        raise _other_channels(path, made_with, channels)
+
+
+def _other_channels(
+    path: str | os.PathLike[str], made_with: str, channels: str | None
+) -> SettingsError:
+    return SettingsError(
+        f"{path}: the cache was made with channels={made_with}, but channels={channels} is asked "
+        f"for; use task.channels={made_with} (--channels {made_with}), or make another cache with "
+        f"eat cache --channels {channels}"
+    )
 
 
 @dataclass(frozen=True)
@@ -187,7 +223,7 @@ class ShardRecord:
     """Record of a finished shard.
 
     Attributes:
-        settings: of the front end, see ``front_end_settings``.
+        settings: see ``cache_settings``.
         manifest: SHA-256 of the manifest of its clips.
         first: position of its first clip in that manifest.
         samples: length of each clip at 16 kHz; None if it cannot be used.
@@ -215,17 +251,17 @@ def record_path(shard: str | os.PathLike[str]) -> Path:
     return Path(shard).with_suffix(".json")
 
 
-def read_record(shard: str | os.PathLike[str]) -> ShardRecord:
+def read_record(shard: str | os.PathLike[str], channels: str | None = None) -> ShardRecord:
     """Read the record of a shard.
 
     Raises:
-        SettingsError: another front end made the shard.
+        SettingsError: another front end made the shard, or not from ``channels``.
         ClipError: the record is missing or invalid.
     """
     path = record_path(shard)
     try:
-        fields = json.loads(path.read_bytes())
-        check_settings(fields["settings"], path)
+        fields = parse_json(path.read_bytes())
+        check_settings(fields["settings"], path, channels)
         record = ShardRecord(**fields)
         if count_bytes(record.samples) != record.size:
             raise ValueError("the lengths of its clips do not add up to its size")
@@ -235,7 +271,7 @@ def read_record(shard: str | os.PathLike[str]) -> ShardRecord:
         raise ClipError(f"its shard has no record: {path}: {error.strerror}; {AGAIN}") from error
     except ClipError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ClipError(f"its shard has an invalid record: {path}: {error}; {AGAIN}") from error
     return record
 

@@ -8,8 +8,10 @@ each archive and HDF5 file, relative to the manifest's root; with ``<TAB>sha256`
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -40,13 +42,23 @@ class Fingerprint(NamedTuple):
 
 
 def take_fingerprint(path: str | os.PathLike[str], checksum: bool) -> Fingerprint:
-    """Take the fingerprint of a file; ``checksum`` reads all of it for its SHA-256."""
-    with open(path, "rb") as file:
+    """Take the fingerprint of a file; ``checksum`` reads all of it for its SHA-256.
+
+    Raises:
+        OSError: the file cannot be read, or is a pipe or device, which may have no end.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
         digest = hashlib.sha256()
         while checksum and (block := file.read(BLOCK)):
             digest.update(block)
     return Fingerprint(status.st_size, status.st_mtime_ns, digest.hexdigest() if checksum else None)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_archives(path: Path, fingerprints: Mapping[str, Fingerprint]) -> None:

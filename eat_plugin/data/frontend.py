@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .channels import MEAN, check_channels
 from .frames import FRAME_LENGTH, FRAME_SHIFT, HIGH_HZ, LOW_HZ, MEL_BINS, SAMPLE_RATE
 from .resampling import rate_pair, resample
 
@@ -25,6 +26,7 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence 
 # Log-mel energies of padding. The published 0 lies 16 above silence, and one standard deviation
 # above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
+
 
 def log_mel(waveform: Tensor) -> Tensor:
     """Compute Kaldi-style log-mel energies, without dither or padding.
@@ -141,10 +143,11 @@ class FrontEnd:
             ``silence``, energies of digital silence.
         patch: if not 0, a shorter clip keeps its own length, padded to whole patches of so many
             frames.
+        channels: how the channels of a clip are mixed, see the module ``channels``.
 
     Raises:
         ValueError: ``target_length`` or ``std`` is not positive, a value is not finite,
-            ``pad_value`` is unknown, or T is not a multiple of ``patch``.
+            ``pad_value`` or ``channels`` is unknown, or T is not a multiple of ``patch``.
     """
 
     target_length: int
@@ -152,6 +155,7 @@ class FrontEnd:
     std: float
     pad_value: str = "zero"
     patch: int = 0
+    channels: str = MEAN
 
     def __post_init__(self) -> None:
         if self.target_length < 1:
@@ -169,6 +173,7 @@ class FrontEnd:
                 f"target_length is {self.target_length}; it must be divisible by "
                 f"patch_size={self.patch}"
             )
+        check_channels(self.channels)
 
     def needed_samples(self, sample_rate: int) -> int:
         """Return the number of samples at ``sample_rate`` that determine T frames."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .tables import TableError, read_rows, write_csv
@@ -82,17 +83,43 @@ def check_label(label: str) -> str:
     """Return a label that a label file can hold.
 
     Raises:
-        ValueError: the label is empty, starts or ends with a space, or has a comma, tab or line
-            break.
+        ValueError: the label is empty, starts or ends with a space, or has a tab or line break.
     """
     if not label:
         raise ValueError("an empty label")
     if label != label.strip():
         raise ValueError(f"the label {label!r} begins or ends with a space")
-    for characters, called in ((",", "a comma"), ("\t", "a tab"), ("\r\n", "a line break")):
+    for characters, called in (("\t", "a tab"), ("\r\n", "a line break")):
         if any(character in label for character in characters):
-            raise ValueError(f"the label {label!r} holds {called}; a label file cannot hold that")
+            raise ValueError(
+                f"the label {label!r} holds {called}, which a label file cannot hold; write a space"
+            )
     return label
+
+
+def join_labels(labels: Iterable[str]) -> str:
+    """Join the labels of a clip by commas; one with a comma is put in double quotes, as in csv."""
+    return ",".join(
+        '"{}"'.format(label.replace('"', '""')) if "," in label or label[0] == '"' else label
+        for label in map(check_label, labels)
+    )
+
+
+def split_labels(text: str, known: Container[str] = ()) -> list[str]:
+    """Split labels at commas, except in double quotes.
+
+    Args:
+        text: the labels of a clip.
+        known: labels that may have double quotes of their own, without others around them.
+    """
+    labels = [label.strip() for label in text.split(",")]
+    if '"' not in text or all(label in known for label in labels):
+        return labels
+    try:
+        (labels,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise ValueError(f"the labels {text!r} have invalid double quotes: {error}") from error
+    return [label.strip() for label in labels]
 
 
 def read_label_set(path: str | os.PathLike[str]) -> LabelSet:

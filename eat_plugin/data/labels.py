@@ -1,7 +1,8 @@
 """Labels of the clips of a split, and weights for balanced sampling.
 
 Beside a manifest ``{split}.tsv`` stands ``{split}.lbl``, one line ``name<TAB>label,label`` per clip
-in the same order; ``train.weights.csv`` has one number per clip of ``train.tsv``.
+in the same order; a label with a comma is in double quotes. ``train.weights.csv`` has one number
+per clip of ``train.tsv``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import math
 import os
 import posixpath
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from .files import replacing
 from .fingerprints import AGAIN
-from .label_set import LabelSet, check_label
+from .label_set import LabelSet, join_labels, split_labels
 from .manifest import Manifest, encode_name
 from .tables import TableError, read_lines
 
@@ -167,8 +170,8 @@ def _parse_labels(
         name, joined = split_line(line)
         if not joined.strip():
             raise TableError(f"{path}:{number}: a clip without label in {line!r}")
-        labels = [label.strip() for label in joined.split(",")]
         try:
+            labels = split_labels(joined, label_set.ids)
             found = [label_set.index(label) for label in dict.fromkeys(labels)]
         except ValueError as error:
             raise TableError(f"{path}:{number}: {error}") from error
@@ -184,7 +187,11 @@ def split_line(line: str) -> tuple[str, str]:
 
 def _matches(name: str, clip: str) -> bool:
     file = posixpath.basename(clip)
-    return name in (clip, file, posixpath.splitext(file)[0])
+    names = (clip, file, posixpath.splitext(file)[0])
+    if name in names or name.isascii():
+        return name in names
+    composed = partial(unicodedata.normalize, "NFC")  # macOS stores other forms
+    return composed(name) in map(composed, names)
 
 
 def write_labels(
@@ -197,7 +204,7 @@ def write_labels(
     """
     with replacing(path) as file:
         for name, clip_labels in zip(names, labels):
-            joined = ",".join(map(check_label, clip_labels))
+            joined = join_labels(clip_labels)
             if not joined:
                 raise ValueError(f"the clip {name!r} has no label")
             file.write(encode_name(name) + f"\t{joined}\n".encode())

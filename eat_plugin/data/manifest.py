@@ -22,6 +22,7 @@ from .files import replacing
 
 REPORTS = ("rejected.", "missing.")  # beginnings of other files with the same ending
 BLOCK = 1 << 20  # bytes read at a time for a digest
+ADVICE = "run eat manifest first, as: eat manifest /my/audio --out /my/data"
 MOST_DIGITS = 18  # of a number of samples, which has to fit into 64 bits
 
 
@@ -125,11 +126,13 @@ def _explain(path: Path, error: OSError) -> str:
         return f"cannot be read: {error.strerror}"
     folder = path.parent
     if not folder.is_dir():
-        return f"{folder} is {'not a folder' if folder.exists() else 'missing'}"
+        if folder.exists():
+            return f"{folder} is not a folder"
+        return f"there is no folder {folder}; {ADVICE}"
     others = sorted(other.name for other in folder.glob("*.tsv") if other.is_file())
     others = [name for name in others if not name.startswith(REPORTS)]
     there = f"; there are: {', '.join(others)}" if others else ""
-    return f"no such manifest{there}; eat manifest writes manifests"
+    return f"no such manifest{there}; {ADVICE}"
 
 
 def read_root(path: str | os.PathLike[str]) -> Path:

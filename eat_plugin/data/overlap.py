@@ -8,7 +8,6 @@ one file. Only manifests are read, no audio.
 from __future__ import annotations
 
 import codecs
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -19,6 +18,7 @@ import numpy as np
 
 from .entries import hdf5_files, split_span
 from .fingerprints import read_checksums
+from .json_text import parse_json
 
 TRAIN = "train"
 HELD_OUT = ("eval", "val", "test", "dev", "held")  # first letters of the names of held-out splits
@@ -108,7 +108,7 @@ class SplitFiles:
     def _source_roots(self) -> dict[bytes, bytes]:
         """Roots of the manifests that a cache was made of, by split."""
         try:
-            splits = json.loads(Path(self.root, "cache.json").read_bytes())["splits"]
+            splits = parse_json(Path(self.root, "cache.json").read_bytes())["splits"]
             roots = {split: values.get("root") for split, values in splits.items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return {}

@@ -78,7 +78,7 @@ class SpectrogramReader:
     ) -> None:
         if crop not in CROPS:
             raise ValueError(f"task.crop is {crop!r}; choose one of {', '.join(CROPS)}")
-        _check_cache(manifest, roll_gain)
+        _check_cache(manifest, front_end, roll_gain)
         self.manifest = manifest
         self.front_end = front_end
         self.crop = crop
@@ -137,7 +137,7 @@ class WindowsReader:
     lengths: ClipLengths | None = None
 
     def __init__(self, manifest: Manifest, front_end: FrontEnd, most: int) -> None:
-        _check_cache(manifest, roll_gain=False)
+        _check_cache(manifest, front_end, roll_gain=False)
         self.manifest = manifest
         self.front_end = front_end
         self.most = most
@@ -160,12 +160,12 @@ class WindowsReader:
         return {"source": torch.cat(clips), "num_windows": [len(clip) for clip in clips]}
 
 
-def _check_cache(manifest: Manifest, roll_gain: bool) -> None:
+def _check_cache(manifest: Manifest, front_end: FrontEnd, roll_gain: bool) -> None:
     entry = manifest.entry(0)
     if entry.storage is Storage.CACHE:
         from .feature_cache import check_cache
 
-        check_cache(entry, roll_gain)
+        check_cache(entry, front_end.channels, roll_gain)
 
 
 def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -> list[int]:
@@ -199,13 +199,13 @@ def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, in
         cached = split_cached(entry.path)
         assert cached is not None
         start = place(cached.frames - front_end.target_length, 1)
-        return read_cached(entry, start, front_end.target_length), None
+        return read_cached(entry, start, front_end.target_length, front_end.channels), None
     with open_clip(entry) as opened:
         sample_rate = opened.samplerate
         needed = front_end.needed_samples(sample_rate)
         size = opened.frames if entry.size is None else entry.size
         start = place(size - needed, sample_rate / FRAMES_A_SECOND)
-        return read_opened(opened, start, needed), sample_rate
+        return read_opened(opened, start, needed, front_end.channels), sample_rate
 
 
 def _check_length(count: int, sample_rate: int | None, start: int = 0) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 import soundfile
 
 from .clip import AudioClip, ClipError
+from .declared import check_samples
 from .entries import Span, check_span, is_container
 from .files import open_regular
 from .flac import refuse_second_file, state_length
@@ -19,6 +20,7 @@ from .pieces import Piece, PiecedFile
 from .wav import HEAD, WavClip, find_wav
 
 BUFFER = 1 << 13  # bytes
+LONGEST_CLIP = 1 << 40  # samples; libsndfile reports 2**63 - 1 for an unknown length
 # What libsndfile says of content that it cannot read, and what it means.
 MEANINGS = {
     "File contains data in an unimplemented format": "or its header is damaged or truncated",
@@ -57,6 +59,8 @@ def open_file(
             yield clip
             return
         with closing(clip):
+            if clip.frames <= LONGEST_CLIP:  # others have an unknown length
+                check_samples(clip.frames, end - start)
             try:
                 yield clip
                 if isinstance(clip, _FlacFile):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .channels import MEAN, choose_channel, mix_channels
 from .clip import AudioClip, ClipError
 from .entries import (
     Clip,
@@ -21,16 +22,14 @@ from .entries import (
     split_dataset,
     split_span,
 )
-from .sound_files import open_file
+from .sound_files import LONGEST_CLIP, open_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; heart sounds at 2 kHz, bats at 500 kHz
-LONGEST_CLIP = 1 << 40  # samples; libsndfile reports 2**63 - 1 for an unknown length
 LOUDEST_SAMPLE = 1e10  # full scale is 1; the power spectrum of this still fits into float32
 INTEGERS = "PCM_"  # subtypes with finite samples, full scale at most
-FEW_CHANNELS = 7  # NumPy adds more of them in another order
 BLOCK = 1 << 20  # values per read: no allocation depends on the length that a header claims
 MP3_TOLERANCE = 2 * 1152  # samples, two frames: manifests may hold an estimate of the decoder
 
@@ -68,19 +67,24 @@ def probe_clip(clip: Clip) -> tuple[int, int]:
         return opened.frames, opened.samplerate
 
 
-def read_audio(clip: Clip, start: int = 0, num_samples: int | None = None) -> tuple[Tensor, int]:
+def read_audio(
+    clip: Clip, start: int = 0, num_samples: int | None = None, channels: str = MEAN
+) -> tuple[Tensor, int]:
     """Open a clip and read it, or a part of it: the waveform `[n]` float32 and its rate in Hz."""
     with open_clip(clip) as opened:
-        return read_opened(opened, start, num_samples), opened.samplerate
+        return read_opened(opened, start, num_samples, channels), opened.samplerate
 
 
-def read_opened(clip: AudioClip, start: int = 0, num_samples: int | None = None) -> Tensor:
-    """Read an open clip, or a part of it, and average its channels.
+def read_opened(
+    clip: AudioClip, start: int = 0, num_samples: int | None = None, channels: str = MEAN
+) -> Tensor:
+    """Read an open clip, or a part of it, its channels mixed.
 
     Args:
         clip: from ``open_clip``.
         start: first sample, at the clip's own rate.
         num_samples: samples to read at most; None reads to the end.
+        channels: how they are mixed, see the module ``channels``.
 
     Returns:
         The waveform `[n]` float32, full scale at 1; fewer than ``num_samples`` at the clip's end.
@@ -96,16 +100,17 @@ def read_opened(clip: AudioClip, start: int = 0, num_samples: int | None = None)
         wanted = min(wanted, num_samples)
     if wanted < 1:
         raise ClipError(f"has {clip.frames} samples, none from sample {start} on")
+    channel = choose_channel(clip, channels)
     if start:
         clip.seek(start)
-    waveform = _read_mono(clip, wanted)
+    waveform = _read_mono(clip, wanted, channel)
     check_count(clip, len(waveform), wanted)
     check_values(clip, waveform)
     return _to_tensor(waveform)
 
 
-def read_blocks(clip: Clip, seconds: int) -> Iterator[tuple[Tensor, int]]:
-    """Read a whole clip in blocks, its channels averaged.
+def read_blocks(clip: Clip, seconds: int, channels: str = MEAN) -> Iterator[tuple[Tensor, int]]:
+    """Read a whole clip in blocks, its channels mixed.
 
     Yields:
         Blocks `[n]` float32 of ``seconds``, the last one shorter, and the rate in Hz.
@@ -115,8 +120,9 @@ def read_blocks(clip: Clip, seconds: int) -> Iterator[tuple[Tensor, int]]:
     """
     with open_clip(clip) as opened:
         found, total, rate = 0, opened.frames, opened.samplerate
+        channel = choose_channel(opened, channels)
         while found < total:
-            waveform = _read_mono(opened, min(seconds * rate, total - found))
+            waveform = _read_mono(opened, min(seconds * rate, total - found), channel)
             if len(waveform) == 0:
                 break
             check_values(opened, waveform)
@@ -187,30 +193,16 @@ def _check_header(clip: AudioClip) -> None:
         raise ClipError("has a header that does not give its length")
 
 
-def _read_mono(clip: AudioClip, wanted: int) -> np.ndarray:
-    """Decode up to ``wanted`` samples from the current position, channels averaged, `[n]`."""
+def _read_mono(clip: AudioClip, wanted: int, channel: int | None) -> np.ndarray:
+    """Decode up to ``wanted`` samples from the current position, channels mixed, `[n]`."""
     blocks = []
     longest = max(1, BLOCK // clip.channels)
     while wanted > 0:
         block = clip.read(min(wanted, longest), dtype="float32", always_2d=True)  # [n, channels]
         if len(block) == 0:
             break
-        blocks.append(_average_channels(block))
+        blocks.append(mix_channels(block, channel))
         wanted -= len(block)
     if len(blocks) == 1:
         return blocks[0]
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-
-
-def _average_channels(block: np.ndarray) -> np.ndarray:
-    """Average the channels of samples, `[n, channels]` to `[n]`."""
-    if block.shape[1] > FEW_CHANNELS:
-        return block.mean(axis=1)
-    first, *others = block.T  # ten times as fast as a mean over short rows
-    if not others:
-        return first
-    total = first + others[0]
-    for channel in others[1:]:
-        total += channel
-    total /= block.shape[1]
-    return total

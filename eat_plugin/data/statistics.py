@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .channels import MEAN
 from .files import replacing
 from .frames import MEL_BINS
+from .json_text import parse_json
 from .manifest import Manifest, digest_clips
 
 FILE = "stats.json"
@@ -68,7 +70,9 @@ class Sample:
     std_error: float
 
 
-def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None:
+def measure_some(
+    manifest: Manifest, clips: int, seed: int = 0, channels: str = MEAN
+) -> Sample | None:
     """Measure up to ten seconds each of at most ``clips`` clips, the same ones for a seed.
 
     Returns:
@@ -79,7 +83,7 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
     parts = []
     for index in np.sort(rng.choice(total, min(clips, total), replace=False)).tolist():
         try:
-            moments = _measure_part(manifest, index, rng.random())
+            moments = _measure_part(manifest, index, rng.random(), channels)
         except (ValueError, OSError):
             continue  # named when it is read
         if moments.count:
@@ -95,11 +99,11 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0) -> Sample | None
     return Sample(whole, len(parts), chance * float(means.std()), std_error)
 
 
-def _measure_part(manifest: Manifest, index: int, position: float) -> Moments:
+def _measure_part(manifest: Manifest, index: int, position: float, channels: str) -> Moments:
     from .frontend import FrontEnd  # here, so that files can be listed without PyTorch
     from .reader import read_part
 
-    front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0)
+    front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0, channels=channels)
     values, sample_rate = read_part(
         manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
     )
@@ -119,6 +123,7 @@ class Statistics:
         split: name of their manifest.
         skipped: number of its clips that cannot be used.
         manifest: SHA-256 of its lines, set by ``write_statistics``; empty in older files.
+        channels: how the channels of clips were mixed, see the module ``channels``.
     """
 
     mean: float
@@ -128,9 +133,12 @@ class Statistics:
     split: str
     skipped: int
     manifest: str = ""
+    channels: str = MEAN
 
     @classmethod
-    def from_moments(cls, moments: Moments, clips: int, split: str, skipped: int) -> Statistics:
+    def from_moments(
+        cls, moments: Moments, clips: int, split: str, skipped: int, channels: str = MEAN
+    ) -> Statistics:
         """Make the statistics of a split.
 
         Raises:
@@ -142,7 +150,7 @@ class Statistics:
                 f"({moments.mean:.3f}), as those of silence are; there is nothing to normalise by"
             )
         frames = moments.count // MEL_BINS
-        return cls(moments.mean, moments.std, frames, clips, split, skipped)
+        return cls(moments.mean, moments.std, frames, clips, split, skipped, channels=channels)
 
 
 def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
@@ -159,7 +167,7 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
         return None
     advice = f"rewrite it with: eat stats {folder}"
     try:
-        statistics = Statistics(**json.loads(content))
+        statistics = Statistics(**parse_json(content))
         usable = math.isfinite(statistics.mean) and 0 < statistics.std < math.inf
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold statistics ({error}); {advice}") from error
@@ -171,12 +179,21 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
     return statistics
 
 
-def check_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> None:
+def check_statistics(
+    folder: str | os.PathLike[str], statistics: Statistics, channels: str | None = None
+) -> None:
     """Compare the statistics of a data folder with their manifest, if it is in the folder.
 
     Raises:
-        ValueError: the manifest has changed since.
+        ValueError: the manifest has changed since, or they were not measured on ``channels``.
     """
+    option = "" if statistics.split == "train" else f" --split {statistics.split}"
+    if channels not in (None, statistics.channels):
+        raise ValueError(
+            f"{Path(folder) / FILE} was measured with channels={statistics.channels}, but "
+            f"channels={channels} is asked for; run eat stats {folder}{option} --channels "
+            f"{channels}, or set task.norm_mean and task.norm_std"
+        )
     manifest = Path(folder) / f"{statistics.split}.tsv"
     if not manifest.is_file():
         return
@@ -188,7 +205,6 @@ def check_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> 
         is_cache = Path(folder, "cache.json").exists()
         is_same = is_cache or count == statistics.clips + statistics.skipped
     if not is_same:
-        option = "" if statistics.split == "train" else f" --split {statistics.split}"
         raise ValueError(
             f"{Path(folder) / FILE} holds the statistics of other clips than {manifest} lists now; "
             f"run eat stats {folder}{option} again, or set task.norm_mean and task.norm_std"
@@ -200,5 +216,8 @@ def write_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> 
     manifest = Path(folder) / f"{statistics.split}.tsv"
     if manifest.is_file():
         statistics = replace(statistics, manifest=digest_clips(manifest))
+    values = asdict(statistics)
+    if statistics.channels == MEAN:  # as earlier versions write and read it
+        del values["channels"]
     with replacing(Path(folder) / FILE) as file:
-        file.write(f"{json.dumps(asdict(statistics), indent=2)}\n".encode())
+        file.write(f"{json.dumps(values, indent=2)}\n".encode())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..data.clip import ClipError
+from ..data.declared import check_pixels
 from ..data.entries import IMAGE_ENDINGS, Clip, Entry, Storage, check_span, locate, split_span
 from ..data.files import open_regular
 from . import MOST_PIXELS
@@ -128,6 +129,7 @@ def _open_image(entry: Entry, max_pixels: int) -> Iterator[Image]:
         try:
             with pillow.open(file, formats=FORMATS) as image:
                 _check_header(image, max_pixels)
+                check_pixels(image.width * image.height, _count_bytes(file))
                 yield image
         except ClipError:
             raise
@@ -157,6 +159,14 @@ def _open_bytes(entry: Entry) -> BinaryIO:
             return io.BytesIO(file.read(span.length))
         except OSError as error:
             raise ClipError(f"the archive cannot be read: {error.strerror}") from error
+
+
+def _count_bytes(file: BinaryIO) -> int:
+    """Return the number of bytes of an open file, whose position stays."""
+    position = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(position)
+    return size
 
 
 def _check_header(image: Any, max_pixels: int) -> None:

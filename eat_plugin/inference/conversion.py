@@ -18,6 +18,7 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
+from ..data.channels import MEAN
 from ..data.frames import MEL_BINS
 from ..data.frontend import FrontEnd
 from ..models.classifier import EatClassifier
@@ -148,6 +149,10 @@ def _convert_task(
     if loaded.front_end.pad_value != "zero":
         raise ValueError(
             f"task.pad_value={loaded.front_end.pad_value} has no published name; only zero has"
+        )
+    if loaded.front_end.channels != MEAN:
+        raise ValueError(
+            f"task.channels={loaded.front_end.channels} has no published name; only {MEAN} has"
         )
     given = _published_task(name, options)
     for flags in _combinations(given):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from ..prepare.amounts import count
 from .records import EPOCH, Record, parse_record
 
 POLL = 0.3  # seconds between two looks at the log
@@ -119,6 +120,9 @@ def describe_validation(record: Record) -> str:
     """Return split, update and metrics of a validation."""
     found = [name for name in METRICS if name in record.values]
     metrics = ", ".join(f"{name} {record.values[name]:.4g}" for name in found)
+    used, skipped = (int(record.values.get(name, 0)) for name in ("clips", "skipped_clips"))
+    if skipped:
+        metrics += f" on {used} of {count(used + skipped, 'clip')}"
     return f"{record.prefix.rstrip('_')} at update {record.update}: {metrics}"
 
 

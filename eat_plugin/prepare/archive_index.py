@@ -132,9 +132,22 @@ def _walk_zip(file: BinaryIO, size: int) -> Iterator[_Member]:
             "is truncated or damaged: it has no central directory, members may be missing "
             f"({error})"
         ) from error
+    overlapping = _find_overlapping(members)
     for info in members:
-        if not info.filename.endswith("/"):
+        if id(info) in overlapping:
+            yield _Member(info.filename, problem="shares its bytes with another member")
+        elif not info.filename.endswith("/"):
             yield _check_zip_member(file, info, size)
+
+
+def _find_overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
+    """Return the ids of members that begin within another one: few bytes would be many clips."""
+    found, end = set(), 0
+    for info in sorted(members, key=lambda member: member.header_offset):
+        if info.header_offset < end:
+            found.add(id(info))
+        end = max(end, info.header_offset + LOCAL_HEADER.size + info.compress_size)
+    return found
 
 
 def _check_zip_member(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> _Member:

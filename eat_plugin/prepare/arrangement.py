@@ -42,6 +42,7 @@ class Arrangement:
     keeps_every_class: bool = False  # classes without a clip stay: other splits may have some
     missing: list[str] | None = None  # lines for listed clips without a file, if reported
     unlisted: int = 0  # number of files that the table does not list
+    hints: dict[str, str] = field(default_factory=dict)  # path of no file -> which may be meant
 
 
 def sort_splits(splits: Iterable[str]) -> list[str]:

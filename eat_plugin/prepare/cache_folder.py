@@ -8,26 +8,28 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.channels import MEAN
 from ..data.entries import Storage
-from ..data.feature_cache import check_settings, front_end_settings, shard_path
+from ..data.feature_cache import SettingsError, cache_settings, check_settings, shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
 from ..data.frames import FRAMES_A_SECOND, count_frames
+from ..data.json_text import parse_json
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
-from ..data.manifest import read_manifest, write_manifest
+from ..data.manifest import Manifest, read_manifest, write_manifest
 from ..data.overlap import check_held_out
 from ..data.statistics import check_statistics, read_statistics, write_statistics
 from ..data.tables import read_lines
 from .amounts import count, describe_bytes, describe_time
-from .arrangement import sort_splits
+from .arrangement import TRAIN, sort_splits
 from .cache_shards import SplitShards, find_damage, finish_all
 from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
 from .layouts import RESERVED
@@ -37,14 +39,17 @@ HEAD = "cache.json"
 LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per clip
 
 
-def make_cache(data: Path, out: Path, workers: int, progress: Progress) -> Iterator[str]:
+def make_cache(
+    data: Path, out: Path, workers: int, progress: Progress, channels: str = MEAN
+) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     names = _find_splits(data)
-    check_held_out(data)
+    if TRAIN in names:
+        check_held_out(data)
     statistics = read_statistics(data)
     if statistics is not None:
-        check_statistics(data, statistics)
-    splits = plan_shards(out, data, names)
+        check_statistics(data, statistics, channels)
+    splits = plan_shards(out, data, names, channels)
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:
@@ -97,14 +102,16 @@ def _find_splits(data: Path) -> list[str]:
     return sort_splits(found)
 
 
-def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
+def plan_shards(
+    out: Path, data: Path, splits: list[str], channels: str = MEAN
+) -> list[SplitShards]:
     """Plan the shards of each split of a new or unfinished cache, and write its head."""
     if out.exists() and os.path.samefile(out, data):
         raise ValueError(f"the cache cannot be in its own data folder, {data}")
-    shards = [_plan(out, data, split) for split in splits]
+    shards = [_plan(out, data, split, channels) for split in splits]
     head: dict[str, Any] = {"splits": {}}
     if (out / HEAD).exists():
-        head = _read_head(out)
+        head = _read_head(out, channels)
     elif out.is_dir() and (others := sorted(out.glob("*.tsv"))):
         raise ValueError(f"{others[0]} exists, and is not part of a cache; choose another --out")
     for split in head["splits"]:
@@ -122,16 +129,17 @@ def plan_shards(out: Path, data: Path, splits: list[str]) -> list[SplitShards]:
                 f"{each.sha256[:12]}...); choose another --out"
             )
         head["splits"][each.split] = {
-            "sha256": each.sha256, "shards": len(each), "root": str(each.manifest.root),
+            "sha256": each.sha256, "shards": len(each), "clips": len(each.manifest),
+            "root": str(each.manifest.root),
         }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / HEAD) as file:
-        head = {"settings": front_end_settings(), "data": os.path.abspath(data), **head}
+        head = {"settings": cache_settings(channels), "data": os.path.abspath(data), **head}
         file.write(f"{json.dumps(head, indent=2)}\n".encode())
     return shards
 
 
-def _plan(out: Path, data: Path, split: str) -> SplitShards:
+def _plan(out: Path, data: Path, split: str, channels: str) -> SplitShards:
     path = data / f"{split}.tsv"
     manifest = read_manifest(path)
     check_archives(path.with_suffix(".archives"), manifest.root)
@@ -151,24 +159,35 @@ def _plan(out: Path, data: Path, split: str) -> SplitShards:
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():
         _count(data, split)  # an invalid label is found now and not after hours
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return SplitShards.plan(out, split, manifest, digest)
+    return SplitShards.plan(out, split, manifest, digest, channels)
 
 
-def _read_head(folder: Path) -> dict[str, Any]:
+def _read_head(folder: Path, channels: str | None = None) -> dict[str, Any]:
     """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of the manifest."""
     path = folder / HEAD
     if not path.exists():
         raise ValueError(f"{folder} is not a cache: it has no {HEAD}")
     try:
-        head = json.loads(path.read_bytes())
-        check_settings(head["settings"], path)
+        head = parse_json(path.read_bytes())
+        check_settings(head["settings"], path, channels)
         splits = {
             split: {"sha256": str(values["sha256"]), "shards": int(values["shards"])}
             for split, values in head["splits"].items()
         }
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except SettingsError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} was not written by eat cache: {error}") from error
     return {"splits": splits}
+
+
+def count_listed(folder: Path, split: str, manifest: Manifest) -> int:
+    """Return the clips of a split, with those that its cache, if it is one, left out."""
+    if manifest.entry(0).storage is Storage.CACHE:
+        with suppress(OSError, ValueError, TypeError, LookupError):  # or of an earlier version
+            head = parse_json((folder / HEAD).read_bytes())
+            return max(len(manifest), int(head["splits"][split]["clips"]))
+    return len(manifest)
 
 
 def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[str, str]]]:

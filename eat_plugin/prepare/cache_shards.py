@@ -12,6 +12,7 @@ import multiprocessing
 from collections.abc import Generator, Iterator
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.channels import MEAN
 from ..data.clip import ClipError
-from ..data.entries import Clip
+from ..data.entries import Clip, Entry
 from ..data.feature_cache import (
     AGAIN,
     ENERGY,
     SettingsError,
     ShardRecord,
-    front_end_settings,
+    cache_settings,
     read_record,
     record_path,
     shard_path,
@@ -69,15 +71,19 @@ class SplitShards:
     manifest: Manifest
     sha256: str  # of the manifest file
     bounds: tuple[int, ...]  # position of each shard's first clip, and the number of clips
+    channels: str = MEAN  # how the channels of clips are mixed
 
     @classmethod
-    def plan(cls, folder: Path, split: str, manifest: Manifest, sha256: str) -> SplitShards:
+    def plan(
+        cls, folder: Path, split: str, manifest: Manifest, sha256: str, channels: str = MEAN
+    ) -> SplitShards:
         """Divide the clips of a split into shards."""
         sizes = np.minimum(manifest.sizes, MOST_SAMPLES)  # the sum fits into 64 bits
         most = int(np.clip(sizes.sum() // SHARDS, LEAST_SAMPLES, MOST_SAMPLES))
         numbers = (np.cumsum(sizes) - sizes) // most
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        return cls(folder, split, manifest, sha256, (*starts.tolist(), len(manifest)))
+        bounds = (*starts.tolist(), len(manifest))
+        return cls(folder, split, manifest, sha256, bounds, channels)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -97,7 +103,7 @@ class SplitShards:
             The number of the shard, and whether it was written now.
 
         Raises:
-            SettingsError: another front end computed the shard.
+            SettingsError: another front end computed the shard, or from other channels.
         """
         if self._is_finished(number):
             return number, False
@@ -111,7 +117,7 @@ class SplitShards:
     def _is_finished(self, number: int) -> bool:
         clips = self.clips(number)
         try:
-            record = read_record(self.path(number))
+            record = read_record(self.path(number), self.channels)
             size = self.path(number).stat().st_size
         except SettingsError:
             raise
@@ -121,7 +127,10 @@ class SplitShards:
         if source != (self.sha256, clips.start, len(clips)) or size != record.size:
             return False
         entries = (self.manifest.entry(i) for i, s in zip(clips, record.samples) if s is None)
-        return all(isinstance(try_call(compute_energies, entry), str) for entry in entries)
+        return all(isinstance(self._compute(entry), str) for entry in entries)
+
+    def _compute(self, entry: Entry) -> tuple[int, bytes] | str:
+        return try_call(partial(compute_energies, channels=self.channels), entry)
 
     def _write(self, number: int, stop: Event | None) -> None:
         clips, digest = self.clips(number), hashlib.sha256()
@@ -133,7 +142,7 @@ class SplitShards:
             for index in clips:
                 if stop is not None and stop.is_set():
                     raise _StopError
-                result = try_call(compute_energies, self.manifest.entry(index))
+                result = self._compute(self.manifest.entry(index))
                 if isinstance(result, str):
                     samples.append(None)
                     problems.append(result)
@@ -144,7 +153,7 @@ class SplitShards:
                 file.write(rows)
             size = file.tell()
         record = ShardRecord(
-            front_end_settings(), self.sha256, clips.start, samples, problems, size,
+            cache_settings(self.channels), self.sha256, clips.start, samples, problems, size,
             digest.hexdigest(),
         )  # fmt: skip
         with replacing(record_path(self.path(number))) as file:
@@ -165,7 +174,7 @@ class SplitShards:
                     first += frames
 
 
-def compute_energies(clip: Clip) -> tuple[int, bytes]:
+def compute_energies(clip: Clip, channels: str = MEAN) -> tuple[int, bytes]:
     """Compute the log-mel energies of a whole clip, 30 s at a time.
 
     Returns:
@@ -178,7 +187,7 @@ def compute_energies(clip: Clip) -> tuple[int, bytes]:
 
     def blocks() -> Iterator[tuple[Tensor, int]]:
         nonlocal samples, rate
-        for waveform, rate in read_blocks(clip, BLOCK_SECONDS):
+        for waveform, rate in read_blocks(clip, BLOCK_SECONDS, channels):
             samples += len(waveform)
             yield waveform, rate
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ..data.entries import COMPRESSED_TARS, TAR, is_hdf5
+from ..data.entries import COMPRESSED_TARS, TAR, Clip, is_hdf5
 from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
@@ -167,8 +168,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def probe_all(
-    paths: list[str], workers: int, probe: Callable[[str], tuple[int, int]] = probe_clip
+    clips: Sequence[Clip], workers: int, probe: Callable[[Any], tuple[int, int]] = probe_clip
 ) -> Iterator[tuple[int, int] | str]:
-    """Yield the result of ``probe`` per file, in order, or the message of its ClipError."""
+    """Yield the result of ``probe`` per clip, in order, or the message of its ClipError."""
     # Threads would not help: soundfile's Python code takes most of the time.
-    return try_in_processes(probe, paths, workers, CHUNK)
+    return try_in_processes(probe, [*clips], workers, CHUNK)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS
+from ..data.channels import MEAN
+from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS, IMAGE_ENDINGS
 from .arrangement import HELD_OUT, Arrangement
-from .find import Found
+from .find import AUDIO_ENDINGS, Found
 from .path_layouts import (
     arrange_folders,
     arrange_pattern,
@@ -65,7 +66,7 @@ LAYOUTS = {
     "csv": Layout(
         lambda o, root, _: arrange_table(
             root, o.csv, o.path_column or "filename", o.label_column or "label", o.split_column,
-            o.label_separator, o.split,
+            o.label_separator, o.split, IMAGE_ENDINGS if o.images else AUDIO_ENDINGS,
         ),
         ("split", "valid", "csv", "path_column", "label_column", "split_column", "label_separator"),
         ("csv",),
@@ -100,6 +101,8 @@ def check_options(options: Namespace) -> None:
         raise ValueError("--drop is for sound; omit --images")
     if options.drop and not options.check:
         raise ValueError("--drop needs --check")
+    if options.channels != MEAN and not options.check:
+        raise ValueError("--channels needs --check; the manifest is the same for all")
     _check_layout_options(options)
 
 

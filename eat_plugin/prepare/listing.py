@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from argparse import Namespace
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
 from ..data.fingerprints import find_containers, take_fingerprint
+from ..data.frames import SAMPLE_RATE, TOO_SHORT, count_frames
 from ..data.manifest import encode_name
 from ..data.overlap import SplitFiles, find_shared, is_held_out
 from ..data.sources import probe_clip
@@ -113,9 +115,13 @@ def _probe(listing: Listing, names: list[str], options: Namespace, progress: Pro
     results = progress(headers, "reading headers", "file", len(names))
     for result, item, name in zip(results, listing.arrangement.items, names):
         if isinstance(result, str):
-            listing.rejected.append((item.name, result))
+            hint = listing.arrangement.hints.get(item.name)
+            listing.rejected.append((item.name, f"{result}; {hint}" if hint else result))
         else:
             samples, rate = result
+            if rate and not count_frames(math.ceil(samples * SAMPLE_RATE / rate)):
+                listing.rejected.append((item.name, TOO_SHORT))
+                continue
             shown = listing.found.shown(item.name)
             clip = ListedClip(name, item.split, item.labels, samples, rate, shown)
             listing.clips.append(clip)

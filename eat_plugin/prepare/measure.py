@@ -6,11 +6,13 @@ Clips are read in blocks, without padding: an hour of audio needs no more memory
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..data.channels import MEAN
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.fingerprints import check_archives
@@ -26,12 +28,14 @@ LEAD_SECONDS = 1  # before a block, longer than the resampler's filter; its fram
 CHUNK = 8  # clips that a worker process measures per task
 
 
-def measure_clip(clip: Clip) -> Moments:
+def measure_clip(clip: Clip, channels: str = MEAN) -> Moments:
     """Return the moments of a clip's log-mel energies, over all frames and bins."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums are bit-identical in every process
     try:
-        moments = sum_up(Moments.of(block.numpy()) for block in _clip_energies(locate(clip)))
+        moments = sum_up(
+            Moments.of(block.numpy()) for block in _clip_energies(locate(clip), channels)
+        )
     finally:
         torch.set_num_threads(threads)
     if moments.count == 0:
@@ -39,14 +43,14 @@ def measure_clip(clip: Clip) -> Moments:
     return moments
 
 
-def _clip_energies(entry: Entry) -> Iterator[Tensor]:
+def _clip_energies(entry: Entry, channels: str) -> Iterator[Tensor]:
     if entry.storage is not Storage.CACHE:
-        yield from block_energies(read_blocks(entry, BLOCK_SECONDS))
+        yield from block_energies(read_blocks(entry, BLOCK_SECONDS, channels))
         return
     from ..data.feature_cache import read_cached
 
     start, block = 0, BLOCK_SECONDS * FRAMES_A_SECOND
-    while len(energies := read_cached(entry, start, block)):
+    while len(energies := read_cached(entry, start, block, channels)):
         yield energies
         start += block
 
@@ -73,14 +77,14 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
     yield front_end.energies(held, rate)[lead:]
 
 
-def measure_all(manifest: Manifest, workers: int) -> Iterator[Moments | str]:
+def measure_all(manifest: Manifest, workers: int, channels: str = MEAN) -> Iterator[Moments | str]:
     """Yield the moments of each clip of a manifest, or the message of its ClipError."""
     entries = [manifest.entry(index) for index in range(len(manifest))]
-    return try_in_processes(measure_clip, entries, workers, CHUNK)
+    return try_in_processes(partial(measure_clip, channels=channels), entries, workers, CHUNK)
 
 
 def measure_split(
-    path: Path, workers: int, progress: Progress
+    path: Path, workers: int, progress: Progress, channels: str = MEAN
 ) -> tuple[Moments, int, dict[str, str]]:
     """Measure the clips of a manifest.
 
@@ -91,8 +95,13 @@ def measure_split(
     check_archives(path.with_suffix(".archives"), manifest.root)
     if manifest.entry(0).storage is Storage.IMAGE:
         raise ValueError(f"{path}:2: {manifest.name(0)!r} is an image; eat stats is for sound")
+    if manifest.entry(0).storage is Storage.CACHE:
+        from ..data.feature_cache import check_cache
+
+        check_cache(manifest.entry(0), channels)
     total, failures = Moments(), {}
-    results = progress(measure_all(manifest, workers), "measuring", "clip", len(manifest))
+    measured = measure_all(manifest, workers, channels)
+    results = progress(measured, "measuring", "clip", len(manifest))
     for index, result in enumerate(results):
         if isinstance(result, str):
             failures[str(manifest.path(index))] = result

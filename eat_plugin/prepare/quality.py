@@ -1,6 +1,8 @@
-"""Problems of clips that can be decoded: silence, clipping, shortness, duplicates.
+"""Problems of clips that can be decoded: silence, clipping, phase, shortness, duplicates.
 
-Clips are decoded in blocks: an hour of audio needs no more memory than a second.
+Levels are those of the signal that a model hears: the average of the channels, or one of them (see
+``data.channels``). Clips are decoded in blocks: an hour of audio needs no more memory than a
+second.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from ..data.channels import MEAN, choose_channel, mix_channels
 from ..data.clip import AudioClip
 from ..data.entries import Clip
 from ..data.frames import FRAME_LENGTH, SAMPLE_RATE
@@ -23,17 +27,20 @@ from .arrangement import ListedClip
 from .listing import Listing
 from .processes import Progress, try_in_processes
 
-PROBLEMS = ("silent", "clipped", "short", "duplicate")
+PROBLEMS = ("silent", "clipped", "phase", "short", "duplicate")
 SILENCE_DBFS = -60.0  # highest peak of a silent clip, and of a silent tenth of a second
 FULL_SCALE = 0.999  # 16-bit audio reaches 0.99997
 CLIPPED_SHARE = 1e-3  # largest share of samples at full scale in a clip that is not clipped
+# Level of the average below that of the channels. Two equal channels lose 0 dB, two independent
+# ones 3 dB. 20 dB is a correlation of -0.98: one channel is the other one, inverted.
+PHASE_DB = 20.0
 SEGMENTS_A_SECOND = 10  # each is silent or not
 SHORTEST = FRAME_LENGTH / SAMPLE_RATE  # seconds: one frame
 CHUNK = 8  # clips that a worker process examines per task
 TABLE = "quality.csv"
 COLUMNS = (
-    "path", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "clipped_share",
-    "silent_share", "hash", "problems",
+    "path", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "channels_dbfs",
+    "clipped_share", "silent_share", "hash", "problems",
 )  # fmt: skip
 
 
@@ -44,9 +51,11 @@ class Examination:
     samples: int  # per channel
     rate: int  # Hz
     channels: int
-    peak: float  # over all channels; 1 is full scale
-    rms: float  # over all channels
-    clipped_share: float  # of the samples at full scale
+    peak: float  # of the signal that is heard; 1 is full scale
+    rms: float  # of the signal that is heard
+    channels_rms: float  # over all channels
+    is_mean: bool  # the signal that is heard is the average of several channels
+    clipped_share: float  # of the samples at full scale, heard or over all channels, the larger one
     silent_share: float  # of the tenths of a second with a peak below SILENCE_DBFS
     digest: str  # of rate, channels and samples at 16 bits: equal for a wav and its flac copy
 
@@ -65,48 +74,81 @@ class Examination:
         """Root mean square in decibels of full scale; -3.01 for a sine at full scale."""
         return to_decibels(self.rms)
 
+    @property
+    def cancels_out(self) -> bool:
+        """Whether the average of the channels is far below them."""
+        # As many independent channels lose 10 lg N dB.
+        least = self.channels_rms * 10 ** (-PHASE_DB / 20) * math.sqrt(2 / self.channels)
+        return self.is_mean and self.rms < least
+
 
 def to_decibels(level: float) -> float:
     """Convert a level to decibels of full scale."""
     return 20 * math.log10(level) if level > 0 else -math.inf
 
 
-def examine(clip: Clip) -> Examination:
+def examine(clip: Clip, channels: str = MEAN) -> Examination:
     """Decode a whole clip; ClipError if it is damaged, truncated or not finite."""
     with open_clip(clip) as opened:
-        return _measure(opened)
+        return _measure(opened, choose_channel(opened, channels))
 
 
-def _measure(clip: AudioClip) -> Examination:
+def _measure(clip: AudioClip, channel: int | None) -> Examination:
     segment = max(1, clip.samplerate // SEGMENTS_A_SECOND)
     digest = hashlib.blake2b(digest_size=16)
     digest.update(b"%d %d\n" % (clip.samplerate, clip.channels))
-    samples = clipped = silent = segments = 0
-    peak = squares = 0.0
+    samples = silent = segments = 0
+    peak = 0.0
+    heard, given = _Levels(), _Levels()  # of the signal that is heard; of all channels
     for block in _read_blocks(clip, segment):  # [n, channels]
         check_values(clip, block)
-        levels = np.abs(block)
+        signal = mix_channels(block, channel)
         starts = np.arange(0, len(block), segment)
-        loudest = np.maximum.reduceat(levels.max(axis=1), starts)
+        loudest = np.maximum.reduceat(np.abs(signal), starts)
         silent += int((loudest < 10 ** (SILENCE_DBFS / 20)).sum())
         segments += len(starts)
         samples += len(block)
-        clipped += int((levels >= FULL_SCALE).sum())
         peak = max(peak, float(loudest.max()))
-        squares += float(np.square(block, dtype=np.float64).sum())
+        heard.add(signal)
+        given.add(block)
         digest.update(np.rint(np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
     check_count(clip, samples, clip.frames)
-    values = samples * clip.channels
     return Examination(
         samples=samples,
         rate=clip.samplerate,
         channels=clip.channels,
         peak=peak,
-        rms=math.sqrt(squares / values),
-        clipped_share=clipped / values,
+        rms=heard.rms,
+        channels_rms=given.rms,
+        is_mean=channel is None and clip.channels > 1,
+        clipped_share=max(heard.clipped_share, given.clipped_share),
         silent_share=silent / segments,
         digest=digest.hexdigest(),
     )
+
+
+class _Levels:
+    """Level of samples, and the share of them at full scale."""
+
+    def __init__(self) -> None:
+        self._values = self._clipped = 0
+        self._squares = 0.0
+
+    def add(self, samples: np.ndarray) -> None:
+        """Count samples, float32 of any shape."""
+        self._values += samples.size
+        self._clipped += int((np.abs(samples) >= FULL_SCALE).sum())
+        self._squares += float(np.square(samples, dtype=np.float64).sum())
+
+    @property
+    def rms(self) -> float:
+        """Root mean square."""
+        return math.sqrt(self._squares / self._values)
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of the samples at full scale."""
+        return self._clipped / self._values
 
 
 def _read_blocks(clip: AudioClip, segment: int) -> Iterator[np.ndarray]:
@@ -132,6 +174,7 @@ def name_problems(examination: Examination, is_copy: bool) -> list[str]:
     tests = (
         examination.peak_dbfs < SILENCE_DBFS,
         examination.clipped_share > CLIPPED_SHARE,
+        examination.cancels_out,
         examination.seconds < SHORTEST,
         is_copy,
     )
@@ -148,7 +191,8 @@ def check_clips(
     """
     clips = listing.clips
     paths = [str(listing.root / clip.name) for clip in clips]
-    results = try_in_processes(examine, paths, options.workers, CHUNK)
+    examine_one = partial(examine, channels=options.channels)
+    results = try_in_processes(examine_one, paths, options.workers, CHUNK)
     found = list(progress(results, "decoding", "clip", len(paths)))
     good = [(clip, one) for clip, one in zip(clips, found) if not isinstance(one, str)]
     damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
@@ -176,6 +220,6 @@ def check_clips(
 def _make_row(clip: ListedClip, one: Examination, problems: list[str]) -> tuple[object, ...]:
     return (
         clip.name, f"{one.seconds:.4f}", one.rate, one.channels,
-        f"{one.peak_dbfs:.2f}", f"{one.rms_dbfs:.2f}", f"{one.clipped_share:.6f}",
-        f"{one.silent_share:.4f}", one.digest, " ".join(problems),
+        f"{one.peak_dbfs:.2f}", f"{one.rms_dbfs:.2f}", f"{to_decibels(one.channels_rms):.2f}",
+        f"{one.clipped_share:.6f}", f"{one.silent_share:.4f}", one.digest, " ".join(problems),
     )  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..data.label_set import LabelSet, check_label, read_label_set
+from ..data.label_set import LabelSet, check_label, read_label_set, split_labels
 from ..data.manifest import encode_name
 from ..data.tables import TableError, read_columns, read_rows
 from .arrangement import HELD_OUT, Arrangement, Item, sort_classes
+from .find import AUDIO_ENDINGS
+from .table_names import TableNames
 
 ESC50_TABLES = ("meta/esc50.csv", "esc50.csv")
 ESC50_COLUMNS = ("filename", "fold", "target", "category")
@@ -33,21 +36,24 @@ def arrange_table(
     split_column: str | None,
     separator: str | None,
     split: str,
+    endings: Collection[str] = AUDIO_ENDINGS,
 ) -> Arrangement:
     """Read paths and labels from columns of a csv file; a ``.tsv`` file is separated by tabs.
 
-    Files need not exist. Without a column of splits, all clips are in ``split``; without a
-    separator, a field is one label.
+    A path may lack one of the ``endings``, see ``TableNames``. Files need not exist. Without a
+    column of splits, all clips are in ``split``; without a separator, a field is one label.
     """
     columns = [path_column, label_column, *([split_column] if split_column else [])]
     options = ["--path-column", "--label-column", "--split-column"][: len(columns)]
     lines: dict[str, int] = {}
-    items = []
+    items, hints, names = [], {}, TableNames(root, endings)
     combinations: dict[str, tuple[str, ...]] = {}  # one tuple per set of labels saves memory
     for number, (path, text, *named) in read_columns(table, columns, options):
         try:
-            name = _name_below(root, path)
+            name, hint = names.find(_name_below(root, path))
             _check_new(name, number, lines)
+            if hint:
+                hints[name] = hint
             if text not in combinations:
                 combinations[text] = _split_labels(text, separator)
             if split_column and not named[0]:
@@ -58,7 +64,7 @@ def arrange_table(
     if not items:
         raise TableError(f"{table}: no rows below the header")
     items.sort()
-    return Arrangement(items, label_set=sort_classes(items))
+    return Arrangement(items, label_set=sort_classes(items), hints=hints)
 
 
 def _name_below(root: Path, path: str) -> str:
@@ -77,11 +83,14 @@ def _check_new(name: str, number: int, lines: dict[str, int]) -> None:
 
 
 def _split_labels(text: str, separator: str | None) -> tuple[str, ...]:
+    if separator == ",":  # a label in double quotes may hold a comma
+        return _check_labels(split_labels(text))
     if separator is not None:
         return _check_labels([part.strip() for part in text.split(separator)])
     if "," in text:
         raise ValueError(
-            f"the label {text!r} holds a comma; to separate several labels, use --label-separator"
+            f"the label {text!r} holds a comma; if these are several labels, add --label-separator "
+            "','; if it is one, name a separator that labels do not have, as --label-separator ';'"
         )
     return _check_labels([text])
 
@@ -108,10 +117,11 @@ def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
     lines: dict[str, int] = {}
     categories: dict[int, str] = {}
     targets: dict[str, int] = {}
-    folds, items = set(), []
+    folds, items, hints, names = set(), [], {}, TableNames(root, AUDIO_ENDINGS)
     for number, (file, *numbers, category) in read_columns(table, ESC50_COLUMNS):
         try:
             name = _name_below(root, os.path.join("audio", file) if file else "")
+            name, hints[name] = names.find(name)
             _check_new(name, number, lines)
             row_fold, target = map(_parse_number, numbers)
             if (
@@ -132,7 +142,7 @@ def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
         )
     items.sort()
     label_set = LabelSet(tuple(categories[target] for target in sorted(categories)))
-    return Arrangement(items, label_set=label_set)
+    return Arrangement(items, label_set=label_set, hints=hints)
 
 
 def _parse_number(text: str) -> int:

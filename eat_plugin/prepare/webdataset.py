@@ -6,10 +6,10 @@ in the archive up to the first dot of the file name.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Mapping
 
+from ..data.json_text import parse_json
 from ..data.label_set import check_label
 from .arrangement import Arrangement, Item, sort_classes
 
@@ -45,7 +45,7 @@ def _key_of(name: str) -> str:
 def _read_labels(key: str, texts: Mapping[str, bytes], json_key: str | None) -> tuple[str, ...]:
     text = texts.get(f"{key}.{CLASS}") if json_key is None else None
     if text is not None:
-        return (_check_label(_decode(text, CLASS).strip(), CLASS),)
+        return (_check_one(_decode(text, CLASS).strip(), CLASS),)
     text = texts.get(f"{key}.{JSON}")
     if text is None:
         wanted = f".{JSON}" if json_key is not None else f".{CLASS} or .{JSON}"
@@ -62,12 +62,13 @@ def _decode(text: bytes, ending: str) -> str:
 
 def _find_labels(text: str, key: str) -> tuple[str, ...]:
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"has an invalid .{JSON}: {error}") from error
     if not isinstance(fields, dict) or key not in fields:
         raise ValueError(f"has a .{JSON} without {key!r}")
-    values = fields[key] if isinstance(fields[key], list) else [fields[key]]
+    is_list = isinstance(fields[key], list)
+    values = fields[key] if is_list else [fields[key]]
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(
@@ -75,7 +76,17 @@ def _find_labels(text: str, key: str) -> tuple[str, ...]:
             )
     if not values:
         raise ValueError(f"has no label: {key!r} in its .{JSON} is an empty list")
-    return tuple(dict.fromkeys(_check_label(str(value), JSON) for value in values))
+    check = _check_label if is_list else _check_one
+    return tuple(dict.fromkeys(check(str(value), JSON) for value in values))
+
+
+def _check_one(label: str, ending: str) -> str:
+    if "," in label:  # one label, or several
+        raise ValueError(
+            f"has a .{ending} with an invalid label: {label!r} holds a comma; write labels as a "
+            f'list in the .{JSON}, as ["a, b"] or ["a", "b"]'
+        )
+    return _check_label(label, ending)
 
 
 def _check_label(label: str, ending: str) -> str:

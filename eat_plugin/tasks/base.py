@@ -32,6 +32,7 @@ from .run_lock import lock
 from .run_state import early_stop_state, leave_on_device, start_run
 from .same_model import check_same_model
 from .saving import Saver
+from .skipped_clips import SKIPPED, check_share, count_clips, report_missing
 from .worker_restarts import restart_workers
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEWEST_TOLERATED = 10
 UPDATES_BETWEEN_CHECKS = 100
 
 
@@ -51,6 +51,7 @@ class AudioConfig(FairseqDataclass):
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
     norm_mean: Optional[float] = option(None, normalisation.HELP.format(what="mean"))
     norm_std: Optional[float] = option(None, normalisation.HELP.format(what="standard deviation"))
+    channels: str = option("mean", sound.CHANNELS_HELP)
     pad_value: str = option("zero", "padding of short clips: zero (as published) or silence")
     crop: str = option("start", "window of a longer training clip: start or random")
     length: str = option("pad", sound.LENGTH_HELP)
@@ -99,7 +100,7 @@ class AudioTask(FairseqTask):
             start_run(run, self.resumed)
             check_folder(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
-        self.front_end: FrontEnd = sound.make_front_end(cfg)
+        self.front_end: FrontEnd = sound.make_front_end(cfg, self.resumed)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
         self.train_split: str = run.get("dataset.train_subset") or TRAIN
         self._best = BestCheckpoints(run)
@@ -248,7 +249,7 @@ class AudioTask(FairseqTask):
         loss, sample_size, log = super().train_step(
             sample, model, criterion, optimizer, update_num, ignore_grad
         )
-        log["skipped_clips"] = 0 if ignore_grad else self._name_skipped(sample)
+        log[SKIPPED] = 0 if ignore_grad else self._name_skipped(sample)
         return loss, sample_size, log
 
     def valid_step(
@@ -257,7 +258,8 @@ class AudioTask(FairseqTask):
         """Run forward, and report the batch's skipped clips."""
         sample = sound.compute_on_device(sample, self.front_end, model)
         loss, sample_size, log = super().valid_step(sample, model, criterion)
-        log["skipped_clips"] = self._name_skipped(sample)
+        self._name_skipped(sample)
+        count_clips(sample, log)
         return loss, sample_size, log
 
     def reduce_metrics(
@@ -268,29 +270,21 @@ class AudioTask(FairseqTask):
         Raises:
             RuntimeError: more of the epoch's clips failed than ``max_skipped_share``.
         """
-        skipped = sum(log.pop("skipped_clips", 0) for log in logging_outputs)
-        super().reduce_metrics(logging_outputs, criterion)
         if not criterion.training:
-            metrics.log_scalar_sum("skipped_clips", skipped, round=0)
+            report_missing(logging_outputs)
+            super().reduce_metrics(logging_outputs, criterion)
             return
+        skipped = sum(log.pop(SKIPPED, 0) for log in logging_outputs)
+        super().reduce_metrics(logging_outputs, criterion)
         self._skipped = self._skipped + skipped
         self._updates += 1
-        metrics.log_scalar("skipped_clips", self._skipped, weight=0, round=0)
+        metrics.log_scalar(SKIPPED, self._skipped, weight=0, round=0)
         leave_on_device()
         # Every process has the same sum, so all stop at the same update. Reading it from a GPU
         # synchronises, hence not in every update.
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
-            self._check_share(int(self._skipped), self.dataset(self.train_split))
-
-    def _check_share(self, skipped: int, dataset: Any) -> None:
-        drawn = dataset.epoch_size
-        tolerated = max(FEWEST_TOLERATED, int(self.cfg.max_skipped_share * drawn))
-        if skipped > tolerated:
-            raise RuntimeError(
-                f"{skipped} of the {drawn} clips of this epoch cannot be used; at most {tolerated} "
-                f"are tolerated (task.max_skipped_share={self.cfg.max_skipped_share}, and never "
-                f"fewer than {FEWEST_TOLERATED}). The log names each with its reason"
-            )
+            drawn = self.dataset(self.train_split).epoch_size
+            check_share(int(self._skipped), drawn, self.cfg.max_skipped_share)
 
     def _name_skipped(self, sample: Dict[str, Any]) -> int:
         clips = sample.get("skipped", ()) if sample else ()

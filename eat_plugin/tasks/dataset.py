@@ -169,9 +169,9 @@ class ClipDataset(FairseqDataset):
         """Join clips from ``__getitem__`` to a batch.
 
         Returns:
-            ``id`` [B]; ``skipped``; ``net_input`` with ``source`` and others from the reader's
-            ``collate`` and, with masks, ``precomputed_mask`` [B*K, L] (row b*K + k),
-            ``num_visible`` (without ``padding_mask``) and ``noise_seed``. Empty for no samples.
+            ``id`` [B]; ``replaced`` bool [B]; ``skipped``; ``net_input`` with ``source`` and others
+            from the reader's ``collate`` and, with masks, ``precomputed_mask`` [B*K, L] (row b*K +
+            k), ``num_visible`` (without ``padding_mask``) and ``noise_seed``. Empty for no samples.
         """
         if not samples:
             return {}
@@ -197,6 +197,7 @@ class ClipDataset(FairseqDataset):
                 net_input["noise_seed"] = generator.initial_seed()
         return {
             "id": torch.tensor(ids, dtype=torch.int64),
+            "replaced": torch.tensor([sample["clip"] != sample["id"] for sample in samples]),
             "net_input": net_input,
             "skipped": [clip for sample in samples for clip in sample["skipped"]],
         }

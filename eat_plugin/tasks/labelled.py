@@ -15,7 +15,7 @@ from .dataset import ClipDataset
 class LabelledDataset(ClipDataset):
     """The clips of a reader, with labels.
 
-    A damaged clip is replaced by another one with its labels, and marked as ``replaced``.
+    A damaged clip is replaced by another one with its labels.
 
     Args:
         reader: reads the clips.
@@ -56,12 +56,11 @@ class LabelledDataset(ClipDataset):
         """Join clips, with the names of a classifier's inputs.
 
         Returns:
-            As the base class, with ``replaced`` bool [B], and in ``net_input`` ``imgs`` in place of
-            ``source``, and ``label`` [B, classes].
+            As the base class, with ``imgs`` in ``net_input`` in place of ``source``, and ``label``
+            [B, classes].
         """
         batch = super()._collate(samples)
         clips = np.array([sample["clip"] for sample in samples])
-        batch["replaced"] = torch.tensor([s["clip"] != s["id"] for s in samples])
         others = batch["net_input"]
         batch["net_input"] = {
             "imgs": others.pop("source"),

@@ -11,6 +11,7 @@ from typing import Any, Optional, Tuple
 import torch
 from omegaconf import DictConfig, open_dict
 
+from ..data.channels import check_channels
 from ..data.manifest import Manifest
 from ..data.statistics import FILE, check_statistics, measure_some, read_statistics
 from .checks import ResumedRun
@@ -58,7 +59,7 @@ def resolve_norm(
         values = float(before["norm_mean"]), float(before["norm_std"])
         logger.info("task.norm_mean=%.4f task.norm_std=%.4f: from %s", *values, resumed.path)
     elif not from_checkpoint and cfg.images is None:
-        values = _find(Path(cfg.data))
+        values = _find(Path(cfg.data), cfg.channels)
     cfg.norm_mean, cfg.norm_std = values
     original = run.get("task")
     # The parent may hold the options of another task, if only this one's name differs.
@@ -67,11 +68,12 @@ def resolve_norm(
             original.norm_mean, original.norm_std = values
 
 
-def _find(folder: Path) -> Tuple[float, float]:
+def _find(folder: Path, channels: str) -> Tuple[float, float]:
     """Return the data set's statistics, or AudioSet's, and log which."""
+    check_channels(channels)
     found = read_statistics(folder)
     if found is not None:
-        check_statistics(folder, found)
+        check_statistics(folder, found, channels)
     values = AUDIOSET if found is None else (found.mean, found.std)
     source = f"AudioSet's, there is no {folder / FILE}"
     if found is not None:
@@ -91,10 +93,10 @@ def warn_of_audioset(cfg: Any, manifest: Manifest) -> None:
         found = read_statistics(cfg.data)
     except (ValueError, OSError):
         found = None  # this run does not use it
-    if found is not None:
+    if found is not None and found.channels == cfg.channels:
         mean, std, source, chance = found.mean, found.std, str(Path(cfg.data) / FILE), (0.0, 0.0)
     else:
-        sample = measure_some(manifest, CLIPS_MEASURED)
+        sample = measure_some(manifest, CLIPS_MEASURED, channels=cfg.channels)
         if sample is None:
             return
         mean, std = sample.moments.mean, sample.moments.std

@@ -30,15 +30,18 @@ by the rounding of float32, less than 2e-4 for noise, up to 2e-3 in bins with al
 next to a loud tone. Several windows per clip are always computed by the workers.
 """
 
+import os
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from torch import nn
 
+from ..data.channels import MEAN
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.reader import ClipReader, SpectrogramReader, WindowsReader
 from ..options import option
+from .checks import ResumedRun
 
 LENGTHS = ("pad", "mask", "crop")
 LENGTH_HELP = (
@@ -46,6 +49,10 @@ LENGTH_HELP = (
     "mask (each keeps its own length, up to target_length; padding has no effect; training takes a "
     "random window of a longer one, evaluation its start); or crop (padded; training takes a "
     "random window of a longer one, a classifier is evaluated on eval_windows windows)"
+)
+CHANNELS_HELP = (
+    "the signal that is heard of a clip with several channels: mean (their average, as published), "
+    "first (the first one) or loudest (the one with the most energy in the whole clip)"
 )
 DEVICES = ("cpu", "model")
 # Options that need spectrograms in the data workers -> their value that does not.
@@ -61,13 +68,19 @@ class FbankConfig:
     )
 
 
-def make_front_end(cfg: Any) -> FrontEnd:
+def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
     """Make the front end of a task.
 
+    Args:
+        cfg: the task's options.
+        resumed: the checkpoint being resumed, or None.
+
     Raises:
-        ValueError: an option is invalid; the message names it, its value and the choices.
+        ValueError: an option is invalid, or a resumed run would hear other channels; the message
+            names it, its value and the choices.
     """
     _check_device(cfg)
+    _check_channels(cfg, resumed)
     if cfg.length not in LENGTHS:
         raise ValueError(f"task.length is {cfg.length!r}; choose one of {', '.join(LENGTHS)}")
     if cfg.length != "pad" and cfg.images is not None:
@@ -78,7 +91,23 @@ def make_front_end(cfg: Any) -> FrontEnd:
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
     patch = cfg.patch_size if cfg.length == "mask" else 0
-    return FrontEnd(cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value, patch)
+    return FrontEnd(
+        cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value, patch, cfg.channels
+    )
+
+
+def _check_channels(cfg: Any, resumed: Optional[ResumedRun]) -> None:
+    if cfg.images is not None and cfg.channels != MEAN:
+        raise ValueError(
+            f"task.channels is {cfg.channels}, which is for sound, but task.images is set; leave "
+            f"it at {MEAN}"
+        )
+    before = MEAN if resumed is None else resumed.options.get("channels", MEAN)
+    if resumed is not None and resumed.optimizer and before != cfg.channels:
+        raise ValueError(
+            f"{os.path.abspath(resumed.path)} has task.channels={before}, this run {cfg.channels}: "
+            "choose another run folder (hydra.run.dir) or the same setting"
+        )
 
 
 def _check_device(cfg: Any) -> None:

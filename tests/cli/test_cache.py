@@ -425,8 +425,9 @@ def test_cache__refuses_folders_and_caches_of_other_data(data, tmp_path, capsys)
     assert f"{out}/cache.json: the cache was made with mel_bins=64, but this" in line
     assert "mel_bins=128" in line
     assert "mel_bins=64" in refused(capsys, "--verify", out)
-    (out / "cache.json").write_text("{}")
-    assert "was not written by eat cache" in refused(capsys, data, "--out", out)
+    for text in ("{}", "[" * 100_000, "x"):
+        (out / "cache.json").write_text(text)
+        assert "was not written by eat cache" in refused(capsys, data, "--out", out)
     (out / "cache.json").write_bytes(before["cache.json"])
     assert contents(out) == before
 

@@ -21,8 +21,8 @@ h5py = pytest.importorskip("h5py")
 RATE = 8_000
 
 
-def encode(folder: Path, value: float, samples: int = 80) -> bytes:
-    """An audio file of one value, by default 80 samples at 8 kHz."""
+def encode(folder: Path, value: float, samples: int = 800) -> bytes:
+    """An audio file of one value, by default 800 samples at 8 kHz."""
     path = folder / "scratch"
     soundfile.write(path, np.full(samples, value, np.float32), RATE, "FLOAT", format="wav")
     data = path.read_bytes()
@@ -73,8 +73,8 @@ def sounds(tmp_path: Path) -> Path:
     make_zip(root / "1.zip", {"b/2.wav": wavs[2], "a/10.wav": wavs[1], "notes.txt": b"-"})
     make_tar(root / "2" / "x.tar", {"./b.wav": wavs[4], "./a.wav": wavs[3], "./a.cls": b"-"})
     with h5py.File(root / "3.h5", "w") as file:
-        file["b"] = np.full(80, 0.6, np.float32)
-        file["a"] = np.full(80, 0.5, np.float32)
+        file["b"] = np.full(800, 0.6, np.float32)
+        file["a"] = np.full(800, 0.5, np.float32)
         file["labels"] = np.arange(2)
         file.attrs["sample_rate"] = RATE
     return root
@@ -84,7 +84,7 @@ def test_manifest__clips_in_archives_sorted_by_name(
     sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
-    soundfile.write(sounds / "2" / "a.wav", np.full(80, 0.7), RATE, "FLOAT")
+    soundfile.write(sounds / "2" / "a.wav", np.full(800, 0.7), RATE, "FLOAT")
     before = sorted(sounds.rglob("*"))
     assert run(sounds, "--out", data) == 0
     assert values_in(data / "train.tsv") == [0.1, 0.2, 0.7, 0.3, 0.4, 0.5, 0.6]
@@ -136,7 +136,7 @@ def test_manifest__each_split_lists_its_own_archives(sounds: Path, tmp_path: Pat
 
 def test_manifest__forgets_archives_that_are_no_longer_used(sounds: Path, tmp_path: Path) -> None:
     run(sounds, "--out", tmp_path)
-    soundfile.write(tmp_path / "sounds" / "a.wav", np.zeros(80), RATE)
+    soundfile.write(tmp_path / "sounds" / "a.wav", np.zeros(800), RATE)
     for name in ("1.zip", "2/x.tar", "3.h5"):
         (sounds / name).unlink()
     run(sounds, "--out", tmp_path)
@@ -157,9 +157,9 @@ def test_manifest__rejects_what_cannot_be_read_in_place(sounds: Path, tmp_path: 
     (sounds / "text.h5").write_text("no HDF5")
     with h5py.File(sounds / "3.h5", "a") as file:
         file["deep/features"] = np.zeros((2, 2, 2), np.float32)
-        file["a\tb"] = np.zeros(80, np.float32)
-        file["x/../y"] = np.zeros(80, np.float32)
-        file["rate"] = np.zeros(80, np.float32)
+        file["a\tb"] = np.zeros(800, np.float32)
+        file["x/../y"] = np.zeros(800, np.float32)
+        file["rate"] = np.zeros(800, np.float32)
         file["rate"].attrs["sample_rate"] = "fast"
     assert run(sounds, "--out", tmp_path) == 0
     assert len(read_manifest(tmp_path / "train.tsv")) == 6 + 2
@@ -296,7 +296,7 @@ def test_webdataset__holds_out_a_fraction_of_each_class(tmp_path: Path) -> None:
 
 
 def test_webdataset__files_outside_of_shards(shards: Path, tmp_path: Path) -> None:
-    soundfile.write(shards / "loose.wav", np.zeros(80), RATE)
+    soundfile.write(shards / "loose.wav", np.zeros(800), RATE)
     (shards / "x.h5").write_text("not looked into")
     assert run(shards, "--out", tmp_path, "--layout", "webdataset") == 0
     assert set(rejected_in(tmp_path)) == {"1.zip:b.wav", "loose.wav"}

@@ -57,6 +57,7 @@ def test_evaluate__one_label_per_clip(single, labelled, tmp_path, capsys):
     right = (scores.argmax(1) == np.arange(11) % 3).sum()
     assert metrics["accuracy"] == pytest.approx(right / 11)
     assert (metrics["n_clips"], metrics["n_missing"], metrics["n_classes"]) == (11, 0, 3)
+    assert (metrics["on"], metrics["n_listed"]) == ("11 of 11 clips", 11)
     names = "\n".join(f"{number:02d}.wav" for number in range(11))
     assert metrics["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
     interval = metrics["interval"]
@@ -129,7 +130,8 @@ def test_evaluate__unusable_clips_are_listed_and_left_out(single, labelled, tmp_
     assert run(single, labelled, "--json", "--out", tmp_path / "out", "--batch-size", 4) == 1
     written = capsys.readouterr()
     metrics = json.loads(written.out)
-    assert (metrics["n_clips"], metrics["n_missing"]) == (9, 2)
+    assert (metrics["n_clips"], metrics["n_missing"], metrics["n_listed"]) == (9, 2, 11)
+    assert metrics["on"] == "9 of 11 clips"
     kept = [number for number in range(11) if number not in (3, 7)]
     names = "\n".join(f"{number:02d}.wav" for number in kept)
     assert metrics["clips_sha256"] == hashlib.sha256(names.encode()).hexdigest()
@@ -139,6 +141,44 @@ def test_evaluate__unusable_clips_are_listed_and_left_out(single, labelled, tmp_
     lines = (tmp_path / "out" / "missing.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["03.wav", "07.wav"]
     assert "eat evaluate: 2 of 11 files cannot be used:\n  03.wav: cannot be opened" in written.err
+
+
+def test_evaluate__every_figure_says_on_how_many_clips_it_is(single, labelled, capsys):
+    (labelled / "audio" / "03.wav").unlink()
+    for share, code in (("0", 1), ("0.09", 1), ("0.1", 0)):  # 1 of 11 is 0.0909
+        assert run(single, labelled, "--max-missing", share) == code
+        lines = capsys.readouterr().out.splitlines()
+        assert all(" on 10 of 11 clips" in line for line in lines[:4])
+        assert lines[0].startswith("accuracy")
+        assert "(95 % interval" in lines[0]
+    assert run(single, labelled, "--max-missing", "1.5") == 2
+    assert "--max-missing: must be from 0 to 1, got 1.5" in capsys.readouterr().err
+
+
+def test_evaluate__clips_that_the_cache_left_out_are_missing(single, labelled, tmp_path, capsys):
+    (labelled / "audio" / "03.wav").write_text("no audio")
+    cache = tmp_path / "cache"
+    assert main(["cache", str(labelled), "--out", str(cache)]) == 0  # of a held-out split alone
+    capsys.readouterr()
+    assert run(single, cache, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["on"], found["n_missing"]) == ("10 of 11 clips", 1)
+    head = json.loads((cache / "cache.json").read_text())
+    del head["splits"]["eval"]["clips"]  # as of an earlier version
+    (cache / "cache.json").write_text(json.dumps(head))
+    assert run(single, cache, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["on"] == "10 of 10 clips"
+
+
+def test_evaluate__a_cache_of_other_channels_is_refused(single, labelled, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    arguments = ["cache", str(labelled), "--out", str(cache), "--channels", "first"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert run(single, cache) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "was made with channels=first, but channels=mean is asked for" in error
 
 
 def test_evaluate__the_order_of_clips_does_not_matter(single, labelled, capsys):

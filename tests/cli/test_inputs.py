@@ -54,6 +54,9 @@ def test_commands__agree_that_a_clip_shorter_than_a_frame_is_unusable(
     soundfile.write(short, np.zeros(399), 16_000)
     data, cache = tmp_path / "data", tmp_path / "cache"
     assert main(["manifest", str(sounds), "--out", str(data)]) == 0
+    assert (data / "rejected.tsv").read_text() == f"short.wav\t{reason}\n"
+    with open(data / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("short.wav\t399\n")  # as of another program
     assert main(["stats", str(data)]) == 1
     assert f"{short}: {reason}\n" in capsys.readouterr().err
     assert main(["cache", str(data), "--out", str(cache)]) == 0

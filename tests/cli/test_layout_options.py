@@ -20,7 +20,7 @@ from eat_plugin.prepare.layouts import LAYOUTS
 def add_clips(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, np.zeros(80), 8_000)
+        soundfile.write(folder / name, np.zeros(800), 8_000)
 
 
 def write(path: Path, *lines: str) -> Path:

@@ -106,7 +106,7 @@ def test_stats__silence_is_refused(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--workers", "0"], "--workers: must be 1 or more"),
-        (["--split", "eval"], "eval.tsv: no such manifest; there are: train.tsv; eat manifest"),
+        (["--split", "eval"], "eval.tsv: no such manifest; there are: train.tsv; run eat manifest"),
     ],
 )
 def test_stats__mistakes_are_one_line(data, arguments, message, capsys):

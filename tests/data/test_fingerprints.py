@@ -142,3 +142,13 @@ def test_check_archives__not_utf8(data: Path) -> None:
     (data / "train.archives").write_bytes(b"caf\xe9.zip\t1\t2\n")
     with pytest.raises(ManifestError, match="train.archives:1: "):
         check(data)
+
+
+def test_check_archives__a_pipe_or_device_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.zip")
+    for name in ("a.zip", "/dev/zero"):
+        with pytest.raises(OSError, match="is not a regular file"):
+            take_fingerprint(tmp_path / name, checksum=True)
+        (tmp_path / "train.archives").write_text(f"{name}\t0\t0\n")
+        with pytest.raises(ManifestError, match="train.archives:1: .*: is not a regular file"):
+            check_archives(tmp_path / "train.archives", tmp_path)

@@ -1,6 +1,7 @@
 """Labels and weights of clips: hand-computed cases, errors of invalid files."""
 
 import pickle
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -158,11 +159,33 @@ def test_read_labels__single_label(tmp_path: Path, manifest: Manifest) -> None:
         read_labels(path, CLASSES, manifest, single_label=True)
 
 
+def test_write_labels__a_label_with_a_comma_is_read_back(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    classes = LabelSet(("man, speaking", '"dog"', "a"))
+    clips = [["a", "man, speaking"], ["man, speaking"], ['"dog"']]
+    names = [manifest.name(index) for index in range(3)]
+    write_labels(tmp_path / "train.lbl", names, clips)
+    found = read_labels(tmp_path / "train.lbl", classes, manifest, single_label=False)
+    assert [[classes.ids[i] for i in found.classes(n)] for n in range(3)] == clips
+    assert found.names_match
+    assert count_labels(tmp_path / "train.lbl", classes).tolist() == [2, 1, 1]
+
+
+def test_read_labels__names_in_another_unicode_form_match(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "é/\u00fc 1.wav") for form in ("NFD", "NFC")]
+    clips = [(names[0], 100), ("x.wav", 100)]
+    write_manifest(tmp_path / "train.tsv", tmp_path, clips)
+    path = write(tmp_path, f"{names[1]}\ta", "x.wav\tb")
+    found = read_labels(path, CLASSES, read_manifest(tmp_path / "train.tsv"), single_label=True)
+    assert found.names_match
+
+
 @pytest.mark.parametrize(
     ("names", "labels", "problem"),
     [
         (["a\tb"], [["a"]], "a tab"),
-        (["x"], [["a,b"]], "holds a comma"),
+        (["x"], [["a\tb"]], "holds a tab, which a label file cannot hold; write a space"),
         (["x"], [[]], "'x' has no label"),
     ],
 )

@@ -144,10 +144,10 @@ def test_read_manifest__missing(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "train.tsv").mkdir()
     for name, problem in {
-        "test.tsv": "no such manifest; there are: eval.tsv; eat manifest writes manifests",
+        "test.tsv": "no such manifest; there are: eval.tsv; run eat manifest first",
         "train.tsv": "cannot be read: Is a directory",
-        "train.tsv/test.tsv": "no such manifest; eat manifest writes manifests",
-        "gone/test.tsv": f"{tmp_path}/gone is missing",
+        "train.tsv/test.tsv": "no such manifest; run eat manifest first",
+        "gone/test.tsv": f"there is no folder {tmp_path}/gone; run eat manifest first, as: ",
         "eval.tsv/test.tsv": f"{tmp_path}/eval.tsv is not a folder",
     }.items():
         with pytest.raises(ManifestError, match=f"^{tmp_path / name}: {problem}"):

@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from eat_plugin.data import pieces, sources
+from eat_plugin.data.channels import FEW_CHANNELS, mix_channels
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.sources import probe_clip
 from tests.reading import read_audio
@@ -60,12 +61,12 @@ def test_read_audio__format_comes_from_the_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", range(1, 11))
-def test_average_channels__equals_the_mean_bit_for_bit(channels: int) -> None:
+def test_mix_channels__equals_the_mean_bit_for_bit(channels: int) -> None:
     block = np.random.default_rng(0).standard_normal((999, channels)).astype(np.float32)
-    assert np.array_equal(sources._average_channels(block), block.mean(axis=1))
+    assert np.array_equal(mix_channels(block, None), block.mean(axis=1))
 
 
-@pytest.mark.parametrize("channels", [2, 3, sources.FEW_CHANNELS, sources.FEW_CHANNELS + 1])
+@pytest.mark.parametrize("channels", [2, 3, FEW_CHANNELS, FEW_CHANNELS + 1])
 def test_read_audio__averages_channels(tmp_path: Path, channels: int) -> None:
     samples = make_samples(channels)
     path = write(tmp_path / "clip.wav", samples, 44_100, "FLOAT")

@@ -189,7 +189,9 @@ def test_statistics__of_silence_are_refused(moments):
         Statistics.from_moments(moments, 1, "train", 0)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"7", b'{"mean": 0}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"7", b'{"mean": 0}', b"\xff", b"[" * 100_000]
+)
 def test_read_statistics__other_files_are_refused(tmp_path, content):
     (tmp_path / "stats.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"stats\.json does not hold statistics .*eat stats"):

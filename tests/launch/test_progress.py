@@ -48,6 +48,12 @@ def test_progress__last_update_and_validations(tmp_path):
     assert "update 5 " not in shown
 
 
+def test_progress__a_validation_says_on_how_many_clips_it_is(tmp_path):
+    record = EVAL.replace('"eval_num', '"eval_skipped_clips": "2", "eval_clips": "9", "eval_num')
+    _, shown = follow(tmp_path, record)
+    assert "accuracy 0.75, loss 1.5 on 9 of 11 clips\n" in shown
+
+
 def test_progress__run_shorter_than_the_interval_of_the_log(tmp_path):
     record = '{"train_loss": "1.23456", "train_lr": "0.1", "train_num_updates": "400"}'
     progress, shown = follow(tmp_path, f"[x][train][INFO] - {record}\n")

@@ -46,12 +46,49 @@ def test_examine__sine_by_hand(write):
     assert problems(write("sine.wav", SINE)) == []
 
 
-def test_examine__all_channels_are_used(write):
-    one = examine(write("stereo.wav", np.stack([SINE, 0 * SINE], axis=1)))
+def test_examine__levels_are_those_of_the_average(write):
+    path = write("stereo.wav", np.stack([SINE, 0 * SINE], axis=1))
+    one = examine(path)
     assert one.channels == 2
-    assert one.peak_dbfs == pytest.approx(-6.02, abs=0.01)
-    assert one.rms_dbfs == pytest.approx(-12.04, abs=0.01)
-    assert one.silent_share == 0  # one channel is enough
+    assert one.peak_dbfs == pytest.approx(-12.04, abs=0.01)
+    assert one.rms_dbfs == pytest.approx(-15.05, abs=0.01)
+    assert to_decibels(one.channels_rms) == pytest.approx(-12.04, abs=0.01)
+    assert one.silent_share == 0
+    assert name_problems(one, is_copy=False) == []
+    loudest = examine(path, "loudest")
+    assert loudest.peak_dbfs == pytest.approx(-6.02, abs=0.01)
+    assert loudest.rms_dbfs == pytest.approx(-9.03, abs=0.01)
+    assert loudest.digest == one.digest
+
+
+def test_examine__channels_that_cancel_out(write):
+    path = write("inverse.wav", np.stack([SINE, -SINE], axis=1))
+    assert (examine(path).peak, examine(path).silent_share) == (0, 1)
+    assert problems(path) == ["silent", "phase"]
+    assert name_problems(examine(path, "first"), is_copy=False) == []
+    clipped = write("loud.wav", np.stack([np.sign(SINE), -np.sign(SINE)], axis=1))
+    assert problems(clipped) == ["silent", "clipped", "phase"]
+
+
+def test_examine__phase_begins_20_db_below_the_channels(write):
+    """Channels of equal level and correlation r: their average has (1 + r) / 2 of their energy."""
+    other = 0.5 * np.cos(2 * np.pi * 200 * TIME)  # independent
+    for decibels, expected in ((19.5, []), (20.5, ["phase"])):
+        r = 2 * 10 ** (-decibels / 10) - 1
+        wave = np.stack([SINE, r * SINE + math.sqrt(1 - r * r) * other], axis=1)
+        path = write("wave.wav", wave)
+        assert problems(path) == expected
+        one = examine(path)
+        fall = to_decibels(one.channels_rms) - one.rms_dbfs
+        assert fall == pytest.approx(decibels, abs=0.05)
+
+
+def test_examine__many_independent_channels_are_no_problem(write):
+    """Their average is 23 dB below them."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE, 200))
+    one = examine(write("many.wav", noise))
+    assert to_decibels(one.channels_rms) - one.rms_dbfs > 22.5
+    assert name_problems(one, is_copy=False) == []
 
 
 def test_examine__silence(write):

@@ -59,6 +59,11 @@ def test_arrange_webdataset__cls_is_read_first_unless_a_key_is_given() -> None:
     assert labels_of(["x.tar/a.wav"], texts, "kind") == {"x.tar/a.wav": ("bird",)}
 
 
+def test_arrange_webdataset__a_label_in_a_list_may_hold_a_comma() -> None:
+    texts = {"x.tar/a.json": b'{"label": ["man, speaking", "dog"]}'}
+    assert labels_of(["x.tar/a.wav"], texts) == {"x.tar/a.wav": ("man, speaking", "dog")}
+
+
 def test_arrange_webdataset__no_label() -> None:
     found = arrange_webdataset(["a.wav", "x.tar/a.wav"], {"x.tar/b.cls": b"cat"}, None, "train")
     problem = "has no label: its shard has no .cls or .json with its key"
@@ -73,7 +78,7 @@ def test_arrange_webdataset__no_label() -> None:
     [
         (b"", "has a .cls with an invalid label: an empty label"),
         (b" \n", "an empty label"),
-        (b"a,b", "'a,b' holds a comma"),
+        (b"a,b", """'a,b' holds a comma; write labels as a list in the .json, as ["a, b"] or"""),
         (b"a\nb", "holds a line break"),
         (b"caf\xe9", "has a .cls that is not UTF-8"),
     ],
@@ -94,7 +99,7 @@ def test_arrange_webdataset__rejects_an_invalid_cls(text: bytes, problem: str) -
         (b'{"label": 1.5}', "'label' = 1.5, expected"),
         (b'{"label": [["cat"]]}', "'label' = ['cat'], expected"),
         (b'{"label": []}', "has no label: 'label' in its .json is an empty list"),
-        (b'{"label": "a,b"}', "has a .json with an invalid label: "),
+        (b'{"label": "a,b"}', "has a .json with an invalid label: 'a,b' holds a comma; write"),
         (b'{"label": "\\ud800"}', "has a .json with an invalid label: 'utf-8' codec"),
         (b"\xff", "has a .json that is not UTF-8"),
     ],

@@ -1,7 +1,6 @@
 """The task of fine-tuning: consistent data, metrics of a split, published flags."""
 
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from eat_plugin.tasks.classification import ClassificationConfig, EatClassificat
 from eat_plugin.tasks.option_checks import check_metric
 from eat_plugin.tasks.published import MaeImageClassificationConfig, translate_classification
 from eat_plugin.tasks.run_config import RunConfig
+from eat_plugin.tasks.skipped_clips import check_share
 
 RATE = 16000
 
@@ -93,6 +93,8 @@ def test_validation__counts_each_clip_once(make_task, batches):
     for name, value in expected.items():
         assert found[name] == pytest.approx(value), name
         assert type(found[name]) is float
+    assert found["skipped_clips"] == 0
+    assert not {"clips", "_listed_clips"} & found.keys()
 
 
 def test_validation__starts_without_old_scores(make_task):
@@ -109,7 +111,7 @@ def test_validation__ignores_replaced_clips(make_task, tmp_path):
     task.load_dataset("eval")
     found = evaluate(task, [[0, 1, 2], [3, 4]], SCORES)
     assert found["accuracy"] == 0.75
-    assert found["skipped_clips"] == 1
+    assert (found["skipped_clips"], found["clips"]) == (1, 4)
 
 
 def test_batches__evaluation_has_every_clip(make_task):
@@ -208,9 +210,9 @@ def test_published__checkpoint_loads_for_any_data_storage():
 
 def test_skipped_share__is_relative_to_the_drawn_clips(make_task):
     task = make_task()
-    task._check_share(11, SimpleNamespace(epoch_size=2000))  # at most 20
+    check_share(11, 2000, task.cfg.max_skipped_share)  # at most 20
     with pytest.raises(RuntimeError, match=r"11 of the 1000 clips of this epoch .*; at most 10"):
-        task._check_share(11, SimpleNamespace(epoch_size=1000))
+        check_share(11, 1000, task.cfg.max_skipped_share)
     skipped = [("a.wav", "is empty"), ("b.wav", "is empty"), ("a.wav", "is empty")]
     assert task._name_skipped({"skipped": skipped}) == 2
 

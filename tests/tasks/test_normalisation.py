@@ -145,7 +145,7 @@ def test_warn_of_audioset__no_warning_from_a_small_sample(data, caplog, monkeypa
     for errors, count in (((0.3, 0.0), 0), ((0.1, 0.0), 1)):
         sample = normalisation.measure_some(read_manifest(data / "train.tsv"), 1)
         sample = type(sample)(near, 48, *errors)
-        monkeypatch.setattr(normalisation, "measure_some", lambda *_, found=sample: found)
+        monkeypatch.setattr(normalisation, "measure_some", lambda *_, found=sample, **__: found)
         setup_task(root(data).task).load_dataset("train")
         assert len(warnings_of(caplog)) == count
         monkeypatch.undo()
