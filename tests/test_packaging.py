@@ -74,6 +74,8 @@ def test_setup__packages_hold_no_benchmarks(monkeypatch):
 
 
 def test_wheel_and_sdist__hold_the_configurations(tmp_path):
+    if int(setuptools.__version__.partition(".")[0]) < 71:  # later ones need no wheel
+        pytest.importorskip("wheel")
     kept = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "runs", "data", "site")
     source = tmp_path / "source"
     shutil.copytree(

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 AUTO, LAST, FIRST, TRITON = "auto", "channels_last", "channels_first", "triton"
 CHOICES = (AUTO, LAST, FIRST, TRITON)
-MOST_POSITIONS_ON_CPU = 1024  # grid positions that are timed there; all take seconds
+POSITIONS_ON_CPU = 1024  # that are timed there: many take seconds, few show no difference
 
 
 def convolve(x: Tensor, layer: nn.Conv2d, way: str) -> Tensor:
@@ -65,7 +65,7 @@ def choose_way(x: Tensor, layer: nn.Conv2d) -> str:
     Distributed processes take that of rank 0: call it in all of them.
 
     Args:
-        x: an input of the layer's kind, [N, C, rows, columns]. On a CPU a part of it is used.
+        x: an input of the layer's kind, [N, C, rows, columns]. On a CPU N does not matter.
         layer: a convolution.
     """
     ways = ways_on(x)
@@ -83,7 +83,7 @@ def choose_way(x: Tensor, layer: nn.Conv2d) -> str:
 def _measure(x: Tensor, layer: nn.Conv2d, ways: tuple[str, ...]) -> str:
     number, _, rows, columns = x.shape
     if not x.is_cuda:
-        number = min(number, max(1, MOST_POSITIONS_ON_CPU // (rows * columns)))
+        number = max(1, POSITIONS_ON_CPU // (rows * columns))
     sizes = (number, rows, columns, layer.in_channels)
     source = torch.ones(sizes, dtype=x.dtype, device=x.device).permute(0, 3, 1, 2).requires_grad_()
     gradient = source.new_ones(number, rows, columns, layer.out_channels).permute(0, 3, 1, 2)

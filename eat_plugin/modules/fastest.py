@@ -12,10 +12,12 @@ ROUNDS = (
     5  # calls of each way that count, in turn, so that other load affects all; the least counts
 )
 SECONDS = 0.5  # after which no further round begins
-HOPELESS = 3.0  # a way that takes this many times the least is not called again
-# Another way than the first must be faster by this factor, and by these seconds: runs on a busy CPU
-# shall agree, or their weights would differ in the last bits.
-MARGINS = {"cpu": (2.0, 5e-3), "cuda": (1.05, 0.0)}
+# A way is not called again if it takes this many times the least, and these seconds: a short one may
+# have been interrupted by another process.
+HOPELESS = (3.0, 0.1)
+# Another way than the first must be faster by this factor: runs on a busy CPU shall agree, or their
+# weights would differ in the last bits.
+MARGINS = {"cpu": 2.0, "cuda": 1.05}
 
 
 def find_fastest(
@@ -42,15 +44,14 @@ def find_fastest(
                 raise
     began = time.perf_counter()
     for _ in range(ROUNDS):
-        best = min(least.values())
+        limit = max(HOPELESS[0] * min(least.values()), HOPELESS[1])
         for name in least:
-            if best == float("inf") or least[name] == float("inf") or least[name] < HOPELESS * best:
+            if least[name] <= limit or least[name] == float("inf"):
                 least[name] = min(least[name], _time(ways[name], device))
         if time.perf_counter() - began > SECONDS:
             break
     best_name = min(least, key=lambda name: least[name])
-    factor, saving = MARGINS.get(device.type, (1.0, 0.0))
-    is_faster = least[best_name] * factor + saving < least[names[0]]
+    is_faster = least[best_name] * MARGINS.get(device.type, 1.0) < least[names[0]]
     return best_name if is_faster else names[0], least
 
 

@@ -98,7 +98,6 @@ class AudioTask(FairseqTask):
             self.check_own_options(run)
             self.resumed = checks.check_run(run)
             start_run(run, self.resumed)
-            check_folder(run)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self.front_end: FrontEnd = sound.make_front_end(cfg, self.resumed)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
@@ -120,6 +119,7 @@ class AudioTask(FairseqTask):
 
     def check_start(self) -> str:
         """Refuse a folder that another run writes to; return why nothing is left to do, or ''."""
+        check_folder(self._run)
         lock(self._run, keep=False)
         return checks.describe_end(self._run, self.resumed)
 

@@ -26,7 +26,11 @@ def check_folder(run: RunConfig) -> None:
 
 
 def check_manifest(run: RunConfig) -> None:
-    """Raise ValueError if the manifest to train on, or the folder of its clips, does not exist."""
+    """Raise ValueError if the manifest to train on, or the folder of its clips, does not exist.
+
+    Not in the constructor of a task: fairseq 0.12.2 does not say that it only loads a checkpoint.
+    """
+    check_folder(run)
     split, data = run.get("dataset.train_subset"), run.get("task.data")
     if split is None:  # no run
         return

@@ -46,7 +46,7 @@ def test_decoder__chooses_at_the_first_training_forward(monkeypatch, caplog):
         return "channels_first", dict.fromkeys(ways, 0.001)
 
     monkeypatch.setattr(convolution, "find_fastest", find)
-    decoder = make_decoder()
+    decoder = make_decoder(convolution="auto")
     run_decoder(decoder.eval())
     with torch.no_grad():
         run_decoder(decoder.train())
@@ -55,7 +55,7 @@ def test_decoder__chooses_at_the_first_training_forward(monkeypatch, caplog):
     assert asked == [["channels_last", "channels_first"]]
     assert [layer.way for layer in decoder.blocks] == ["channels_first"] * 2
     assert decoder.way == "channels_first"
-    assert "channels_first (forward and backward of a layer of 2 x 5 x 3 patches" in caplog.text
+    assert "channels_first (forward and backward of a layer of 68 x 5 x 3 patches" in caplog.text
     assert all(p.grad is None for p in decoder.parameters())
     run_decoder(decoder)
     assert len(asked) == 1
@@ -73,7 +73,7 @@ def test_decoder__continues_with_the_way_of_a_checkpoint(monkeypatch):
     for before, expected in (
         ("channels_first", "channels_first"), ("triton", "channels_last"), ("auto", "channels_last")
     ):  # fmt: skip
-        decoder = make_decoder()
+        decoder = make_decoder(convolution="auto")
         decoder.continue_way(before)
         run_decoder(decoder)
         assert decoder.way == expected
