@@ -12,8 +12,8 @@ ROUNDS = (
     5  # calls of each way that count, in turn, so that other load affects all; the least counts
 )
 SECONDS = 0.5  # after which no further round begins
-# A way is not called again if it takes this many times the least, and these seconds: a short one may
-# have been interrupted by another process.
+# A way is not called again if it takes this many times the least, and this many seconds: another
+# process may have interrupted a short one.
 HOPELESS = (3.0, 0.1)
 # Another way than the first must be faster by this factor: runs on a busy CPU shall agree, or their
 # weights would differ in the last bits.
