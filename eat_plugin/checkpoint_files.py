@@ -58,6 +58,9 @@ def find_damage(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: the file cannot be opened.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "is a device or pipe, not a file"
+        raise OSError(errno.EINVAL, what, os.fspath(path))
     with open(path, "rb") as file:
         start = file.read(len(ZIP))
         if not start:

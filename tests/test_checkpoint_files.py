@@ -1,6 +1,7 @@
 """Checksums of checkpoints, and damaged checkpoints."""
 
 import errno
+import os
 import random
 import re
 import zipfile
@@ -115,6 +116,12 @@ def test_find_damage__compressed_again(path):
             for name, content in records.items():
                 archive.writestr(name, content)
         assert (find_damage(path) == "") == intact
+
+
+def test_find_damage__pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(OSError, match="is a device or pipe, not a file"):
+        find_damage(tmp_path / "pipe.pt")
 
 
 def test_find_damage__error_of_the_disk(path, monkeypatch):

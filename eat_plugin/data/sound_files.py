@@ -15,8 +15,8 @@ from .entries import Span, check_span, is_container
 from .files import open_regular
 from .flac import refuse_second_file, state_length
 from .mpeg import MpegClip, find_mpeg
-from .ogg import refuse_chains
-from .pieces import Piece, PiecedFile
+from .ogg import refuse_partial
+from .pieces import ForwardDecoder, Piece, PiecedFile
 from .wav import HEAD, WavClip, find_wav
 
 BUFFER = 1 << 13  # bytes
@@ -78,7 +78,7 @@ def open_file(
         os.close(descriptor)
 
 
-class _SoundFile(soundfile.SoundFile):
+class _SoundFile(ForwardDecoder):
     """A sound file that libsndfile reads, from bytes ``start`` to ``end`` of an open file.
 
     ``pieces`` are read in their place, if they are given.
@@ -127,7 +127,7 @@ def _find_clip(
         pieces = state_length(head, descriptor, start, end, num_samples)
         return _FlacFile(descriptor, start, end, pieces)
     if head.startswith(b"OggS"):
-        refuse_chains(descriptor, start, end, thorough=num_samples is None)
+        refuse_partial(descriptor, start, end, thorough=num_samples is None)
     elif head.startswith((b"ID3", b"\xff")):
         mpeg = find_mpeg(descriptor, start, end)
         if mpeg is not None:

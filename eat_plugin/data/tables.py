@@ -68,7 +68,7 @@ def read_columns(
         The number of each row's last line, and its fields in these columns, stripped.
 
     Raises:
-        TableError: as ``read_rows``; a column is missing; a row is shorter than the header.
+        TableError: as ``read_rows``; a column is missing; a row has other fields than the header.
     """
     rows = read_rows(path)
     first, header = next(rows, (1, []))
@@ -85,8 +85,11 @@ def read_columns(
             )
     positions = [names.index(column) for column in columns]
     for number, row in rows:
-        if len(row) < len(names):
-            raise TableError(f"{path}:{number}: {len(row)} of the header's {len(names)} fields")
+        if len(row) < len(names) or any(row[len(names) :]):
+            advice = "; quote a field that holds a comma" if len(row) > len(names) else ""
+            raise TableError(
+                f"{path}:{number}: {len(row)} of the header's {len(names)} fields{advice}"
+            )
         yield number, [row[position].strip() for position in positions]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -25,6 +25,10 @@ LITTLE, BIG = struct.Struct("<4sI").unpack_from, struct.Struct(">4sI").unpack_fr
 CHUNK_HEADERS = {b"RIFF": LITTLE, b"RF64": LITTLE, b"RIFX": BIG}  # RF64 has 64-bit sizes
 FORM = struct.Struct("<HHIIHH")
 HEAD = 128  # bytes read at a time, the header of most files
+BLOCK = 1 << 20  # bytes
+RIFF_BEGINNING = b"RIFF....WAVEfmt "
+MOST_BEHIND = 1 << 16  # bytes of anything that may follow the samples
+TAGS = (b"ID3", b"TAG", b"APETAGEX")
 CHUNK_BEGINNING = 24  # bytes of a chunk that are looked at
 MISSING_TOLERANCE = 0.01  # of the samples; some writers declare a few bytes too many
 SIZE_LIMITS = (1 << 31, 1 << 32, 1 << 63, 1 << 64)  # stated less a header, or one, for no size
@@ -149,14 +153,24 @@ def _find_size(descriptor: int, stated: int, position: int, end: int, header: in
     there = max(0, end - position)
     behind = position + stated + stated % 2
     if stated and behind < end:
-        if os.pread(descriptor, 4, behind) in CHUNK_HEADERS:
+        beginning = os.pread(descriptor, 8, behind)
+        if beginning[:4] in CHUNK_HEADERS:
+            _refuse_second()
+        is_long = end - behind > max(MOST_BEHIND, MISSING_TOLERANCE * stated)
+        if not is_long or beginning.startswith(TAGS) or _are_chunks(descriptor, behind, end):
+            return stated
+        if not _is_unknown(stated):
             raise ClipError(
-                "holds a second wav file behind the first one, which alone would be read; split "
-                "them, or join them, for example by sox IN1.wav IN2.wav OUT.wav"
+                f"states {stated} bytes of samples, and {end - behind} bytes follow that are none "
+                "of a wav: its header is out of date, or the file is too long for it; write it "
+                "again, for example by sox --ignore-length IN.wav OUT.flac"
             )
-        return stated
-    if stated == 0:
-        return 0 if _are_chunks(descriptor, position, end) else there
+    if stated == 0 and _are_chunks(descriptor, position, end):
+        return 0
+    if stated == 0 or _is_unknown(stated):
+        _refuse_file_within(descriptor, position, end)
+    if stated == 0 or behind < end:
+        return there
     missing = stated - there
     # A size of the whole file or of all chunks in place of that of the samples.
     if missing <= 0 or missing in (header, header - 8) or _is_unknown(stated):
@@ -164,6 +178,28 @@ def _find_size(descriptor: int, stated: int, position: int, end: int, header: in
     if missing > MISSING_TOLERANCE * stated:
         raise ClipError(f"is truncated: {there} of {stated} bytes of samples are there")
     return there
+
+
+def _refuse_second() -> NoReturn:
+    raise ClipError(
+        "holds a second wav file behind the first one, which alone would be read; split them, or "
+        "join them, for example by sox IN1.wav IN2.wav OUT.wav"
+    )
+
+
+def _refuse_file_within(descriptor: int, position: int, end: int) -> None:
+    """Raise ClipError if a wav file begins among samples that have no stated end."""
+    data = b""
+    while position < end:
+        block = os.pread(descriptor, min(BLOCK, end - position), position)
+        if not block:
+            return
+        data, position = data[-len(RIFF_BEGINNING) :] + block, position + len(block)
+        place = data.find(b"RIFF")
+        while place >= 0:
+            if data[place + 8 : place + 16] == b"WAVEfmt ":
+                _refuse_second()
+            place = data.find(b"RIFF", place + 1)
 
 
 def _is_unknown(size: int) -> bool:
@@ -178,6 +214,8 @@ def _are_chunks(descriptor: int, position: int, end: int) -> bool:
         name, size = struct.unpack("<4sI", os.pread(descriptor, 8, position).ljust(8, b"\xff"))
         if not (name.isascii() and name.decode().isprintable()):
             return False
+        if name == b"data" and size:
+            return False  # further samples
         position += 8 + size + size % 2
     return position <= end + 1  # the last one may lack its padding
 

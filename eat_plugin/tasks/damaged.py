@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from ..checkpoint_files import REMEDY, DamagedError, find_damage, read_data
 from ..data.files import clone, drafted
@@ -40,6 +40,8 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
     if run.get("checkpoint.restore_file") == DEFAULT and os.path.isfile(last):
         damage = _describe_damage(last)
         return Damaged(last, damage, _find_newest(run, last, damage)) if damage else None
+    if run.get("checkpoint.restore_file") == DEFAULT and not run.get("checkpoint.continue_once"):
+        _refuse_without_last(run, last)
     for option in CHECKPOINTS:
         path = run.get(f"checkpoint.{option}")
         if path and path != DEFAULT and os.path.isfile(path):
@@ -68,7 +70,8 @@ def replace_damaged(found: Damaged) -> None:
             os.replace(found.path, aside)
     logger.warning(
         "%s is damaged: %s; it is kept as %s, and the run continues from %s",
-        found.path, found.damage, os.path.basename(aside), found.intact,
+        os.path.abspath(found.path), found.damage, os.path.basename(aside),
+        os.path.abspath(found.intact),
     )  # fmt: skip
 
 
@@ -85,18 +88,35 @@ def _describe_damage(path: str) -> str:
     return ""
 
 
-def _find_newest(run: RunConfig, last: str, damage: str) -> str:
-    """Return the intact checkpoint of a folder that has the most updates."""
+def _refuse_without_last(run: RunConfig, last: str) -> None:
+    """Raise ValueError if a folder holds checkpoints of a run, which a new run would overwrite."""
+    paths = _list_others(run, last)
+    if paths:
+        newest = max(paths, key=_count_updates)
+        raise ValueError(
+            f"there is no {os.path.abspath(last)}, but its folder has checkpoints of a run, which "
+            f"a new one would overwrite: continue it with checkpoint.restore_file="
+            f"{os.path.abspath(newest)}, or choose another folder"
+        )
+
+
+def _list_others(run: RunConfig, last: str) -> List[str]:
+    """Return the other checkpoints in a folder."""
     folder = os.path.dirname(last)
     suffix = re.escape(run.get("checkpoint.checkpoint_suffix") or "")
     names = re.compile(rf"checkpoint(\d+|_\d+_\d+|_best|\.best_.+){suffix}\.pt")
-    paths = [os.path.join(folder, name) for name in os.listdir(folder) if names.fullmatch(name)]
-    for path in sorted(paths, key=_count_updates, reverse=True):
+    found = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in sorted(found) if names.fullmatch(name)]
+
+
+def _find_newest(run: RunConfig, last: str, damage: str) -> str:
+    """Return the intact checkpoint of a folder that has the most updates."""
+    for path in sorted(_list_others(run, last), key=_count_updates, reverse=True):
         if _count_updates(path) >= 0 and not find_damage(path):
             return path
     raise ValueError(
-        f"{last} is damaged: {damage}; its folder has no intact checkpoint: copy one there from a "
-        "backup, or move the damaged ones away to start a new run"
+        f"{os.path.abspath(last)} is damaged: {damage}; its folder has no intact checkpoint: copy "
+        "one there from a backup, or move the damaged ones away to start a new run"
     )
 
 

@@ -9,7 +9,7 @@ import soundfile
 
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import locate
-from eat_plugin.data.ogg import LARGEST_PAGE, refuse_chains
+from eat_plugin.data.ogg import LARGEST_PAGE, refuse_partial
 from eat_plugin.data.sources import probe_clip, read_audio
 
 RATE = 48_000
@@ -66,11 +66,40 @@ def test_read__streams_in_parallel_and_bytes_behind_are_no_links(tmp_path):
     data = encode("VORBIS", 4.0)
     first_page = data[: data.index(b"OggS", 4)]
     other = renumber(first_page, b"2222")
-    end = b"OggS\0\4" + other[6:26] + b"\1\1x"
+    end = b"OggS\0\4" + other[6:18] + (1).to_bytes(4, "little") + other[22:26] + b"\1\1x"
     path.write_bytes(first_page + other + data[len(first_page) :] + end)
     with open(path, "rb") as file:
-        refuse_chains(file.fileno(), 0, path.stat().st_size, thorough=True)
+        refuse_partial(file.fileno(), 0, path.stat().st_size, thorough=True)
     path.write_bytes(data + b"\xff" * LARGEST_PAGE)
     whole = read_audio(path)[0]
     path.write_bytes(data)
     assert whole.equal(read_audio(path)[0])
+
+
+def pages(data):
+    starts = [place for place in range(len(data)) if data.startswith(b"OggS\0", place)]
+    return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)])]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_listing__refuses_lost_pages_and_a_page_that_is_cut_off(tmp_path, subtype):
+    path, parts = tmp_path / "a.ogg", pages(encode(subtype, 20.0))
+    middle = len(parts) // 2
+    for content, message in (
+        (parts[:middle] + parts[middle + 1 :], rf"damaged: its page {middle} is missing"),
+        ([*parts[:middle], parts[middle][:-9]], "truncated: its last page lacks 9 bytes"),
+        ([*parts[:middle], b"????", *parts[middle:]], "damaged: there is no page at byte"),
+    ):
+        path.write_bytes(b"".join(content))
+        with pytest.raises(ClipError, match=message):
+            probe_clip(path)
+
+
+def test_read__damaged_page_is_not_made_up_for_by_the_end(tmp_path):
+    path, parts = tmp_path / "a.ogg", pages(encode("VORBIS", 20.0))
+    broken = bytearray(parts[len(parts) // 2])
+    broken[-40:-20] = bytes(20)
+    parts[len(parts) // 2] = bytes(broken)
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(ClipError, match=r"truncated: \d+ of 960000 samples could be decoded"):
+        read_audio(path)

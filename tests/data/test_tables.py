@@ -48,7 +48,7 @@ def test_read_rows__unclosed_quotation(tmp_path: Path) -> None:
 
 
 def test_read_columns__in_the_requested_order(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", b"x, y ,z\n1, 2 ,3\n4,5,6,7\n")
+    path = write(tmp_path / "a.csv", b"x, y ,z\n1, 2 ,3\n4,5,6,,\n")
     assert list(read_columns(path, ["y", "x"])) == [(2, ["2", "1"]), (3, ["5", "4"])]
 
 
@@ -59,6 +59,7 @@ def test_read_columns__in_the_requested_order(tmp_path: Path) -> None:
         (b"", ": is empty; expected a first row with y$"),
         (b"a," * 12 + b"z", r":1: .* there are: (a, ){12}\.\.\.$"),
         (b"x,y\n1,2\n3\n", ":3: 1 of the header's 2 fields$"),
+        (b"x,y\n1,dog, big\n", ":2: 3 of the header's 2 fields; quote a field that holds a comma$"),
     ],
 )
 def test_read_columns__error_names_the_cause(tmp_path: Path, data: bytes, problem: str) -> None:

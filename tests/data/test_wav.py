@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.data import sound_files, sources
+from eat_plugin.data import sound_files, sources, wav
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.sources import open_clip, probe_clip
 from eat_plugin.data.wav import WavClip, find_wav
@@ -219,3 +219,41 @@ def test_size__unknown_in_an_archive(tmp_path, noise):
     path.write_bytes(b"before" + data + b"after")
     assert probe_clip(f"{path}:6:{len(data)}") == (1000, RATE)
     assert read_audio(f"{path}:6:{len(data)}")[0].shape == (1000,)
+
+
+def stale(size, behind):
+    """A wav whose header states ``size`` bytes of samples, and what is behind them."""
+    samples = np.arange(size // 2, dtype="<i2").tobytes()
+    return riff(form(), chunk(b"data", samples)) + behind
+
+
+@pytest.mark.parametrize(
+    "behind", [DATA * 1000, chunk(b"LIST", b"x" * 9) + chunk(b"data", DATA * 1000)]
+)
+def test_size__samples_behind_the_stated_ones_are_refused(tmp_path, behind):
+    path = tmp_path / "a.wav"
+    path.write_bytes(stale(2000, behind))
+    with pytest.raises(ClipError, match=r"states 2000 bytes .* \d+ bytes follow .*--ignore-length"):
+        probe_clip(path)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"\7" * 60_000, chunk(b"LIST", b"x" * 99_999), b"ID3" + b"\1" * 99_999, DATA * 3],
+)
+def test_size__other_bytes_behind_are_none_of_the_clip(tmp_path, behind):
+    path = tmp_path / "a.wav"
+    path.write_bytes(stale(2000, behind))
+    assert probe_clip(path) == (1000, RATE)
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF])
+def test_size__unknown_with_a_second_file_is_refused(tmp_path, size, monkeypatch):
+    monkeypatch.setattr(wav, "BLOCK", 1000)
+    path = tmp_path / "a.wav"
+    first = bytearray(stale(2000, b""))
+    first[40:44] = size.to_bytes(4, "little")
+    for more in (b"", DATA * 10, DATA * 10 + b"\0"):
+        path.write_bytes(bytes(first) + more + stale(400, b""))
+        with pytest.raises(ClipError, match="second wav file"):
+            probe_clip(path)

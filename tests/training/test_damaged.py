@@ -84,6 +84,16 @@ def test_resume__without_an_intact_checkpoint_is_refused(tmp_path, spoil, damage
     assert len(os.listdir(tmp_path)) == 2
 
 
+def test_start__without_checkpoint_last_among_others_is_refused(tmp_path):
+    for name, updates in (("1_20", 20), ("2_30", 30), ("best", 10)):
+        save(tmp_path / f"checkpoint_{name}.pt", updates)
+    message = "checkpoint_last.pt, but .*checkpoint.restore_file=.*checkpoint_2_30.pt, or choose"
+    with pytest.raises(ValueError, match=message):
+        find_resumed_run(configure(tmp_path))
+    named = {"restore_file": str(tmp_path / "checkpoint_1_20.pt")}
+    assert find_resumed_run(configure(tmp_path, **named)).updates == 20
+
+
 def test_resume__takes_checkpoints_with_its_suffix(tmp_path):
     for name, updates in (("last-a", 9), ("1_3-a", 3), ("1_5", 5), ("1_7-b", 7)):
         save(tmp_path / f"checkpoint_{name}.pt", updates)
