@@ -47,8 +47,10 @@ def refuse_partial(descriptor: int, start: int, end: int, thorough: bool) -> Non
             raise ClipError(f"is damaged: its page {expected} is missing or out of order")
         numbers[page.serial] = page.number
         page = _read_page(descriptor, position, end)
-    if thorough and MARK in os.pread(
-        descriptor, max(0, min(LARGEST_PAGE, end - position)), position
+    if (
+        thorough
+        and position > start
+        and MARK in os.pread(descriptor, max(0, min(LARGEST_PAGE, end - position)), position)
     ):
         raise ClipError(f"is damaged: there is no page at byte {position - start}")
     first = max(position, end - LARGEST_PAGE)

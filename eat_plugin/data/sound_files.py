@@ -78,7 +78,7 @@ def open_file(
         os.close(descriptor)
 
 
-class _SoundFile(ForwardDecoder):
+class _SoundFile(soundfile.SoundFile):
     """A sound file that libsndfile reads, from bytes ``start`` to ``end`` of an open file.
 
     ``pieces`` are read in their place, if they are given.
@@ -99,6 +99,10 @@ class _SoundFile(ForwardDecoder):
             )
         finally:
             self.source.check()
+
+
+class _OggFile(ForwardDecoder, _SoundFile):
+    """Read without seeking, which would make up for lost samples by those of the end."""
 
 
 class _FlacFile(_SoundFile):
@@ -128,7 +132,8 @@ def _find_clip(
         return _FlacFile(descriptor, start, end, pieces)
     if head.startswith(b"OggS"):
         refuse_partial(descriptor, start, end, thorough=num_samples is None)
-    elif head.startswith((b"ID3", b"\xff")):
+        return _OggFile(descriptor, start, end)
+    if head.startswith((b"ID3", b"\xff")):
         mpeg = find_mpeg(descriptor, start, end)
         if mpeg is not None:
             return mpeg
