@@ -123,8 +123,8 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
     """Read the checkpoint that fairseq will resume.
 
     Returns:
-        Its contents, or those of the checkpoint that will replace it if it is damaged; None for a
-        new run, or if the file holds Python objects (fairseq then reports it).
+        Its contents, or those of the one that will replace it if it is damaged or missing; None for
+        a new run, or if the file holds Python objects (fairseq then reports it).
 
     Raises:
         ValueError: the file is damaged, or no checkpoint.
@@ -137,9 +137,9 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
         path = find_last(run)
         if not os.path.isfile(path):
             path = run.get("checkpoint.continue_once") or path
+    path = path if damaged is None else damaged.intact
     if not os.path.isfile(path):
         return None
-    path = path if damaged is None else damaged.intact
     try:
         saved = read_data(path, check=False, only_data=True)
         history = saved.get("optimizer_history") or [{}]

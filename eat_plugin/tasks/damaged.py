@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class Damaged(NamedTuple):
-    """A damaged ``checkpoint_last.pt``.
+    """A damaged ``checkpoint_last.pt``, or a missing one beside others.
 
     Attributes:
         path: the file.
-        damage: what is wrong with it.
+        damage: what is wrong with it; empty if it is missing.
         intact: the newest intact checkpoint in its folder.
     """
 
@@ -31,7 +31,7 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
     """Look for damage in the files that a run starts from.
 
     Returns:
-        A damaged ``checkpoint_last.pt`` with its replacement, or None.
+        A damaged or missing ``checkpoint_last.pt`` with its replacement, or None.
 
     Raises:
         ValueError: nothing can replace it, or a file named by an option is damaged.
@@ -40,8 +40,9 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
     if run.get("checkpoint.restore_file") == DEFAULT and os.path.isfile(last):
         damage = _describe_damage(last)
         return Damaged(last, damage, _find_newest(run, last, damage)) if damage else None
-    if run.get("checkpoint.restore_file") == DEFAULT and not run.get("checkpoint.continue_once"):
-        _refuse_without_last(run, last)
+    is_given = run.get("checkpoint.restore_file") != DEFAULT or run.get("checkpoint.continue_once")
+    if not is_given and _list_others(run, last):  # which a new run would overwrite
+        return Damaged(last, "", _find_newest(run, last, "it is missing"))
     for option in CHECKPOINTS:
         path = run.get(f"checkpoint.{option}")
         if path and path != DEFAULT and os.path.isfile(path):
@@ -67,7 +68,12 @@ def replace_damaged(found: Damaged) -> None:
         try:
             os.link(found.path, aside)  # so that there is a checkpoint_last.pt at any time
         except OSError:
-            os.replace(found.path, aside)
+            if os.path.lexists(found.path):
+                os.replace(found.path, aside)
+    if not found.damage:
+        text = "there is no checkpoint %s; the run continues from %s"
+        logger.warning(text, os.path.abspath(found.path), os.path.abspath(found.intact))
+        return
     logger.warning(
         "%s is damaged: %s; it is kept as %s, and the run continues from %s",
         os.path.abspath(found.path), found.damage, os.path.basename(aside),
@@ -86,18 +92,6 @@ def _describe_damage(path: str) -> str:
     except ValueError:  # Python objects; fairseq reports them
         pass
     return ""
-
-
-def _refuse_without_last(run: RunConfig, last: str) -> None:
-    """Raise ValueError if a folder holds checkpoints of a run, which a new run would overwrite."""
-    paths = _list_others(run, last)
-    if paths:
-        newest = max(paths, key=_count_updates)
-        raise ValueError(
-            f"there is no {os.path.abspath(last)}, but its folder has checkpoints of a run, which "
-            f"a new one would overwrite: continue it with checkpoint.restore_file="
-            f"{os.path.abspath(newest)}, or choose another folder"
-        )
 
 
 def _list_others(run: RunConfig, last: str) -> List[str]:

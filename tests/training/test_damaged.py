@@ -8,6 +8,7 @@ import torch
 
 from eat_plugin.launch.checks import check_settings
 from eat_plugin.tasks.checks import check_run, find_resumed_run
+from eat_plugin.tasks.damaged import replace_damaged
 from tests.tasks.test_checks import configure
 from tests.training.in_process import compose_run, load, train
 from tests.training.test_processes import run_two, start_two
@@ -84,12 +85,19 @@ def test_resume__without_an_intact_checkpoint_is_refused(tmp_path, spoil, damage
     assert len(os.listdir(tmp_path)) == 2
 
 
-def test_start__without_checkpoint_last_among_others_is_refused(tmp_path):
+def test_resume__without_checkpoint_last_the_newest_is_taken(tmp_path, caplog):
     for name, updates in (("1_20", 20), ("2_30", 30), ("best", 10)):
         save(tmp_path / f"checkpoint_{name}.pt", updates)
-    message = "checkpoint_last.pt, but .*checkpoint.restore_file=.*checkpoint_2_30.pt, or choose"
-    with pytest.raises(ValueError, match=message):
-        find_resumed_run(configure(tmp_path))
+    found = find_resumed_run(configure(tmp_path))
+    assert (found.path, found.updates) == (str(tmp_path / "checkpoint_2_30.pt"), 30)
+    replace_damaged(found.damaged)
+    assert "there is no checkpoint" in caplog.text
+    assert find_resumed_run(configure(tmp_path)).path == str(tmp_path / "checkpoint_last.pt")
+    assert len(os.listdir(tmp_path)) == 4
+    (tmp_path / "checkpoint_last.pt").unlink()
+    (tmp_path / "checkpoint_last.pt").symlink_to("/nonexistent")
+    replace_damaged(find_resumed_run(configure(tmp_path)).damaged)
+    assert find_resumed_run(configure(tmp_path)).updates == 30
     named = {"restore_file": str(tmp_path / "checkpoint_1_20.pt")}
     assert find_resumed_run(configure(tmp_path, **named)).updates == 20
 
