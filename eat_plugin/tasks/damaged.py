@@ -39,10 +39,12 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
     last = find_last(run)
     if run.get("checkpoint.restore_file") == DEFAULT and os.path.isfile(last):
         damage = _describe_damage(last)
-        return Damaged(last, damage, _find_newest(run, last, damage)) if damage else None
+        problem = f"is damaged: {damage}"
+        return Damaged(last, damage, _find_newest(run, last, problem)) if damage else None
     is_given = run.get("checkpoint.restore_file") != DEFAULT or run.get("checkpoint.continue_once")
-    if not is_given and _list_others(run, last):  # which a new run would overwrite
-        return Damaged(last, "", _find_newest(run, last, "it is missing"))
+    others = [] if is_given else _list_others(run, last)
+    if any(_count_updates(path) >= 0 for path in others):  # a new run would overwrite them
+        return Damaged(last, "", _find_newest(run, last, "is missing"))
     for option in CHECKPOINTS:
         path = run.get(f"checkpoint.{option}")
         if path and path != DEFAULT and os.path.isfile(path):
@@ -103,13 +105,13 @@ def _list_others(run: RunConfig, last: str) -> List[str]:
     return [os.path.join(folder, name) for name in sorted(found) if names.fullmatch(name)]
 
 
-def _find_newest(run: RunConfig, last: str, damage: str) -> str:
+def _find_newest(run: RunConfig, last: str, problem: str) -> str:
     """Return the intact checkpoint of a folder that has the most updates."""
     for path in sorted(_list_others(run, last), key=_count_updates, reverse=True):
         if _count_updates(path) >= 0 and not find_damage(path):
             return path
     raise ValueError(
-        f"{os.path.abspath(last)} is damaged: {damage}; its folder has no intact checkpoint: copy "
+        f"{os.path.abspath(last)} {problem}; its folder has no intact checkpoint: copy "
         "one there from a backup, or move the damaged ones away to start a new run"
     )
 
