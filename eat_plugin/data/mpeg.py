@@ -178,7 +178,7 @@ class MpegClip:
             pieces.insert(0, make_lead_in(self._stream, number, count))
         if self._total == 1:  # the decoder wants a header behind the first frame
             pieces.append(self._stream.frame(0)[:HEADER])
-        # By its size, all frames fit into the file, whatever the size of the first one.
+        # The stated size has room for all frames: libsndfile's estimate of the length is no limit.
         self._open(pieces, (count + self._total) * LARGEST_FRAME)
         return count
 

@@ -13,7 +13,7 @@ from .clip import ClipError
 MARK = b"OggS\0"
 HEADER = 27  # bytes, before the sizes of segments
 LARGEST_PAGE = HEADER + 255 + 255 * 255  # bytes
-OF_HEADERS = 3  # pages before the sound at most; a recorded broadcast goes on with a later number
+OF_HEADERS = 3  # pages of headers at most; in a recorded broadcast a gap of page numbers follows
 FIRST = 2  # flag of the first page of a logical stream
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ def ways_on(x: Tensor) -> tuple[str, ...]:
     return LAST, FIRST
 
 
+@cache
 def has_triton() -> bool:
     """Whether Triton is installed, and PyTorch (2.4 and later) can call its kernels."""
     return hasattr(torch.library, "custom_op") and importlib.util.find_spec("triton") is not None

@@ -8,9 +8,7 @@ from typing import Callable
 
 import torch
 
-ROUNDS = (
-    5  # calls of each way that count, in turn, so that other load affects all; the least counts
-)
+ROUNDS = 5  # timed calls of each way, in turn, so that other load affects all; the least counts
 SECONDS = 0.5  # after which no further round begins
 # A way is not called again if it takes this many times the least, and this many seconds: another
 # process may have interrupted a short one.
@@ -30,8 +28,7 @@ def find_fastest(
         device: where they run.
 
     Returns:
-        The name of the fastest, and the seconds of each that did not fail, infinite if hopeless at
-        once.
+        The name of the fastest, and the seconds of each that did not fail.
     """
     names = list(ways)
     least: dict[str, float] = {}

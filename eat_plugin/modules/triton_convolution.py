@@ -25,6 +25,20 @@ WARPS, STAGES = 4, 3
 
 
 @triton.jit
+def _load_tap(  # type: ignore[no-untyped-def]
+    source, row, tap, group, channel, num_rows, height, width,
+    IN: tl.constexpr, GROUPS: tl.constexpr, SIDE: tl.constexpr, PAD: tl.constexpr,
+):  # fmt: skip
+    """Load channels of a group, [rows, channels], that a tap sees at grid positions; 0 outside."""
+    down, right = tap // SIDE - PAD, tap % SIDE - PAD
+    y, x = (row // width) % height + down, row % width + right
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (row < num_rows)
+    rows = source + (row + down * width + right) * (GROUPS * IN) + group * IN
+    mask = inside[:, None] & (channel < IN)[None, :]
+    return tl.load(rows[:, None] + channel[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
 def _convolve(  # type: ignore[no-untyped-def]
     source, weight, bias, result, num_rows, height, width,
     IN: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr, SIDE: tl.constexpr,
@@ -39,18 +53,12 @@ def _convolve(  # type: ignore[no-untyped-def]
     group = tl.program_id(1)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    y, x = (row // width) % height, row % width
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     steps = tl.cdiv(IN, STEP)
     for step in range(SIDE * SIDE * steps):  # one loop: Triton loads ahead in the innermost
         tap, channel = step // steps, step % steps * STEP + tl.arange(0, STEP)
-        down, right = tap // SIDE - PAD, tap % SIDE - PAD
-        inside = (y + down >= 0) & (y + down < height) & (x + right >= 0) & (x + right < width)
-        inside = inside & (row < num_rows)
-        rows_in = source + (row + down * width + right) * (GROUPS * IN) + group * IN
-        some = tl.load(
-            rows_in[:, None] + channel[None, :],
-            mask=inside[:, None] & (channel < IN)[None, :], other=0.0,
+        some = _load_tap(
+            source, row, tap, group, channel, num_rows, height, width, IN, GROUPS, SIDE, PAD
         )  # fmt: skip
         factors = tl.load(
             weight + ((group * SIDE * SIDE + tap) * IN + channel[:, None]) * OUT + column[None, :],
@@ -83,18 +91,12 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
     part = tl.program_id(1).to(tl.int64)
     channel = tl.program_id(2) // BLOCKS * CHANNELS + tl.arange(0, CHANNELS)
     column = tl.program_id(2) % BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
-    down, right = tap // SIDE - PAD, tap % SIDE - PAD
     total = tl.zeros((CHANNELS, COLUMNS), tl.float32)
     shift = tl.zeros((COLUMNS,), tl.float32)
     for step in range(STEPS):
         row = (part * STEPS + step) * ROWS + tl.arange(0, ROWS)
-        y, x = (row // width) % height, row % width
-        inside = (y + down >= 0) & (y + down < height) & (x + right >= 0) & (x + right < width)
-        inside = inside & (row < num_rows)
-        rows_in = source + (row + down * width + right) * (GROUPS * IN) + group * IN
-        some = tl.load(
-            rows_in[:, None] + channel[None, :],
-            mask=inside[:, None] & (channel < IN)[None, :], other=0.0,
+        some = _load_tap(
+            source, row, tap, group, channel, num_rows, height, width, IN, GROUPS, SIDE, PAD
         )  # fmt: skip
         rows_out = gradient + row * (GROUPS * OUT) + group * OUT
         errors = tl.load(

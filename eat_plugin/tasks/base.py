@@ -118,7 +118,11 @@ class AudioTask(FairseqTask):
         """Refuse options that do not suit this kind of task; a hook."""
 
     def check_start(self) -> str:
-        """Refuse a folder that another run writes to; return why nothing is left to do, or ''."""
+        """Return why nothing is left to do, or an empty text.
+
+        Raises:
+            ValueError: ``task.data`` is no folder, or another run writes to the folder of the run.
+        """
         check_folder(self._run)
         lock(self._run, keep=False)
         return checks.describe_end(self._run, self.resumed)

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from ..checkpoint_files import REMEDY, DamagedError, find_damage, read_data
 from ..data.files import clone, drafted
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Damaged(NamedTuple):
-    """A damaged ``checkpoint_last.pt``, or a missing one beside others.
+    """A damaged ``checkpoint_last.pt``, or a missing one in a folder with others.
 
     Attributes:
         path: the file.
@@ -37,14 +37,14 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
         ValueError: nothing can replace it, or a file named by an option is damaged.
     """
     last = find_last(run)
-    if run.get("checkpoint.restore_file") == DEFAULT and os.path.isfile(last):
-        damage = _describe_damage(last)
-        problem = f"is damaged: {damage}"
-        return Damaged(last, damage, _find_newest(run, last, problem)) if damage else None
-    is_given = run.get("checkpoint.restore_file") != DEFAULT or run.get("checkpoint.continue_once")
-    others = [] if is_given else _list_others(run, last)
-    if any(_count_updates(path) >= 0 for path in others):  # a new run would overwrite them
-        return Damaged(last, "", _find_newest(run, last, "is missing"))
+    if run.get("checkpoint.restore_file") == DEFAULT:
+        if os.path.isfile(last):
+            damage = _describe_damage(last)
+            return _replace_by_newest(run, last, damage) if damage else None
+        if not run.get("checkpoint.continue_once"):
+            found = _replace_by_newest(run, last, "")
+            if found is not None:
+                return found
     for option in CHECKPOINTS:
         path = run.get(f"checkpoint.{option}")
         if path and path != DEFAULT and os.path.isfile(path):
@@ -96,30 +96,38 @@ def _describe_damage(path: str) -> str:
     return ""
 
 
-def _list_others(run: RunConfig, last: str) -> List[str]:
-    """Return the other checkpoints in a folder."""
+def _replace_by_newest(run: RunConfig, last: str, damage: str) -> Optional[Damaged]:
+    """Find the intact checkpoint of a folder that has the most updates.
+
+    Returns:
+        The pair; None if ``last`` is missing and there are no others, which a new run would
+        overwrite.
+
+    Raises:
+        ValueError: there is no intact one.
+    """
     folder = os.path.dirname(last)
     suffix = re.escape(run.get("checkpoint.checkpoint_suffix") or "")
     names = re.compile(rf"checkpoint(\d+|_\d+_\d+|_best|\.best_.+){suffix}\.pt")
-    found = os.listdir(folder) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in sorted(found) if names.fullmatch(name)]
-
-
-def _find_newest(run: RunConfig, last: str, problem: str) -> str:
-    """Return the intact checkpoint of a folder that has the most updates."""
-    for path in sorted(_list_others(run, last), key=_count_updates, reverse=True):
-        if _count_updates(path) >= 0 and not find_damage(path):
-            return path
+    paths = [entry.path for entry in os.scandir(folder)] if os.path.isdir(folder) else []
+    paths = [path for path in sorted(paths) if names.fullmatch(os.path.basename(path))]
+    updates = {path: number for path in paths if (number := _count_updates(path)) is not None}
+    for path in sorted(updates, key=lambda path: updates[path], reverse=True):
+        if not find_damage(path):
+            return Damaged(last, damage, path)
+    if not damage and not updates:
+        return None
+    problem = f"is damaged: {damage}" if damage else "is missing"
     raise ValueError(
-        f"{os.path.abspath(last)} {problem}; its folder has no intact checkpoint: copy "
-        "one there from a backup, or move the damaged ones away to start a new run"
+        f"{os.path.abspath(last)} {problem}; its folder has no intact checkpoint: copy one there "
+        "from a backup, or move the damaged ones away to start a new run"
     )
 
 
-def _count_updates(path: str) -> int:
-    """Return the number of updates of a checkpoint; -1 if it cannot be read."""
+def _count_updates(path: str) -> Optional[int]:
+    """Return the number of updates of a checkpoint; None if it cannot be read."""
     try:
         saved = read_data(path, check=False, only_data=True)
         return int(saved["optimizer_history"][-1]["num_updates"])
     except (OSError, ValueError, LookupError, TypeError):
-        return -1
+        return None

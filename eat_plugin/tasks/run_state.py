@@ -59,7 +59,7 @@ def leave_on_device() -> None:
     fairseq rounds them for the result of ``Trainer.train_step``, which nothing uses, and waits for
     the GPU once for each. Meters that are printed keep their rounding.
     """
-    for meter in list(metrics.get_active_aggregators())[-1].values():
+    for meter in metrics.get_active_aggregators()[-1].values():
         if hasattr(meter, "round"):
             meter.round = None
 

@@ -58,7 +58,7 @@ class Saver:
             replace_damaged(self._damaged)
 
     def attempt(self, save: Callable[[], Result]) -> Optional[Result]:
-        """Call a function that saves; log an error of the disk, after which the run goes on."""
+        """Call a function that saves; log an error of the disk, after which the run continues."""
         try:
             result = save()
         except OSError as error:

@@ -15,7 +15,7 @@ def count_clips(sample: Dict[str, Any], log: Dict[str, Any]) -> None:
 
 
 def report_missing(logs: List[Dict[str, Any]]) -> None:
-    """Log the missing clips of a validation, beside its figures; take them out of ``logs``.
+    """Log the missing clips of a validation with its metrics; take them out of ``logs``.
 
     ``skipped_clips`` is their number. If some are missing, ``clips`` is that of the others.
     """

@@ -103,3 +103,9 @@ def test_read__damaged_page_is_not_made_up_for_by_the_end(tmp_path):
     path.write_bytes(b"".join(parts))
     with pytest.raises(ClipError, match=r"truncated: \d+ of 960000 samples could be decoded"):
         read_audio(path)
+
+
+def test_listing__recorded_broadcast_starts_in_the_middle(tmp_path):
+    path, parts = tmp_path / "a.ogg", pages(encode("VORBIS", 20.0))
+    path.write_bytes(b"".join(parts[:2] + parts[5:]))
+    assert probe_clip(path)[1] == RATE

@@ -44,7 +44,7 @@ def test_find__name_without_its_ending(tmp_path):
     assert names.find("10")[0] == "10.wav"
     assert names.find("x/1.5")[0] == "x/1.5.FLAC"
     assert names.find("x/1") == ("x/1", "")  # not a sound
-    make(tmp_path, "d.wav")  # beside a folder of that name
+    make(tmp_path, "d.wav")  # next to a folder of that name
     assert TableNames(tmp_path, ("wav",)).find("d")[0] == "d.wav"
 
 

@@ -1,6 +1,8 @@
 """The loss scale that float16 starts with."""
 
 import pytest
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.loss_scale import fit_loss_scale
@@ -42,3 +44,17 @@ def test_fit_loss_scale__fits_a_sum_over_hidden_patches(options, expected):
 )  # fmt: skip
 def test_fit_loss_scale__leaves_others(options, expected):
     assert fitted(**options) == expected
+
+
+def test_task__starts_with_a_fitting_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # float16 is refused without
+    flags = [
+        str(tmp_path), "--task", "eat_pretraining", "--arch", "eat_base", "--criterion",
+        "eat_pretraining", "--optimizer", "eat_adamw", "--lr-scheduler", "cosine", "--lr", "0.1",
+        "--max-update", "9", "--batch-size", "12", "--fp16", "--memory-efficient-fp16",
+        "--save-dir", str(tmp_path), "--distributed-world-size", "1",
+    ]  # fmt: skip
+    parser = options.get_training_parser()
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=flags))
+    tasks.setup_task(cfg.task)
+    assert cfg.common.fp16_init_scale == 2**-9

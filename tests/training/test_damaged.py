@@ -100,6 +100,11 @@ def test_resume__without_checkpoint_last_the_newest_is_taken(tmp_path, caplog):
     assert find_resumed_run(configure(tmp_path)).updates == 30
     named = {"restore_file": str(tmp_path / "checkpoint_1_20.pt")}
     assert find_resumed_run(configure(tmp_path, **named)).updates == 20
+    (tmp_path / "checkpoint_last.pt").unlink()
+    for name in ("1_20", "2_30", "best"):
+        rot(tmp_path / f"checkpoint_{name}.pt")
+    with pytest.raises(ValueError, match="checkpoint_last.pt is missing; its folder has no intact"):
+        find_resumed_run(configure(tmp_path))
 
 
 def test_resume__takes_checkpoints_with_its_suffix(tmp_path):
