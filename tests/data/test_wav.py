@@ -253,7 +253,7 @@ def test_size__unknown_with_a_second_file_is_refused(tmp_path, size, monkeypatch
     path = tmp_path / "a.wav"
     first = bytearray(stale(2000, b""))
     first[40:44] = size.to_bytes(4, "little")
-    for more in (b"", DATA * 10, DATA * 10 + b"\0"):
+    for more in (b"", DATA * 10, DATA * 10 + b"\0", bytes(1992)):  # the last crosses a block
         path.write_bytes(bytes(first) + more + stale(400, b""))
         with pytest.raises(ClipError, match="second wav file"):
             probe_clip(path)
