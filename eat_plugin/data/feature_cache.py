@@ -212,9 +212,9 @@ def _other_channels(
     path: str | os.PathLike[str], made_with: str, channels: str | None
 ) -> SettingsError:
     return SettingsError(
-        f"{path}: the cache was made with channels={made_with}, but channels={channels} is asked "
-        f"for; use task.channels={made_with} (--channels {made_with}), or make another cache with "
-        f"eat cache --channels {channels}"
+        f"{path}: the cache was made with channels={made_with}, but channels={channels} is needed; "
+        f"make another cache with eat cache --channels {channels}, or train with "
+        f"task.channels={made_with}"
     )
 
 

@@ -178,7 +178,7 @@ def test_evaluate__a_cache_of_other_channels_is_refused(single, labelled, tmp_pa
     assert run(single, cache) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "was made with channels=first, but channels=mean is asked for" in error
+    assert "was made with channels=first, but channels=mean is needed" in error
 
 
 def test_evaluate__the_order_of_clips_does_not_matter(single, labelled, capsys):

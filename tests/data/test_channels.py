@@ -133,7 +133,7 @@ def test_cache_and_statistics__hold_the_channels_of_their_option(tmp_path, sampl
     )
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     # Another one is refused: at the start of training, of a command, and for a single clip.
-    asked = r"was made with channels=loudest, but channels=mean is asked for; use task.channels=l"
+    asked = r"was made with channels=loudest, but channels=mean is needed; make another cache with"
     for make in (SpectrogramReader, lambda *args: WindowsReader(*args, 3)):
         with pytest.raises(ValueError, match=asked):
             make(cached, front_ends["mean"])
@@ -143,7 +143,7 @@ def test_cache_and_statistics__hold_the_channels_of_their_option(tmp_path, sampl
         (data / "stats.json").unlink(missing_ok=True)
         assert main(arguments) == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        assert "was made with channels=loudest, but channels=mean is asked for" in line
+        assert "was made with channels=loudest, but channels=mean is needed" in line
 
 
 def test_packed__has_the_same_signal(tmp_path, samples):
