@@ -202,8 +202,9 @@ def _convert_classifier(
     options: Mapping[str, Any], data: str, model: EatClassifier
 ) -> dict[str, Any]:
     """Find the published options with which a classifier computes the same."""
-    schema = OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]())
-    values = _plain(schema)
+    if options.get("prediction_mode") == "SEGMENT_POOLING":
+        raise ValueError("model.prediction_mode=SEGMENT_POOLING has no published name")
+    values = _plain(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]()))
     values.update(options)
     values.update(
         model_path=options.get("model_path") or "",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..flags import add_model_flags
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
-from ..modules.patches import column_padding, mean_patches, own_columns
+from ..modules.patches import column_padding, own_columns
 from ..options import explain_path
 from ..outputs import ClassificationOutput
 from .classifier_config import (
@@ -28,6 +28,7 @@ from .config import EatConfig
 from .encoder import EatEncoder
 from .interop import PretrainedEncoder, encoder_config, load_encoder, read_encoder
 from .param_groups import set_finetuning_groups, set_param_groups
+from .pooling import mean_windows, pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,8 @@ class EatClassifier(BaseFairseqModel):
         self.model = self._build_encoder(cfg)
         assert cfg.num_classes is not None
         width = self.model.cfg.embed_dim
+        if cfg.prediction_mode == PredictionMode.SEGMENT_POOLING:
+            width *= cfg.segments
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if cfg.use_fc_norm else None
         self.head = nn.Linear(width, cfg.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -116,7 +119,7 @@ class EatClassifier(BaseFairseqModel):
         if cfg.prediction_mode == PredictionMode.CLS_TOKEN and encoder.num_extra_tokens < 1:
             raise ValueError(
                 "model.prediction_mode is CLS_TOKEN, but the encoder has no extra token; choose "
-                "MEAN_POOLING or LIN_SOFTMAX"
+                "MEAN_POOLING, SEGMENT_POOLING or LIN_SOFTMAX"
             )
         if pretrained is not None and not cfg.no_pretrained_weights:
             load_encoder(encoder, pretrained)
@@ -191,10 +194,10 @@ class EatClassifier(BaseFairseqModel):
         return mask_spectrogram(imgs, width, mel, lengths)
 
     def _pool(self, imgs: Tensor, padding: Tensor | None) -> Tensor:
-        extra = self.model.num_extra_tokens
+        extra, grid = self.model.num_extra_tokens, self.model.patch_encoder.grid_of(imgs)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
-            x = pool(x, self.cfg.prediction_mode, extra, padding)  # [B, E + L, D] -> [B, D]
+            x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)
         return x if self.fc_norm is None else self.fc_norm(x)
 
     def _losses(
@@ -233,34 +236,6 @@ def _read_pretrained(path: str) -> PretrainedEncoder:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise ValueError(f"model.model_path is {path!r}, which {problem}") from error
-
-
-def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
-    """Average rows [rows, ...] to [clips, ...]; ``num_windows`` is the number of rows per clip."""
-    if num_windows is None:
-        return values
-    return torch.stack([part.mean(dim=0) for part in values.split(list(num_windows))])
-
-
-def pool(
-    x: Tensor, mode: PredictionMode, num_extra_tokens: int, padding: Tensor | None = None
-) -> Tensor:
-    """Pool tokens [B, E + L, D] without padding, bool [B, L], to [B, D].
-
-    ``LIN_SOFTMAX`` is the log-odds of sum(p^2) / sum(p) over patches, with p = sigmoid(x).
-    """
-    if mode == PredictionMode.CLS_TOKEN:
-        return x[:, 0]
-    patches = x[:, num_extra_tokens:]
-    if mode == PredictionMode.MEAN_POOLING:
-        return mean_patches(patches, padding)
-    log_p = F.logsigmoid(patches if patches.dtype == torch.float64 else patches.float())
-    if padding is not None:
-        log_p = log_p.masked_fill(padding.unsqueeze(-1), -torch.inf)
-    pooled = torch.logsumexp(2 * log_p, dim=1) - torch.logsumexp(log_p + 1e-6, dim=1)
-    pooled = pooled.clamp(max=0)
-    odds = pooled - torch.log(-torch.expm1(pooled))
-    return torch.nan_to_num(odds, nan=0, posinf=0, neginf=0).to(x.dtype)
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ class PredictionMode(Enum):
     MEAN_POOLING = 1
     CLS_TOKEN = 2
     LIN_SOFTMAX = 3
+    SEGMENT_POOLING = 4  # ours
 
 
 @dataclass
@@ -32,8 +33,11 @@ class EatClassifierConfig(EatConfig):
     loss: str = option("bce", "bce (binary, per class) or ce (one class per clip)")
     single_label: bool = option(II("task.single_label"), "each clip has exactly one label")
     prediction_mode: PredictionMode = option(
-        PredictionMode.CLS_TOKEN, "pooling: CLS_TOKEN, MEAN_POOLING or LIN_SOFTMAX"
+        PredictionMode.CLS_TOKEN,
+        "pooling: CLS_TOKEN, MEAN_POOLING, SEGMENT_POOLING (for the order of events, as in words) "
+        "or LIN_SOFTMAX",
     )
+    segments: int = option(8, "SEGMENT_POOLING: segments of time, whose means are concatenated")
     use_fc_norm: bool = option(True, "LayerNorm before the last layer")
     linear_probe: bool = option(False, "train the last layers only, not the encoder")
     target_length: int = option(II("task.target_length"), "window of a clip, in frames of 10 ms")
@@ -118,6 +122,7 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     for name in ("mixup", "cutmix"):
         value = getattr(cfg, name)
         require(value >= 0, f"model.{name}", value, "it must be 0 or more")
+    require(cfg.segments >= 1, "model.segments", cfg.segments, "it must be 1 or more")
     for name in ("label_smoothing", "mask_ratio", "drop_path_rate"):
         value = getattr(cfg, name)
         require(0 <= value < 1, f"model.{name}", value, "it must be from 0 to below 1")

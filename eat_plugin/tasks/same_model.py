@@ -16,7 +16,7 @@ ENCODER = (
     f"{IMAGE}.fixed_positions", f"{IMAGE}.decoder.decoder_dim", f"{IMAGE}.decoder.decoder_groups",
     f"{IMAGE}.decoder.decoder_kernel", f"{IMAGE}.decoder.decoder_layers",
 )  # fmt: skip
-CLASSIFIER = ("num_classes", "use_fc_norm")
+CLASSIFIER = ("num_classes", "use_fc_norm", "segments")
 # Options that may change if the optimizer is reset.
 SAME_RUN = (f"{IMAGE}.target_length",)
 SAME_CLASSIFIER = ("prediction_mode",)

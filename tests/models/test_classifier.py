@@ -6,8 +6,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from eat_plugin.models.classifier import EatClassifier, pool
+from eat_plugin.models.classifier import EatClassifier
 from eat_plugin.models.classifier_config import EatClassifierConfig, PredictionMode
+from eat_plugin.models.pooling import mean_segments, pool
 from eat_plugin.models.published import MaeImageClassificationConfig, MaeImageClassificationModel
 from eat_plugin.modules.patches import column_padding
 
@@ -187,8 +188,31 @@ def test_pool__by_hand(mode):
         PredictionMode.MEAN_POOLING: math.log(3) / 2,
         # sum p^2 / sum p = (1/4 + 9/16) / (5/4) = 13/20, odds 13/7
         PredictionMode.LIN_SOFTMAX: math.log(13 / 7),
+        PredictionMode.SEGMENT_POOLING: math.log(3) / 2,
     }
-    assert pool(x, mode, 1).item() == pytest.approx(expected[mode], abs=1e-5)
+    assert pool(x, mode, 1, (2, 1)).item() == pytest.approx(expected[mode], abs=1e-5)
+
+
+def test_mean_segments__by_hand():
+    """Three steps of two mel bands in two segments: the middle step belongs to both."""
+    patches = torch.tensor([[1.0, 3.0, 10.0, 20.0, 5.0, 5.0]]).unsqueeze(-1)  # steps 2, 15, 5
+    assert mean_segments(patches, (3, 2), 2).flatten().tolist() == [8.5, 10.0]
+    assert mean_segments(patches, (3, 2), 3).flatten().tolist() == [2.0, 15.0, 5.0]
+    short = torch.tensor([[False] * 4 + [True] * 2])  # 2 steps in 4 segments
+    assert mean_segments(patches, (3, 2), 4, short).flatten().tolist() == [2.0, 2.0, 15.0, 15.0]
+
+
+def test_segment_pooling__head_takes_all_segments(make_classifier, clips):
+    options = {"loss": "ce", "single_label": True, "prediction_mode": "SEGMENT_POOLING"}
+    model = make_classifier(**options, segments=3).eval()
+    width = model.model.cfg.embed_dim
+    assert model.head.weight.shape[1] == model.fc_norm.weight.shape[0] == 3 * width
+    with torch.no_grad():
+        model.head.weight[:, width:] = 0  # of the first segment alone
+        x, _ = model.model.encode(clips)
+        grid = model.model.patch_encoder.grid_of(clips)
+        expected = model.head(model.fc_norm(mean_segments(x[:, 1:], grid, 3).flatten(1)))
+        torch.testing.assert_close(model(clips), expected)
 
 
 def test_linear_probe__does_not_change_the_encoder(make_classifier, clips):

@@ -7,8 +7,8 @@ import torch
 
 from eat_plugin.losses import average_layers
 from eat_plugin.masking import MaskSpec, draw_masks, join_masks
-from eat_plugin.models.classifier import pool
 from eat_plugin.models.classifier_config import PredictionMode
+from eat_plugin.models.pooling import pool
 from eat_plugin.modules.patch_split import split_patches
 from eat_plugin.modules.patches import blank_padding, column_padding, mean_patches, own_columns
 
@@ -265,8 +265,9 @@ def test_pool__excludes_padding():
     x = torch.tensor([[[9.0], [0.0], [math.log(3)], [7.0]]], dtype=torch.float64)
     padding = torch.tensor([[False, False, True]])
     for mode in PredictionMode:
-        expected = pool(x[:, :3], mode, 1)
-        assert pool(x, mode, 1, padding).item() == pytest.approx(expected.item(), abs=1e-12)
+        expected = pool(x[:, :3], mode, 1, (2, 1))
+        found = pool(x, mode, 1, (3, 1), padding)
+        assert found.item() == pytest.approx(expected.item(), abs=1e-12)
 
 
 def test_padding__by_hand():

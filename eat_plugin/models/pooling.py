@@ -1,0 +1,82 @@
+"""From the tokens of a clip to one vector, for the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..modules.patches import mean_patches, own_columns
+from .classifier_config import PredictionMode
+
+
+def pool(
+    x: Tensor,
+    mode: PredictionMode,
+    num_extra_tokens: int,
+    grid: tuple[int, int],
+    padding: Tensor | None = None,
+    segments: int = 1,
+) -> Tensor:
+    """Pool tokens [B, E + L, D] without padding, bool [B, L].
+
+    ``LIN_SOFTMAX`` is the log-odds of sum(p^2) / sum(p) over patches, with p = sigmoid(x).
+
+    Args:
+        x: output of the encoder.
+        mode: how patches are pooled.
+        num_extra_tokens: E.
+        grid: (time, mel) size of the patch grid.
+        padding: of clips of different length.
+        segments: with ``SEGMENT_POOLING``, see ``mean_segments``.
+
+    Returns:
+        [B, D]; [B, segments * D] with ``SEGMENT_POOLING``.
+    """
+    if mode == PredictionMode.CLS_TOKEN:
+        return x[:, 0]
+    patches = x[:, num_extra_tokens:]
+    if mode == PredictionMode.MEAN_POOLING:
+        return mean_patches(patches, padding)
+    if mode == PredictionMode.SEGMENT_POOLING:
+        return mean_segments(patches, grid, segments, padding).flatten(1)
+    log_p = F.logsigmoid(patches if patches.dtype == torch.float64 else patches.float())
+    if padding is not None:
+        log_p = log_p.masked_fill(padding.unsqueeze(-1), -torch.inf)
+    pooled = torch.logsumexp(2 * log_p, dim=1) - torch.logsumexp(log_p + 1e-6, dim=1)
+    pooled = pooled.clamp(max=0)
+    odds = pooled - torch.log(-torch.expm1(pooled))
+    return torch.nan_to_num(odds, nan=0, posinf=0, neginf=0).to(x.dtype)
+
+
+def mean_segments(
+    patches: Tensor, grid: tuple[int, int], segments: int, padding: Tensor | None = None
+) -> Tensor:
+    """Average patches [B, L, D] over mel and over equal segments of each clip's own time.
+
+    Segment k of S has the time steps from floor(k n / S) to ceil((k + 1) n / S) of a clip with n;
+    neighbours share a step where n is not divisible by S.
+
+    Returns:
+        [B, segments, D].
+    """
+    frames = patches.unflatten(1, grid).mean(dim=2)  # [B, steps, D]
+    columns = patches.new_full((1,), grid[0], dtype=torch.long)
+    if padding is not None:
+        columns = own_columns(padding, grid[1])
+    columns = columns.view(-1, 1, 1)
+    first = torch.arange(segments, device=patches.device).view(1, -1, 1)  # [1, S, 1]
+    step = torch.arange(grid[0], device=patches.device)  # [steps]
+    starts = first * columns // segments
+    ends = ((first + 1) * columns + segments - 1) // segments
+    inside = ((step >= starts) & (step < ends)).to(frames.dtype)  # [B, S, steps]
+    return (inside @ frames) / inside.sum(dim=2, keepdim=True)
+
+
+def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:
+    """Average rows [rows, ...] to [clips, ...]; ``num_windows`` is the number of rows per clip."""
+    if num_windows is None:
+        return values
+    return torch.stack([part.mean(dim=0) for part in values.split(list(num_windows))])
