@@ -18,7 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from eat_plugin.modules import triton_convolution as kernels
 
-shared = {"IN": 48, "OUT": 48, "GROUPS": 16, "SIDE": 3, "PAD": 1, "PRECISION": "tf32"}
+shared = {"IN": 48, "OUT": 48, "GROUPS": 16, "TAPS": 9, "WIDE": 3, "TOP": 1, "LEFT": 1}
+shared["PRECISION"] = "tf32"
 forward = {"HAS_BIAS": True, "ROWS": kernels.ROWS, "STEP": 64, "COLUMNS": 64}
 backward = {"ROWS": kernels.ROWS_OF_SUM, "STEPS": 128, "CHANNELS": 64, "COLUMNS": 64, "BLOCKS": 1}
 found = {}
