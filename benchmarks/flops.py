@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from eat_plugin.masking import MaskSpec
-from eat_plugin.models.config import EatConfig
+from eat_plugin.models.config import EatConfig, decoder_kernel
 from eat_plugin.models.eat import EatModel
+from eat_plugin.options import patch_sides
 
 from .launching import say
 from .timing import PEAKS
@@ -49,7 +50,7 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
         grid: (time, mel) size of the patch grid.
     """
     image, width, clones = cfg.modalities.image, cfg.embed_dim, cfg.clone_batch
-    patches, values = grid[0] * grid[1], image.patch_size**2 * image.in_chans
+    patches, values = grid[0] * grid[1], math.prod(patch_sides(image.patch_size)) * image.in_chans
     visible = MaskSpec.from_options(image, grid).num_visible
     hidden = clones * (patches - visible)
 
@@ -67,11 +68,11 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
     }  # fmt: skip
     decoder = image.decoder
     if decoder is not None and (cfg.d2v_loss > 0 or cfg.recon_loss > 0):
-        kernel, inner, convolutions = decoder.decoder_kernel, width, 0.0
-        # An even kernel adds a row and a column.
-        places = clones * (grid[0] + 1 - kernel % 2) * (grid[1] + 1 - kernel % 2)
+        kernel, inner, convolutions = decoder_kernel(image), width, 0.0
+        # An even side of the kernel adds a row or a column.
+        places = clones * math.prod(n + 1 - side % 2 for n, side in zip(grid, kernel))
         for _ in range(decoder.decoder_layers):
-            weights = kernel**2 * (inner // decoder.decoder_groups) * decoder.decoder_dim
+            weights = math.prod(kernel) * (inner // decoder.decoder_groups) * decoder.decoder_dim
             convolutions, inner = convolutions + 2 * places * weights, decoder.decoder_dim
         forward["decoder: convolutions"] = convolutions
         forward["decoder: projection"] = 2 * hidden * inner * width
@@ -131,8 +132,8 @@ class Paper:
 
     def __init__(self, size: str) -> None:
         cfg: Any = load_config(size).model
-        patch = cfg.modalities.image.patch_size
-        self.parts = count_flops(cfg, (FRAMES // patch, MEL_BINS // patch))
+        frames, bins = patch_sides(cfg.modalities.image.patch_size)
+        self.parts = count_flops(cfg, (FRAMES // frames, MEL_BINS // bins))
         self.forward, self.backward = (sum(column) for column in zip(*self.parts.values()))
         self.flops, self.trained = self.forward + self.backward, count_trained(cfg)
 

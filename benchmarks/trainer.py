@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from eat_plugin.data.manifest import write_manifest
 from eat_plugin.models.eat import EatModel
+from eat_plugin.options import patch_sides
 
 from .flops import update_flops
 from .front_end import write_clip
@@ -92,8 +93,8 @@ def training(
             ours = TrainerUpdate(cfg, task, batch)
             return start_without_noise(ours.model, ours.step)
 
-        patch = cfg.model.modalities.image.patch_size
-        grid = (source.size(2) // patch, source.size(3) // patch)
+        frames, bins = patch_sides(cfg.model.modalities.image.patch_size)
+        grid = (source.size(2) // frames, source.size(3) // bins)
         return Case(
             describe(size, clips, cfg.model.clone_batch, cfg.task.target_length, place.precision),
             Form(make_plain),

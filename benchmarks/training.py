@@ -118,8 +118,8 @@ def make_clips(number: int, frames: int) -> Tensor:
 
 def draw_batch_masks(model: EatModel, clips: int) -> tuple[Tensor, int]:
     """Draw masks [B*K, L] for B clips, always the same; return them and their visible patches."""
-    image = model.patch_encoder.cfg
-    grid = (image.target_length // image.patch_size, MEL_BINS // image.patch_size)
+    image, (frames, bins) = model.patch_encoder.cfg, model.patch_encoder.patch_sides
+    grid = (image.target_length // frames, MEL_BINS // bins)
     spec = MaskSpec.from_options(image, grid)
     generator = torch.Generator().manual_seed(0)
     return draw_masks(spec, clips * model.cfg.clone_batch, generator), spec.num_visible

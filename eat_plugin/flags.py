@@ -17,6 +17,8 @@ from fairseq.dataclass import FairseqDataclass
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from .options import read_patch_size
+
 # Flags whose option is in several sections, one setting by design.
 SHARED = {
     "audio_mae", "ema_decay", "esc50_eval", "input_size", "max_update", "patch_size", "seed",
@@ -25,6 +27,7 @@ SHARED = {
 FIXED = ("(unused", "(only")  # in the help of published options without an implementation
 # A flag and a nested section with another option of its name, which fairseq would give its value.
 APART = {"channels": "images"}
+PATCH_SIZE = "patch_size"  # one number, or two: of no type that omegaconf has
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -143,6 +146,8 @@ def _walk(
     """Yield path, field and type of all options, and of sections that are off by default."""
     for option in fields(config):
         kind, here = _without_none(option.type), (*path, option.name)
+        if option.name == PATCH_SIZE:
+            kind = read_patch_size
         if option.name.startswith("_") or kind is Any or "help" not in option.metadata:
             continue
         if not is_dataclass(kind) or _default(option) is None:
@@ -210,7 +215,8 @@ def add_task_flags(parser: argparse.ArgumentParser, task: type) -> None:
             parser.set_defaults(**{option.name: make_section({})})
         # fairseq-validate has no model whose options the task's could follow.
         if str(_default(option)).startswith("${model.") and not has_model:
-            parser.set_defaults(**{option.name: option.type()})  # type: ignore[operator]
+            kind: Any = int if option.name == PATCH_SIZE else option.type
+            parser.set_defaults(**{option.name: kind()})
     for flag in list_flags(config, of_task=True):
         if flag.name == "data":
             parser.add_argument("data", help=flag.help)
@@ -248,6 +254,8 @@ def _add_flag(parser: Any, flag: Flag, shown: Any) -> None:
 
 def _describe_value(kind: Any) -> dict[str, Any]:
     """Return the arguments of argparse for a type; ``none`` is None."""
+    if kind is read_patch_size:
+        return {"type": kind, "metavar": "N[,N]"}
     if isinstance(kind, type) and issubclass(kind, Enum):
         return {"choices": [member.name for member in kind]}
     is_list = get_origin(kind) is list

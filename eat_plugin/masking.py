@@ -174,9 +174,11 @@ def _cover_blocks(
 ) -> np.ndarray:
     """Cover the grid with blocks around centres drawn with replacement: bool [K, L].
 
-    A block starts ``mask_length // 2`` before its centre, and is cut off at the border.
+    A block starts ``mask_length // 2`` before its centre, and is cut off at the border. On a grid
+    with fewer rows or columns than a block has, blocks count with the area that fits.
     """
-    num_blocks = int(spec.num_patches * ((share + spec.mask_prob_adjust) / (size[0] * size[1])))
+    height, width = (min(pair) for pair in zip(size, spec.grid))
+    num_blocks = int(spec.num_patches * ((share + spec.mask_prob_adjust) / (height * width)))
     drawn = torch.randint(spec.num_patches, (num_masks, num_blocks), generator=generator)
     centres, offset = drawn.numpy(), spec.mask_length // 2
     if spec.num_patches <= MAX_TABLE:
@@ -200,7 +202,9 @@ def _blocks_around(
     for axis, length in enumerate(grid):
         centre = centres // grid[1] if axis == 0 else centres % grid[1]
         distance = np.arange(length) - centre[..., None]  # [..., length]
-        hits.append((distance >= -offset) & (distance < size[axis] - offset))
+        # A block that is larger than the grid always has its centre.
+        first = -offset if length >= size[axis] else -min(offset, size[axis] - 1)
+        hits.append((distance >= first) & (distance < size[axis] + first))
     blocks = hits[0][..., :, None] & hits[1][..., None, :]
     return blocks.reshape(*centres.shape, -1)
 

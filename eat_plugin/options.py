@@ -1,6 +1,7 @@
 """Fields of configuration dataclasses, and checks of their values."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
@@ -16,6 +17,34 @@ def require(is_valid: bool, name: str, value: Any, rule: str) -> None:
     """Raise ``ValueError`` with the option's name, its value and the rule, unless it is valid."""
     if not is_valid:
         raise ValueError(f"{name} is {value}; {rule}")
+
+
+def patch_sides(
+    patch_size: Any, name: str = "model.modalities.image.patch_size"
+) -> tuple[int, int]:
+    """Return the sides of a patch: frames and mel bins, or rows and columns of an image.
+
+    One number is the side of a square.
+
+    Raises:
+        ValueError: the option ``name`` is not one or two positive integers.
+    """
+    is_list = isinstance(patch_size, Sequence) and not isinstance(patch_size, str)
+    sides = tuple(patch_size) if is_list else (patch_size,)
+    is_valid = len(sides) in (1, 2) and all(type(side) is int and side >= 1 for side in sides)
+    rule = "give one positive integer, or two: [frames, mel bins] (of an image [rows, columns])"
+    require(is_valid, name, patch_size, rule)
+    return sides[0], sides[-1]
+
+
+def read_patch_size(text: str) -> Any:
+    """Read a patch size from a flag: ``N``, or ``N,N`` for two sides.
+
+    Raises:
+        ValueError: an item is no integer.
+    """
+    items = [int(item) for item in text.strip("[]()").split(",")]
+    return items[0] if len(items) == 1 else items
 
 
 def explain_path(path: str, advice: str) -> str:

@@ -100,6 +100,19 @@ def test_flags__set_their_option_in_all_sections():
     assert cfg.model._name == "eat"  # checkpoints have the model's name
 
 
+@pytest.mark.parametrize("text", ["4,128", "[4, 128]"])
+def test_flags__two_sides_of_a_patch(text):
+    cfg = parse("eat_pretraining", "eat_base", "--patch-size", text, "--precompute-mask-config")
+    sizes = (cfg.model.modalities.image, cfg.task, cfg.task.precompute_mask_config)
+    assert [list(options.patch_size) for options in sizes] == [[4, 128]] * 3
+
+
+def test_flags__patch_size_must_be_whole(capsys):
+    with pytest.raises(SystemExit):
+        parse("eat_pretraining", "eat_base", "--patch-size", "4x128")
+    assert "argument --patch-size: invalid" in capsys.readouterr().err
+
+
 def test_flags__sections_that_are_off_by_default():
     cfg = parse(
         "eat_pretraining", "eat_base", "--images-size", "32,48", "--images-flip", "0",

@@ -22,7 +22,8 @@ METRICS = {"metrics", "ranking"}
 MAY_IMPORT = {
     "": {"registration"}, "registration": {"models", "criterions", "tasks", "optim"},
     "__main__": {"cli"}, "choices": set(), "options": set(), "checkpoint_files": set(),
-    "flags": set(), "masking": set(), "losses": set(), "outputs": set(), "modules": set(),
+    "flags": {"options"}, "masking": set(), "losses": set(), "outputs": set(),
+    "modules": {"options"},
     **dict.fromkeys(METRICS, METRICS),
     "optim": {"modules", "options"},
     "data": set(),
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "launch": {"choices", "prepare"},
     "cli": {
         "checkpoint_files", "choices", "data", "flags", "images", "prepare", "masking", "models",
-        "inference", "launch", *METRICS,
+        "inference", "launch", "options", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from eat_plugin import masking
 from eat_plugin.masking import STRATEGIES, MaskSpec, draw_masks, join_masks
 
 GOLDEN = Path(__file__).parent / "golden" / "masks.npz"
@@ -179,3 +180,70 @@ def test_resized__keeps_the_ratio(strategy):
 def test_join_masks__padding_is_hidden():
     joined = join_masks([torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, 1)])
     assert joined.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 1], [0, 1, 1]]
+
+
+FEW_BANDS = [(32, 1), (256, 1), (3, 1), (26, 2), (16, 4), (128, 4)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("grid", FEW_BANDS)
+def test_few_bands__same_number_of_visible_patches(strategy, grid):
+    spec = MaskSpec(grid, 0.6, 0.07, 5, strategy)
+    masks = draw_masks(spec, 64, torch.Generator().manual_seed(0))
+    assert masks.shape == (64, grid[0] * grid[1])
+    assert (masks == 0).sum(dim=1).tolist() == [spec.num_visible] * 64
+    num_patches = grid[0] * grid[1]
+    hidden = int(num_patches * 0.6)
+    kept = num_patches - hidden if strategy == "block" else int(num_patches * (1 - 0.6))
+    assert spec.num_visible == kept
+
+
+@pytest.mark.parametrize(
+    ("grid", "size", "blocks"),
+    [
+        ((256, 1), (5, 5), 13),  # 256 * 0.27 / 5
+        ((128, 4), (5, 5), 6),  # 512 * 0.27 / (5 * 4)
+        ((3, 100), (5, 5), 5),  # 300 * 0.27 / (3 * 5)
+        ((64, 8), (5, 5), 5),  # as published: 512 * 0.27 / 25
+        ((5, 5), (5, 5), 0),
+        ((256, 1), (8, 3), 8),  # 256 * 0.27 / 8
+        ((128, 4), (8, 3), 5),
+    ],
+)
+def test_cover__counts_blocks_by_the_area_that_fits(monkeypatch, grid, size, blocks):
+    drawn, draw = [], torch.randint
+
+    def record(high, shape, **options):
+        drawn.append(shape)
+        return draw(high, shape, **options)
+
+    monkeypatch.setattr(torch, "randint", record)
+    masking._cover_blocks(MaskSpec(grid, 0.8, 0.07), 3, None, size, 0.2)
+    assert drawn == [(3, blocks)]
+
+
+@pytest.mark.parametrize("length", [2, 5, 9])
+@pytest.mark.parametrize("strategy", ["inverse_block", "flexible"])
+def test_few_bands__keeps_blocks_along_time(strategy, length):
+    # Without blocks a neighbour of a kept patch is kept as often as any other, in 20 of 100 cases.
+    spec = MaskSpec((256, 1), 0.8, 0.07, length, strategy)
+    kept = 1 - draw_masks(spec, 200, torch.Generator().manual_seed(1)).double()
+    pairs = (kept[:, 1:] * kept[:, :-1]).mean() / kept.mean()
+    assert pairs > (0.4 if length == 2 and strategy == "inverse_block" else 0.6)
+
+
+def test_few_bands__blocks_cover_about_the_share():
+    # 13 blocks of 5 of 256 patches, overlapping: 1 - (1 - 5/256)^13 = 0.226 of them, less at the
+    # border. A count by 25 patches a block gives 2 blocks, 0.039.
+    spec = MaskSpec((256, 1), 0.8, 0.07, 5)
+    generator = torch.Generator().manual_seed(2)
+    cover = masking._cover_blocks(spec, 2000, generator, (5, 5), 0.2)
+    assert cover.mean() == pytest.approx(0.226, abs=0.005)
+
+
+def test_few_bands__clips_of_their_own_length():
+    for columns in (2, 4, 5, 10, 31, 256):
+        spec = MaskSpec((256, 1), 0.5, 0.07, 5).resized(columns)
+        masks = draw_masks(spec, 8, torch.Generator().manual_seed(0))
+        assert masks.shape == (8, columns)
+        assert (masks == 0).sum(dim=1).tolist() == [int(columns * 0.5)] * 8

@@ -23,18 +23,16 @@ class Example(NamedTuple):
     Attributes:
         name: in the manifest.
         spectrogram: normalised log-mel energies, float32 [T, F]; NaN in padding.
-        masks: hidden patches, bool [masks, T / patch, F / patch].
-        patch: side of a patch, in frames and mel bins.
+        masks: hidden patches, bool [masks, rows, columns] of the (time, mel) grid.
         reconstructions: the spectrogram with reconstructed hidden patches, [masks, T, F]; None
             without a reconstruction loss.
-        agreements: cosines of predicted and target features, [masks, T / patch, F / patch], NaN at
-            visible patches; None with a reconstruction loss, or without a decoder.
+        agreements: cosines of predicted and target features, [masks, rows, columns], NaN at visible
+            patches; None with a reconstruction loss, or without a decoder.
     """
 
     name: str
     spectrogram: np.ndarray
     masks: np.ndarray
-    patch: int
     reconstructions: np.ndarray | None = None
     agreements: np.ndarray | None = None
 
@@ -119,11 +117,10 @@ def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
     from eat_plugin.models.eat import EatModel
     from eat_plugin.models.prediction import measure_agreement, reconstruct
 
-    model, side = loaded.model, loaded.patch
+    model = loaded.model
     assert isinstance(model, EatModel)
     source = loaded.front_end.finish(energies)  # [1, T, F]
-    num_frames, num_bins = source.shape[1:]
-    grid = (num_frames // side, num_bins // side)
+    grid = model.patch_encoder.grid_of(source[None])
     flexible = loaded.cfg.task.get("flexible_mask", False)
     spec = MaskSpec.from_options(model.patch_encoder.cfg, grid, flexible=flexible)
     masks = draw_masks(spec, model.cfg.clone_batch, torch.Generator().manual_seed(0))  # [K, L]
@@ -137,7 +134,6 @@ def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
         name=name,
         spectrogram=spectrogram,
         masks=masks[:NUM_MASKS].unflatten(1, grid).bool().numpy(),
-        patch=side,
         reconstructions=None if reconstructed is None else reconstructed[:NUM_MASKS, 0].numpy(),
         agreements=None if agreement is None else agreement[:NUM_MASKS].unflatten(1, grid).numpy(),
     )

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from eat_plugin.options import patch_sides
+
 COLLAPSED = 0.1  # the default of model.min_target_var, which stops a run
 
 
@@ -52,7 +54,8 @@ def _of_pretraining(model: Mapping[str, Any]) -> dict[str, list[Reference]]:
     references: dict[str, list[Reference]] = {}
     width, fixed_scale = model.get("embed_dim") or 0, model.get("loss_scale")
     image = model["modalities"].get("image") or {}
-    size = (image.get("patch_size") or 0) ** 2 * (image.get("in_chans") or 0)
+    patch = patch_sides(image["patch_size"]) if "patch_size" in image else (0, 0)
+    size = math.prod(patch) * (image.get("in_chans") or 0)
     has_unit_norm = model.get("layer_norm_targets") or model.get("instance_norm_targets")
     is_squared = not model.get("loss_beta")
 

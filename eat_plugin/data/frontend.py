@@ -143,6 +143,7 @@ class FrontEnd:
             ``silence``, energies of digital silence.
         patch: if not 0, a shorter clip keeps its own length, padded to whole patches of so many
             frames.
+        patch_bins: with ``patch``, the mel bins of a patch; 0 for as many as frames.
         channels: how the channels of a clip are mixed, see the module ``channels``.
 
     Raises:
@@ -156,6 +157,7 @@ class FrontEnd:
     pad_value: str = "zero"
     patch: int = 0
     channels: str = MEAN
+    patch_bins: int = 0
 
     def __post_init__(self) -> None:
         if self.target_length < 1:

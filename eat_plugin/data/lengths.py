@@ -26,10 +26,12 @@ class ClipLengths(NamedTuple):
         frames: frames of each clip as read, in whole patches, `[clips]` int64; too large for some
             clips if sampling rates differ.
         patch: frames of a patch.
+        bins: mel bins of a patch.
     """
 
     frames: np.ndarray
     patch: int
+    bins: int
 
 
 def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
@@ -51,7 +53,9 @@ def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
     samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
     frames = np.maximum(1, count_frames(samples))
     whole = -(-frames // front_end.patch) * front_end.patch
-    return ClipLengths(np.minimum(whole, front_end.target_length), front_end.patch)
+    patch = front_end.patch
+    frames = np.minimum(whole, front_end.target_length)
+    return ClipLengths(frames, patch, front_end.patch_bins or patch)
 
 
 def sort_by_length(indices: np.ndarray, frames: np.ndarray, shuffle: bool) -> np.ndarray:
@@ -72,12 +76,15 @@ def sort_by_length(indices: np.ndarray, frames: np.ndarray, shuffle: bool) -> np
     return indices[np.argsort(keys, kind="stable")]
 
 
-def pad_clips(clips: list[Tensor], patch: int) -> tuple[Tensor, Tensor | None]:
+def pad_clips(
+    clips: list[Tensor], patch: int, bins: int | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Pad clips of different length to a batch.
 
     Args:
         clips: each [C, T_b, F], whole patches.
-        patch: side of a patch.
+        patch: frames of a patch.
+        bins: mel bins of a patch; None for as many as frames.
 
     Returns:
         [B, C, T, F], T the longest; and bool [B, L], True for patches of padding, or None if all
@@ -89,5 +96,5 @@ def pad_clips(clips: list[Tensor], patch: int) -> tuple[Tensor, Tensor | None]:
         return torch.stack(clips), None
     padded = [F.pad(clip, (0, 0, 0, most * patch - clip.size(1))) for clip in clips]
     padding = torch.arange(most) >= columns.unsqueeze(1)  # [B, T / p]
-    bands = clips[0].size(2) // patch
+    bands = clips[0].size(2) // (bins or patch)
     return torch.stack(padded), padding.repeat_interleave(bands, dim=1)

@@ -121,7 +121,7 @@ class SpectrogramReader:
         """Join clips: ``source`` [B, 1, T, F]; ``padding_mask`` [B, L] if lengths differ."""
         if self.lengths is None:
             return {"source": torch.stack(clips)}
-        source, padding = pad_clips(clips, self.lengths.patch)
+        source, padding = pad_clips(clips, self.lengths.patch, self.lengths.bins)
         return {"source": source, **({} if padding is None else {"padding_mask": padding})}
 
 

@@ -23,6 +23,7 @@ from ..data.frames import MEL_BINS
 from ..data.frontend import FrontEnd
 from ..models.classifier import EatClassifier
 from ..models.interop import fold_normalisation
+from ..models.published_options import square_patches
 from .loaded import Loaded
 
 PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
@@ -182,7 +183,7 @@ def _published_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     masks = values.get("precompute_mask_config")
     if masks:
         masks = {key: value for key, value in masks.items() if key != "mask_strategy"}
-        values["precompute_mask_config"] = masks
+        values["precompute_mask_config"] = square_patches(masks)
     values.update(_name=name, key="imgs" if name == CLASSIFICATION else "source")
     if "roll_gain" in options:  # ours
         weights = options.get("weights_file")
@@ -254,9 +255,10 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     values["supported_modality"] = values.get("supported_modality") or MODALITY
     for name in ("recompute", "compile", "convolution"):  # they do not change results
         values.pop(name, None)
-    values["modalities"]["image"].pop("mask_strategy", None)
-    values["modalities"]["image"].pop("image_size", None)  # None for spectrograms
-    if values["modalities"]["image"].pop("mel_by_time", False):
+    image = square_patches(values["modalities"]["image"])
+    image.pop("mask_strategy", None)
+    image.pop("image_size", None)  # None for spectrograms
+    if image.pop("mel_by_time", False):
         raise ValueError("model.modalities.image.mel_by_time=true has no published name")
     return values
 
@@ -294,7 +296,6 @@ def check_same(first: Loaded, second: Loaded) -> None:
     if first.labels is not None and second.labels is not None:
         same = same and agree(first.predict(source), second.predict(renormalised))
     same = same and replace(other, mean=own.mean, std=own.std) == own
-    for name in ("labels", "single_label"):
-        same = same and getattr(first, name) == getattr(second, name)
+    same = same and (first.labels, first.single_label) == (second.labels, second.single_label)
     if not same:
         raise ValueError(f"{first.path} would give other results after the conversion; not written")

@@ -80,7 +80,7 @@ class Loaded:
     @property
     def patch(self) -> int:
         """Frames of a patch (rows of an image)."""
-        return self.encoder.patch_encoder.cfg.patch_size
+        return self.encoder.patch_encoder.patch_sides[0]
 
     def spectrogram(self, clip: Clip) -> Tensor:
         """Compute the spectrogram [1, T, F] of the start of a clip, as in training.
@@ -163,8 +163,9 @@ class Loaded:
 
         Args:
             source: a clip, a list of clips, spectrograms [B, 1, T, F], time before mel, or images
-                [B, C, H, W], with rows for frames and columns for mel bins. p is the patch size, E
-                the number of extra tokens (1: CLS), L = (T/p)(F/p) the number of patches.
+                [B, C, H, W], with rows for frames and columns for mel bins. A patch has p frames
+                and q mel bins, E is the number of extra tokens (1: CLS), L = (T/p)(F/q) that of
+                patches.
             granularity: ``utterance``, the CLS token (mean over patches in a model without one);
                 ``frame``, the mean over the mel axis; ``all`` tokens; ``grid``, the patches.
             layer: N from 1, the output of block N after its last norm; negative from the end;
@@ -172,7 +173,7 @@ class Loaded:
 
         Returns:
             ``utterance`` [B, D], ``frame`` [B, T/p, D], ``all`` [B, E + L, D] or ``grid``
-            [B, T/p, F/p, D]; [B, depth, ...] for all layers. For clips, ``x`` of ``extract``.
+            [B, T/p, F/q, D]; [B, depth, ...] for all layers. For clips, ``x`` of ``extract``.
 
         Raises:
             ValueError: an argument is unknown, the input does not fit the model, or a clip cannot

@@ -59,8 +59,8 @@ class Windowing:
 
         The first window begins at the start. Another one follows while at least half a column
         (and 30 ms) of the recording is not covered. A column is valid if its centre lies within
-        the recording. Where windows overlap, it is valid in the window with the nearer middle.
-        The very first column is always valid.
+        the recording, and so do its first 30 ms: a column has a frame. Where windows overlap, it is
+        valid in the window with the nearer middle. The very first column is always valid.
         """
         least = max(self.patch, LEAST_HALVES)
         starts = [0]
@@ -73,7 +73,8 @@ class Windowing:
         centres = self.patch * (2 * np.arange(self.frames // self.patch) + 1)
         windows = []
         for start in starts:
-            valid = (2 * start + centres) * sample_rate < 2 * FRAMES_A_SECOND * num_samples
+            ends = 2 * start + centres + (least - self.patch)
+            valid = ends * sample_rate < 2 * FRAMES_A_SECOND * num_samples
             if start != starts[0]:
                 valid &= centres >= overlap
             if start != starts[-1]:

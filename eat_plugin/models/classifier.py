@@ -170,7 +170,7 @@ class EatClassifier(BaseFairseqModel):
         patches = self.model.patch_encoder
         grid, lengths = patches.grid_of(imgs), None
         if padding is not None:
-            lengths = own_columns(padding, grid[1]) * patches.cfg.patch_size
+            lengths = own_columns(padding, grid[1]) * patches.patch_sides[0]
         if max(self.cfg.mixup, self.cfg.cutmix) > 0 and label is not None:
             imgs, label, lengths = mix_batch(
                 imgs, label, lengths=lengths, mixup=self.cfg.mixup, cutmix=self.cfg.cutmix,
@@ -180,7 +180,7 @@ class EatClassifier(BaseFairseqModel):
         if self.cfg.specaug:
             imgs = self._mask(imgs, lengths)
         if lengths is not None:
-            padding = column_padding(lengths // patches.cfg.patch_size, grid)
+            padding = column_padding(lengths // patches.patch_sides[0], grid)
         return imgs, label, padding
 
     def _mask(self, imgs: Tensor, lengths: Tensor | None) -> Tensor:

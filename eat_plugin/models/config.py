@@ -13,7 +13,7 @@ from omegaconf import II
 from ..masking import STRATEGIES
 from ..modules.convolution import CHOICES as CONVOLUTIONS
 from ..modules.recompute import CHOICES as RECOMPUTE
-from ..options import option, require
+from ..options import option, patch_sides, require
 from .objectives import OBJECTIVES, choose_objectives
 from .published_options import (
     PublishedDecoderOptions,
@@ -73,7 +73,9 @@ class ImageConfig(PublishedImageOptions):
     in_chans: int = option(
         3, "channels of the input: 1 for spectrograms and grey images, 3 for colour images"
     )
-    patch_size: int = option(16, "side of a patch, in frames and mel bins, or pixels")
+    patch_size: Any = option(
+        16, "side of a patch, or two: [frames, mel bins] (of an image [rows, columns])"
+    )
     embed_dim: int = option(
         768, "width of the patch embedding; a linear layer follows if the model's differs"
     )
@@ -180,6 +182,20 @@ def image_size_of(image: ImageConfig) -> Optional[Tuple[int, int]]:
     return None if image.in_chans == 1 else (image.input_size, image.input_size)
 
 
+def decoder_kernel(image: ImageConfig) -> Tuple[int, int]:
+    """Return the sides of the decoder's kernels, in patches along (time, mel).
+
+    On a grid of few mel bands most weights of a square kernel would meet the border alone. So for
+    patches of spectrograms with two different sides, the mel side ends at the last band that can be
+    reached. Square patches have square kernels, as published.
+    """
+    assert image.decoder is not None
+    side, (frames, bins) = image.decoder.decoder_kernel, patch_sides(image.patch_size)
+    if frames == bins or image_size_of(image) is not None:
+        return side, side
+    return side, min(side, 2 * (MEL_BINS // bins) - 1)
+
+
 def validate_config(cfg: EatConfig) -> None:
     """Refuse an invalid configuration.
 
@@ -211,39 +227,45 @@ def _require_choice(name: str, value: str, choices: Iterable[str]) -> None:
     require(value in choices, name, repr(value), f"choose one of {', '.join(choices)}")
 
 
-def _require_divisible(name: str, value: Any, what: str, divisor: int) -> None:
-    """Require a size, or all sizes of a list, to be multiples of a divisor."""
-    sizes = [value] if isinstance(value, int) else value
-    is_valid = divisor >= 1 and all(size >= 1 and size % divisor == 0 for size in sizes)
+def _require_divisible(name: str, value: int, what: str, divisor: int) -> None:
+    """Require a size to be a multiple of a divisor."""
+    is_valid = divisor >= 1 and value >= 1 and value % divisor == 0
     require(is_valid, name, value, f"it must be divisible by {what}={divisor}")
 
 
 def _validate_input(image: ImageConfig) -> None:
     """Refuse inputs that have partial patches, or more patches than positions."""
-    patch, is_image = image.patch_size, image.in_chans != 1 or image.image_size is not None
     require(
         image.in_chans in (1, 3), f"{IMAGE}.in_chans", image.in_chans,
         "choose 1 (spectrogram or grey image) or 3 (colour image)",
     )  # fmt: skip
-    name, size = "target_length", image.image_size
-    if is_image:
-        name = "input_size" if size is None else "image_size"
-    sides = getattr(image, name)
-    _require_divisible(f"{IMAGE}.{name}", sides, "modalities.image.patch_size", patch)
-    if is_image:
-        by_time, rule = image.mel_by_time, "it needs height and width"
+    frames, bins = patch_sides(image.patch_size)
+    size, by_time = image.image_size, image.mel_by_time
+    if image.in_chans != 1 or size is not None:
+        rule = "it needs height and width"
         require(size is None or len(size) == 2, f"{IMAGE}.image_size", size, rule)
         require(not by_time, f"{IMAGE}.mel_by_time", by_time, "it is for spectrograms, not images")
+        sides = [image.input_size] * 2 if size is None else size
+        name = "input_size" if size is None else "image_size"
+        _require_whole_patches(image, name, zip(sides, (frames, bins)))
         return
+    _require_whole_patches(image, "target_length", [(image.target_length, frames)])
     require(
-        MEL_BINS % patch == 0, f"{IMAGE}.patch_size", patch,
-        f"it must divide the {MEL_BINS} mel bins",
+        MEL_BINS % bins == 0, f"{IMAGE}.patch_size", image.patch_size,
+        f"its mel side must divide the {MEL_BINS} mel bins",
     )  # fmt: skip
     require(
-        image.target_length <= image.max_length * patch, f"{IMAGE}.target_length",
+        image.target_length <= image.max_length * frames, f"{IMAGE}.target_length",
         image.target_length,
-        f"the table of positions ends at max_length={image.max_length} patches of {patch} frames",
+        f"the table of positions ends at max_length={image.max_length} patches of {frames} frames",
     )  # fmt: skip
+
+
+def _require_whole_patches(image: ImageConfig, name: str, sides: Iterable[Tuple[int, int]]) -> None:
+    """Require the sides of an input to be multiples of those of a patch, given in pairs."""
+    is_valid = all(side >= 1 and side % of_patch == 0 for side, of_patch in sides)
+    rule = f"it must be divisible by modalities.image.patch_size={image.patch_size}"
+    require(is_valid, f"{IMAGE}.{name}", getattr(image, name), rule)
 
 
 def _validate_training(cfg: EatConfig) -> None:

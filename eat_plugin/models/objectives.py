@@ -6,6 +6,7 @@ To add one: a subclass of ``PretrainingObjective``, here or in a file of its own
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ..losses import dino_loss, normalize_patches
 from ..modules.patches import mean_patches, patchify
-from ..options import require
+from ..options import patch_sides, require
 from .step import PretrainingObjective, Step
 
 if TYPE_CHECKING:
@@ -42,16 +43,17 @@ class Reconstruction(PretrainingObjective):
     def add_parameters(self, model: EatModel) -> None:
         """Register ``recon_proj``."""
         image = self.cfg.modalities.image
-        model.recon_proj = nn.Linear(self.cfg.embed_dim, image.patch_size**2 * image.in_chans)
+        num_values = math.prod(patch_sides(image.patch_size)) * image.in_chans
+        model.recon_proj = nn.Linear(self.cfg.embed_dim, num_values)
 
     def compute(self, step: Step) -> tuple[Tensor, int]:
-        """Return the loss, [N_hidden, p*p*channels], and N_hidden."""
+        """Return the loss, [N_hidden, p*q*channels], and N_hidden."""
         values = normalize_patches(patchify(step.source, self.cfg.modalities.image.patch_size))
         values = values.flatten(0, 1).index_select(0, step.split.hidden_sources)
         return self.regress(self.predict(step), values, self.weight), len(values)
 
     def predict(self, step: Step) -> Tensor:
-        """Predict the normalised values of hidden patches, [N_hidden, p*p*channels]."""
+        """Predict the normalised values of hidden patches, [N_hidden, p*q*channels]."""
         predicted: Tensor = step.model.get_submodule("recon_proj")(step.prediction)
         return predicted
 

@@ -12,7 +12,8 @@ from ..modules.decoders import ConvDecoder, Seeds, draw_noise
 from ..modules.patch_split import PatchSplit
 from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
 from ..modules.transformer import make_norm
-from .config import MEL_BINS, EatConfig, image_size_of
+from ..options import patch_sides
+from .config import MEL_BINS, EatConfig, decoder_kernel, image_size_of
 
 
 class ContextEncoder(nn.Module):
@@ -39,12 +40,13 @@ class PatchEncoder(nn.Module):
         image = cfg.modalities.image
         self.cfg = image
         self.image_size = image_size_of(image)  # (H, W); None: the input is a spectrogram
+        self.patch_sides = patch_sides(image.patch_size)  # (frames, mel bins)
         self.extra_tokens = None
         if image.num_extra_tokens > 0:
             self.extra_tokens = nn.Parameter(torch.zeros(1, image.num_extra_tokens, cfg.embed_dim))
             first = 1 if image.init_extra_token_zero else 0
             nn.init.normal_(self.extra_tokens[:, first:])
-        embedding = PatchEmbedding(image.in_chans, image.patch_size, image.embed_dim)
+        embedding = PatchEmbedding(image.in_chans, self.patch_sides, image.embed_dim)
         self.local_encoder: nn.Module | None = embedding
         if image.embed_dim != cfg.embed_dim:
             projection = nn.Linear(image.embed_dim, cfg.embed_dim)
@@ -53,13 +55,13 @@ class PatchEncoder(nn.Module):
             self.local_encoder.requires_grad_(False)  # or several ranks wait for its gradient
         self.fixed_positional_encoder = None
         if image.fixed_positions:
-            p = image.patch_size
+            p, q = self.patch_sides
             height, width = self.image_size or (image.max_length * p, MEL_BINS)
-            self.fixed_positional_encoder = FixedPositions(height // p, width // p, cfg.embed_dim)
+            self.fixed_positional_encoder = FixedPositions(height // p, width // q, cfg.embed_dim)
         self.context_encoder = ContextEncoder(cfg)
         self.decoder = None
         if with_decoder and image.decoder is not None:
-            self.decoder = ConvDecoder(cfg)
+            self.decoder = ConvDecoder(cfg, decoder_kernel(image))
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
         """Return the size of the patch grid of [B, C, T, F], (time, mel).
@@ -67,19 +69,19 @@ class PatchEncoder(nn.Module):
         Raises:
             ValueError: if the source does not fit the model.
         """
-        channels, size, (height, width) = self.cfg.in_chans, self.cfg.patch_size, source.shape[2:]
+        channels, (p, q), (height, width) = self.cfg.in_chans, self.patch_sides, source.shape[2:]
         if self.image_size is not None:
             expected = f"images [B, {channels}, {', '.join(map(str, self.image_size))}]"
             fits = (height, width) == self.image_size
         else:
             expected = (
-                f"[B, {channels}, T, {MEL_BINS}] with T divisible by patch_size={size} "
+                f"[B, {channels}, T, {MEL_BINS}] with T divisible by patch_size={p} "
                 "(for [B, 1, mel, time] set model.modalities.image.mel_by_time)"
             )
-            fits = width == MEL_BINS and height % size == 0
+            fits = width == MEL_BINS and height % p == 0
         if source.size(1) != channels or not fits:
             raise ValueError(f"the input has shape {tuple(source.shape)}; expected {expected}")
-        return height // size, width // size
+        return height // p, width // q
 
     def prepare(
         self, source: Tensor, padding_mask: Tensor | None
@@ -94,7 +96,7 @@ class PatchEncoder(nn.Module):
             return source, None
         _check_shape("padding_mask", padding_mask, source.size(0), grid)
         padding_mask = padding_mask.bool()
-        return blank_padding(source, padding_mask, self.cfg.patch_size), padding_mask
+        return blank_padding(source, padding_mask, self.patch_sides), padding_mask
 
     def local_features(self, source: Tensor) -> Tensor:
         """Embed the patches of [B, C, T, F], without positions: [B, L, D]."""

@@ -22,7 +22,7 @@ def reconstruct(step: Step) -> Tensor | None:
     for objective in step.model.objectives:
         if isinstance(objective, Reconstruction):
             size = objective.cfg.modalities.image.patch_size
-            patches = patchify(step.source, size)  # [B, L, p*p*C]
+            patches = patchify(step.source, size)  # [B, L, p*q*C]
             patches = patches.repeat_interleave(objective.cfg.clone_batch, dim=0)
             rows, flat = step.split.hidden_rows, patches.flatten(0, 1)
             restored = restore_patches(objective.predict(step), flat[rows])

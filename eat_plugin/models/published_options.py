@@ -6,11 +6,11 @@ it; ``check_published_options`` refuses all others. A field without such values 
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from omegaconf import II
 
-from ..options import option, require
+from ..options import option, patch_sides, require
 
 
 class Modality(Enum):
@@ -86,3 +86,17 @@ def check_published_options(section: str, options: Any, declared: type) -> None:
         choices = " or ".join("null" if choice is None else str(choice) for choice in accepted)
         rule = f"this published option is not implemented, the only choice is {choices}"
         require(value in accepted, f"{section}.{declaration.name}", value, rule)
+
+
+def square_patches(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Give ``patch_size``, if it is among some options, its published form, one number.
+
+    Raises:
+        ValueError: the sides differ.
+    """
+    if "patch_size" in options:
+        sides = patch_sides(options["patch_size"])
+        rule = "it has no published name: the patches of published code are square"
+        require(sides[0] == sides[1], "model.modalities.image.patch_size", list(sides), rule)
+        options["patch_size"] = sides[0]
+    return options

@@ -26,7 +26,8 @@ POSITIONS_ON_CPU = 1024  # that are timed there: many take seconds, few show no 
 def convolve(x: Tensor, layer: nn.Conv2d, way: str) -> Tensor:
     """Convolve [N, C, rows, columns], channels last, to [N, O, rows, columns], channels last.
 
-    The side of the kernel is k; the padding is k // 2. ``way`` is one of ``CHOICES`` but auto.
+    The sides of the kernel may differ; the padding of a side k is k // 2. ``way`` is one of
+    ``CHOICES`` but auto.
     """
     rows, columns = x.shape[2:]
     if way == TRITON:

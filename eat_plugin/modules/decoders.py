@@ -24,11 +24,12 @@ class ConvLayer(nn.Sequential):
     There is no residual if the layer changes the number of channels.
     """
 
-    def __init__(self, in_dim: int, cfg: Any) -> None:
+    def __init__(self, in_dim: int, cfg: Any, kernel: tuple[int, int]) -> None:
         options = cfg.modalities.image.decoder
-        out_dim, kernel_size = options.decoder_dim, options.decoder_kernel
+        out_dim, (height, width) = options.decoder_dim, kernel
+        padding = (height // 2, width // 2)
         convolution = nn.Conv2d(
-            in_dim, out_dim, kernel_size, padding=kernel_size // 2, groups=options.decoder_groups
+            in_dim, out_dim, kernel, padding=padding, groups=options.decoder_groups
         )
         super().__init__(convolution)
         self.way = LAST
@@ -68,19 +69,21 @@ COMPILED = Compiled(transform_grid, "decoder's layers")
 class ConvDecoder(nn.Module):
     """``ConvLayer``s over the patch grid, then a projection (EAT, sec. 3.3).
 
-    ``cfg`` has the options of ``models.config.EatConfig``.
+    ``cfg`` has the options of ``models.config.EatConfig``; ``kernel`` are the sides of the kernels
+    along (time, mel), ``decoder_kernel`` if None.
 
     Attributes:
         way: how convolutions are computed, see ``convolution``; with ``auto`` the first training
             forward chooses.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Any, kernel: tuple[int, int] | None = None) -> None:
         super().__init__()
         options = cfg.modalities.image.decoder
+        kernel = kernel or (options.decoder_kernel, options.decoder_kernel)
         dim, hidden_dim, num_layers = cfg.embed_dim, options.decoder_dim, options.decoder_layers
         widths = [dim, *[hidden_dim] * num_layers]  # the input of each layer, and of the projection
-        self.blocks: Any = nn.ModuleList(ConvLayer(width, cfg) for width in widths[:num_layers])
+        self.blocks: Any = nn.ModuleList(ConvLayer(n, cfg, kernel) for n in widths[:num_layers])
         self.proj = Linear(widths[num_layers], dim)
         self._chosen_before = AUTO
         self.use_way(cfg.convolution)

@@ -1,20 +1,27 @@
 """Patches of a spectrogram or an image: embedding, positions, values, padding.
 
-Token ``t * (F / p) + f`` is the patch at time step t and mel band f. A batch is padded to its
-longest clip: ``padding`` is bool [B, L], True = padding, or None if all clips have the same length.
+A patch has p frames and q mel bins. Token ``t * (F / q) + f`` is the patch at time step t and mel
+band f. A batch is padded to its longest clip: ``padding`` is bool [B, L], True = padding, or None
+if all clips have the same length.
 """
 
 from __future__ import annotations
+
+from typing import Union
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..options import patch_sides
+
+Sides = Union[int, tuple[int, int]]  # of a patch: (frames, mel bins), one number for a square
+
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of patches of side ``patch_size`` by a strided convolution."""
+    """Linear embedding of patches by a strided convolution."""
 
-    def __init__(self, in_channels: int, patch_size: int, dim: int) -> None:
+    def __init__(self, in_channels: int, patch_size: Sides, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
@@ -68,24 +75,25 @@ def sincos_positions(num_rows: int, num_columns: int, dim: int) -> Tensor:
     return torch.from_numpy(table)
 
 
-def patchify(source: Tensor, patch_size: int) -> Tensor:
-    """Cut [B, C, T, F] into patch values [B, L, p*p*C], in the order (row, column, channel)."""
+def patchify(source: Tensor, patch_size: Sides) -> Tensor:
+    """Cut [B, C, T, F] into patch values [B, L, p*q*C], in the order (row, column, channel)."""
     batch, channels, height, width = source.shape
-    p = patch_size
-    patches = source.reshape(batch, channels, height // p, p, width // p, p)
-    return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, p * p * channels)
+    p, q = patch_sides(patch_size)
+    patches = source.reshape(batch, channels, height // p, p, width // q, q)
+    return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, p * q * channels)
 
 
-def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
-    """Join patch values [B, L, p*p*C] of a (time, mel) grid to [B, C, T, F]: undo ``patchify``."""
-    values = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, grid)
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: Sides) -> Tensor:
+    """Join patch values [B, L, p*q*C] of a (time, mel) grid to [B, C, T, F]: undo ``patchify``."""
+    values = patches.unflatten(2, (*patch_sides(patch_size), -1)).unflatten(1, grid)
     return values.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-def blank_padding(source: Tensor, padding: Tensor, patch_size: int) -> Tensor:
+def blank_padding(source: Tensor, padding: Tensor, patch_size: Sides) -> Tensor:
     """Return [B, C, T, F] with 0 at padding, whatever is there (NaN included)."""
-    grid = padding.view(-1, 1, source.size(2) // patch_size, source.size(3) // patch_size)
-    pixels = grid.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    p, q = patch_sides(patch_size)
+    grid = padding.view(-1, 1, source.size(2) // p, source.size(3) // q)
+    pixels = grid.repeat_interleave(p, 2).repeat_interleave(q, 3)
     return source.masked_fill(pixels, 0)
 
 
@@ -98,7 +106,7 @@ def mean_patches(tokens: Tensor, padding: Tensor | None) -> Tensor:
 
 
 def own_columns(padding: Tensor, num_bands: int) -> Tensor:
-    """Count the time steps of each clip, in patches of F / p bands: int64 [B]."""
+    """Count the time steps of each clip, in patches of F / q bands: int64 [B]."""
     return torch.logical_not(padding).sum(dim=1) // num_bands
 
 

@@ -27,10 +27,11 @@ WARPS, STAGES = 4, 3
 @triton.jit
 def _load_tap(  # type: ignore[no-untyped-def]
     source, row, tap, group, channel, num_rows, height, width,
-    IN: tl.constexpr, GROUPS: tl.constexpr, SIDE: tl.constexpr, PAD: tl.constexpr,
+    IN: tl.constexpr, GROUPS: tl.constexpr, WIDE: tl.constexpr, TOP: tl.constexpr,
+    LEFT: tl.constexpr,
 ):  # fmt: skip
     """Load channels of a group, [rows, channels], that a tap sees at grid positions; 0 outside."""
-    down, right = tap // SIDE - PAD, tap % SIDE - PAD
+    down, right = tap // WIDE - TOP, tap % WIDE - LEFT
     y, x = (row // width) % height + down, row % width + right
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (row < num_rows)
     rows = source + (row + down * width + right) * (GROUPS * IN) + group * IN
@@ -41,13 +42,13 @@ def _load_tap(  # type: ignore[no-untyped-def]
 @triton.jit
 def _convolve(  # type: ignore[no-untyped-def]
     source, weight, bias, result, num_rows, height, width,
-    IN: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr, SIDE: tl.constexpr,
-    PAD: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, STEP: tl.constexpr, COLUMNS: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr, TAPS: tl.constexpr,
+    WIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, HAS_BIAS: tl.constexpr,
+    PRECISION: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Compute ROWS positions of COLUMNS channels of a group.
 
-    source [num_rows, GROUPS * IN], weight [GROUPS, SIDE * SIDE, IN, OUT], bias [GROUPS * OUT],
+    source [num_rows, GROUPS * IN], weight [GROUPS, TAPS, IN, OUT], bias [GROUPS * OUT],
     result [num_rows, GROUPS * OUT].
     """
     group = tl.program_id(1)
@@ -55,13 +56,13 @@ def _convolve(  # type: ignore[no-untyped-def]
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     steps = tl.cdiv(IN, STEP)
-    for step in range(SIDE * SIDE * steps):  # one loop: Triton loads ahead in the innermost
+    for step in range(TAPS * steps):  # one loop: Triton loads ahead in the innermost
         tap, channel = step // steps, step % steps * STEP + tl.arange(0, STEP)
         some = _load_tap(
-            source, row, tap, group, channel, num_rows, height, width, IN, GROUPS, SIDE, PAD
+            source, row, tap, group, channel, num_rows, height, width, IN, GROUPS, WIDE, TOP, LEFT
         )  # fmt: skip
         factors = tl.load(
-            weight + ((group * SIDE * SIDE + tap) * IN + channel[:, None]) * OUT + column[None, :],
+            weight + ((group * TAPS + tap) * IN + channel[:, None]) * OUT + column[None, :],
             mask=(channel < IN)[:, None] & (column < OUT)[None, :], other=0.0,
         )  # fmt: skip
         total = tl.dot(some, factors, total, input_precision=PRECISION)
@@ -78,16 +79,17 @@ def _convolve(  # type: ignore[no-untyped-def]
 @triton.jit
 def _sum_gradients(  # type: ignore[no-untyped-def]
     source, gradient, weights, biases, num_rows, height, width,
-    IN: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr, SIDE: tl.constexpr,
-    PAD: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
-    CHANNELS: tl.constexpr, COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, GROUPS: tl.constexpr, TAPS: tl.constexpr,
+    WIDE: tl.constexpr, TOP: tl.constexpr, LEFT: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, STEPS: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Sum the gradients of one tap's weights over a part of the rows.
 
     source [num_rows, GROUPS * IN], gradient [num_rows, GROUPS * OUT]; results of a part:
-    weights [GROUPS, SIDE * SIDE, IN, OUT], biases [GROUPS, OUT], float32.
+    weights [GROUPS, TAPS, IN, OUT], biases [GROUPS, OUT], float32.
     """
-    tap, group = tl.program_id(0) % (SIDE * SIDE), tl.program_id(0) // (SIDE * SIDE)
+    tap, group = tl.program_id(0) % TAPS, tl.program_id(0) // TAPS
     part = tl.program_id(1).to(tl.int64)
     channel = tl.program_id(2) // BLOCKS * CHANNELS + tl.arange(0, CHANNELS)
     column = tl.program_id(2) % BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
@@ -96,7 +98,7 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
     for step in range(STEPS):
         row = (part * STEPS + step) * ROWS + tl.arange(0, ROWS)
         some = _load_tap(
-            source, row, tap, group, channel, num_rows, height, width, IN, GROUPS, SIDE, PAD
+            source, row, tap, group, channel, num_rows, height, width, IN, GROUPS, WIDE, TOP, LEFT
         )  # fmt: skip
         rows_out = gradient + row * (GROUPS * OUT) + group * OUT
         errors = tl.load(
@@ -106,7 +108,7 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
         total = tl.dot(tl.trans(some), errors, total, input_precision=PRECISION)
         shift += tl.sum(errors.to(tl.float32), axis=0)
     part_of_group = part * GROUPS + group
-    place = (part_of_group * SIDE * SIDE + tap) * IN
+    place = (part_of_group * TAPS + tap) * IN
     tl.store(
         weights + (place + channel[:, None]) * OUT + column[None, :], total,
         mask=(channel < IN)[:, None] & (column < OUT)[None, :],
@@ -125,10 +127,12 @@ def _block(channels: int) -> int:
     return min(MOST_COLUMNS, max(16, triton.next_power_of_2(channels)))
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, pad: int) -> Tensor:
-    """Convolve x [N, H, W, C] with weight [groups, side, side, in, out]."""
+def _run(
+    x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, pad: tuple[int, int]
+) -> Tensor:
+    """Convolve x [N, H, W, C] with weight [groups, high, wide, in, out], padded (top, left)."""
     number, height, width, _ = x.shape
-    side, channels, columns = weight.shape[2:]
+    high, wide, channels, columns = weight.shape[1:]
     num_rows = number * height * width
     result = x.new_empty(number, height, width, groups * columns)
     block, step = _block(columns), min(64, _block(channels))
@@ -136,8 +140,9 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, pad: int) 
     with torch.cuda.device_of(x):
         _convolve[programs](
             x, weight, weight if bias is None else bias, result, num_rows, height, width,
-            IN=channels, OUT=columns, GROUPS=groups, SIDE=side, PAD=pad, HAS_BIAS=bias is not None,
-            ROWS=ROWS, STEP=step, COLUMNS=block, **_launch_options(x),
+            IN=channels, OUT=columns, GROUPS=groups, TAPS=high * wide, WIDE=wide, TOP=pad[0],
+            LEFT=pad[1], HAS_BIAS=bias is not None, ROWS=ROWS, STEP=step, COLUMNS=block,
+            **_launch_options(x),
         )  # fmt: skip
     return result
 
@@ -148,17 +153,17 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
 
     Args:
         x: [N, H, W, groups * I], contiguous.
-        weight: [groups * O, I, side, side]. An even side looks one position further to the left
-            and up than to the right and down.
+        weight: [groups * O, I, high, wide]. An even side looks one position further to the left
+            or up than to the right or down.
         bias: [groups * O].
         groups: number of groups.
 
     Returns:
         [N, H, W, groups * O].
     """
-    out, channels, side, _ = weight.shape
-    factors = weight.view(groups, out // groups, channels, side, side).permute(0, 3, 4, 2, 1)
-    return _run(x, factors.contiguous(), bias, groups, side // 2)
+    out, channels, high, wide = weight.shape
+    factors = weight.view(groups, out // groups, channels, high, wide).permute(0, 3, 4, 2, 1)
+    return _run(x, factors.contiguous(), bias, groups, (high // 2, wide // 2))
 
 
 @torch.library.custom_op("eat_plugin::convolve_backward", mutates_args=())
@@ -166,28 +171,29 @@ def convolve_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, groups: int, needs_input: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of input (empty if not needed), weight and bias."""
-    out, channels, side, _ = weight.shape
+    out, channels, high, wide = weight.shape
     gradient, columns = gradient.contiguous(), out // groups
     by_input = x.new_empty(0)
     if needs_input:
         # The flipped kernel, its channels exchanged; what was left is right.
-        factors = weight.view(groups, columns, channels, side, side).flip(3, 4)
+        factors = weight.view(groups, columns, channels, high, wide).flip(3, 4)
         factors = factors.permute(0, 3, 4, 1, 2).contiguous()
-        by_input = _run(gradient, factors, None, groups, side - 1 - side // 2)
+        pad = (high - 1 - high // 2, wide - 1 - wide // 2)
+        by_input = _run(gradient, factors, None, groups, pad)
     number, height, width, _ = x.shape
     num_rows = number * height * width
     steps = min(ROWS_OF_PART // ROWS_OF_SUM, triton.cdiv(num_rows, ROWS_OF_SUM))
     parts = triton.cdiv(num_rows, steps * ROWS_OF_SUM)
-    weights = x.new_empty(parts, groups, side, side, channels, columns, dtype=torch.float32)
+    weights = x.new_empty(parts, groups, high, wide, channels, columns, dtype=torch.float32)
     biases = x.new_empty(parts, out, dtype=torch.float32)
     blocks = triton.cdiv(columns, _block(columns))
-    programs = (groups * side * side, parts, triton.cdiv(channels, _block(channels)) * blocks)
+    programs = (groups * high * wide, parts, triton.cdiv(channels, _block(channels)) * blocks)
     with torch.cuda.device_of(x):
         _sum_gradients[programs](
             x, gradient, weights, biases, num_rows, height, width,
-            IN=channels, OUT=columns, GROUPS=groups, SIDE=side, PAD=side // 2, ROWS=ROWS_OF_SUM,
-            STEPS=steps, CHANNELS=_block(channels), COLUMNS=_block(columns), BLOCKS=blocks,
-            **_launch_options(x),
+            IN=channels, OUT=columns, GROUPS=groups, TAPS=high * wide, WIDE=wide, TOP=high // 2,
+            LEFT=wide // 2, ROWS=ROWS_OF_SUM, STEPS=steps, CHANNELS=_block(channels),
+            COLUMNS=_block(columns), BLOCKS=blocks, **_launch_options(x),
         )  # fmt: skip
     by_weight = weights.sum(0).permute(0, 4, 3, 1, 2).reshape(weight.shape)
     return by_input, by_weight.to(weight.dtype), biases.sum(0).to(weight.dtype)

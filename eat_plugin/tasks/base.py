@@ -55,8 +55,8 @@ class AudioConfig(FairseqDataclass):
     pad_value: str = option("zero", "padding of short clips: zero (as published) or silence")
     crop: str = option("start", "window of a longer training clip: start or random")
     length: str = option("pad", sound.LENGTH_HELP)
-    patch_size: int = option(
-        II("model.modalities.image.patch_size"), "length=mask: frames per patch of the model"
+    patch_size: Any = option(
+        II("model.modalities.image.patch_size"), "length=mask: the sides of the model's patches"
     )
     fbank: sound.FbankConfig = field(
         default_factory=sound.FbankConfig, metadata={"help": "computation of spectrograms"}

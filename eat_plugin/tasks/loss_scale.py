@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from ..data.frames import MEL_BINS
+from ..options import patch_sides
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -38,13 +39,14 @@ def fit_loss_scale(run: RunConfig) -> None:
 
 def count_hidden_patches(run: RunConfig) -> int:
     """Return the hidden patches of an update in one process, about; 0 if unknown."""
-    frames, patch = run.get("task.target_length"), run.get(f"{IMAGE}.patch_size")
+    frames, size = run.get("task.target_length"), run.get(f"{IMAGE}.patch_size")
     clips, most_frames = run.get("dataset.batch_size"), run.get("dataset.max_tokens")
-    if not frames or not patch or not (clips or most_frames):
+    if not frames or not size or not (clips or most_frames):
         return 0
     clips = min(value for value in (clips, (most_frames or 0) // frames) if value)
     height, width = run.get("task.images.size") or (frames, MEL_BINS)
-    grid = (height // patch) * (width // patch)
+    patch = patch_sides(size)
+    grid = (height // patch[0]) * (width // patch[1])
     clones, share = run.get("model.clone_batch") or 1, run.get(f"{IMAGE}.mask_prob") or 1.0
     accumulated = (run.get("optimization.update_freq") or [1])[0]
     return int(clips * accumulated * clones * grid * share)

@@ -11,7 +11,7 @@ from torch import nn
 from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
-from ..options import option, require
+from ..options import option, patch_sides, require
 from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .loss_scale import fit_loss_scale
@@ -27,9 +27,9 @@ METRICS = ("loss_regression", "loss_cls", "loss_recon", "pred_var", "target_var"
 class MaskConfig:
     """Masks that the data workers draw; all options follow the model's unless set."""
 
-    patch_size: int = option(
+    patch_size: Any = option(
         II("model.modalities.image.patch_size"),
-        "side of a patch, in frames and mel bins, or pixels",
+        "sides of a patch: frames and mel bins, or rows and columns",
     )
     mask_prob: float = option(
         II("model.modalities.image.mask_prob"), "share of patches that is hidden"
@@ -124,11 +124,14 @@ class EatPretrainingTask(AudioTask):
                     f"task.precompute_mask_config.{name} is {getattr(cfg, name)}; this published "
                     f"option is not implemented, the only choice is {accepted}"
                 )
-        name, sides, patch = "target_length", (self.cfg.target_length, MEL_BINS), cfg.patch_size
+        name, sides = "target_length", (self.cfg.target_length, MEL_BINS)
+        patch = patch_sides(cfg.patch_size, "task.precompute_mask_config.patch_size")
         if self.images is not None:
             name, sides = "images.size", self.images.size
-        if any(side % patch for side in sides):
+        if any(side % of_patch for side, of_patch in zip(sides, patch)):
             value = self.cfg.target_length if self.images is None else list(sides)
-            raise ValueError(f"task.{name} is {value}; it must be divisible by patch_size={patch}")
-        grid = (sides[0] // patch, sides[1] // patch)
+            raise ValueError(
+                f"task.{name} is {value}; it must be divisible by patch_size={cfg.patch_size}"
+            )
+        grid = (sides[0] // patch[0], sides[1] // patch[1])
         return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)

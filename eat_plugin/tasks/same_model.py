@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..options import patch_sides
 from .checks import ResumedRun
 
 IMAGE = "modalities.image"
@@ -40,7 +41,7 @@ def check_same_model(resumed: ResumedRun, cfg: DictConfig, encoder: Any = None) 
         options[OF_ENCODER] = encoder
     is_same_run = bool(resumed.optimizer)
     before, now = (_pick(part, is_same_run) for part in (resumed.model, options))
-    different = [name for name in before if name in now and before[name] != now[name]]
+    different = [name for name in before if name in now and _read(name, before) != _read(name, now)]
     if not different:
         return
     shown = different[:MOST_SHOWN]
@@ -54,6 +55,12 @@ def check_same_model(resumed: ResumedRun, cfg: DictConfig, encoder: Any = None) 
         f"{os.path.abspath(resumed.path)} has {there}, this run {here}{more}: choose another run "
         f"folder (hydra.run.dir) or the same {same}"
     )
+
+
+def _read(name: str, options: Mapping[str, Any]) -> Any:
+    """Return the value of an option; two forms of the same patches are equal."""
+    value = options[name]
+    return patch_sides(value) if name.endswith(".patch_size") else value
 
 
 def _pick(options: Mapping[str, Any], is_same_run: bool) -> Dict[str, Any]:

@@ -40,7 +40,7 @@ from ..data.channels import MEAN
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.reader import ClipReader, SpectrogramReader, WindowsReader
-from ..options import option
+from ..options import option, patch_sides
 from .checks import ResumedRun
 
 LENGTHS = ("pad", "mask", "crop")
@@ -90,10 +90,11 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
         )
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
-    patch = cfg.patch_size if cfg.length == "mask" else 0
+    patch = patch_sides(cfg.patch_size, "task.patch_size") if cfg.length == "mask" else (0, 0)
     return FrontEnd(
-        cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value, patch, cfg.channels
-    )
+        cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value, patch[0], cfg.channels,
+        patch[1],
+    )  # fmt: skip
 
 
 def _check_channels(cfg: Any, resumed: Optional[ResumedRun]) -> None:
@@ -195,8 +196,11 @@ def check_patches(model: Any, front_end: FrontEnd) -> None:
     if not front_end.patch:
         return
     size = getattr(model, "model", model).patch_encoder.cfg.patch_size
-    if front_end.patch != size:
+    frames, bins = patch_sides(size)
+    own = [front_end.patch, front_end.patch_bins or front_end.patch]
+    if own != [frames, bins]:
         raise ValueError(
-            f"task.patch_size is {front_end.patch}, but the model's patches have {size} frames; it "
-            f"follows model.modalities.image.patch_size: set that to {size}"
+            f"task.patch_size is {own[0] if own[0] == own[1] else own}, but the model's patches "
+            f"have {frames} frames and {bins} mel bins; it follows "
+            f"model.modalities.image.patch_size: set that to {size}"
         )

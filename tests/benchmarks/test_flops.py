@@ -26,6 +26,15 @@ GRID, CLIPS = (8, 8), 2
 PAPER = lru_cache(flops.Paper)  # each builds a model
 
 
+@pytest.mark.parametrize("sides", [[16, 128], [16, 64], [16, 32]])
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_count_flops__two_sides(monkeypatch, sides, kernel):
+    monkeypatch.setitem(globals(), "GRID", (8, 128 // sides[1]))
+    decoder = {"decoder_groups": 1, "decoder_kernel": kernel}
+    model = small_model({"patch_size": sides, "decoder": decoder}, recon_loss=1.0)
+    assert on_paper(model) == counted_by_pytorch(model)
+
+
 def small_model(image=None, **options):
     cfg = make_model({**SMALL, **options}, 128).cfg
     cfg.modalities.image = OmegaConf.merge(cfg.modalities.image, image or {})

@@ -1,5 +1,9 @@
 """`eat export`, end to end."""
 
+import copy
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -222,6 +226,28 @@ def test_export__refuses_the_transposed_layout(run, make_checkpoint, capsys):
     torch.save(state, path)
     assert run(path)[0] == 2
     assert "model.modalities.image.mel_by_time=true has no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "classification"])
+def test_export__patches_must_be_square(run, make_checkpoint, capsys, kind):
+    micro = json.loads((Path(__file__).parents[1] / "golden/pretraining_micro.json").read_text())
+    modalities = micro["model"]["modalities"]
+    modalities["image"]["patch_size"] = [16, 128]
+    path = make_checkpoint(kind, model_modalities=copy.deepcopy(modalities))
+    assert run(path)[0] == 2
+    assert capsys.readouterr().err == (
+        "eat export: error: model.modalities.image.patch_size is [16, 128]; it has no published "
+        "name: the patches of published code are square\n"
+    )
+    modalities["image"]["patch_size"] = [16, 16]
+    masks = {"task_precompute_mask_config": {}} if kind == "pretraining" else {}
+    code, out = run(make_checkpoint(kind, model_modalities=modalities, **masks))
+    assert code == 0
+    cfg = read_checkpoint(out)["cfg"]
+    model = cfg["model"].get("pretrained_model_args", cfg)["model"]
+    assert model["modalities"]["image"]["patch_size"] == 16
+    if masks:
+        assert cfg["task"]["precompute_mask_config"]["patch_size"] == 16
 
 
 def test_export__lists_training_options_that_are_left_out(run, make_checkpoint, capsys):

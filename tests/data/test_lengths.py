@@ -274,3 +274,9 @@ def test_labelled__evaluation_windows(manifest):
 def test_lengths__none_for_padded_clips(manifest):
     assert SpectrogramReader(manifest, FrontEnd(64, -4.268, 4.569)).lengths is None
     assert isinstance(SpectrogramReader(manifest, FRONT_END).lengths, ClipLengths)
+
+
+def test_pad_clips__two_sides():
+    source, padding = pad_clips([torch.ones(1, 8, 6), torch.ones(1, 4, 6)], 4, 3)
+    assert source.shape == (2, 1, 8, 6)
+    assert padding.tolist() == [[False] * 4, [False] * 2 + [True] * 2]

@@ -56,6 +56,17 @@ def test_plan__no_window_for_a_rest_without_a_frame():
     assert len(Windowing(frames=8, hop=8, patch=2).plan(round(0.1101 * RATE), RATE)) == 2
 
 
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+@pytest.mark.parametrize("patch", [1, 2, 4, 8, 16])
+def test_plan__each_valid_column_has_a_frame(patch, rate):
+    windowing = Windowing(frames=48, hop=48, patch=patch)
+    for num_samples in range(rate // 10, rate, rate // 773):
+        window = windowing.plan(num_samples, rate)[-1]
+        left = num_samples - window.start * rate // 100
+        num_frames = 1 + (left * 16_000 // rate - 400) // 160
+        assert 1 <= window.last <= -(-num_frames // patch), num_samples
+
+
 def test_plan__overlapping_windows_meet_in_the_middle():
     windowing = Windowing(frames=64, hop=32, patch=16)  # 4 columns, 2 of them shared
     plan = windowing.plan(round(1.28 * RATE), RATE)

@@ -19,14 +19,16 @@ def run_decoder(decoder):
 
 
 @pytest.mark.parametrize("way", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("kernel", [1, 3, 4, 5])
+@pytest.mark.parametrize("kernel", [1, 3, 4, 5, (5, 1), (4, 3), (3, 2)])
 def test_convolve__equals_pytorchs(way, kernel):
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(6, 12, kernel, padding=kernel // 2, groups=3).double()
+    sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    padding = tuple(side // 2 for side in sides)
+    layer = torch.nn.Conv2d(6, 12, kernel, padding=padding, groups=3).double()
     x = torch.randn(2, 5, 4, 6, dtype=torch.float64, requires_grad=True)
     found = convolve(x.permute(0, 3, 1, 2), layer, way)
     assert found.stride(1) == 1  # channels last
-    expected = F.conv2d(x.permute(0, 3, 1, 2), layer.weight, layer.bias, 1, kernel // 2, 1, 3)
+    expected = F.conv2d(x.permute(0, 3, 1, 2), layer.weight, layer.bias, 1, padding, 1, 3)
     expected = expected[:, :, :5, :4]
     assert torch.allclose(found, expected, atol=1e-12)
     sources, gradient = [x, *layer.parameters()], torch.randn_like(expected)

@@ -9,6 +9,7 @@ from eat_plugin.modules.patch_split import flat_indices, pick_tokens, split_mask
 from eat_plugin.modules.patches import (
     FixedPositions,
     PatchEmbedding,
+    blank_padding,
     patchify,
     sincos_positions,
     unpatchify,
@@ -84,3 +85,32 @@ def test_pick_tokens__clones_share_a_sequence():
     assert flat_indices(indices, 3, clones=2).tolist() == [0, 2, 1, 2, 3, 4, 5, 3]
     picked = pick_tokens(tokens, indices, clones=2)
     assert picked[..., 0].tolist() == [[0, 2], [1, 2], [3, 4], [5, 3]]
+
+
+def test_two_sides__embedding_of_whole_frames_by_hand():
+    embed = PatchEmbedding(1, (4, 128), 2).double()
+    assert embed.proj.weight.shape == (2, 1, 4, 128)
+    source = torch.randn(2, 1, 12, 128, dtype=torch.float64)
+    frames = source.reshape(2, 3, 4 * 128)  # four frames one after the other
+    expected = frames @ embed.proj.weight.reshape(2, 4 * 128).T + embed.proj.bias
+    assert torch.allclose(embed(source), expected, atol=1e-12)
+
+
+def test_two_sides__patchify_by_hand():
+    source = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)
+    patches = patchify(source, (2, 3))
+    assert patches.shape == (1, 4, 12)
+    # The second patch along mel: rows 0 and 1, columns 3 to 5, two channels each.
+    assert patches[0, 1].tolist() == [3, 27, 4, 28, 5, 29, 9, 33, 10, 34, 11, 35]
+    assert patches[0, 2, :2].tolist() == [12, 36]
+    assert torch.equal(unpatchify(patches, (2, 2), (2, 3)), source)
+    embed = PatchEmbedding(2, (2, 3), 5)
+    weight = embed.proj.weight.permute(0, 2, 3, 1).reshape(5, -1)
+    expected = patchify(source.float(), (2, 3)) @ weight.T + embed.proj.bias
+    assert torch.allclose(embed(source.float()), expected, atol=1e-4)
+
+
+def test_two_sides__blank_padding():
+    padding = torch.tensor([[False, False, True, True]])  # a grid of 2 x 2
+    blank = blank_padding(torch.full((1, 1, 4, 6), torch.nan), padding, (2, 3))
+    assert blank.isnan().tolist() == [[[[True] * 6] * 2 + [[False] * 6] * 2]]

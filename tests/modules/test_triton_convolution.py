@@ -18,7 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from eat_plugin.modules import triton_convolution as kernels
 
-shared = {"IN": 48, "OUT": 48, "GROUPS": 16, "SIDE": 3, "PAD": 1, "PRECISION": "tf32"}
+shared = {"IN": 48, "OUT": 48, "GROUPS": 16, "TAPS": 9, "WIDE": 3, "TOP": 1, "LEFT": 1}
+shared["PRECISION"] = "tf32"
 forward = {"HAS_BIAS": True, "ROWS": kernels.ROWS, "STEP": 64, "COLUMNS": 64}
 backward = {"ROWS": kernels.ROWS_OF_SUM, "STEPS": 128, "CHANNELS": 64, "COLUMNS": 64, "BLOCKS": 1}
 found = {}
@@ -51,7 +52,7 @@ def run_python(*args, **environment):
 
 def test_convolve__equals_float64():
     results = run_python("-m", "tests.modules.triton_cases", TRITON_INTERPRET="1")
-    assert len(results) == 7
+    assert len(results) == 10
     for case, errors, same in results:
         assert max(errors) < (1e-3 if case[-1] == "float16" else 1e-6), case
         assert same, case

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from eat_plugin.modules import triton_convolution
 
-# Number, rows, columns, channels in and out per group, groups, side of the kernel, precision.
+# Number, rows, columns, channels in and out per group, groups, sides of the kernel, precision.
 CASES = [
     (2, 5, 3, 48, 48, 2, 3, "float32"),  # as published, ragged rows
     (1, 7, 4, 8, 8, 4, 5, "float32"),
@@ -19,6 +19,9 @@ CASES = [
     (1, 1, 9, 200, 140, 1, 3, "float32"),  # more channels than a program has
     (2, 8, 8, 16, 16, 3, 1, "float32"),
     (5, 16, 4, 16, 16, 2, 3, "float32"),  # sums in several parts
+    (2, 9, 1, 16, 16, 2, (5, 1), "float32"),  # a grid of one band
+    (2, 6, 4, 16, 20, 2, (4, 7), "float32"),
+    (2, 4, 6, 16, 16, 2, (3, 2), "float32"),
     (2, 5, 3, 48, 48, 2, 3, "float16"),
 ]
 
@@ -27,9 +30,10 @@ def errors_of(case, device):
     """The case; largest errors of output and gradients of input, weight and bias; repeatable?"""
     number, height, width, channels, columns, groups, side, precision = case
     dtype = getattr(torch, precision)
+    high, wide = side if isinstance(side, tuple) else (side, side)
     torch.manual_seed(0)
     shapes = [
-        (number, height, width, channels * groups), (columns * groups, channels, side, side),
+        (number, height, width, channels * groups), (columns * groups, channels, high, wide),
         (columns * groups,), (number, height, width, columns * groups),
     ]  # fmt: skip
     *inputs, gradient = [torch.randn(shape).to(device, dtype) for shape in shapes]
@@ -39,8 +43,9 @@ def errors_of(case, device):
         result = triton_convolution.convolve(*sources, groups)
         results.append([result, *torch.autograd.grad(result, sources, gradient)])
     same = all(torch.equal(one, other) for one, other in zip(*results))
+    padding = (high // 2, wide // 2)
     x, weight, bias = exact = [value.double().requires_grad_() for value in inputs]
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=side // 2, groups=groups)
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=groups)
     y = y[:, :, :height, :width].permute(0, 2, 3, 1)
     expected = [y, *torch.autograd.grad(y, exact, gradient.double())]
     differences = [

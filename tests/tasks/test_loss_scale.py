@@ -5,7 +5,7 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
-from eat_plugin.tasks.loss_scale import fit_loss_scale
+from eat_plugin.tasks.loss_scale import count_hidden_patches, fit_loss_scale
 from eat_plugin.tasks.run_config import RunConfig
 
 IMAGE = {"patch_size": 16, "mask_prob": 0.8}
@@ -58,3 +58,17 @@ def test_task__starts_with_a_fitting_scale(tmp_path, monkeypatch):
     cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=flags))
     tasks.setup_task(cfg.task)
     assert cfg.common.fp16_init_scale == 2**-9
+
+
+def test_count_hidden_patches__two_sides():
+    def count(patch_size):
+        image = {"patch_size": patch_size, "mask_prob": 0.5}
+        run = {
+            "task": {"target_length": 64}, "dataset": {"batch_size": 2},
+            "model": {"clone_batch": 3, "modalities": {"image": image}},
+        }  # fmt: skip
+        return count_hidden_patches(RunConfig(OmegaConf.create(run).task))
+
+    assert count([4, 128]) == 2 * 3 * 16 // 2
+    assert count([8, 32]) == 2 * 3 * 8 * 4 // 2
+    assert count([16, 16]) == count(16) == 2 * 3 * 4 * 8 // 2

@@ -49,12 +49,23 @@ def test_masks__match_the_options(make_task, masks, options, strategy):
 
 
 @pytest.mark.parametrize(
+    ("patch_size", "grid"), [([4, 128], (32, 1)), ([8, 32], (16, 4)), ([16, 16], (8, 8))]
+)
+def test_masks__patches_with_two_sides(make_task, patch_size, grid):
+    task = make_task({"patch_size": patch_size}, target_length=128)
+    task.load_dataset("train")
+    assert task.dataset("train").masks.grid == grid
+
+
+@pytest.mark.parametrize(
     ("masks", "options", "message"),
     [
         ({"mask_dropout": 0.2}, {}, "mask_dropout is 0.2; .* not implemented"),
         ({"mask_strategy": "spiral"}, {}, "'spiral'; choose one of inverse_block, block, random"),
         ({"non_overlapping": True}, {}, "non_overlapping is True"),
         ({}, {"target_length": 100}, "task.target_length is 100; .* divisible by patch_size=16"),
+        ({"patch_size": [24, 128]}, {}, r"target_length is 1024; .* patch_size=\[24, 128\]"),
+        ({"patch_size": [1, 2, 3]}, {}, "task.precompute_mask_config.patch_size is .*; give one"),
         ({}, {"crop": "end"}, "task.crop is 'end'; choose one of start, random"),
     ],
 )

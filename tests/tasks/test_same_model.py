@@ -129,3 +129,12 @@ def test_check_same_model__window_and_pooling_change_only_with_a_new_optimizer()
     resume(before, now, {"model": MODEL})
     with pytest.raises(ValueError, match="prediction_mode=CLS_TOKEN, this run .*=MEAN_POOLING: "):
         resume(before, now, {"model": MODEL}, "EatAdamW")
+
+
+def test_check_same_model__square_patches_in_both_forms():
+    resume(MODEL, changed(MODEL, modalities__image__patch_size=[16, 16]))
+    resume(changed(MODEL, modalities__image__patch_size=[16]), MODEL)
+    with pytest.raises(ValueError, match=r"patch_size=16, this run .*patch_size=\[16, 8\]: choose"):
+        resume(MODEL, changed(MODEL, modalities__image__patch_size=[16, 8]))
+    sides = changed(MODEL, modalities__image__patch_size=[4, 128])
+    resume(sides, sides)

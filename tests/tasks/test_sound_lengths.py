@@ -137,3 +137,33 @@ def test_check_patches__model_and_task_must_agree(make_task):
         with pytest.raises(ValueError, match="task.patch_size is 16, .*: set that to 8"):
             check_patches(found, front_end)
     check_patches(classifier, make_task("pretraining", length="mask", patch_size=8).front_end)
+
+
+@pytest.mark.parametrize(("sides", "columns"), [([4, 128], [7, 32]), ([8, 32], [4, 16])])
+def test_length__mask_with_two_sides(make_task, sides, columns):
+    task = make_task("classification", length="mask", patch_size=sides)
+    bands = 128 // sides[1]
+    assert (task.front_end.patch, task.front_end.patch_bins) == tuple(sides)
+    dataset = load(task, "eval")
+    assert dataset.lengths.frames.tolist() == [sides[0] * columns[0], 128, 128]
+    batch = dataset.collater([dataset[0], dataset[1]])["net_input"]
+    padding = batch["padding_mask"]
+    assert padding.shape == (2, columns[1] * bands)
+    assert torch.logical_not(padding).sum(dim=1).tolist() == [n * bands for n in columns]
+    assert bool(padding[0, columns[0] * bands :].all())
+
+
+def test_check_patches__both_sides_must_agree(make_task):
+    model = torch.nn.Module()
+    model.patch_encoder = torch.nn.Module()
+    model.patch_encoder.cfg = OmegaConf.create({"patch_size": [4, 128]})
+    check_patches(model, make_task("pretraining", length="mask", patch_size=[4, 128]).front_end)
+    front_end = make_task("pretraining", length="mask", patch_size=[4, 64]).front_end
+    message = (
+        r"task.patch_size is \[4, 64\], but the model's patches have 4 frames and 128 mel bins; "
+        r".*: set that to \[4, 128\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_patches(model, front_end)
+    with pytest.raises(ValueError, match=r"^task.patch_size is \[4\.5, 8\]; give one positive"):
+        make_task("pretraining", length="mask", patch_size=[4.5, 8])
