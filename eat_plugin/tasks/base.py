@@ -116,11 +116,7 @@ class AudioTask(FairseqTask):
 
     @property
     def front_end(self) -> FrontEnd:
-        """The front end; the first use measures training clips if their statistics are unknown.
-
-        Raises:
-            ValueError: they cannot be measured.
-        """
+        """The front end; its first use measures training clips, if they are not measured yet."""
         if self.cfg.norm_mean is None:
             normalisation.measure_norm(self.cfg, self._run, self.train_split)
             self._front_end = sound.make_front_end(self.cfg, self.resumed)
@@ -165,8 +161,8 @@ class AudioTask(FairseqTask):
         """Load ``{split}.tsv``; the split to train on is shuffled and augmented.
 
         Raises:
-            ValueError: the split cannot be read, options contradict each other, or another run
-                writes to the folder.
+            ValueError: the split cannot be read or measured, options contradict each other, or
+                another run writes to the folder.
             SystemExit: with 0, if the run to resume has all updates: fairseq would make another.
         """
         if split == self.train_split and combine:  # only fairseq's trainer combines shards
@@ -179,11 +175,12 @@ class AudioTask(FairseqTask):
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
         if split == self.train_split or self._validates or path.is_file():
-            manifest = self._read_manifest(path, split)
-            reader = self._make_reader(manifest, path, cfg)
+            reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
             if split == self.train_split:
                 checks.check_batches(self._run, dataset.epoch_size)
+            if self.images is None:  # after all checks, since it may measure clips
+                reader.front_end = self.front_end
             self.datasets[split] = dataset
 
     def make_dataset(self, reader: ClipReader, cfg: Any, split: str) -> FairseqDataset:
@@ -209,7 +206,7 @@ class AudioTask(FairseqTask):
         train = path.stem == self.train_split
         check_kind(manifest, path, self.images)
         if self.images is None:
-            return sound.make_reader(cfg, manifest, self.front_end, train)
+            return sound.make_reader(cfg, manifest, self._front_end, train)
         from ..images.image_reader import ImageReader
 
         return ImageReader(manifest, self.images, augment=train)

@@ -194,7 +194,7 @@ def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
     Raises:
         ValueError: no clip of the sample can be used, or all are silent.
     """
-    path, start = Path(cfg.data) / f"{split}.tsv", time.monotonic()
+    path, start = Path(cfg.data, f"{split}.tsv"), time.monotonic()
     found, total = in_first_process(partial(_measure, path, cfg.channels))
     values = found.numbers(choose_norm(cfg))
     logger.info(

@@ -92,7 +92,7 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
     patch = cfg.patch_size if cfg.length == "mask" else 0
-    mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first use
+    mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first clip is read
     return FrontEnd(cfg.target_length, mean, std, cfg.pad_value, patch, cfg.channels)
 
 
