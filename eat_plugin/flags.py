@@ -27,8 +27,8 @@ SHARED = {
 FIXED = ("(unused", "(only")  # in the help of published options without an implementation
 # A flag and a nested section with another option of its name, which fairseq would give its value.
 APART = {"channels": "images"}
-PATCH_SIZE = "patch_size"  # one number, or two: of no type that omegaconf has
 METAVARS = {int: "N", float: "X", str: "TEXT"}
+NUMBERS = Union[float, list[float]]  # a number, or several
 
 
 class Default(float):
@@ -145,9 +145,8 @@ def _walk(
 ) -> Iterator[tuple[tuple[str, ...], "Field[Any]", Any]]:
     """Yield path, field and type of all options, and of sections that are off by default."""
     for option in fields(config):
-        kind, here = _without_none(option.type), (*path, option.name)
-        if option.name == PATCH_SIZE:
-            kind = read_patch_size
+        kind = option.metadata.get("flag") or _without_none(option.type)
+        here = (*path, option.name)
         if option.name.startswith("_") or kind is Any or "help" not in option.metadata:
             continue
         if not is_dataclass(kind) or _default(option) is None:
@@ -215,7 +214,7 @@ def add_task_flags(parser: argparse.ArgumentParser, task: type) -> None:
             parser.set_defaults(**{option.name: make_section({})})
         # fairseq-validate has no model whose options the task's could follow.
         if str(_default(option)).startswith("${model.") and not has_model:
-            kind: Any = int if option.name == PATCH_SIZE else option.type
+            kind: Any = option.type if option.type is not Any else int
             parser.set_defaults(**{option.name: kind()})
     for flag in list_flags(config, of_task=True):
         if flag.name == "data":
@@ -258,12 +257,14 @@ def _describe_value(kind: Any) -> dict[str, Any]:
         return {"type": kind, "metavar": "N[,N]"}
     if isinstance(kind, type) and issubclass(kind, Enum):
         return {"choices": [member.name for member in kind]}
-    is_list = get_origin(kind) is list
-    of = get_args(kind)[0] if is_list else kind
+    is_list = get_origin(kind) is list or kind is NUMBERS
+    of = float if kind is NUMBERS else get_args(kind)[0] if is_list else kind
 
     def read(text: str) -> Any:
         if text.lower() in ("none", "null"):
             return None
+        if kind is NUMBERS and "," not in text:
+            return of(text)
         return [of(item) for item in text.strip("[]()").split(",")] if is_list else of(text)
 
     read.__name__ = of.__name__  # for argparse's messages

@@ -6,11 +6,18 @@ from dataclasses import field
 from typing import Any
 
 
-def option(default: Any, help_text: str) -> Any:
-    """Declare a field with its help text; each configuration gets its own copy of a list."""
+def option(default: Any, help_text: str, flag: Any = None) -> Any:
+    """Declare a field with its help text; each configuration gets its own copy of a list.
+
+    Args:
+        default: its value.
+        help_text: what it means, with its unit.
+        flag: type of its flag, if the field has a type that omegaconf does not know (``Any``).
+    """
+    metadata = {"help": help_text} if flag is None else {"help": help_text, "flag": flag}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def require(is_valid: bool, name: str, value: Any, rule: str) -> None:

@@ -155,10 +155,25 @@ def test_flags__switches_choices_lists_and_none():
     assert model["image_size"] == model["modalities"]["image"]["image_size"] == [32, 48]
 
 
+def test_flags__a_number_or_several():
+    cfg = parse("eat_pretraining", "eat_base", "--norm-mean", "-4.5", "--norm-std", "3")
+    assert (cfg.task.norm, cfg.task.norm_mean, cfg.task.norm_std) == ("whole", -4.5, 3.0)
+    numbers = ",".join(str(-number / 8) for number in range(128))
+    flags = ("--norm", "bins", f"--norm-mean={numbers}", "--norm-std", "[1.5, 2]")
+    cfg = parse("eat_classification", "eat_classifier_base", *flags)
+    assert cfg.task.norm == "bins"
+    assert list(cfg.task.norm_mean) == [-number / 8 for number in range(128)]
+    assert list(cfg.task.norm_std) == [1.5, 2.0]
+    assert parse("eat_pretraining", "eat_base", "--norm-mean", "none").task.norm_mean is None
+
+
 def test_flags__wrong_value_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse("eat_pretraining", "eat_base", "--depth", "many")
     assert "argument --depth: invalid int value: 'many'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse("eat_pretraining", "eat_base", "--norm-mean", "loud")
+    assert "argument --norm-mean: invalid float value: 'loud'" in capsys.readouterr().err
 
 
 def test_published_arch__options_left_out_keep_their_published_default():

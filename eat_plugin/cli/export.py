@@ -5,7 +5,8 @@ example: eat export --checkpoint checkpoint_best.pt --out published.pt --format 
 The file has the published keys and configuration and gives the same features and logits. It is for
 loading and fine-tuning elsewhere: it has no optimizer state, so training cannot be resumed from it.
 The published code has no statistics of your own data; they are folded into the weights of the patch
-embedding, and inputs are normalised by the published ones. Other options without a published name
+embedding, and inputs are normalised by the published ones (task.norm=bins: only if a patch has all
+128 mel bins). Other options without a published name
 are an error if they affect the results; options that affect training alone are listed and left out.
 """
 
@@ -49,9 +50,12 @@ def run(args: argparse.Namespace) -> int:
     reloaded = load_state(args.checkpoint, converted, cpu)
     check_same(loaded, reloaded)
     if reloaded.front_end != loaded.front_end:
+        mean, std = loaded.front_end.mean, loaded.front_end.std
+        own = f"task.norm_mean={mean} and task.norm_std={std}"
+        if isinstance(mean, tuple):
+            own = "the means and deviations of the mel bins (task.norm=bins)"
         sys.stderr.write(
-            f"eat export: task.norm_mean={loaded.front_end.mean} and task.norm_std="
-            f"{loaded.front_end.std} were folded into the patch embedding; normalise inputs by "
+            f"eat export: {own} were folded into the patch embedding; normalise inputs by "
             f"{reloaded.front_end.mean} and {reloaded.front_end.std}\n"
         )
     if left_out:

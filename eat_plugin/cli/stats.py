@@ -1,9 +1,9 @@
-"""Measure the mean and standard deviation of a data set's log-mel values.
+"""Measure the mean and standard deviation of a data set's log-mel values, and of each mel bin.
 
 Decodes every clip of DATA/SPLIT.tsv; padding is excluded. Writes the result to DATA/stats.json.
 Training on DATA uses it if task.norm_mean and task.norm_std are null, as in the configurations for
-your own data; task.channels must then be that of --channels. Clips that cannot be used are named,
-and the exit code is 1.
+your own data; without it a sample of the clips is measured at start. task.channels must be that of
+--channels. Clips that cannot be used are named, and the exit code is 1.
 
   eat manifest /my/audio --out /my/data
   eat stats /my/data
@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         f"{args.data / FILE}: mean {statistics.mean:.4f}, standard deviation "
         f"{statistics.std:.4f}, of {count(statistics.frames, 'frame')} of {count(clips, 'clip')}"
     )
+    bins = statistics.bin_means, statistics.bin_stds
+    ranges = " and ".join(f"{min(values):.4f} to {max(values):.4f}" for values in bins)
+    say(f"of each mel bin (task.norm=bins): {ranges}")
     say(
         f"training on {args.data} uses them if task.norm_mean and task.norm_std are null; "
         "for other data, set"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, Union
 
 import numpy as np
 
@@ -15,6 +15,8 @@ TOO_SHORT = f"is shorter than one frame ({1000 * FRAME_LENGTH // SAMPLE_RATE} ms
 LOW_HZ, HIGH_HZ = 20.0, 8_000.0  # outer edges of the lowest and of the highest mel filter
 
 Count = TypeVar("Count", int, np.ndarray)
+Numbers = Union[float, tuple[float, ...]]
+"""A mean or deviation: of all mel bins, or one of each."""
 
 
 def count_frames(samples: Count) -> Count:

@@ -7,15 +7,26 @@ in float32: bins with almost no energy amplify a rounding error a million times.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .channels import MEAN, check_channels
-from .frames import FRAME_LENGTH, FRAME_SHIFT, HIGH_HZ, LOW_HZ, MEL_BINS, SAMPLE_RATE
+from .frames import (
+    FRAME_LENGTH,
+    FRAME_SHIFT,
+    HIGH_HZ,
+    LOW_HZ,
+    MEL_BINS,
+    SAMPLE_RATE,
+    Numbers,
+)
 from .resampling import rate_pair, resample
 
 FFT_SIZE = 512  # samples
@@ -26,6 +37,17 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence 
 # Log-mel energies of padding. The published 0 lies 16 above silence, and one standard deviation
 # above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: sums are bit-identical in every process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def log_mel(waveform: Tensor) -> Tensor:
@@ -137,7 +159,7 @@ class FrontEnd:
 
     Attributes:
         target_length: frames T of the result, 10 ms each.
-        mean: mean of the data set's log-mel energies.
+        mean: mean of the data set's log-mel energies; or a tuple, that of each mel bin.
         std: their standard deviation; the result is ``(x - mean) / (2 * std)``.
         pad_value: padding of shorter clips: ``zero``, log-mel energies of 0, as published; or
             ``silence``, energies of digital silence.
@@ -147,13 +169,14 @@ class FrontEnd:
         channels: how the channels of a clip are mixed, see the module ``channels``.
 
     Raises:
-        ValueError: ``target_length`` or ``std`` is not positive, a value is not finite,
-            ``pad_value`` or ``channels`` is unknown, or T is not a multiple of ``patch``.
+        ValueError: ``target_length`` or ``std`` is not positive, a value is not finite, the mel
+            bins are not 128, ``pad_value`` or ``channels`` is unknown, or T is not a multiple of
+            ``patch``.
     """
 
     target_length: int
-    mean: float
-    std: float
+    mean: Numbers
+    std: Numbers
     pad_value: str = "zero"
     patch: int = 0
     channels: str = MEAN
@@ -162,10 +185,17 @@ class FrontEnd:
     def __post_init__(self) -> None:
         if self.target_length < 1:
             raise ValueError(f"target_length must be at least 1 frame, got {self.target_length}")
-        if not math.isfinite(self.mean):
-            raise ValueError(f"mean must be finite, got {self.mean}")
-        if not (math.isfinite(self.std) and self.std > 0):
-            raise ValueError(f"std must be positive and finite, got {self.std}")
+        means, stds = (n if isinstance(n, tuple) else (n,) for n in (self.mean, self.std))
+        if len(means) != len(stds) or len(stds) not in (1, MEL_BINS):
+            raise ValueError(
+                f"mean and std must be one number or {MEL_BINS} each, got {len(means)} and "
+                f"{len(stds)}"
+            )
+        for mean, std in zip(means, stds):
+            if not math.isfinite(mean):
+                raise ValueError(f"mean must be finite, got {mean}")
+            if not (math.isfinite(std) and std > 0):
+                raise ValueError(f"std must be positive and finite, got {std}")
         if self.pad_value not in PAD_VALUES:
             raise ValueError(
                 f"pad_value is {self.pad_value!r}; choose one of {', '.join(PAD_VALUES)}"
@@ -225,6 +255,23 @@ class FrontEnd:
         kept = energies[..., :length, :]
         count = kept.shape[-2]
         finished = energies.new_empty(*kept.shape[:-2], length, MEL_BINS)
-        torch.sub(kept, self.mean, out=finished[..., :count, :])
-        finished[..., count:, :].fill_(PAD_VALUES[self.pad_value]).sub_(self.mean)
-        return finished.div_(2 * self.std).unsqueeze(-3)
+        mean, divisor = self.scale(energies)
+        torch.sub(kept, mean, out=finished[..., :count, :])
+        finished[..., count:, :].fill_(PAD_VALUES[self.pad_value]).sub_(mean)
+        return finished.div_(divisor).unsqueeze(-3)
+
+    def scale(self, like: Tensor) -> tuple[Any, Any]:
+        """Return ``mean`` and ``2 * std``: numbers, or `[128]` on the device of another tensor."""
+        if isinstance(self.mean, tuple) and isinstance(self.std, tuple):
+            return _bin_tables(self.mean, self.std, like.device, like.dtype)
+        return self.mean, 2 * self.std  # type: ignore[operator]
+
+
+@lru_cache(maxsize=8)
+def _bin_tables(
+    means: tuple[float, ...], stds: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the means and twice the deviations of the mel bins on a device."""
+    tables = torch.tensor([means, [2 * std for std in stds]], dtype=torch.float64)
+    mean, divisor = tables.to(device, dtype)
+    return mean, divisor

@@ -1,4 +1,7 @@
-"""Mean and standard deviation of a data set's log-mel energies, which normalise inputs."""
+"""Mean and standard deviation of a data set's log-mel energies, which normalise inputs.
+
+Over all mel bins, and of each bin: ``task.norm`` says by which of them inputs are normalised.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,58 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .channels import MEAN
 from .files import replacing
-from .frames import MEL_BINS
+from .frames import MEL_BINS, TOO_SHORT, Numbers
 from .json_text import parse_json
 from .manifest import Manifest, digest_clips
 
 FILE = "stats.json"
 SAMPLE_FRAMES = 998  # per clip of a sample: 10 s
+WHOLE, BINS = NORMS = ("whole", "bins")
+# Least deviation of a mel bin, relative to the root mean square over all bins. One of the 128
+# filters lies between two lines of the spectrum and is constant; all others of ESC-10 are above
+# 0.73, so full-band sound stays as it is. Bins above 4 kHz of telephone speech hold leakage and
+# rounding (0.33 and more for ESC-10 at 8 kHz; less in quiet sound): they must not spread like the
+# others, and full-band sound in a later clip must not lie hundreds of deviations out. Relative to
+# the root mean square, which follows the bins that vary; a median may be that of a dead bin.
+LEAST_DEVIATION = 0.5
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations of numbers, in float64."""
+    """Count, mean and sum of squared deviations of numbers, in float64.
+
+    Attributes:
+        count: of numbers.
+        mean: a number; of each column, an array.
+        squares: a number; of each column, an array.
+        bins: the moments of each column of numbers `[n, columns]`; None of others.
+    """
 
     count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
+    mean: Any = 0.0
+    squares: Any = 0.0
+    bins: Moments | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
-        """Take the moments of an array of any shape."""
+        """Take the moments of an array of any shape; of `[n, columns]` those of each column too."""
         if values.size == 0:
             return cls()
         values = values.astype(np.float64)
-        mean = float(values.mean())
-        return cls(values.size, mean, float(np.square(values - mean).sum()))
+        mean, bins = float(values.mean()), None
+        if values.ndim == 2:
+            means = values.mean(axis=0)
+            bins = cls(len(values), means, np.square(values - means).sum(axis=0))
+        return cls(values.size, mean, float(np.square(values - mean).sum()), bins)
 
     def __add__(self, other: Moments) -> Moments:
         """Combine the moments of two parts exactly (Chan, Golub and LeVeque, 1979)."""
@@ -47,7 +70,10 @@ class Moments:
         distance, share = other.mean - self.mean, other.count / count
         between = distance * distance * self.count * share
         mean = self.mean + distance * share
-        return Moments(count, mean, self.squares + other.squares + between)
+        bins = self.bins or other.bins
+        if self.bins and other.bins:
+            bins = self.bins + other.bins
+        return Moments(count, mean, self.squares + other.squares + between, bins)
 
     @property
     def std(self) -> float:
@@ -70,26 +96,29 @@ class Sample:
     std_error: float
 
 
-def measure_some(
-    manifest: Manifest, clips: int, seed: int = 0, channels: str = MEAN
-) -> Sample | None:
+def measure_some(manifest: Manifest, clips: int, seed: int = 0, channels: str = MEAN) -> Sample:
     """Measure up to ten seconds each of at most ``clips`` clips, the same ones for a seed.
 
-    Returns:
-        The sample; None if no clip can be used.
+    Clips that cannot be used are left out.
+
+    Raises:
+        ValueError: no clip of the sample can be used.
     """
     rng = np.random.default_rng(seed)
     total = len(manifest)
-    parts = []
+    parts, problem = [], ""
     for index in np.sort(rng.choice(total, min(clips, total), replace=False)).tolist():
         try:
             moments = _measure_part(manifest, index, rng.random(), channels)
-        except (ValueError, OSError):
-            continue  # named when it is read
-        if moments.count:
+            reason = "" if moments.count else TOO_SHORT
+        except (ValueError, OSError) as error:
+            moments, reason = Moments(), str(error)
+        if reason:  # named when it is read
+            problem = problem or f"{manifest.path(index)}: {reason}"
+        else:
             parts.append(moments)
     if not parts:
-        return None
+        raise ValueError(f"none of {min(clips, total)} clips can be used: {problem}")
     whole = sum_up(parts)
     means = np.array([part.mean for part in parts])
     squares = [part.squares / part.count + (part.mean - whole.mean) ** 2 for part in parts]
@@ -100,14 +129,15 @@ def measure_some(
 
 
 def _measure_part(manifest: Manifest, index: int, position: float, channels: str) -> Moments:
-    from .frontend import FrontEnd  # here, so that files can be listed without PyTorch
+    from .frontend import FrontEnd, one_thread  # here: files can be listed without PyTorch
     from .reader import read_part
 
     front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0, channels=channels)
-    values, sample_rate = read_part(
-        manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
-    )
-    energies = values if sample_rate is None else front_end.energies(values, sample_rate)
+    with one_thread():
+        values, sample_rate = read_part(
+            manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
+        )
+        energies = values if sample_rate is None else front_end.energies(values, sample_rate)
     return Moments.of(energies.numpy())
 
 
@@ -124,6 +154,8 @@ class Statistics:
         skipped: number of its clips that cannot be used.
         manifest: SHA-256 of its lines, set by ``write_statistics``; empty in older files.
         channels: how the channels of clips were mixed, see the module ``channels``.
+        bin_means: mean of each mel bin; empty in older files.
+        bin_stds: standard deviation of each mel bin.
     """
 
     mean: float
@@ -134,6 +166,8 @@ class Statistics:
     skipped: int
     manifest: str = ""
     channels: str = MEAN
+    bin_means: tuple[float, ...] = ()
+    bin_stds: tuple[float, ...] = ()
 
     @classmethod
     def from_moments(
@@ -149,8 +183,30 @@ class Statistics:
                 f"all {moments.count} log-mel values of the split {split!r} are the same "
                 f"({moments.mean:.3f}), as those of silence are; there is nothing to normalise by"
             )
-        frames = moments.count // MEL_BINS
-        return cls(moments.mean, moments.std, frames, clips, split, skipped, channels=channels)
+        frames, means, stds = moments.count // MEL_BINS, (), ()
+        if moments.bins is not None:
+            means = tuple(moments.bins.mean.tolist())
+            stds = tuple(np.sqrt(moments.bins.squares / moments.bins.count).tolist())
+        return cls(
+            moments.mean, moments.std, frames, clips, split, skipped, "", channels, means, stds
+        )
+
+    def numbers(self, norm: str) -> tuple[Numbers, Numbers]:
+        """Return the mean and the deviation that inputs are normalised by.
+
+        Args:
+            norm: ``whole``, those over all bins; or ``bins``, those of each mel bin, a deviation
+                at least ``LEAST_DEVIATION`` of the root mean square of all.
+
+        Raises:
+            ValueError: no bin varies.
+        """
+        if norm == WHOLE:
+            return self.mean, self.std
+        if not any(self.bin_stds):
+            raise ValueError("no mel bin varies, so task.norm=bins has nothing to normalise by")
+        least = LEAST_DEVIATION * math.sqrt(sum(std * std for std in self.bin_stds) / MEL_BINS)
+        return self.bin_means, tuple(max(std, least) for std in self.bin_stds)
 
 
 def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
@@ -169,6 +225,7 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
     try:
         statistics = Statistics(**parse_json(content))
         usable = math.isfinite(statistics.mean) and 0 < statistics.std < math.inf
+        statistics = _check_bins(statistics)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} does not hold statistics ({error}); {advice}") from error
     if not usable:
@@ -177,6 +234,15 @@ def read_statistics(folder: str | os.PathLike[str]) -> Statistics | None:
             f"and std more than 0; {advice}"
         )
     return statistics
+
+
+def _check_bins(statistics: Statistics) -> Statistics:
+    """Return statistics with tuples of numbers; raise ValueError for other values of the bins."""
+    means, stds = (tuple(map(float, v)) for v in (statistics.bin_means, statistics.bin_stds))
+    are_numbers = all(map(math.isfinite, means + stds)) and all(std >= 0 for std in stds)
+    if len(means) != len(stds) or len(stds) not in (0, MEL_BINS) or not are_numbers:
+        raise ValueError(f"bin_means and bin_stds must be {MEL_BINS} finite numbers each")
+    return replace(statistics, bin_means=means, bin_stds=stds)
 
 
 def check_statistics(
@@ -217,7 +283,12 @@ def write_statistics(folder: str | os.PathLike[str], statistics: Statistics) -> 
     if manifest.is_file():
         statistics = replace(statistics, manifest=digest_clips(manifest))
     values = asdict(statistics)
-    if statistics.channels == MEAN:  # as earlier versions write and read it
+    if statistics.channels == MEAN:  # as earlier versions write it
         del values["channels"]
+    if not statistics.bin_stds:
+        del values["bin_means"], values["bin_stds"]
+    lines = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()
+    )
     with replacing(Path(folder) / FILE) as file:
-        file.write(f"{json.dumps(values, indent=2)}\n".encode())
+        file.write(f"{{\n{lines}\n}}\n".encode())

@@ -28,7 +28,6 @@ from .loaded import Loaded
 
 PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
 PRETRAINED, CLASSIFIER = "data2vec_multi", "mae_image_classification"
-MODALITY = "IMAGE"
 FLAGS = ("esc50_eval", "spcv2_eval")
 ROUNDING = 1e-3  # tolerance of features if statistics are folded into the weights
 
@@ -205,8 +204,7 @@ def _convert_classifier(
     """Find the published options with which a classifier computes the same."""
     if options.get("prediction_mode") == "SEGMENT_POOLING":
         raise ValueError("model.prediction_mode=SEGMENT_POOLING has no published name")
-    values = _plain(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]()))
-    values.update(options)
+    values = {**_plain(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]())), **options}
     values.update(
         model_path=options.get("model_path") or "",
         linear_classifier=model.frozen,
@@ -252,7 +250,7 @@ def _convert_arguments(options: Mapping[str, Any], model: EatClassifier) -> dict
 def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the published options of a pre-trained model."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
-    values["supported_modality"] = values.get("supported_modality") or MODALITY
+    values["supported_modality"] = values.get("supported_modality") or "IMAGE"
     for name in ("recompute", "compile", "convolution"):  # they do not change results
         values.pop(name, None)
     image = square_patches(values["modalities"]["image"])
@@ -285,8 +283,9 @@ def check_same(first: Loaded, second: Loaded) -> None:
     shape = 2, image.in_chans, image.target_length, MEL_BINS
     source = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     own, other = first.front_end, second.front_end
-    energies = source * (2 * own.std) + own.mean
-    renormalised = source if own == other else (energies - other.mean) / (2 * other.std)
+    (mean, divisor), (other_mean, other_divisor) = own.scale(source), other.scale(source)
+    energies = source * divisor + mean
+    renormalised = source if own == other else (energies - other_mean) / other_divisor
     tolerance = 0.0 if own == other else ROUNDING
 
     def agree(mine: torch.Tensor, theirs: torch.Tensor) -> bool:

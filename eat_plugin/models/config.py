@@ -13,7 +13,7 @@ from omegaconf import II
 from ..masking import STRATEGIES
 from ..modules.convolution import CHOICES as CONVOLUTIONS
 from ..modules.recompute import CHOICES as RECOMPUTE
-from ..options import option, patch_sides, require
+from ..options import option, patch_sides, read_patch_size, require
 from .objectives import OBJECTIVES, choose_objectives
 from .published_options import (
     PublishedDecoderOptions,
@@ -74,8 +74,9 @@ class ImageConfig(PublishedImageOptions):
         3, "channels of the input: 1 for spectrograms and grey images, 3 for colour images"
     )
     patch_size: Any = option(
-        16, "side of a patch, or two: [frames, mel bins] (of an image [rows, columns])"
-    )
+        16, "side of a patch, or two: [frames, mel bins] (of an image [rows, columns])",
+        flag=read_patch_size,
+    )  # fmt: skip
     embed_dim: int = option(
         768, "width of the patch embedding; a linear layer follows if the model's differs"
     )

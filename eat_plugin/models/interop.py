@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
@@ -125,33 +126,51 @@ def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
         value.copy_(found)
 
 
+Numbers = Union[float, tuple[float, ...]]  # of all mel bins, or of each
+
+
 def fold_normalisation(
-    weights: Mapping[str, Any], own: tuple[float, float], other: tuple[float, float]
+    weights: Mapping[str, Any], own: tuple[Numbers, Numbers], other: tuple[Numbers, Numbers]
 ) -> dict[str, Any]:
     """Change a model to take inputs normalised by other statistics.
 
     The model sees (x - mean) / (2 std). With own statistics m, s and others m', s' this is s'/s
     times the other value, plus (m' - m) / (2 s). The patch embedding is affine: the change goes
-    into its weights and bias.
+    into its weights and bias. Statistics of each mel bin need a weight that always sees the same
+    bin: patches over all of them.
 
     Args:
         weights: of a classifier, or of a pre-trained model with its averages (``_ema``).
-        own: mean and standard deviation that the model was trained with.
+        own: mean and standard deviation that the model was trained with, of all mel bins or of
+            each.
         other: those of its future inputs.
 
     Returns:
         The changed weights, the patch embedding in float32.
+
+    Raises:
+        ValueError: the statistics are of each bin, and a patch has fewer bins.
     """
     changed = dict(weights)
     if own == other:
         return changed
     if isinstance(changed.get("_ema"), Mapping):
         changed["_ema"] = fold_normalisation(changed["_ema"], own, other)
-    (mean, std), (other_mean, other_std) = own, other
+    bins = max((len(n) for n in (*own, *other) if isinstance(n, tuple)), default=1)
+    # [1], or [bins]; float64
+    (mean, std), (other_mean, other_std) = (
+        [torch.tensor(n, dtype=torch.float64).expand(bins) for n in pair] for pair in (own, other)
+    )
     for name in [n for n in changed if "local_encoder." in n and n.endswith("proj.weight")]:
-        kernel = changed[name].double()  # [D, channels, p, p]
+        kernel = changed[name].double()  # [D, channels, frames, bins of a patch]
+        if bins not in (1, kernel.shape[-1]):
+            raise ValueError(
+                f"task.norm=bins has no published name; it can be folded into patches over all "
+                f"{bins} mel bins, and those of this model have {kernel.shape[-1]}"
+            )
         bias = name.removesuffix("weight") + "bias"
-        shift = kernel.sum(dim=(1, 2, 3)) * ((other_mean - mean) / (2 * std))
+        sums = kernel.sum(dim=(1, 2, 3) if bins == 1 else (1, 2)).view(-1, bins)
+        shift = (sums * ((other_mean - mean) / (2 * std))).sum(dim=1)
         changed[bias] = (changed[bias].double() + shift).float()
         changed[name] = (kernel * (other_std / std)).float()
     return changed

@@ -1,7 +1,6 @@
 """Base of the tasks: manifests, readers, and an account of clips that cannot be used."""
 
 import logging
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,15 +16,15 @@ from omegaconf import II, MISSING
 from torch import nn
 
 from ..data.frontend import FrontEnd
-from ..data.manifest import Manifest, read_manifest
+from ..data.manifest import Manifest
 from ..data.overlap import TRAIN
 from ..data.reader import ClipReader
-from ..flags import add_task_flags
-from ..options import option
+from ..flags import NUMBERS, add_task_flags
+from ..options import option, read_patch_size
 from . import checks, normalisation, sound
 from .best_checkpoints import BestCheckpoints
 from .checks import ResumedRun
-from .data_checks import check_folder, check_manifest, check_splits
+from .data_checks import check_folder, check_manifest, check_splits, read_split
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
 from .run_config import RunConfig
 from .run_lock import lock
@@ -49,15 +48,17 @@ class AudioConfig(FairseqDataclass):
 
     data: str = option(MISSING, "folder with train.tsv and the other manifests")
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
-    norm_mean: Optional[float] = option(None, normalisation.HELP.format(what="mean"))
-    norm_std: Optional[float] = option(None, normalisation.HELP.format(what="standard deviation"))
+    norm: str = option("whole", normalisation.NORM_HELP)
+    norm_mean: Any = option(None, normalisation.HELP.format("mean"), flag=NUMBERS)
+    norm_std: Any = option(None, normalisation.HELP.format("standard deviation"), flag=NUMBERS)
     channels: str = option("mean", sound.CHANNELS_HELP)
     pad_value: str = option("zero", "padding of short clips: zero (as published) or silence")
     crop: str = option("start", "window of a longer training clip: start or random")
     length: str = option("pad", sound.LENGTH_HELP)
     patch_size: Any = option(
-        II("model.modalities.image.patch_size"), "length=mask: the sides of the model's patches"
-    )
+        II("model.modalities.image.patch_size"), "length=mask: the sides of the model's patches",
+        flag=read_patch_size,
+    )  # fmt: skip
     fbank: sound.FbankConfig = field(
         default_factory=sound.FbankConfig, metadata={"help": "computation of spectrograms"}
     )
@@ -99,7 +100,7 @@ class AudioTask(FairseqTask):
             self.resumed = checks.check_run(run)
             start_run(run, self.resumed)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
-        self.front_end: FrontEnd = sound.make_front_end(cfg, self.resumed)
+        self._front_end = sound.make_front_end(cfg, self.resumed)
         self.images: Optional[ImageFrontEnd] = make_image_front_end(cfg)
         self.train_split: str = run.get("dataset.train_subset") or TRAIN
         self._best = BestCheckpoints(run)
@@ -113,6 +114,14 @@ class AudioTask(FairseqTask):
     def add_args(cls, parser: Any) -> None:
         """Declare the flags of `fairseq-train` and `fairseq-validate`."""
         add_task_flags(parser, cls)
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """The front end; its first use measures training clips, if they are not measured yet."""
+        if self.cfg.norm_mean is None:
+            normalisation.measure_norm(self.cfg, self._run, self.train_split)
+            self._front_end = sound.make_front_end(self.cfg, self.resumed)
+        return self._front_end
 
     def check_own_options(self, run: RunConfig) -> None:
         """Refuse options that do not suit this kind of task; a hook."""
@@ -140,7 +149,7 @@ class AudioTask(FairseqTask):
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))
         check_model(model, self.images)
-        sound.check_patches(model, self.front_end)
+        sound.check_patches(model, self._front_end)
         return model
 
     def load_dataset(
@@ -153,8 +162,8 @@ class AudioTask(FairseqTask):
         """Load ``{split}.tsv``; the split to train on is shuffled and augmented.
 
         Raises:
-            ValueError: the split cannot be read, options contradict each other, or another run
-                writes to the folder.
+            ValueError: the split cannot be read or measured, options contradict each other, or
+                another run writes to the folder.
             SystemExit: with 0, if the run to resume has all updates: fairseq would make another.
         """
         if split == self.train_split and combine:  # only fairseq's trainer combines shards
@@ -167,11 +176,12 @@ class AudioTask(FairseqTask):
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
         if split == self.train_split or self._validates or path.is_file():
-            manifest = self._read_manifest(path, split)
-            reader = self._make_reader(manifest, path, cfg)
+            reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
             if split == self.train_split:
                 checks.check_batches(self._run, dataset.epoch_size)
+            if self.images is None:  # after all checks, since it may measure clips
+                reader.front_end = self.front_end
             self.datasets[split] = dataset
 
     def make_dataset(self, reader: ClipReader, cfg: Any, split: str) -> FairseqDataset:
@@ -185,18 +195,7 @@ class AudioTask(FairseqTask):
     def _read_manifest(self, path: Path, split: str) -> Manifest:
         if split == self.train_split:
             checks.refuse_lone_processes()
-        if not path.is_file():
-            raise ValueError(
-                f"there is no {os.path.abspath(path)}; hold out clips with eat manifest --valid or "
-                "--fold, name another split in dataset.valid_subset, or set "
-                "dataset.disable_validation=true"
-            )
-        manifest = read_manifest(path)
-        archives = path.with_suffix(".archives")
-        if archives.exists():
-            from ..data.fingerprints import check_archives
-
-            check_archives(archives, manifest.root)
+        manifest = read_split(path)
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
         if split == self.train_split and not self._compared:
             self._compared = True
@@ -208,7 +207,7 @@ class AudioTask(FairseqTask):
         train = path.stem == self.train_split
         check_kind(manifest, path, self.images)
         if self.images is None:
-            return sound.make_reader(cfg, manifest, self.front_end, train)
+            return sound.make_reader(cfg, manifest, self._front_end, train)
         from ..images.image_reader import ImageReader
 
         return ImageReader(manifest, self.images, augment=train)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import read_root
+from ..data.manifest import Manifest, read_manifest, read_root
 from ..data.overlap import TRAIN, check_held_out
 from ..options import explain_path
 from .run_config import RunConfig
@@ -39,6 +39,27 @@ def check_manifest(run: RunConfig) -> None:
         seen_from = "" if os.path.isabs(data) else f" in the folder of the run, {os.getcwd()}"
         raise ValueError(f"task.data is {data!r}{seen_from}, and has no {manifest.name}; {ADVICE}")
     read_root(manifest)
+
+
+def read_split(path: Path) -> Manifest:
+    """Read the manifest of a split.
+
+    Raises:
+        ValueError: there is none, it is invalid, or an archive has changed since it was written.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"there is no {os.path.abspath(path)}; hold out clips with eat manifest --valid or "
+            "--fold, name another split in dataset.valid_subset, or set "
+            "dataset.disable_validation=true"
+        )
+    manifest = read_manifest(path)
+    archives = path.with_suffix(".archives")
+    if archives.exists():
+        from ..data.fingerprints import check_archives
+
+        check_archives(archives, manifest.root)
+    return manifest
 
 
 def check_splits(run: RunConfig, folder: Path) -> None:

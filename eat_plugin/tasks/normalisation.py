@@ -1,33 +1,60 @@
-"""``task.norm_mean`` and ``task.norm_std``, which normalise inputs.
+"""``task.norm``, ``task.norm_mean`` and ``task.norm_std``, which normalise inputs.
+
+``task.norm``: by one mean and deviation (``whole``, as published), or by those of each mel bin
+(``bins``).
 
 Given numbers are used. If both are null, those of ``stats.json`` (``eat stats``) are; without that
-file AudioSet's, with a warning if the data differ from them.
+file a sample of the training clips is measured, the same one in every run. A resumed run keeps its
+numbers.
 """
 
 import logging
+import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..data.channels import check_channels
+from ..data.entries import Storage
+from ..data.frames import MEL_BINS, Numbers
 from ..data.manifest import Manifest
-from ..data.statistics import FILE, check_statistics, measure_some, read_statistics
+from ..data.statistics import (
+    BINS,
+    FILE,
+    NORMS,
+    WHOLE,
+    Statistics,
+    check_statistics,
+    measure_some,
+    read_statistics,
+)
 from .checks import ResumedRun
+from .data_checks import read_split
+from .processes import in_first_process
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
 AUDIOSET = AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
-HELP = (
-    "{what} of the data set's log-mel values; null reads it from stats.json in data (eat stats), "
-    "or takes AudioSet's without that file"
+NORM_HELP = (
+    "inputs are normalised by the mean and deviation of all log-mel values (whole, as published), "
+    "or by those of each mel bin (bins)"
 )
-CLIPS_MEASURED = 48
+HELP = (
+    "{} of the data set's log-mel values, a number (norm=bins: a list of 128); null: from "
+    "stats.json in data (eat stats), or measured on a sample of the training clips"
+)
+CLIPS_AT_START = 200  # measured without stats.json: a few seconds
+CLIPS_MEASURED = 48  # to compare with AudioSet's
 MEAN_TOLERANCE = 0.1  # of the standard deviation
 STD_TOLERANCE = 0.1  # of itself
 CHANCE = 3  # standard errors of a sample within which a difference is no evidence
+
+Pair = Tuple[Numbers, Numbers]
 
 
 def resolve_norm(
@@ -35,7 +62,8 @@ def resolve_norm(
 ) -> None:
     """Replace null by numbers, in ``cfg`` and in the options that checkpoints will hold.
 
-    A resumed run keeps its numbers.
+    Null remains where training clips have to be measured, see ``measure_norm``: at this point it is
+    not known yet whether they can be read.
 
     Args:
         cfg: the task's options, a copy; fairseq saves the original.
@@ -44,42 +72,177 @@ def resolve_norm(
         resumed: the checkpoint being resumed, or None.
 
     Raises:
-        ValueError: only one of the two is given, or ``stats.json`` is invalid or of other clips.
+        ValueError: only one of the two is given, or not as many numbers as ``task.norm`` says;
+            ``stats.json`` is invalid or of other clips; or the checkpoint has another
+            ``task.norm``.
     """
+    norm = choose_norm(cfg)
     if (cfg.norm_mean is None) != (cfg.norm_std is None):
         raise ValueError(
             f"task.norm_mean is {_show(cfg.norm_mean)} and task.norm_std is {_show(cfg.norm_std)}; "
             "set both, or neither (null) to use those of the data set"
         )
-    if cfg.norm_mean is not None:
+    values = None if resumed is None else _find_earlier(norm, resumed)
+    given = read_numbers(cfg)
+    if given is not None:
+        cfg.norm_mean, cfg.norm_std = (_plain(value) for value in given)
         return
-    values = AUDIOSET
-    before = {} if resumed is None else resumed.options
-    if resumed is not None and None not in (before.get("norm_mean"), before.get("norm_std")):
-        values = float(before["norm_mean"]), float(before["norm_std"])
-        logger.info("task.norm_mean=%.4f task.norm_std=%.4f: from %s", *values, resumed.path)
-    elif not from_checkpoint and cfg.images is None:
-        values = _find(Path(cfg.data), cfg.channels)
-    cfg.norm_mean, cfg.norm_std = values
+    if resumed is not None and values is not None:
+        logger.info("%s: from %s", describe(values), resumed.path)
+    elif from_checkpoint or cfg.images is not None:
+        values = AUDIOSET  # as in older versions; images have their own
+    else:
+        values = _find(Path(cfg.data), cfg.channels, norm)
+    if values is not None:
+        _store(cfg, run, values)
+
+
+def choose_norm(cfg: Any) -> str:
+    """Return how inputs are normalised: ``whole`` or ``bins``.
+
+    Raises:
+        ValueError: ``task.norm`` is unknown, or ``bins`` for images.
+    """
+    if cfg.norm not in NORMS:
+        raise ValueError(f"task.norm is {cfg.norm!r}; choose one of {', '.join(NORMS)}")
+    if cfg.images is not None and cfg.norm != WHOLE:
+        raise ValueError(
+            f"task.norm is {cfg.norm}, which is for sound, but task.images is set; leave it at "
+            f"{WHOLE}"
+        )
+    return str(cfg.norm)
+
+
+def read_numbers(cfg: Any) -> Optional[Pair]:
+    """Return ``task.norm_mean`` and ``task.norm_std``, numbers or tuples of 128; None if null.
+
+    Raises:
+        ValueError: they are not what ``task.norm`` needs.
+    """
+    if cfg.norm_mean is None:
+        return None
+    mean, std = (_read(name, getattr(cfg, name), cfg.norm) for name in ("norm_mean", "norm_std"))
+    return mean, std
+
+
+def _read(name: str, value: Any, norm: str) -> Numbers:
+    is_list = isinstance(value, (list, tuple, ListConfig))
+    try:
+        numbers = tuple(float(number) for number in (value if is_list else [value]))
+    except (TypeError, ValueError):
+        raise ValueError(f"task.{name} is {value!r}; give a number, or null") from None
+    if is_list != (norm == BINS) or (is_list and len(numbers) != MEL_BINS):
+        found = f"a list of {len(numbers)}" if is_list else "one number"
+        needed = f"a list of {MEL_BINS}" if norm == BINS else "one number"
+        raise ValueError(
+            f"task.{name} is {found}, but task.norm={norm} needs {needed}; with "
+            "task.norm_mean=null task.norm_std=null those of the data set are used"
+        )
+    return numbers if is_list else numbers[0]
+
+
+def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
+    """Return the numbers of the checkpoint being resumed; None if it has none of this kind.
+
+    Raises:
+        ValueError: the same training would go on with another ``task.norm``.
+    """
+    before = resumed.options
+    earlier = before.get("norm", WHOLE)
+    if earlier != norm:
+        if resumed.optimizer:
+            raise ValueError(
+                f"{os.path.abspath(resumed.path)} has task.norm={earlier}, this run {norm}: choose "
+                "another run folder (hydra.run.dir) or the same setting"
+            )
+        return None
+    mean, std = before.get("norm_mean"), before.get("norm_std")
+    if mean is None or std is None:
+        return None
+    return _read("norm_mean", mean, norm), _read("norm_std", std, norm)
+
+
+def _find(folder: Path, channels: str, norm: str) -> Optional[Pair]:
+    """Return the numbers in ``stats.json``, and log them; None without that file."""
+    check_channels(channels)
+    found = read_statistics(folder)
+    if found is None:
+        return None
+    check_statistics(folder, found, channels)
+    if norm == BINS and not found.bin_stds:
+        raise ValueError(
+            f"{folder / FILE} is of an earlier version, without the statistics of each mel bin "
+            f"(task.norm=bins); run eat stats {folder} again"
+        )
+    values = found.numbers(norm)
+    source = f"from {folder / FILE}, of {found.clips} clips of the split {found.split!r}"
+    logger.info("%s: %s", describe(values), source)
+    return values
+
+
+def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
+    """Measure a sample of the training clips, and replace null by its numbers.
+
+    The first process measures; all have its numbers. They depend on the clips alone, not on seeds,
+    threads, workers or processes.
+
+    Args:
+        cfg: the task's options, a copy; fairseq saves the original.
+        run: the whole configuration, with the original.
+        split: the training clips.
+
+    Raises:
+        ValueError: no clip of the sample can be used, or all are silent.
+    """
+    path, start = Path(cfg.data, f"{split}.tsv"), time.monotonic()
+    found, total = in_first_process(partial(_measure, path, cfg.channels))
+    values = found.numbers(choose_norm(cfg))
+    logger.info(
+        "%s: measured on %d of %d clips of the split %r in %.1f s; eat stats %s measures all",
+        describe(values), found.clips, total, split, time.monotonic() - start, cfg.data,
+    )  # fmt: skip
+    _store(cfg, run, values)
+
+
+def _measure(path: Path, channels: str) -> Tuple[Statistics, int]:
+    """Return the statistics of a sample of a split, and the number of clips of the split."""
+    manifest = read_split(path)
+    if manifest.entry(0).storage is Storage.CACHE:
+        from ..data.feature_cache import check_cache
+
+        check_cache(manifest.entry(0), channels)
+    try:
+        sample = measure_some(manifest, CLIPS_AT_START, channels=channels)
+        found = Statistics.from_moments(sample.moments, sample.clips, path.stem, 0, channels)
+    except ValueError as error:
+        raise ValueError(
+            f"task.norm_mean and task.norm_std are null and cannot be measured: {path}: {error}; "
+            f"AudioSet's are task.norm_mean={AUDIOSET_MEAN} task.norm_std={AUDIOSET_STD}"
+        ) from error
+    return found, len(manifest)
+
+
+def _store(cfg: Any, run: RunConfig, values: Pair) -> None:
+    """Set both numbers in the options of a task, and in those that checkpoints will hold."""
+    mean, std = (_plain(value) for value in values)
+    cfg.norm_mean, cfg.norm_std = mean, std
     original = run.get("task")
     # The parent may hold the options of another task, if only this one's name differs.
     if isinstance(original, DictConfig) and original.get("_name") == cfg.get("_name"):
         with open_dict(original):
-            original.norm_mean, original.norm_std = values
+            original.norm_mean, original.norm_std = mean, std
 
 
-def _find(folder: Path, channels: str) -> Tuple[float, float]:
-    """Return the data set's statistics, or AudioSet's, and log which."""
-    check_channels(channels)
-    found = read_statistics(folder)
-    if found is not None:
-        check_statistics(folder, found, channels)
-    values = AUDIOSET if found is None else (found.mean, found.std)
-    source = f"AudioSet's, there is no {folder / FILE}"
-    if found is not None:
-        source = f"from {folder / FILE}, of {found.clips} clips of the split {found.split!r}"
-    logger.info("task.norm_mean=%.4f task.norm_std=%.4f: %s", *values, source)
-    return values
+def describe(values: Pair) -> str:
+    """Return numbers as options; those of mel bins as their range."""
+    names = ("task.norm_mean", "task.norm_std")
+    if not isinstance(values[0], tuple):
+        return " ".join(f"{name}={value:.4f}" for name, value in zip(names, values))
+    ranges = (
+        f"{name} {min(value):.4f} to {max(value):.4f}"
+        for name, value in zip(names, values) if isinstance(value, tuple)
+    )  # fmt: skip
+    return f"task.norm=bins {', '.join(ranges)}"
 
 
 def warn_of_audioset(cfg: Any, manifest: Manifest) -> None:
@@ -96,9 +259,10 @@ def warn_of_audioset(cfg: Any, manifest: Manifest) -> None:
     if found is not None and found.channels == cfg.channels:
         mean, std, source, chance = found.mean, found.std, str(Path(cfg.data) / FILE), (0.0, 0.0)
     else:
-        sample = measure_some(manifest, CLIPS_MEASURED, channels=cfg.channels)
-        if sample is None:
-            return
+        try:
+            sample = measure_some(manifest, CLIPS_MEASURED, channels=cfg.channels)
+        except ValueError:
+            return  # clips are named when they are read
         mean, std = sample.moments.mean, sample.moments.std
         chance = (CHANCE * sample.mean_error, CHANCE * sample.std_error)
         source = f"a sample of {sample.clips} clips"
@@ -106,13 +270,10 @@ def warn_of_audioset(cfg: Any, manifest: Manifest) -> None:
     off = (abs(mean - AUDIOSET_MEAN), abs(std - AUDIOSET_STD))
     if off[0] <= max(allowed[0], chance[0]) and off[1] <= max(allowed[1], chance[1]):
         return
-    advice = "set task.norm_mean=null task.norm_std=null"
-    if found is None:
-        advice = f"run eat stats {cfg.data}, and leave task.norm_mean and task.norm_std null"
     logger.warning(
         "inputs are normalised by AudioSet's statistics, mean %.3f and standard deviation %.3f; "
-        "%s has %.3f and %.3f; for a new run, %s",
-        AUDIOSET_MEAN, AUDIOSET_STD, source, mean, std, advice,
+        "%s has %.3f and %.3f; for a new run, set task.norm_mean=null task.norm_std=null",
+        AUDIOSET_MEAN, AUDIOSET_STD, source, mean, std,
     )  # fmt: skip
 
 
@@ -122,5 +283,10 @@ def _is_first() -> bool:
     return torch.distributed.get_rank() == 0
 
 
-def _show(value: Optional[float]) -> str:
-    return "null" if value is None else f"{value:g}"
+def _plain(value: Numbers) -> Any:
+    """Return numbers as a configuration holds them."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else "given" if isinstance(value, ListConfig) else f"{value}"

@@ -11,7 +11,7 @@ from torch import nn
 from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
-from ..options import option, patch_sides, require
+from ..options import option, patch_sides, read_patch_size, require
 from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .loss_scale import fit_loss_scale
@@ -30,6 +30,7 @@ class MaskConfig:
     patch_size: Any = option(
         II("model.modalities.image.patch_size"),
         "sides of a patch: frames and mel bins, or rows and columns",
+        flag=read_patch_size,
     )
     mask_prob: float = option(
         II("model.modalities.image.mask_prob"), "share of patches that is hidden"

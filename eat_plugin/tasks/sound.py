@@ -42,6 +42,7 @@ from ..data.manifest import Manifest
 from ..data.reader import ClipReader, SpectrogramReader, WindowsReader
 from ..options import option, patch_sides
 from .checks import ResumedRun
+from .normalisation import read_numbers
 
 LENGTHS = ("pad", "mask", "crop")
 LENGTH_HELP = (
@@ -91,10 +92,10 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
     patch = patch_sides(cfg.patch_size, "task.patch_size") if cfg.length == "mask" else (0, 0)
+    mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first clip is read
     return FrontEnd(
-        cfg.target_length, cfg.norm_mean, cfg.norm_std, cfg.pad_value, patch[0], cfg.channels,
-        patch[1],
-    )  # fmt: skip
+        cfg.target_length, mean, std, cfg.pad_value, patch[0], cfg.channels, patch[1]
+    )
 
 
 def _check_channels(cfg: Any, resumed: Optional[ResumedRun]) -> None:

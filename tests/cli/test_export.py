@@ -196,6 +196,44 @@ def test_export__folds_other_statistics_into_the_patch_embedding(
         torch.testing.assert_close(averages[1][name], averages[0][name] * (4.569 / 4.0))
 
 
+BINS = {
+    "task_norm": "bins", "task_norm_mean": [-9 + bin / 25 for bin in range(128)],
+    "task_norm_std": [2 + bin / 50 for bin in range(128)],
+}  # fmt: skip
+
+
+def test_export__folds_statistics_of_bins_into_patches_over_all(
+    run, make_checkpoint, golden, capsys, tmp_path
+):
+    micro = json.loads((golden / "pretraining_micro.json").read_text())["model"]["modalities"]
+    micro["image"]["patch_size"] = 128
+    path = make_checkpoint("classification", model_modalities=micro, **BINS)
+    code, out = run(path)
+    assert code == 0
+    assert capsys.readouterr().err == (
+        "eat export: the means and deviations of the mel bins (task.norm=bins) were folded into "
+        "the patch embedding; normalise inputs by -4.268 and 4.569\n"
+    )
+    clip = tmp_path / "short.wav"  # padded, too
+    soundfile.write(clip, np.random.default_rng(0).uniform(-0.1, 0.1, 12_000), 16_000)
+    first, second = load_checkpoint(path), load_checkpoint(out)
+    assert first.front_end.mean == tuple(BINS["task_norm_mean"])
+    assert second.front_end.mean == -4.268
+    sources = [loaded.spectrogram(clip)[None] for loaded in (first, second)]
+    assert not torch.allclose(*sources, atol=0.1)
+    predictions = [loaded.predict(x) for loaded, x in zip((first, second), sources)]
+    torch.testing.assert_close(*predictions, atol=1e-4, rtol=0)
+
+
+def test_export__refuses_statistics_of_bins_for_small_patches(run, make_checkpoint, capsys):
+    code, out = run(make_checkpoint("pretraining", **BINS))
+    assert (code, out.exists()) == (2, False)
+    assert capsys.readouterr().err == (
+        "eat export: error: task.norm=bins has no published name; it can be folded into patches "
+        "over all 128 mel bins, and those of this model have 16\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -84,6 +84,31 @@ def test_finish__cuts_or_pads_then_normalises(frames: int, batch: tuple[int, ...
     assert (got == torch.tensor(expected)[:, None]).all()
 
 
+MEANS, DEVIATIONS = tuple(np.linspace(-9, -4, 128)), tuple(np.linspace(2, 5, 128))
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finish__normalises_each_bin(dtype: torch.dtype, batch: tuple[int, ...]) -> None:
+    energies = noise(2 * 128).view(2, 128).to(dtype).expand(*batch, 2, 128)
+    got = FrontEnd(3, MEANS, DEVIATIONS).finish(energies)
+    assert (got.shape, got.dtype) == ((*batch, 1, 3, 128), dtype)
+    padded = np.concatenate([energies.numpy(), np.zeros((*batch, 1, 128))], axis=-2)
+    expected = (padded - np.array(MEANS)) / (2 * np.array(DEVIATIONS))
+    np.testing.assert_allclose(got.numpy().squeeze(-3), expected, rtol=1e-5, atol=1e-6)
+    silent = FrontEnd(3, MEANS, DEVIATIONS, "silence").finish(energies)
+    expected = (LOG_OF_FLOOR - np.array(MEANS)) / (2 * np.array(DEVIATIONS))
+    np.testing.assert_allclose(silent[..., 0, 2, :], np.broadcast_to(expected, (*batch, 128)), 1e-5)
+
+
+def test_finish__equal_numbers_of_all_bins_are_one_number() -> None:
+    energies = noise(40 * 128).view(40, 128)
+    whole = FrontEnd(64, -4.268, 4.569).finish(energies)
+    assert torch.equal(FrontEnd(64, (-4.268,) * 128, (4.569,) * 128).finish(energies), whole)
+    padded = torch.cat([energies, torch.zeros(24, 128)])
+    assert torch.equal(whole[0], (padded - (-4.268)).div(2 * 4.569))  # bit by bit, as published
+
+
 @pytest.mark.parametrize("frames", [2, 4, 6])
 def test_finish__does_not_change_its_input(frames: int) -> None:
     energies = noise(4 * 128).view(4, 128)
@@ -182,6 +207,10 @@ def test_front_end__stereo_equals_the_mean_of_channels(tmp_path: Path) -> None:
         ((8, math.nan, 2.0), "mean"),
         ((8, -4.0, 0.0), "std"),
         ((8, -4.0, math.inf), "std"),
+        ((8, (0.0,) * 127, (1.0,) * 127), "one number or 128 each, got 127 and 127"),
+        ((8, 0.0, (1.0,) * 128), "one number or 128 each, got 1 and 128"),
+        ((8, (0.0,) * 128, (1.0,) * 127 + (0.0,)), "std must be positive and finite, got 0.0"),
+        ((8, (0.0,) * 127 + (math.nan,), (1.0,) * 128), "mean must be finite, got nan"),
         ((8, -4.0, 2.0, "mean"), "pad_value is 'mean'; choose one of zero, silence"),
     ],
 )

@@ -180,6 +180,18 @@ def test_batch__has_integer_tensors_only(folder):
     assert set(found) == {torch.int16, torch.int32, torch.int64}
 
 
+def test_compute__normalises_each_bin(folder):
+    means, deviations = np.linspace(-9, -4, 128), np.linspace(2, 5, 128)
+    front_end = FrontEnd(32, tuple(means), tuple(deviations))
+    clips = [make(folder, PackedReader)[number]["source"] for number in (0, 3)]
+    found = compute_spectrograms(join_clips(clips), front_end)
+    reader = SpectrogramReader(read_manifest(folder / "train.tsv"), front_end)
+    expected = [reader.read(number, torch.Generator()) for number in (0, 3)]
+    assert torch.equal(found, torch.stack(expected))
+    energies = compute_spectrograms(join_clips(clips), FrontEnd(32, 0.0, 0.5)).numpy()
+    np.testing.assert_allclose(found, (energies - means) / (2 * deviations), atol=1e-5)
+
+
 def test_compute__one_clip_and_many(folder):
     dataset = make(folder, PackedReader)
     clips = [dataset[number]["source"] for number in (0, 8, 2, 0)]

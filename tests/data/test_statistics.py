@@ -59,6 +59,29 @@ def random_moments(rng, parts):
     return values, [Moments.of(values[owners == part]) for part in range(parts)]
 
 
+def bins_of(moments):
+    """Mean and standard deviation of each mel bin."""
+    return moments.bins.mean, np.sqrt(moments.bins.squares / moments.bins.count)
+
+
+def test_moments__of_each_bin_by_hand():
+    first, second = np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[8.0, 5.0]])
+    found = sum_up([Moments.of(first), Moments(), Moments.of(second)])
+    assert (found.count, found.mean) == (6, 4.5)
+    assert found.bins.count == 3
+    assert found.bins.mean.tolist() == [4.0, 5.0]
+    assert found.bins.squares.tolist() == [26.0, 0.0]  # 9 + 1 + 16; a constant bin has exactly 0
+    assert Moments.of(first[0]).bins is None
+
+
+def test_moments__of_each_bin_equal_numpys():
+    values = np.random.default_rng(0).normal(1e4, range(1, 129), (300, 128))
+    parts = [Moments.of(part) for part in np.split(values, [0, 1, 17, 200])]
+    means, deviations = bins_of(sum_up(parts))
+    np.testing.assert_allclose(means, values.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(deviations, values.std(axis=0), rtol=1e-12)
+
+
 def test_moments__equal_numpys():
     values = np.random.default_rng(0).normal(-4, 4, (30, 128)).astype(np.float32)
     found = Moments.of(values)
@@ -101,6 +124,9 @@ def test_measure_some__of_all_clips_has_no_error(manifest):
     assert (found.clips, found.mean_error, found.std_error) == (len(CLIPS), 0, 0)
     assert found.moments.mean == pytest.approx(values.mean(), rel=1e-9)
     assert found.moments.std == pytest.approx(values.std(), rel=1e-9)
+    means, deviations = bins_of(found.moments)
+    np.testing.assert_allclose(means, values.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(deviations, values.std(axis=0), rtol=1e-9, atol=1e-12)
 
 
 def test_measure_some__errors_match_the_spread_of_samples(tmp_path):
@@ -124,7 +150,29 @@ def test_measure_some__skips_damaged_clips(manifest):
     found = measure_some(manifest, 100)
     assert found.moments == measure_clip(manifest.path(0))
     manifest.path(0).unlink()
-    assert measure_some(manifest, 100) is None
+    with pytest.raises(ValueError, match=rf"none of 6 clips .*: {manifest.path(0)}: cannot be ope"):
+        measure_some(manifest, 100)
+
+
+def test_measure_some__clips_shorter_than_a_frame(tmp_path):
+    soundfile.write(tmp_path / "short.wav", noise(16_000, 0.02), 16_000)
+    write_manifest(tmp_path / "train.tsv", tmp_path, [("short.wav", 320)])
+    with pytest.raises(ValueError, match=r"none of 1 clips .*short.wav: is shorter than one fram"):
+        measure_some(read_manifest(tmp_path / "train.tsv"), 5)
+
+
+def test_measure_some__does_not_depend_on_threads(manifest):
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found.append(measure_some(manifest, 4))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1]
+    assert np.array_equal(bins_of(found[0].moments), bins_of(found[1].moments))
 
 
 def test_measure_some__reads_a_part_of_a_long_clip(tmp_path):
@@ -183,6 +231,66 @@ def test_statistics__round_trip(tmp_path):
     assert read_statistics(tmp_path) == written
 
 
+def test_statistics__bins_round_trip_in_one_line_each(tmp_path):
+    energies = np.random.default_rng(0).normal(-4, 3, (50, 128))
+    written = Statistics.from_moments(Moments.of(energies), 2, "train", 0)
+    write_statistics(tmp_path, written)
+    lines = (tmp_path / "stats.json").read_text().splitlines()
+    assert [line[:5] for line in lines].count('  "bi') == 2
+    assert len(lines) == 11
+    assert read_statistics(tmp_path) == written
+    np.testing.assert_allclose(written.bin_means, energies.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(written.bin_stds, energies.std(axis=0), rtol=1e-13)
+
+
+def make_statistics(deviations):
+    means = tuple(float(number) for number in range(128))
+    return Statistics(-4.0, 3.0, 9, 1, "train", 0, bin_means=means, bin_stds=tuple(deviations))
+
+
+def test_numbers__of_all_bins_or_of_each():
+    deviations = [2.0, 4.0] * 64
+    statistics = make_statistics(deviations)
+    assert statistics.numbers("whole") == (-4.0, 3.0)
+    assert statistics.numbers("bins") == (statistics.bin_means, tuple(deviations))
+
+
+def test_numbers__a_bin_that_hardly_varies_has_half_of_the_usual_deviation():
+    least = 0.5 * math.sqrt((64 * 3.0**2 + 63 * 0.01**2) / 128)  # about 1.06
+    found = make_statistics([3.0] * 64 + [0.01] * 63 + [0.0]).numbers("bins")[1]
+    assert found == pytest.approx([3.0] * 64 + [least] * 64, rel=1e-12)
+    above = make_statistics([3.0] * 127 + [1.5]).numbers("bins")[1]
+    assert above[-1] == 1.5  # half of 3, and a little above half of the root mean square
+    with pytest.raises(ValueError, match="no mel bin varies, so task.norm=bins has nothing to"):
+        make_statistics([0.0] * 128).numbers("bins")
+
+
+@pytest.mark.parametrize("narrow", [1.0, 0.5, 0.9])
+def test_numbers__of_telephone_speech_keep_the_band_above_it_small(tmp_path, narrow):
+    """Clips at 8 kHz, alone or among clips at 16 kHz; a later clip has the full band."""
+    rng, entries = np.random.default_rng(0), []
+    for number in range(40):
+        rate = 8_000 if number < 40 * narrow else 16_000
+        level = 10 ** rng.uniform(-4, -2, rate // 400).repeat(400)  # of each 50 ms or 25 ms
+        soundfile.write(tmp_path / f"{number}.wav", rng.normal(0, 1, rate) * level, rate)
+        entries.append((f"{number}.wav", rate))
+    write_manifest(tmp_path / "train.tsv", tmp_path, entries)
+    moments = measure_some(read_manifest(tmp_path / "train.tsv"), 40).moments
+    numbers = Statistics.from_moments(moments, 40, "train", 0).numbers("bins")
+    means, deviations = bins_of(moments)
+    spread = deviations / np.array(numbers[1]) / 2  # of the inputs
+    assert spread.max() <= 0.5 + 1e-9
+    assert spread[20:96].min() > 0.4  # below 4 kHz
+    assert spread[3] == 0  # this filter lies between two lines of the spectrum
+    full_band = torch.from_numpy(rng.normal(0, 0.1, 16_000).astype(np.float32))
+    later = FrontEnd(98, *numbers)(full_band, 16_000)[0, :, 100:]
+    assert later.abs().max() < 10
+    if narrow == 1:
+        assert spread[112:].max() < 0.3
+        energies = FrontEnd(98, 0.0, 1.0).energies(full_band, 16_000).numpy()
+        assert (np.abs(energies - means) / (2 * deviations))[:, 112:].max() > 20  # without a floor
+
+
 @pytest.mark.parametrize("moments", [Moments(), Moments(128, -15.9, 0.0)])
 def test_statistics__of_silence_are_refused(moments):
     with pytest.raises(ValueError, match="nothing to normalise by"):
@@ -194,6 +302,22 @@ def test_statistics__of_silence_are_refused(moments):
 )
 def test_read_statistics__other_files_are_refused(tmp_path, content):
     (tmp_path / "stats.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"stats\.json does not hold statistics .*eat stats"):
+        read_statistics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("means", "stds"),
+    [
+        ([0.0] * 128, [1.0] * 127), ([0.0] * 127, [1.0] * 127), ([0.0] * 128, [-1.0] * 128),
+        ([math.nan] * 128, [1.0] * 128), ([0.0] * 128, [math.inf] * 128), (["x"] * 128, [1] * 128),
+        (7, 7),
+    ],
+)  # fmt: skip
+def test_read_statistics__impossible_numbers_of_bins_are_refused(tmp_path, means, stds):
+    content = {"mean": 0, "std": 1, "frames": 1, "clips": 1, "split": "", "skipped": 0}
+    content.update(bin_means=means, bin_stds=stds)
+    (tmp_path / "stats.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"stats\.json does not hold statistics .*eat stats"):
         read_statistics(tmp_path)
 

@@ -8,7 +8,13 @@ import torch
 from omegaconf import OmegaConf
 
 from eat_plugin.models.encoder import EatEncoder
-from eat_plugin.models.interop import encoder_config, load_encoder, read_checkpoint, read_encoder
+from eat_plugin.models.interop import (
+    encoder_config,
+    fold_normalisation,
+    load_encoder,
+    read_checkpoint,
+    read_encoder,
+)
 from tests.versions import numpy_numbers
 
 
@@ -103,6 +109,63 @@ def test_read_encoder__published_checkpoints(shared, name):
     assert pretrained.task["_name"] == "mae_image_pretraining"
     weight = encoder.blocks[1].mlp.fc2.weight
     assert torch.equal(weight, pretrained.state["blocks.1.mlp.fc2.weight"])
+
+
+MEANS, DEVIATIONS = tuple(np.linspace(-9, -4, 128)), tuple(np.linspace(2, 5, 128))
+PROJECTION = "modality_encoders.IMAGE.local_encoder.proj"
+
+
+def embedding(*patch):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 1, *patch, generator=generator, dtype=torch.float64)
+    bias = torch.randn(8, generator=generator, dtype=torch.float64)
+    return {f"{PROJECTION}.weight": weight, f"{PROJECTION}.bias": bias}
+
+
+def embed(weights, energies, mean, std):
+    """The patch embedding of energies [B, 1, T, 128] with their normalisation, in float64."""
+    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (mean, std))
+    weight, bias = (weights[f"{PROJECTION}.{name}"].double() for name in ("weight", "bias"))
+    inputs = (energies - mean) / (2 * std)
+    return torch.nn.functional.conv2d(inputs, weight, bias, stride=weight.shape[2:])
+
+
+@pytest.mark.parametrize(
+    ("patch", "own", "other"),
+    [
+        ((4, 128), (MEANS, DEVIATIONS), (-4.268, 4.569)),
+        ((4, 128), (-4.268, 4.569), (MEANS, DEVIATIONS)),
+        ((4, 128), (MEANS, DEVIATIONS), (MEANS[::-1], DEVIATIONS[::-1])),
+        ((16, 16), (-5.0, 4.0), (-4.268, 4.569)),
+    ],
+)
+def test_fold_normalisation__gives_the_same_tokens(patch, own, other, monkeypatch):
+    energies = torch.randn(2, 1, 16, 128, dtype=torch.float64) * 4 - 5
+    energies[:, :, 12:] = 0.0  # padding
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # no rounding
+    weights = {**embedding(*patch), "_ema": embedding(*patch), "head.weight": torch.ones(1)}
+    folded = fold_normalisation(weights, own, other)
+    for before, after in ((weights, folded), (weights["_ema"], folded["_ema"])):
+        expected, found = embed(before, energies, *own), embed(after, energies, *other)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert folded["head.weight"] is weights["head.weight"]
+
+
+def test_fold_normalisation__of_all_bins_is_as_before():
+    weights = {name: value.float() for name, value in embedding(16, 16).items()}
+    folded = fold_normalisation(weights, (-5.0, 4.0), (-4.268, 4.569))
+    kernel = weights[f"{PROJECTION}.weight"].double()
+    shift = kernel.sum(dim=(1, 2, 3)) * ((-4.268 + 5.0) / 8.0)
+    expected = (weights[f"{PROJECTION}.bias"].double() + shift).float()
+    assert torch.equal(folded[f"{PROJECTION}.bias"], expected)
+    assert torch.equal(folded[f"{PROJECTION}.weight"], (kernel * (4.569 / 4.0)).float())
+
+
+@pytest.mark.parametrize("patch", [(16, 16), (8, 32)])
+def test_fold_normalisation__of_each_bin_needs_patches_over_all(patch):
+    message = f"folded into patches over all 128 mel bins, and those of this model have {patch[1]}"
+    with pytest.raises(ValueError, match=message):
+        fold_normalisation(embedding(*patch), (MEANS, DEVIATIONS), (-4.268, 4.569))
 
 
 def test_encoder_config__resolves_all_interpolations():

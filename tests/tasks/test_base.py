@@ -18,8 +18,8 @@ def test_load_dataset__changed_archive_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(tmp_path / "a.flac", "a.flac")
     assert cli.main(["manifest", str(tmp_path), "--out", str(tmp_path)]) == 0
-    cfg = OmegaConf.structured(PretrainingConfig(data=str(tmp_path), seed=1))
-    task = EatPretrainingTask(cfg)
+    options = PretrainingConfig(data=str(tmp_path), seed=1, norm_mean=-4.0, norm_std=4.0)
+    task = EatPretrainingTask(OmegaConf.structured(options))
     task.load_dataset("train")
     assert len(task.dataset("train")) == 2
     with open(tmp_path / "x.zip", "ab") as file:

@@ -51,6 +51,7 @@ def test_two_processes__equal_accumulation_of_two_batches(trainer, assert_same):
     run_two(trainer, name="two")
     one, two = trainer.checkpoint("one"), trainer.checkpoint("two")
     assert two["optimizer_history"][-1]["num_updates"] == 5
+    assert one["cfg"]["task"]["norm_mean"] == two["cfg"]["task"]["norm_mean"]  # measured at start
     assert_same(one["model"], two["model"], tolerance=1e-5)
 
 

@@ -2,19 +2,33 @@
 
 import json
 
+import pytest
+
+from eat_plugin.data.manifest import read_manifest
+from eat_plugin.data.statistics import Statistics, measure_some
 from eat_plugin.inference import load_checkpoint
 
 
-def test_statistics__are_resolved_once_and_saved(trainer, clips):
-    output = trainer.succeed("optimization.max_update=2", "lr_scheduler.warmup_updates=1")
-    # The clips are noise: AudioSet's statistics do not fit, which is logged once.
-    assert output.count("task.norm_mean=-4.2680 task.norm_std=4.5690: AudioSet's") == 1
-    assert output.count("inputs are normalised by AudioSet's statistics") == 1
-    assert output.count("a sample of 12 clips has") == output.count(f"eat stats {clips}") == 1
+@pytest.mark.parametrize("norm", ["whole", "bins"])
+def test_statistics__are_measured_once_and_kept(trainer, clips, norm):
+    options = (f"task.norm={norm}", "lr_scheduler.warmup_updates=1")
+    moments = measure_some(read_manifest(clips / "train.tsv"), 12).moments
+    mean, std = Statistics.from_moments(moments, 12, "train", 0).numbers(norm)
+    output = trainer.succeed("optimization.max_update=2", *options)
+    assert output.count(": measured on 12 of 12 clips of the split 'train' in ") == 1
     # The configuration has null; the checkpoint has the numbers and does not read stats.json.
     saved = trainer.checkpoint()["cfg"]["task"]
-    assert (saved["norm_mean"], saved["norm_std"]) == (-4.268, 4.569)
+    assert saved["norm"] == norm
+    for found, expected in ((saved["norm_mean"], mean), (saved["norm_std"], std)):
+        assert found == (expected if norm == "whole" else list(expected))
     later = {"mean": -1.25, "std": 1.5, "frames": 9, "clips": 12, "split": "train", "skipped": 0}
     (clips / "stats.json").write_text(json.dumps(later))
-    loaded = load_checkpoint(clips / "run" / "checkpoints" / "checkpoint_last.pt")
-    assert (loaded.front_end.mean, loaded.front_end.std) == (-4.268, 4.569)
+    path = clips / "run" / "checkpoints" / "checkpoint_last.pt"
+    loaded = load_checkpoint(path)
+    assert (loaded.front_end.mean, loaded.front_end.std) == (mean, std)
+
+    output = trainer.succeed("optimization.max_update=3", *options)
+    assert f"from {path.relative_to(clips / 'run')}" in output
+    assert ": measured on" not in output
+    again = trainer.checkpoint()["cfg"]["task"]
+    assert (again["norm_mean"], again["norm_std"]) == (saved["norm_mean"], saved["norm_std"])
