@@ -13,6 +13,9 @@ from omegaconf import OmegaConf
 
 import eat_plugin
 from eat_plugin.models.config import validate_config
+from eat_plugin.tasks.choosing import choose_options
+from eat_plugin.tasks.recipe import LENGTH_OF_FINETUNING, LENGTH_OF_PRETRAINING
+from eat_plugin.tasks.run_config import RunConfig
 from tests.composing import compose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,14 +23,17 @@ LAYOUTS = json.loads((ROOT / "tests" / "golden" / "state_dict_layouts.json").rea
 SIZES = sorted(path.stem for path in (ROOT / "config" / "size").glob("*.yaml"))
 BENCHMARKS = sorted(path.stem for path in (ROOT / "config" / "benchmark").glob("*.yaml"))
 # Modules that need a later hydra, or Triton; they hold no options.
+BY_LENGTH = {"eat_pretraining": LENGTH_OF_PRETRAINING, "eat_classification": LENGTH_OF_FINETUNING}
 NOT_EVERYWHERE = {"eat_plugin.launch.sweep", "eat_plugin.modules.triton_convolution"}
 
 
 def load(*overrides, name="pretrain"):
-    """Compose as fairseq-hydra-train does, without training."""
+    """Compose as fairseq-hydra-train does, and choose what the length of the run decides."""
     cfg = compose(name, [f"common.user_dir={ROOT / 'eat_plugin'}", "task.data=/data", *overrides])
     add_defaults(cfg)
-    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    choose_options(RunConfig(cfg.task), BY_LENGTH[cfg.task["_name"]], None)
+    return OmegaConf.to_container(cfg)
 
 
 def published_model(name):

@@ -98,25 +98,32 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     if "dataset.num_workers" not in given:
         cfg.dataset.num_workers = machine.limit_workers(cfg)
         written.append(f"dataset.num_workers={cfg.dataset.num_workers}")
+    start = checks.check_settings(cfg, folder)
+    reports = start.cfg.common.log_interval
     if "common.log_interval" not in given:
-        cfg.common.log_interval = min(cfg.common.log_interval, LOG_INTERVAL)
-        written.append(f"common.log_interval={cfg.common.log_interval}")
+        reports = min(reports, LOG_INTERVAL)
+        written.append(f"common.log_interval={reports}")
     arguments = ["--config-dir", str(config_dir), "--config-name", name, *written]
-    nothing_to_do = checks.check_settings(cfg, folder)
     prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
-    if args.dry_run or nothing_to_do:
-        say(nothing_to_do or command)
+    if args.dry_run or start.nothing_to_do:
+        say(start.nothing_to_do or command)
         return 0
     _refuse_launcher(command)
-    workers, total = cfg.dataset.num_workers, int(cfg.optimization.max_update)
+    workers, total = cfg.dataset.num_workers, int(start.cfg.optimization.max_update)
     say(f"{machine.describe(cfg)}, data workers: {workers}; equal command:\n  {command}")
     say(f"run {folder}, full log {folder / CONSOLE}")
     if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
         say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")
-    say(f"starting; the first report is after {min(cfg.common.log_interval, total)} updates")
+    _announce(start.choices, min(reports, total))
     checkpoint = folder / cfg.checkpoint.save_dir / "checkpoint_last.pt"
     return _train(args.subcommand, arguments, folder, total, checkpoint)
+
+
+def _announce(choices: list[str], updates: int) -> None:
+    if choices:
+        say(f"chosen for this run; set an option to fix it:\n  {shlex.join(choices)}")
+    say(f"starting; the first report is after {updates} updates")
 
 
 def _train(command: str, arguments: list[str], folder: Path, total: int, checkpoint: Path) -> int:

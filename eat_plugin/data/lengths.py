@@ -34,15 +34,11 @@ class ClipLengths(NamedTuple):
     bins: int
 
 
-def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
-    """Estimate the lengths of clips from the manifest and a few headers.
+def estimate_frames(manifest: Manifest) -> np.ndarray:
+    """Estimate the lengths of clips from the manifest and a few headers, int64 [clips] in frames.
 
     The manifest has samples at each clip's own rate. The lowest rate of a few clips is taken for
     all clips: the length of others is overestimated, never underestimated.
-
-    Args:
-        manifest: the clips.
-        front_end: keeps each clip's own length (``patch`` > 0).
     """
     rates = []
     for index in np.linspace(0, len(manifest) - 1, min(PROBES, len(manifest))).astype(int):
@@ -51,9 +47,18 @@ def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
         except ClipError:
             continue  # named when it is read
     samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
-    frames = np.maximum(1, count_frames(samples))
-    whole = -(-frames // front_end.patch) * front_end.patch
+    return np.maximum(1, count_frames(samples))
+
+
+def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
+    """Estimate the lengths of clips as a model reads them.
+
+    Args:
+        manifest: the clips.
+        front_end: keeps each clip's own length (``patch`` > 0).
+    """
     patch = front_end.patch
+    whole = -(-estimate_frames(manifest) // patch) * patch
     frames = np.minimum(whole, front_end.target_length)
     return ClipLengths(frames, patch, front_end.patch_bins or patch)
 

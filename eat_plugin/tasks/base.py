@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Set, Tuple
 
 import torch
 from fairseq.criterions import FairseqCriterion
@@ -23,9 +23,10 @@ from ..flags import NUMBERS, add_task_flags
 from ..options import option, read_patch_size
 from . import checks, normalisation, sound
 from .best_checkpoints import BestCheckpoints
-from .checks import ResumedRun
+from .choosing import Rule
 from .data_checks import check_folder, check_manifest, check_splits, read_split
 from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
+from .resumed import ResumedRun
 from .run_config import RunConfig
 from .run_lock import lock
 from .run_state import early_stop_state, leave_on_device, start_run
@@ -86,18 +87,18 @@ class AudioTask(FairseqTask):
     """
 
     source_dictionary = target_dictionary = None  # of text; fairseq 0.12.2 has no default
+    recipe: ClassVar[Mapping[str, Rule]] = {}  # how options are chosen that are left open
 
     def __init__(
         self, cfg: AudioConfig, from_checkpoint: bool = False, given: Any = None, **kwargs: Any
     ) -> None:
         super().__init__(cfg, **kwargs)
-        run = RunConfig(cfg if given is None else given)
+        self.run = run = RunConfig(cfg if given is None else given)
         self.resumed: Optional[ResumedRun] = None
-        self._run = run
         self._validates = from_checkpoint or not run.get("dataset.disable_validation")
         if not from_checkpoint:
+            self.resumed = checks.check_run(run, self.recipe, cfg)
             self.check_own_options(run)
-            self.resumed = checks.check_run(run)
             start_run(run, self.resumed)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self._front_end = sound.make_front_end(cfg, self.resumed)
@@ -119,7 +120,7 @@ class AudioTask(FairseqTask):
     def front_end(self) -> FrontEnd:
         """The front end; its first use measures training clips, if they are not measured yet."""
         if self.cfg.norm_mean is None:
-            normalisation.measure_norm(self.cfg, self._run, self.train_split)
+            normalisation.measure_norm(self.cfg, self.run, self.train_split)
             self._front_end = sound.make_front_end(self.cfg, self.resumed)
         return self._front_end
 
@@ -132,9 +133,9 @@ class AudioTask(FairseqTask):
         Raises:
             ValueError: ``task.data`` is no folder, or another run writes to the folder of the run.
         """
-        check_folder(self._run)
-        lock(self._run, keep=False)
-        return checks.describe_end(self._run, self.resumed)
+        check_folder(self.run)
+        lock(self.run, keep=False)
+        return checks.describe_end(self.run, self.resumed)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model.
@@ -144,7 +145,7 @@ class AudioTask(FairseqTask):
                 makes; or the checkpoint being resumed has another model.
         """
         if not from_checkpoint:
-            check_manifest(self._run)
+            check_manifest(self.run)
         model = super().build_model(cfg, from_checkpoint)
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))
@@ -167,8 +168,8 @@ class AudioTask(FairseqTask):
             SystemExit: with 0, if the run to resume has all updates: fairseq would make another.
         """
         if split == self.train_split and combine:  # only fairseq's trainer combines shards
-            lock(self._run)
-            end = checks.describe_end(self._run, self.resumed)
+            lock(self.run)
+            end = checks.describe_end(self.run, self.resumed)
             if end:
                 logger.info(end)
                 raise SystemExit(0)
@@ -179,7 +180,7 @@ class AudioTask(FairseqTask):
             reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
             if split == self.train_split:
-                checks.check_batches(self._run, dataset.epoch_size)
+                checks.check_batches(self.run, dataset.epoch_size)
             if self.images is None:  # after all checks, since it may measure clips
                 reader.front_end = self.front_end
             self.datasets[split] = dataset
@@ -199,7 +200,7 @@ class AudioTask(FairseqTask):
         logger.info("%s: %d clips under %s", split, len(manifest), manifest.root)
         if split == self.train_split and not self._compared:
             self._compared = True
-            check_splits(self._run, path.parent)
+            check_splits(self.run, path.parent)
             normalisation.warn_of_audioset(self.cfg, manifest)
         return manifest
 

@@ -2,9 +2,8 @@
 
 import logging
 import os
-from functools import partial
 from types import MappingProxyType
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, Optional
 
 import fairseq
 import torch
@@ -12,9 +11,9 @@ from fairseq.optim import FP16Optimizer
 
 from ..checkpoint_files import read_data
 from ..options import require
-from .damaged import Damaged, check_files
-from .option_checks import CHECKPOINTS, DEFAULT, check_options, find_last
-from .processes import in_first_process
+from .choosing import Rule, choose_options
+from .option_checks import CHECKPOINTS, DEFAULT, check_options
+from .resumed import UNREADABLE, ResumedRun, find_resumed_run
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -22,29 +21,6 @@ logger = logging.getLogger(__name__)
 KEEPS_MASTERS = "eat_adamw"  # the optimizer that keeps float32 weights itself
 # Name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
 WRAPPERS = {"FP16Optimizer": False, "MemoryEfficientFP16Optimizer": True}
-UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError)  # of another content
-
-
-class ResumedRun(NamedTuple):
-    """The checkpoint that a run resumes.
-
-    Attributes:
-        path: the file.
-        options: the task's options in it.
-        state: the task's state, such as the classes by name.
-        optimizer: class of the optimizer; empty if its state will not be used.
-        model: the model's options in it; empty if unknown.
-        updates: number of updates; 0 if the count is reset.
-        damaged: the damaged ``checkpoint_last.pt`` that this one will replace.
-    """
-
-    path: str
-    options: Dict[str, Any]
-    state: Dict[str, Any]
-    optimizer: str = ""
-    model: Mapping[str, Any] = MappingProxyType({})
-    updates: int = 0
-    damaged: Optional[Damaged] = None
 
 
 def describe_end(run: RunConfig, resumed: Optional[ResumedRun]) -> str:
@@ -58,11 +34,18 @@ def describe_end(run: RunConfig, resumed: Optional[ResumedRun]) -> str:
     )
 
 
-def check_run(run: RunConfig) -> Optional[ResumedRun]:
-    """Refuse invalid options, and find the checkpoint to resume.
+def check_run(
+    run: RunConfig, rules: Mapping[str, Rule] = MappingProxyType({}), task: Any = None
+) -> Optional[ResumedRun]:
+    """Find the checkpoint to resume, choose open options, and refuse invalid ones.
 
     With several processes, each reads checkpoints itself: fairseq would broadcast one in a form
     that PyTorch refuses since 2.6.
+
+    Args:
+        run: the configuration.
+        rules: how open options are chosen.
+        task: a copy of the task's options, in which choices are set too.
 
     Returns:
         The checkpoint being resumed, or None.
@@ -74,8 +57,9 @@ def check_run(run: RunConfig) -> Optional[ResumedRun]:
         return None
     if (run.get("distributed_training.distributed_world_size") or 1) > 1:
         run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
-    check_options(run)
     resumed = find_resumed_run(run)
+    choose_options(run, rules, resumed, task)
+    check_options(run)
     if resumed is None:
         _refuse_unreadable(run)
     _check_masters(run, resumed)
@@ -117,45 +101,6 @@ def refuse_lone_processes() -> None:
             f"the launcher started {started} processes, but each would train alone: set "
             f"distributed_training.distributed_world_size={started}"
         )
-
-
-def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
-    """Read the checkpoint that fairseq will resume.
-
-    Returns:
-        Its contents, or those of the one that will replace it if it is damaged or missing; None for
-        a new run, or if the file holds Python objects (fairseq then reports it).
-
-    Raises:
-        ValueError: the file is damaged, or no checkpoint.
-    """
-    folder, path = (run.get(f"checkpoint.{name}") for name in ("save_dir", "restore_file"))
-    if not folder or not path:
-        return None
-    damaged = in_first_process(partial(check_files, run))
-    if path == DEFAULT:
-        path = find_last(run)
-        if not os.path.isfile(path):
-            path = run.get("checkpoint.continue_once") or path
-    path = path if damaged is None else damaged.intact
-    if not os.path.isfile(path):
-        return None
-    try:
-        saved = read_data(path, check=False, only_data=True)
-        history = saved.get("optimizer_history") or [{}]
-        if run.get("checkpoint.reset_optimizer"):
-            history = [{}]
-        return ResumedRun(
-            path,
-            dict(saved["cfg"]["task"]),
-            dict(saved.get("task_state") or {}),
-            str(history[-1].get("optimizer_name", "")),
-            dict(saved["cfg"].get("model") or {}),
-            int(history[-1].get("num_updates", 0)),
-            damaged,
-        )
-    except UNREADABLE:
-        return None
 
 
 def _refuse_unreadable(run: RunConfig) -> None:

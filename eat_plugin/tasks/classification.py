@@ -24,6 +24,7 @@ from .base import AudioConfig, AudioTask, logger
 from .data_checks import check_manifest
 from .labelled import LabelledDataset
 from .option_checks import check_metric
+from .recipe import FINETUNING
 from .run_config import RunConfig
 from .start_from import resolve_start
 
@@ -56,6 +57,8 @@ class EatClassificationTask(AudioTask):
     Validation reports mAP, mAUC and d-prime, and accuracy with one label per clip, over all clips
     of the split, each counted once, whatever the batches and processes.
     """
+
+    recipe = FINETUNING
 
     def __init__(self, cfg: ClassificationConfig, **kwargs: Any) -> None:
         self._start_classes: Optional[int] = None
@@ -140,7 +143,7 @@ class EatClassificationTask(AudioTask):
                 than the task makes; the checkpoint being resumed has other classes.
         """
         if not from_checkpoint:
-            check_manifest(self._run)  # before the classes, which are in the same folder
+            check_manifest(self.run)  # before the classes, which are in the same folder
         self._check_classes()
         num_classes = len(self.label_set)
         with open_dict(cfg):

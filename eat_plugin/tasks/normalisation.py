@@ -32,9 +32,9 @@ from ..data.statistics import (
     measure_some,
     read_statistics,
 )
-from .checks import ResumedRun
 from .data_checks import read_split
 from .processes import in_first_process
+from .resumed import ResumedRun
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)

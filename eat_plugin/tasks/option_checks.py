@@ -131,19 +131,14 @@ def _check_precision(run: RunConfig) -> None:
 
 
 def _check_warm_up(run: RunConfig) -> None:
+    """Refuse a warm-up that does not end: fairseq divides by zero, or the rate only rises."""
     steps = run.get("lr_scheduler.warmup_updates") or 0
     most = run.get("optimization.max_update") or 0
-    if 0 < most == steps and run.get("lr_scheduler._name") == "cosine":
-        raise ValueError(  # fairseq would divide by zero at the last update
-            f"lr_scheduler.warmup_updates and optimization.max_update are both {steps}; set "
-            f"lr_scheduler.warmup_updates to less, as {steps // 10}"
-        )
     if 0 < most <= steps:
-        logger.warning(
-            "lr_scheduler.warmup_updates=%s is not less than optimization.max_update=%s: the "
-            "learning rate only rises",
-            steps, most,
-        )  # fmt: skip
+        raise ValueError(
+            f"lr_scheduler.warmup_updates is {steps}, but optimization.max_update is {most}; set "
+            f"lr_scheduler.warmup_updates to less, as {most // 10}"
+        )
 
 
 def find_last(run: RunConfig) -> str:

@@ -16,6 +16,7 @@ from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .loss_scale import fit_loss_scale
 from .option_checks import check_metric
+from .recipe import PRETRAINING
 from .run_config import RunConfig
 from .start_from import refuse_classifier
 
@@ -71,6 +72,7 @@ class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
     _decoder: Any = None
+    recipe = PRETRAINING
 
     def check_own_options(self, run: RunConfig) -> None:
         """Refuse options that do not suit pre-training.

@@ -1,6 +1,6 @@
 """fairseq's whole configuration, as a task reaches it."""
 
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from omegaconf import DictConfig
 
@@ -13,11 +13,13 @@ class RunConfig:
 
     Attributes:
         root: the whole configuration; None if the task's options have no parent.
+        choices: options that were chosen at start, as overrides.
     """
 
     def __init__(self, task: Any) -> None:
         root: Any = task._get_parent() if isinstance(task, DictConfig) else None
         self.root: Optional[DictConfig] = root if isinstance(root, DictConfig) else None
+        self.choices: List[str] = []
 
     def get(self, path: str) -> Any:
         """Return an option by ``section.option``; None if it does not exist.

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics, progress_bar
 
-from .checks import ResumedRun
+from .resumed import ResumedRun
 from .run_config import RunConfig
 from .saving import TRAINING, adapt_fairseq
 

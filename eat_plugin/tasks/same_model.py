@@ -6,7 +6,7 @@ from typing import Any, Dict, Mapping
 from omegaconf import DictConfig, OmegaConf
 
 from ..options import patch_sides
-from .checks import ResumedRun
+from .resumed import ResumedRun
 
 IMAGE = "modalities.image"
 # Options that decide the shape of weights, or how they are used. All others may change.

@@ -15,9 +15,9 @@ from fairseq.logging import progress_bar
 
 from ..checkpoint_files import find_damage
 from ..data.files import clone, drafted
-from .checks import ResumedRun
 from .damaged import replace_damaged
 from .processes import in_first_process
+from .resumed import ResumedRun
 from .run_config import RunConfig
 from .run_lock import lock
 

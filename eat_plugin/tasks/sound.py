@@ -41,8 +41,8 @@ from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.reader import ClipReader, SpectrogramReader, WindowsReader
 from ..options import option, patch_sides
-from .checks import ResumedRun
 from .normalisation import read_numbers
+from .resumed import ResumedRun
 
 LENGTHS = ("pad", "mask", "crop")
 LENGTH_HELP = (

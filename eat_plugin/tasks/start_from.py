@@ -6,8 +6,8 @@ from omegaconf import OmegaConf, open_dict
 
 from ..checkpoint_files import read_data
 from ..options import require
-from .checks import UNREADABLE
 from .option_checks import check_checkpoints
+from .resumed import UNREADABLE
 from .run_config import RunConfig
 
 

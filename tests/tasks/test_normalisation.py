@@ -21,9 +21,9 @@ from eat_plugin.data.statistics import (
 )
 from eat_plugin.prepare.measure import measure_all
 from eat_plugin.tasks import normalisation
-from eat_plugin.tasks.checks import ResumedRun
 from eat_plugin.tasks.image_options import ImagesConfig
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
+from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.run_config import RunConfig
 
 OWN = Statistics(-7.0, 3.0, 100, 4, "train", 0)

@@ -7,7 +7,7 @@ import torch
 from fairseq.tasks import setup_task
 from omegaconf import OmegaConf
 
-from eat_plugin.tasks.checks import ResumedRun
+from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.same_model import check_same_model
 
 MODEL = {

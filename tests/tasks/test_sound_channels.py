@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from eat_plugin.cli import main
 from eat_plugin.inference import load_checkpoint
-from eat_plugin.tasks.checks import ResumedRun
+from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.sound import make_front_end
 
 RATE = 16_000

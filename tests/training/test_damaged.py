@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from eat_plugin.launch.checks import check_settings
-from eat_plugin.tasks.checks import check_run, find_resumed_run
+from eat_plugin.tasks.checks import check_run
 from eat_plugin.tasks.damaged import replace_damaged
+from eat_plugin.tasks.resumed import find_resumed_run
 from tests.tasks.test_checks import configure
 from tests.training.in_process import compose_run, load, train
 from tests.training.test_processes import run_two, start_two

@@ -1,0 +1,197 @@
+"""Options that are chosen at start, from what is known then.
+
+A recipe asks for a choice by -1, or null for an option that is no number. The choice depends on the
+length of the run, the clips, the classes and the checkpoint to start from; not on the machine, so
+that a run can be repeated elsewhere. It is logged as overrides, and kept in checkpoints: a resumed
+run goes on with it.
+
+The rules themselves are in ``recipe``.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+from omegaconf import DictConfig, ListConfig, open_dict
+
+from ..checkpoint_files import read_data
+from ..data.lengths import estimate_frames
+from ..options import patch_sides
+from .data_checks import check_manifest, read_split
+from .resumed import UNREADABLE, ResumedRun
+from .run_config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Known:
+    """What is known of a run at its start.
+
+    Attributes:
+        run: the configuration; choices made before are in it.
+    """
+
+    run: RunConfig
+
+    @property
+    def updates(self) -> int:
+        """Length of the run."""
+        return int(self.run.get("optimization.max_update") or 0)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """Estimated lengths of the training clips, in frames, int64 [clips].
+
+        Raises:
+            ValueError: there is no manifest.
+        """
+        check_manifest(self.run)
+        return estimate_frames(read_split(self._manifest))
+
+    @cached_property
+    def clips(self) -> int:
+        """Clips of an epoch.
+
+        Raises:
+            ValueError: there is no manifest.
+        """
+        if self.run.get("task.weights_file"):
+            return int(self.run.get("task.num_samples"))
+        check_manifest(self.run)
+        with self._manifest.open("rb") as lines:
+            return max(1, sum(1 for _ in lines) - 1)
+
+    @property
+    def _manifest(self) -> Path:
+        return Path(self.run.get("task.data"), f"{self.run.get('dataset.train_subset')}.tsv")
+
+    @property
+    def typical_frames(self) -> int:
+        """A length that 95 % of the clips do not exceed."""
+        return int(np.quantile(self.frames, 0.95, method="higher"))
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates in which each clip is used once."""
+        processes = self.run.get("distributed_training.distributed_world_size") or 1
+        steps = (self.run.get("optimization.update_freq") or [1])[0]
+        size = (self.run.get("dataset.batch_size") or 1) * processes * steps
+        return max(1, math.ceil(self.clips / size))
+
+    @cached_property
+    def start(self) -> Optional[Mapping[str, Any]]:
+        """Configuration of the run that made the encoder; None for random weights."""
+        path = self.run.get("model.model_path") or self.run.get("checkpoint.finetune_from_model")
+        if not path:
+            return None
+        try:
+            cfg = read_data(path, check=False, only_data=True)["cfg"]
+            before = cfg["model"].get("pretrained_model_args")
+            return dict(before or cfg)
+        except UNREADABLE:
+            return None  # the model says why
+
+    def encoder(self, option: str) -> Any:
+        """Return an option of the encoder, from its checkpoint or from the configuration."""
+        if self.start is None:
+            return self.run.get(f"model.{option}")
+        value: Any = self.start.get("model")
+        for name in option.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
+
+    @property
+    def patch(self) -> Tuple[int, int]:
+        """Frames and mel bins of a patch."""
+        return patch_sides(self.encoder("modalities.image.patch_size"))
+
+
+class Rule(NamedTuple):
+    """How an option is chosen.
+
+    Attributes:
+        choose: from what is known.
+        copies: options that follow it, if they ask for a choice too.
+        asks: the value that asks for a choice.
+        shapes: it decides the shape of weights or the meaning of inputs: a run that takes weights
+            from a checkpoint of its kind has that checkpoint's choice.
+    """
+
+    choose: Callable[[Known], Any]
+    copies: Tuple[str, ...] = ()
+    asks: Any = -1
+    shapes: bool = False
+
+
+def choose_options(
+    run: RunConfig, rules: Mapping[str, Rule], resumed: Optional[ResumedRun], task: Any = None
+) -> None:
+    """Make the choices that a configuration asks for, in the order of the rules, and log them.
+
+    Args:
+        run: the configuration, in which choices are set.
+        rules: of the options.
+        resumed: the checkpoint being resumed, or None.
+        task: a copy of the task's options, in which choices are set too.
+
+    Raises:
+        ValueError: the data that a choice depends on cannot be read.
+    """
+    known, chosen = Known(run), {}
+    for name, rule in rules.items():
+        if not _asks(run, name, rule):
+            continue
+        value = None
+        if resumed is not None and (rule.shapes or resumed.optimizer):
+            value = _find(resumed.cfg, name)
+        if value is None or _is(value, rule.asks):
+            value = rule.choose(known)
+        chosen[name] = value
+        for option in (name, *(copy for copy in rule.copies if _asks(run, copy, rule))):
+            section, _, last = option.rpartition(".")
+            _set(run.get(section), last, value)
+            if task is not None and section == "task":
+                _set(task, last, value)
+            elif task is not None and section.startswith("task."):
+                _set(getattr(task, section.partition(".")[2]), last, value)
+    if chosen:
+        run.choices = [f"{name}={_show(value)}" for name, value in chosen.items()]
+        source = "chosen for this run" if resumed is None else f"chosen earlier ({resumed.path})"
+        logger.info("%s; set an option to fix it: %s", source, " ".join(run.choices))
+
+
+def _asks(run: RunConfig, name: str, rule: Rule) -> bool:
+    section, _, last = name.rpartition(".")
+    node = run.get(section)
+    return isinstance(node, DictConfig) and last in node and _is(node[last], rule.asks)
+
+
+def _is(value: Any, asks: Any) -> bool:
+    values = list(value) if isinstance(value, (list, ListConfig)) else [value]
+    is_number = type(values[0]) in (int, float) if len(values) == 1 else False
+    return len(values) == 1 and (is_number or not isinstance(asks, int)) and values[0] == asks
+
+
+def _find(cfg: Any, name: str) -> Any:
+    """Return an option of a configuration; None if it has none of this name."""
+    for part in name.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, (Mapping, DictConfig)) else None
+    return cfg
+
+
+def _set(section: Any, name: str, value: Any) -> None:
+    if isinstance(section, DictConfig):
+        with open_dict(section):
+            section[name] = value
+    elif section is not None:
+        setattr(section, name, value)
+
+
+def _show(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.replace(" ", "")
