@@ -35,7 +35,7 @@ MAY_IMPORT = {
     },
     "criterions": {"outputs"},
     "tasks": {"checkpoint_files", "data", "flags", "images", "masking", "options", *METRICS},
-    "inference": {"choices", "data", "images", "models", *METRICS},
+    "inference": {"choices", "data", "images", "models", "options", *METRICS},
     "launch": {"choices", "prepare"},
     "cli": {
         "checkpoint_files", "choices", "data", "flags", "images", "prepare", "masking", "models",

@@ -247,3 +247,11 @@ def test_few_bands__clips_of_their_own_length():
         masks = draw_masks(spec, 8, torch.Generator().manual_seed(0))
         assert masks.shape == (8, columns)
         assert (masks == 0).sum(dim=1).tolist() == [int(columns * 0.5)] * 8
+
+
+@pytest.mark.parametrize("size", masking.FLEXIBLE_BLOCKS)
+def test_few_bands__a_block_always_has_its_centre(size):
+    # Nine is more than a side of the blocks: they would end before their centre.
+    spec = MaskSpec((64, 1), 0.8, 0.07, 9)
+    cover = masking._cover_blocks(spec, 50, torch.Generator().manual_seed(3), size, 0.2)
+    assert cover.any(axis=1).all()

@@ -4,11 +4,12 @@ Examples:
   eat features --checkpoint checkpoint_last.pt /my/audio --out features
   eat features --checkpoint checkpoint_last.pt an_hour.wav --out hour.npz --granularity grid
 
-granularities (float32; T frames of 10 ms, F mel bins, patch size p, width D):
+granularities (float32; T frames of 10 ms, F mel bins, patches of p frames and q bins, width
+D):
   utterance    [D], the CLS token (mean over patches in a model without one)
   frame        [columns, D], a column per p frames, mean over the mel axis
-  grid         [columns, F/p, D], and the times of the columns' centres in seconds
-  all          [1 + (T/p)(F/p), D], all tokens: CLS, then patches by time and mel band
+  grid         [columns, F/q, D], and the times of the columns' centres in seconds
+  all          [1 + (T/p)(F/q), D], all tokens: CLS, then patches by time and mel band
 With --layer all, an axis of blocks comes first: [blocks, ...].
 
 outputs:
@@ -24,7 +25,7 @@ window with the nearest middle, and padding is excluded. Without --hop, the cent
 [windows, ...]. Shorter files are padded as in training.
 
 A model of images takes whole images, H x W pixels: frame is [H/p, D], the mean over a row of
-patches; grid is [H/p, W/p, D], without times.
+patches; grid is [H/p, W/q, D], without times.
 
 Unusable files are listed at the end; the exit code is then 1 (2 if all are unusable).
 """

@@ -20,6 +20,7 @@ from ..data.reader import read_window, spread_windows
 from ..data.sources import probe_clip
 from ..models.classifier import EatClassifier
 from ..models.encoder import EatEncoder
+from ..options import patch_sides
 from .batches import Job, Result, compute_batches
 from .clips import Clip, check_batch, locate_clip, locate_clips, naming_clip
 from .recordings import ClipFeatures, extract_recordings, score_recordings
@@ -80,7 +81,7 @@ class Loaded:
     @property
     def patch(self) -> int:
         """Frames of a patch (rows of an image)."""
-        return self.encoder.patch_encoder.patch_sides[0]
+        return patch_sides(self.encoder.patch_encoder.cfg.patch_size)[0]
 
     def spectrogram(self, clip: Clip) -> Tensor:
         """Compute the spectrogram [1, T, F] of the start of a clip, as in training.

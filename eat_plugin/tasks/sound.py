@@ -91,11 +91,14 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
         )
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
-    patch = patch_sides(cfg.patch_size, "task.patch_size") if cfg.length == "mask" else (0, 0)
+    patch, bins = (0, 0)
+    if cfg.length == "mask":
+        patch, bins = patch_sides(cfg.patch_size, "task.patch_size")
     mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first clip is read
     return FrontEnd(
-        cfg.target_length, mean, std, cfg.pad_value, patch[0], cfg.channels, patch[1]
-    )
+        cfg.target_length, mean, std, cfg.pad_value, patch, cfg.channels,
+        patch_bins=0 if bins == patch else bins,
+    )  # fmt: skip
 
 
 def _check_channels(cfg: Any, resumed: Optional[ResumedRun]) -> None:
