@@ -9,7 +9,7 @@ Examples:
 
 CACHE becomes a data folder: SPLIT.tsv for each split of DATA, with labels, weights, classes and
 stats.json. It holds the energies of whole clips before they are cropped, padded and normalised, so
-it serves every target_length, length, crop, norm_mean, norm_std and pad_value, and one value of
+it serves every target_length, length, crop, norm, norm_mean, norm_std, pad_value, and one value of
 task.channels, that of --channels. task.roll_gain needs waveforms, and is refused with a cache. A
 second of audio takes 25.6 kB.
 

@@ -7,8 +7,6 @@ in float32: bins with almost no energy amplify a rounding error a million times.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -37,17 +35,6 @@ ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence 
 # Log-mel energies of padding. The published 0 lies 16 above silence, and one standard deviation
 # above the mean of AudioSet.
 PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: sums are bit-identical in every process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def log_mel(waveform: Tensor) -> Tensor:

@@ -129,15 +129,14 @@ def measure_some(manifest: Manifest, clips: int, seed: int = 0, channels: str = 
 
 
 def _measure_part(manifest: Manifest, index: int, position: float, channels: str) -> Moments:
-    from .frontend import FrontEnd, one_thread  # here: files can be listed without PyTorch
+    from .frontend import FrontEnd  # here, so that files can be listed without PyTorch
     from .reader import read_part
 
     front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0, channels=channels)
-    with one_thread():
-        values, sample_rate = read_part(
-            manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
-        )
-        energies = values if sample_rate is None else front_end.energies(values, sample_rate)
+    values, sample_rate = read_part(
+        manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
+    )
+    energies = values if sample_rate is None else front_end.energies(values, sample_rate)
     return Moments.of(energies.numpy())
 
 

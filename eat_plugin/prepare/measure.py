@@ -17,7 +17,7 @@ from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.fingerprints import check_archives
 from ..data.frames import FRAMES_A_SECOND, SAMPLE_RATE, TOO_SHORT
-from ..data.frontend import FrontEnd, one_thread
+from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks
 from ..data.statistics import Moments, sum_up
@@ -30,10 +30,14 @@ CHUNK = 8  # clips that a worker process measures per task
 
 def measure_clip(clip: Clip, channels: str = MEAN) -> Moments:
     """Return the moments of a clip's log-mel energies, over all bins and of each bin."""
-    with one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums are bit-identical in every process
+    try:
         moments = sum_up(
             Moments.of(block.numpy()) for block in _clip_energies(locate(clip), channels)
         )
+    finally:
+        torch.set_num_threads(threads)
     if moments.count == 0:
         raise ClipError(TOO_SHORT)
     return moments

@@ -19,7 +19,6 @@ import torch
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..data.channels import check_channels
-from ..data.entries import Storage
 from ..data.frames import MEL_BINS, Numbers
 from ..data.manifest import Manifest
 from ..data.statistics import (
@@ -121,8 +120,8 @@ def read_numbers(cfg: Any) -> Optional[Pair]:
     """
     if cfg.norm_mean is None:
         return None
-    mean, std = (_read(name, getattr(cfg, name), cfg.norm) for name in ("norm_mean", "norm_std"))
-    return mean, std
+    norm = choose_norm(cfg)
+    return _read("norm_mean", cfg.norm_mean, norm), _read("norm_std", cfg.norm_std, norm)
 
 
 def _read(name: str, value: Any, norm: str) -> Numbers:
@@ -207,10 +206,6 @@ def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
 def _measure(path: Path, channels: str) -> Tuple[Statistics, int]:
     """Return the statistics of a sample of a split, and the number of clips of the split."""
     manifest = read_split(path)
-    if manifest.entry(0).storage is Storage.CACHE:
-        from ..data.feature_cache import check_cache
-
-        check_cache(manifest.entry(0), channels)
     try:
         sample = measure_some(manifest, CLIPS_AT_START, channels=channels)
         found = Statistics.from_moments(sample.moments, sample.clips, path.stem, 0, channels)

@@ -161,20 +161,6 @@ def test_measure_some__clips_shorter_than_a_frame(tmp_path):
         measure_some(read_manifest(tmp_path / "train.tsv"), 5)
 
 
-def test_measure_some__does_not_depend_on_threads(manifest):
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            found.append(measure_some(manifest, 4))
-            assert torch.get_num_threads() == number
-    finally:
-        torch.set_num_threads(threads)
-    assert found[0] == found[1]
-    assert np.array_equal(bins_of(found[0].moments), bins_of(found[1].moments))
-
-
 def test_measure_some__reads_a_part_of_a_long_clip(tmp_path):
     soundfile.write(tmp_path / "long.wav", noise(1_000, 60), 1_000)
     write_manifest(tmp_path / "train.tsv", tmp_path, [("long.wav", 60_000)])
