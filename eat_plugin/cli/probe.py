@@ -179,7 +179,7 @@ def _read_vectors(reader: VectorReader, clips: Clips, batch_size: int) -> tuple[
             failures[original_name(clips.manifest.name(int(clips.numbers[clip])))] = str(result)
         else:
             vectors[clip] = result
-    usable = sorted(vectors)
+    usable = list(vectors)
     targets = clips.labels.multi_hot(clips.numbers[usable])
     return Split(stack_vectors(vectors.pop(clip) for clip in usable), targets), failures
 

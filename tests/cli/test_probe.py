@@ -173,6 +173,7 @@ def test_probe__clips_are_drawn_by_a_fixed_seed(pretrained, data, capsys):
     first = results(capsys)
     assert (first["train"]["n_clips"], first["train"]["n_drawn"]) == (10, 10)
     assert first["train"]["n_listed"] == 20
+    assert find(first, "log-mel", LOG_MEL[2])["linear"]["value"] == 1  # labels go with clips
     assert run(pretrained, data, *arguments, "--json") == 0
     assert results(capsys)["rows"] == first["rows"]
     assert run(pretrained, data, *arguments) == 0
@@ -192,6 +193,8 @@ def test_probe__unusable_clips_are_named_and_left_out(pretrained, data, tmp_path
     assert "eat probe: 1 of 12 files cannot be used:\n  eval05.wav: " in written.err
     assert "learnt from: 19 of 20 clips of train, 1 missing\n" in written.out
     assert "held out: 11 of 12 clips of eval, 1 missing\n" in written.out
+    found = json.loads((tmp_path / "out" / "probe.json").read_text())
+    assert find(found, "log-mel", LOG_MEL[2])["linear"]["cv"] == 1
     missing = (tmp_path / "out" / "missing.tsv").read_text().splitlines()
     assert [line.split("\t")[:2] for line in missing] == [
         ["train", "train03.wav"], ["eval", "eval05.wav"],

@@ -102,13 +102,39 @@ def test_classifier__its_encoder_is_read(classifier, recording):
     assert found[Kind(MODEL, "mean")] == close(grid.mean(axis=(1, 2)))
 
 
-def test_model_without_cls__has_no_such_vector(make_checkpoint, golden, recording):
+@pytest.fixture
+def with_tokens(make_checkpoint, golden):
+    """Load a model with another number of extra tokens."""
     micro = json.loads((golden / "pretraining_micro.json").read_text())["model"]
-    image = {**micro["modalities"]["image"], "num_extra_tokens": 0}
-    path = make_checkpoint("pretraining", model_modalities={"image": image}, model_cls_loss=0)
-    found = read(load_checkpoint(path), [recording])[0]
+
+    def make(number):
+        image = {**micro["modalities"]["image"], "num_extra_tokens": number}
+        changes = {"model_modalities": {"image": image}, "model_cls_loss": 0}
+        return load_checkpoint(make_checkpoint("pretraining", **changes))
+
+    return make
+
+
+def test_model_without_cls__has_no_such_vector(with_tokens, recording):
+    found = read(with_tokens(0), [recording])[0]
     of_model = [kind.pooling for kind in found if kind.source == MODEL]
     assert of_model == [name for name in POOLINGS if name != "cls"]
+
+
+def test_cls__is_the_last_extra_token(with_tokens, recording):
+    loaded = with_tokens(2)
+    cls = loaded.extract(recording, "utterance", layer="all").x
+    assert read(loaded, [recording])[0][Kind(MODEL, "cls")] == close(cls.mean(axis=1))
+
+
+def test_clips_of_their_own_length__share_no_batch(make_checkpoint, recording, tmp_path):
+    loaded = load_checkpoint(make_checkpoint("pretraining", task_length="mask"))
+    short = tmp_path / "short.wav"
+    soundfile.write(short, np.random.default_rng(1).normal(0, 0.1, 4_000), 16_000)
+    found = read(loaded, [short, recording, short], batch_size=8)
+    for number, path in enumerate([short, recording, short]):
+        grid = loaded.extract(path, "grid", layer="all").x
+        assert found[number][Kind(MODEL, "mean")] == close(grid.mean(axis=(1, 2)))
 
 
 def test_unusable_clips__give_the_reason_and_no_others(pretrained, recording, tmp_path):
