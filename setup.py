@@ -50,6 +50,7 @@ setup(
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],
+        "probe": ["scikit-learn"],
         "tensorboard": ["tensorboard"],
         "dev": [
             "h5py",

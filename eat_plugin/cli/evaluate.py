@@ -42,7 +42,6 @@ import numpy as np
 from eat_plugin.cli import (
     SOME_FAILED,
     Failures,
-    at_least,
     charts,
     conclude,
     inputs,
@@ -51,12 +50,11 @@ from eat_plugin.cli import (
 )
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.entries import Entry, Storage, original_name
+from eat_plugin.data.entries import Entry, original_name
 from eat_plugin.data.files import replacing
-from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
-from eat_plugin.data.manifest import Manifest, read_manifest
+from eat_plugin.data.manifest import Manifest
 from eat_plugin.data.tables import write_csv
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
 from eat_plugin.prepare.amounts import count
@@ -82,27 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the metrics as a line of JSON")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for tables and a picture")
-    parser.add_argument(
-        "--max-missing",
-        metavar="SHARE",
-        type=_parse_share,
-        default=0.0,
-        help="largest share of the clips that may be missing with exit code 0 (default: 0)",
-    )
-    parser.add_argument(
-        "--resamples",
-        metavar="N",
-        type=at_least(0),
-        default=1000,
-        help="resamples for the interval; 0 for no interval (default: %(default)s)",
-    )
-
-
-def _parse_share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
-    return share
+    inputs.add_scoring_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,12 +90,7 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out)
     loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
-    manifest = read_manifest(args.data / f"{args.split}.tsv")
-    check_archives(args.data / f"{args.split}.archives", manifest.root)
-    if manifest.entry(0).storage is Storage.CACHE:
-        from eat_plugin.data.feature_cache import check_cache
-
-        check_cache(manifest.entry(0), loaded.front_end.channels)
+    manifest = inputs.open_split(args.data, args.split, loaded)
     labels = _read_labels(args, loaded, label_set, manifest)
     failures: Failures = {}
     clips, ranked = _score(loaded, args.batch_size, manifest, labels, failures)

@@ -61,20 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="utterance",
         help="unit of a feature vector (default: %(default)s)",
     )
-    parser.add_argument(
-        "--layer",
-        metavar="N",
-        type=_parse_layer,
-        default=-1,
-        help="block: 1, 2, ..., -1 for the last, mean or all (default: %(default)s)",
-    )
-
-
-def _parse_layer(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text
+    inputs.add_layer(parser, -1)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from eat_plugin.choices import DEFAULT_BATCH
 from eat_plugin.cli import Failures, at_least, progress
-from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, locate, original_name
+from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, Storage, locate, original_name
 from eat_plugin.data.fingerprints import check_archives
-from eat_plugin.data.manifest import encode_name, read_manifest
+from eat_plugin.data.manifest import Manifest, encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
 from eat_plugin.prepare.find import AUDIO_ENDINGS, Found, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
+
+if TYPE_CHECKING:
+    from eat_plugin.inference import Loaded
 
 LISTED_BY_MANIFEST = {"tsv", "gz", "tgz", "h5", "hdf5", "tar", "zip"}  # endings of files
 
@@ -70,6 +73,64 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="distance of the starts of two windows (default: length of a window)",
     )
+
+
+def add_layer(parser: argparse.ArgumentParser, default: int | str) -> None:
+    """Declare ``--layer``."""
+    parser.add_argument(
+        "--layer",
+        metavar="N",
+        type=_parse_layer,
+        default=default,
+        help="block: 1, 2, ..., -1 for the last, mean or all (default: %(default)s)",
+    )
+
+
+def _parse_layer(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of a subcommand that scores a held-out split."""
+    parser.add_argument(
+        "--max-missing",
+        metavar="SHARE",
+        type=_parse_share,
+        default=0.0,
+        help="largest share of the clips that may be missing with exit code 0 (default: 0)",
+    )
+    parser.add_argument(
+        "--resamples",
+        metavar="N",
+        type=at_least(0),
+        default=1000,
+        help="resamples for the interval; 0 for no interval (default: %(default)s)",
+    )
+
+
+def _parse_share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text}")
+    return share
+
+
+def open_split(data: Path, split: str, loaded: Loaded) -> Manifest:
+    """Read the manifest of a split for a model.
+
+    Raises:
+        ValueError: it cannot be read, or an archive or the cache does not fit it or the model.
+    """
+    manifest = read_manifest(data / f"{split}.tsv")
+    check_archives(data / f"{split}.archives", manifest.root)
+    if manifest.entry(0).storage is Storage.CACHE:
+        from eat_plugin.data.feature_cache import check_cache
+
+        check_cache(manifest.entry(0), loaded.front_end.channels)
+    return manifest
 
 
 def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failures]:

@@ -11,6 +11,7 @@ from eat_plugin.cli import main
 from eat_plugin.data.entries import split_span
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.inference import load_checkpoint
+from eat_plugin.inference.clip_vectors import Kind, VectorReader
 
 OPTIONS = {
     "task_images": {"size": [32, 48], "channels": 3},
@@ -144,6 +145,31 @@ def test_evaluate_and_predict__images(make_image_checkpoint, pictures, tmp_path,
         assert loaded.labels.ids[int(scores.argmax())] == name
     hits = sum(f"/{name}/" in line["file"] for line, name in zip(lines, names))
     assert figures["accuracy"] == pytest.approx(hits / 9)
+
+
+def test_probe__images_have_rows_of_pixels_for_frames(
+    make_image_checkpoint, pictures, tmp_path, capsys
+):
+    data = tmp_path / "out"
+    for split in ("train", "eval"):
+        options = ["--layout", "folders", "--split", split]
+        assert manifest(pictures, "--images", "--out", data / split, *options) == 0
+        for path in (data / split).glob(f"{split}.*"):
+            path.rename(data / path.name)
+    (data / "eval" / "label_descriptors.csv").rename(data / "label_descriptors.csv")
+    capsys.readouterr()
+    checkpoint = str(make_image_checkpoint("pretraining"))
+    assert main(["probe", "--checkpoint", checkpoint, "--data", str(data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["train"]["n_clips"], found["heldout"]["n_clips"]) == (9, 9)
+    widths = {(row["source"], row["pooling"]): row["width"] for row in found["rows"]}
+    assert widths["pixels", "mean, deviation"] == 2 * 3 * 48
+    assert widths["model", "frames"] == 3 * 32
+    loaded, entry = load_checkpoint(checkpoint), read_manifest(data / "eval.tsv").entry(0)
+    ((_, vectors),) = VectorReader(loaded).read([entry])
+    rows = loaded.image(entry).numpy().transpose(1, 0, 2).reshape(32, 3 * 48)
+    expected = np.concatenate([rows.mean(axis=0), rows.std(axis=0)])
+    assert vectors[Kind("pixels", "mean, deviation")][0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_predict__lists_unusable_images_and_refuses_windows(
