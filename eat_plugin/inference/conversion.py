@@ -23,6 +23,7 @@ from ..data.frames import MEL_BINS
 from ..data.frontend import FrontEnd
 from ..models.classifier import EatClassifier
 from ..models.interop import fold_normalisation
+from ..models.utterance_options import default_options, without_parts
 from .loaded import Loaded
 
 PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
@@ -47,7 +48,7 @@ TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
         "crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01,
         "fbank": {"device": "cpu"},
     },
-    "model": {"layer_decay_embeddings": False, "recompute": "none", "compile": False},
+    "model": dict(default_options(), layer_decay_embeddings=False, recompute="none", compile=False),
     "optimizer": {"apply_weight_decay_scale": False},
 }
 LOG_KEYS = {
@@ -98,7 +99,7 @@ def convert_to_published(
         "args": None,
         "cfg": cfg,
         "model": fold_normalisation(
-            state["model"],
+            without_parts(state["model"]),
             (loaded.front_end.mean, loaded.front_end.std),
             (front_end.mean, front_end.std),
         ),
@@ -251,10 +252,10 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the published options of a pre-trained model."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
     values["supported_modality"] = values.get("supported_modality") or MODALITY
-    for name in ("recompute", "compile", "convolution"):  # they do not change results
+    for name in ("recompute", "compile", "convolution", *default_options()):  # of training alone
         values.pop(name, None)
-    values["modalities"]["image"].pop("mask_strategy", None)
-    values["modalities"]["image"].pop("image_size", None)  # None for spectrograms
+    for name in ("mask_strategy", "image_size"):  # the latter is None for spectrograms
+        values["modalities"]["image"].pop(name, None)
     if values["modalities"]["image"].pop("mel_by_time", False):
         raise ValueError("model.modalities.image.mel_by_time=true has no published name")
     return values
