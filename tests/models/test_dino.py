@@ -150,7 +150,7 @@ def test_half_precision__averages_stay_float32(make_model, batch, dtype):
     assert output["losses"]["dino"].isfinite()
 
 
-def test_off__adds_nothing_and_leaves_other_initial_values(make_model):
+def test_off__adds_nothing_and_on_leaves_the_published_initial_values(make_model):
     without, with_dino = make_model(), make_model(**DINO)
     assert not any("dino" in name for name in without.state_dict())
     assert without.teacher.parts == {}
