@@ -33,7 +33,7 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["eat_plugin", "eat_plugin.*"]),
-    package_data={"eat_plugin": ["config/*.yaml", "config/*/*.yaml"]},
+    package_data={"eat_plugin": ["config/*.yaml", "config/*/*.yaml", "data/*.csv"]},
     # fairseq is not named here: it is installed as `fairseq` or as `fairseq-fixed`, often from a
     # checkout, and whoever has one must not have it replaced. The extra brings one to the others.
     install_requires=[

@@ -28,7 +28,8 @@ class PretrainingOutput(TypedDict, total=False):
 
     Attributes:
         losses: loss by objective, times its weight. ``regression`` [N_hidden, D]; ``recon``
-            [N_hidden, p*p*channels]; ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``.
+            [N_hidden, p*p*channels]; ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``;
+            ``dino``, ``contrast``, ``vicreg``, ``koleo``, scalars times ``sample_size``.
             Padding is excluded. Among clips of different length, a row of ``cls`` is also weighted
             by its number of hidden patches over the mean of all rows.
         loss_items: number of items by objective (hidden patches, or hidden patches times
@@ -40,6 +41,9 @@ class PretrainingOutput(TypedDict, total=False):
         ema_decay: decay of the teacher, times 1000.
         model_norm: L2 norm of the averaged parameters of the student at the last teacher step.
         ema_norm: L2 norm of the averages.
+        dino_entropy: mean entropy of the targets of ``dino`` in nats.
+        dino_entropy_of_mean: entropy of their mean over the clips of all ranks.
+        dino_log_prototypes: the logarithm of their width, the largest that both can be.
     """
 
     losses: dict[str, Tensor]
@@ -51,6 +55,9 @@ class PretrainingOutput(TypedDict, total=False):
     ema_decay: float
     model_norm: Tensor
     ema_norm: Tensor
+    dino_entropy: Tensor
+    dino_entropy_of_mean: Tensor
+    dino_log_prototypes: Tensor
 
 
 class ClassificationOutput(TypedDict, total=False):

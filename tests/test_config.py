@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 import eat_plugin
 from eat_plugin.models.config import validate_config
+from eat_plugin.models.utterance_options import default_options
 from eat_plugin.tasks.choosing import choose_options
 from eat_plugin.tasks.recipe import LENGTH_OF_FINETUNING, LENGTH_OF_PRETRAINING
 from eat_plugin.tasks.run_config import RunConfig
@@ -45,7 +46,7 @@ def without(model):
     model = json.loads(json.dumps(model))
     for field in ("_name", "max_update"):
         model.pop(field)
-    for field in ("recompute", "compile", "convolution"):
+    for field in ("recompute", "compile", "convolution", *default_options()):
         model.pop(field, None)
     for field in ("mel_by_time", "image_size", "mask_strategy"):
         model["modalities"]["image"].pop(field, None)

@@ -40,7 +40,7 @@ given = ["common.user_dir=x", "task.data=x"]
 cfg = compose("pretrain", [
     "size=tiny", *given, "task.target_length=128", "model.depth=1", "model.average_top_k_layers=1",
     "+model.modalities.image.mask_strategy=columns", "+model.cosine_loss=2",
-    "+model.contrast_loss=0.5",
+    "+model.spectrum_loss=0.5",
 ])
 add_defaults(cfg)
 torch.manual_seed(0)
@@ -49,8 +49,8 @@ sample = {"id": torch.arange(2), "net_input": {"source": torch.randn(2, 1, 128, 
 loss, size, log = PretrainingCriterion(None)(model, sample)
 (loss / size).backward()
 assert 0 < float(log["loss_cosine"]) / size < 4
-assert 0 < float(log["loss_contrast"]) / size < 10
-assert model.contrast_proj.weight.grad.abs().sum() > 0
+assert 0 < float(log["loss_spectrum"]) / size < 10
+assert model.spectrum_proj.weight.grad.abs().sum() > 0
 
 # Metric
 scores = np.tile(np.arange(7.0), (7, 1))

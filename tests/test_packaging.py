@@ -73,7 +73,7 @@ def test_setup__packages_hold_no_benchmarks(monkeypatch):
     assert {name.split(".")[0] for name in declared["packages"]} == {"eat_plugin"}
 
 
-def test_wheel_and_sdist__hold_the_configurations(tmp_path):
+def test_wheel_and_sdist__hold_configurations_and_classes(tmp_path):
     if int(setuptools.__version__.partition(".")[0]) < 71:  # later ones need no wheel
         pytest.importorskip("wheel")
     kept = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "runs", "data", "site")
@@ -94,6 +94,7 @@ def test_wheel_and_sdist__hold_the_configurations(tmp_path):
         str(path.relative_to(ROOT)) for path in (ROOT / "eat_plugin" / "config").rglob("*.yaml")
     }
     assert configs
+    configs.add("eat_plugin/data/class_labels_indices.csv")
     with zipfile.ZipFile(wheel) as archive:
         assert configs <= set(archive.namelist())
     with tarfile.open(sdist) as archive:

@@ -15,6 +15,10 @@ with task.length=crop averages the probabilities of several windows. With --wind
 file is cut into windows, and lines begin with file, start and end in seconds; in JSON:
   {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}
 
+Labels and names are those in the checkpoint; AudioSet's classes have their display names. --labels
+FILE replaces them: lines 'index,label,name', as label_descriptors.csv and AudioSet's
+class_labels_indices.csv.
+
 A model of images takes images: files, folders or a manifest. They have no windows.
 
 Unusable files are listed at the end; the exit code is then 1 (2 if all are unusable).
@@ -26,6 +30,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -34,7 +39,7 @@ from eat_plugin.cli import at_least, conclude, inputs, progress, say
 from eat_plugin.cli.inputs import Recording
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.frames import FRAMES_A_SECOND
-from eat_plugin.data.label_set import LabelSet
+from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.prepare.amounts import count
 
 if TYPE_CHECKING:
@@ -53,13 +58,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", metavar="K", type=at_least(1), default=5, help="labels to show (default: 5)"
     )
+    parser.add_argument(
+        "--labels", metavar="FILE", type=Path, help="labels in place of those in the checkpoint"
+    )
     parser.add_argument("--json", action="store_true", help="write JSON, one object per file")
 
 
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference import load_checkpoint
 
-    loaded = load_checkpoint(args.checkpoint, args.device)
+    given = None
+    if args.labels is not None:
+        if not args.labels.is_file():
+            raise ValueError(f"--labels: there is no file {args.labels}")
+        given = read_label_set(args.labels)
+    loaded = load_checkpoint(args.checkpoint, args.device, given)
     images = loaded.images is not None
     clips, failures = inputs.collect(args.inputs, images)
     total = len(clips) + len(failures)

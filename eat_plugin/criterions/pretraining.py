@@ -8,7 +8,10 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
-STATISTICS = ("pred_var", "target_var", "masked_pct", "ema_decay", "model_norm", "ema_norm")
+STATISTICS = (
+    "pred_var", "target_var", "masked_pct", "ema_decay", "model_norm", "ema_norm",
+    "dino_entropy", "dino_entropy_of_mean", "dino_log_prototypes",
+)  # fmt: skip
 
 
 @register_criterion("eat_pretraining", dataclass=FairseqDataclass)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..data.frontend import FrontEnd
 from ..models.classifier import EatClassifier
 from ..models.interop import fold_normalisation
 from ..models.published_options import square_patches
+from ..models.utterance_options import default_options, without_parts
 from .loaded import Loaded
 
 PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
@@ -47,7 +49,7 @@ TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
         "crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01,
         "fbank": {"device": "cpu"},
     },
-    "model": {"layer_decay_embeddings": False, "recompute": "none", "compile": False},
+    "model": dict(default_options(), layer_decay_embeddings=False, recompute="none", compile=False),
     "optimizer": {"apply_weight_decay_scale": False},
 }
 LOG_KEYS = {
@@ -98,7 +100,7 @@ def convert_to_published(
         "args": None,
         "cfg": cfg,
         "model": fold_normalisation(
-            state["model"],
+            without_parts(state["model"]),
             (loaded.front_end.mean, loaded.front_end.std),
             (front_end.mean, front_end.std),
         ),
@@ -251,11 +253,11 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the published options of a pre-trained model."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
     values["supported_modality"] = values.get("supported_modality") or "IMAGE"
-    for name in ("recompute", "compile", "convolution"):  # they do not change results
+    for name in ("recompute", "compile", "convolution", *default_options()):  # of training alone
         values.pop(name, None)
     image = square_patches(values["modalities"]["image"])
-    image.pop("mask_strategy", None)
-    image.pop("image_size", None)  # None for spectrograms
+    for name in ("mask_strategy", "image_size"):  # the latter is None for spectrograms
+        image.pop(name, None)
     if image.pop("mel_by_time", False):
         raise ValueError("model.modalities.image.mel_by_time=true has no published name")
     return values
@@ -287,10 +289,7 @@ def check_same(first: Loaded, second: Loaded) -> None:
     energies = source * divisor + mean
     renormalised = source if own == other else (energies - other_mean) / other_divisor
     tolerance = 0.0 if own == other else ROUNDING
-
-    def agree(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
-        return torch.allclose(mine, theirs, rtol=tolerance, atol=tolerance)
-
+    agree = partial(torch.allclose, rtol=tolerance, atol=tolerance)
     same = agree(first.features(source, "all"), second.features(renormalised, "all"))
     if first.labels is not None and second.labels is not None:
         same = same and agree(first.predict(source), second.predict(renormalised))

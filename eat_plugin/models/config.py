@@ -21,6 +21,7 @@ from .published_options import (
     PublishedModelOptions,
     check_published_options,
 )
+from .utterance_options import CLS_TARGETS, UtteranceOptions
 
 MEL_BINS = 128
 IMAGE = "model.modalities.image"
@@ -98,7 +99,7 @@ class ModalitiesConfig(FairseqDataclass):
 
 
 @dataclass
-class EatConfig(PublishedModelOptions, FairseqDataclass):
+class EatConfig(PublishedModelOptions, UtteranceOptions, FairseqDataclass):
     """The student, its teacher, and the losses between them."""
 
     loss_beta: float = option(0.0, "smooth L1 turns linear at this error; 0 for squared error")
@@ -210,6 +211,7 @@ def validate_config(cfg: EatConfig) -> None:
         check_published_options(f"{IMAGE}.decoder", image.decoder, PublishedDecoderOptions)
     _require_choice("model.recompute", cfg.recompute, RECOMPUTE)
     _require_choice("model.convolution", cfg.convolution, CONVOLUTIONS)
+    _require_choice("model.cls_target", cfg.cls_target, CLS_TARGETS)
     if image.mask_strategy is not None:
         _require_choice(f"{IMAGE}.mask_strategy", image.mask_strategy, STRATEGIES)
     _require_divisible("model.embed_dim", cfg.embed_dim, "num_heads", cfg.num_heads)

@@ -56,7 +56,7 @@ class EatModel(EatEncoder):
             if part not in encoder:
                 part.apply(init_normal)
         set_param_groups(self, cfg.decoder_group)
-        self.teacher = Teacher(self, cfg)
+        self.teacher = Teacher(self, cfg, objectives)
         if cfg.compile:
             self.teacher.encoder.compile_evaluation()
 
@@ -195,6 +195,7 @@ class EatModel(EatEncoder):
             loss, items = objective.compute(step)
             result["losses"][objective.name] = loss
             result["loss_items"][objective.name] = float(items)
+        result.update(step.statistics)  # type: ignore[typeddict-item]
         self._check_variance(result)
         return result
 
@@ -218,7 +219,7 @@ class EatModel(EatEncoder):
         local = patches.local_features(source)  # [B, L, D]
         student = self.encode_visible(local, split)  # [B*K, E + V, D]
         # The teacher sees whole clips and makes the targets.
-        targets = self.teacher.make_targets(self, target, local, padding)  # [B, L, D]
+        targets, clip_targets = self.teacher.make_targets(self, target, local, padding)
         hidden_targets = targets.flatten(0, 1).index_select(0, split.hidden_sources)
         # The decoder predicts the hidden patches.
         prediction = None  # [N_hidden, D]
@@ -227,7 +228,7 @@ class EatModel(EatEncoder):
             prediction = patches.predict_hidden(visible, split, grid, noise_seed)
         return Step(
             self, source, target, grid, split, padding, noise_seed, student, targets,
-            hidden_targets, prediction,
+            hidden_targets, prediction, clip_targets,
         )  # fmt: skip
 
     def extract_features(

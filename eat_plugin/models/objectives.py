@@ -10,13 +10,17 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..losses import dino_loss, normalize_patches
-from ..modules.patches import mean_patches, patchify
-from ..options import patch_sides, require
-from .step import PretrainingObjective, Step
+from ..modules.patches import patchify
+from ..modules.processes import sum_over_processes
+from ..options import patch_sides
+from .contrast import CloneContrast
+from .dino import PrototypeDino
+from .koleo import NearestNeighbour
+from .step import PretrainingObjective, Step, UtteranceObjective
+from .vicreg import VarianceCovariance
 
 if TYPE_CHECKING:
     from .config import EatConfig
@@ -58,30 +62,24 @@ class Reconstruction(PretrainingObjective):
         return predicted
 
 
-class UtteranceRegression(PretrainingObjective):
-    """CLS predicts the mean of the teacher's targets over all patches of a clip (EAT eq. 3).
+class UtteranceRegression(UtteranceObjective):
+    """CLS predicts the teacher's target of a clip, by default the mean of its targets (EAT eq. 3).
 
     Among clips of different length, each row is weighted by its share of the hidden patches. The
     ratio of utterance loss to patch loss of a clip then does not depend on the other clips.
     """
 
-    name, weight_option = "cls", "cls_loss"
+    name, weight_option, needs_utterance_target = "cls", "cls_loss", True
 
     @classmethod
     def is_chosen(cls, cfg: EatConfig) -> bool:
         """Whether the utterance loss is on, by regression."""
         return super().is_chosen(cfg) and not cfg.utterance_level
 
-    def validate(self) -> None:
-        """Require a CLS token."""
-        tokens = self.cfg.modalities.image.num_extra_tokens
-        rule = f"the utterance loss (model.cls_loss={self.weight}) needs a CLS token (1)"
-        require(tokens >= 1, "model.modalities.image.num_extra_tokens", tokens, rule)
-
     def compute(self, step: Step) -> tuple[Tensor, int]:
         """Return the loss times N_hidden, and the number of its items."""
-        cls = step.student[:, self.cfg.modalities.image.num_extra_tokens - 1]  # [B*K, D]
-        target = mean_patches(step.targets, step.padding)  # [B, D]
+        cls, target = self.cls_of(step), step.utterance_target
+        assert target is not None
         lengths, num_hidden = step.split.lengths, len(step.split.hidden_rows)
         share = None if lengths is None else lengths.hidden_share
         loss = self.compare(step.model, cls, target, share) * (self.weight * num_hidden)
@@ -133,6 +131,7 @@ class UtteranceDino(UtteranceRegression):
 
 # Losses are computed and summed in this order.
 OBJECTIVES: list[type[PretrainingObjective]] = [
+    PrototypeDino, CloneContrast, VarianceCovariance, NearestNeighbour,
     UtteranceRegression, UtteranceDino, PatchRegression, Reconstruction,
 ]  # fmt: skip
 
@@ -140,13 +139,6 @@ OBJECTIVES: list[type[PretrainingObjective]] = [
 def choose_objectives(cfg: EatConfig) -> list[PretrainingObjective]:
     """Make the objectives that a configuration asks for."""
     return [kind(cfg) for kind in OBJECTIVES if kind.is_chosen(cfg)]
-
-
-def sum_over_processes(values: Tensor) -> Tensor:
-    """Add up a tensor over all ranks, in place; return it."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values)
-    return values
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class PublishedModelOptions:
 
     supported_modality: Optional[Modality] = refused(None, "kind of input", (None, "IMAGE"))
     shared_decoder: Any = refused(None, "a second decoder", (None,))
-    max_update: int = option(II("optimization.max_update"), "updates of the run (unused)")
+    max_update: int = option(II("optimization.max_update"), "updates of the run")
     seed: int = option(II("common.seed"), "seed of the run (unused)")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from ..losses import regression_loss
+from ..options import require
 
 if TYPE_CHECKING:
     from ..modules.decoders import Seeds
@@ -34,6 +35,8 @@ class Step:
         targets: [B, L, D], float32, made by the teacher.
         hidden_targets: [N_hidden, D], the targets at hidden patches.
         prediction: [N_hidden, D], output of the decoder; None if no objective needs it.
+        utterance_target: [B, D], float32, by ``model.cls_target``; None if no objective needs it.
+        statistics: values for the log, which objectives may add.
     """
 
     model: EatModel
@@ -47,6 +50,8 @@ class Step:
     targets: Tensor
     hidden_targets: Tensor
     prediction: Tensor | None
+    utterance_target: Tensor | None
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class PretrainingObjective:
@@ -58,11 +63,15 @@ class PretrainingObjective:
         name: key of its loss in the model's output.
         weight_option: option of ``EatConfig`` that weights it; 0 leaves it out.
         needs_decoder: reads ``Step.prediction``.
+        needs_utterance_target: reads ``Step.utterance_target``.
+        averaged_parts: names of modules on the model that the teacher has a copy of, in ``parts``.
     """
 
     name: ClassVar[str]
     weight_option: ClassVar[str]
     needs_decoder: ClassVar[bool] = False
+    needs_utterance_target: ClassVar[bool] = False
+    averaged_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cfg: EatConfig) -> None:
         self.cfg = cfg
@@ -96,3 +105,31 @@ class PretrainingObjective:
         scale = self.cfg.loss_scale
         scale = prediction.size(-1) ** -0.5 if scale is None else scale
         return regression_loss(prediction, target, self.cfg.loss_beta, scale * weight)
+
+
+class UtteranceObjective(PretrainingObjective):
+    """A loss of whole clips, from the student's CLS token.
+
+    fairseq divides gradients by the number of hidden patches, so such a loss is multiplied by it.
+    """
+
+    def validate(self) -> None:
+        """Require a CLS token."""
+        tokens = self.cfg.modalities.image.num_extra_tokens
+        option = f"model.{self.weight_option}={self.weight}"
+        rule = f"the utterance loss ({option}) needs a CLS token (1)"
+        require(tokens >= 1, "model.modalities.image.num_extra_tokens", tokens, rule)
+
+    def cls_of(self, step: Step) -> Tensor:
+        """Return the student's CLS token of each clone, [B*K, D]."""
+        return step.student[:, self.cfg.modalities.image.num_extra_tokens - 1]
+
+    def average(self, step: Step, losses: Tensor) -> tuple[Tensor, int]:
+        """Return the mean of the losses of clones [B*K] times weight and N_hidden, and N_hidden.
+
+        Among clips of different length, each is weighted by its share of the hidden patches.
+        """
+        lengths, num_hidden = step.split.lengths, len(step.split.hidden_rows)
+        if lengths is not None:
+            losses = losses * lengths.hidden_share.to(losses.dtype)
+        return losses.mean() * (self.weight * num_hidden), num_hidden

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses import average_layers
 from ..modules.foreach import in_float32
+from ..modules.patches import mean_patches
 from .config import EatConfig
 from .encoder import EatEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .step import PretrainingObjective
 
 
 class Teacher:
@@ -23,26 +28,38 @@ class Teacher:
     are float32 for any precision of the student. If the teacher computes in float32 too, its
     weights *are* the averages; otherwise they are copies, refreshed after every step.
 
+    Args:
+        student: the model to start from.
+        cfg: its configuration.
+        objectives: those that the targets are for.
+
     Attributes:
+        parts: averages of the modules that objectives name, by name.
         averages: averaged tensors by name; a checkpoint stores them under ``_ema``.
         decay: decay of the last step.
         norms: L2 norms of the averaged parameters after the last step, by log name.
     """
 
-    def __init__(self, student: EatEncoder, cfg: EatConfig) -> None:
+    def __init__(
+        self, student: EatEncoder, cfg: EatConfig, objectives: list[PretrainingObjective]
+    ) -> None:
         self.cfg = cfg
+        self.makes_clip_targets = any(one.needs_utterance_target for one in objectives)
         self.decay = cfg.ema_decay
         self.norms: dict[str, Tensor] = {}
-        copy = EatEncoder(cfg)
+        encoder = EatEncoder(cfg)
         if not cfg.ema_encoder_only and not cfg.modalities.image.ema_local_encoder:
-            copy.patch_encoder.local_encoder = None
+            encoder.patch_encoder.local_encoder = None
         own = student.state_dict()
-        nn.Module.load_state_dict(copy, {name: own[name] for name in copy.state_dict()})
+        nn.Module.load_state_dict(encoder, {name: own[name] for name in encoder.state_dict()})
         if cfg.ema_encoder_only:
-            del copy.modality_encoders
-        self.encoder = copy.requires_grad_(False).eval()
-        self.module: nn.Module = copy.blocks if cfg.ema_encoder_only else copy
-        self._weights = dict(self.module.named_parameters())
+            del encoder.modality_encoders
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.module: nn.Module = encoder.blocks if cfg.ema_encoder_only else encoder
+        self.parts: dict[str, nn.Module] = {}
+        for name in (name for one in objectives for name in one.averaged_parts):
+            self.parts[name] = copy.deepcopy(student.get_submodule(name)).requires_grad_(False)
+        self._weights = _name_parameters(self.module, self.parts)
         self.averages = {name: weight.data for name, weight in self._weights.items()}
 
     def match_precision(self, weight: Tensor) -> None:
@@ -60,9 +77,10 @@ class Teacher:
         if decay >= 1:
             return
         source: nn.Module = student.blocks if self.cfg.ema_encoder_only else student
+        parts = {name: student.get_submodule(name) for name in self.parts}
         pairs = [
             (name, parameter.detach())
-            for name, parameter in source.named_parameters()
+            for name, parameter in _name_parameters(source, parts).items()
             if name in self.averages and parameter.requires_grad
         ]
         new = in_float32([parameter for _, parameter in pairs])
@@ -83,7 +101,7 @@ class Teacher:
         source: Tensor,
         local: Tensor,
         padding: Tensor | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode whole clips and turn the last blocks into targets.
 
         Args:
@@ -93,7 +111,8 @@ class Teacher:
             padding: bool [B, L], True = padding, or None.
 
         Returns:
-            [B, L, D], float32.
+            Targets of patches [B, L, D], and of clips [B, D], by ``model.cls_target`` (None if no
+            objective needs them); float32.
         """
         dtype = next(iter(self._weights.values())).dtype
         owner = student if self.cfg.ema_encoder_only else self.encoder
@@ -101,18 +120,32 @@ class Teacher:
         if owner is not student and patches.local_encoder is not None:
             local = patches.local_features(source.to(dtype))
         x = patches.contextualize(patches.add_positions(local.to(dtype))).to(dtype)
-        _, layers = self.encoder.run_blocks(x, student.token_padding(padding))
+        x, layers = self.encoder.run_blocks(x, student.token_padding(padding))
         cfg = self.cfg
         extra = cfg.modalities.image.num_extra_tokens
-        return average_layers(
-            [layer[:, extra:] for layer in layers[-cfg.average_top_k_layers :]],
+        layers = [layer[:, extra:] for layer in layers[-cfg.average_top_k_layers :]]
+        norms: Any = {
+            "batch_norm_layer": cfg.batch_norm_target_layer,
+            "layer_norm_layer": cfg.layer_norm_target_layer,
+            "padding": padding,
+        }
+        targets = average_layers(
+            layers,
             instance_norm_layer=cfg.instance_norm_target_layer,
-            batch_norm_layer=cfg.batch_norm_target_layer,
-            layer_norm_layer=cfg.layer_norm_target_layer,
             instance_norm=cfg.instance_norm_targets,
             layer_norm=cfg.layer_norm_targets,
-            padding=padding,
+            **norms,
         )
+        if not self.makes_clip_targets:
+            return targets, None
+        if cfg.cls_target == "targets":
+            return targets, mean_patches(targets, padding)
+        if cfg.cls_target == "cls":
+            clip = x[:, extra - 1].to(targets.dtype)
+        else:
+            chosen = layers if cfg.cls_target == "layers" else layers[-1:]
+            clip = mean_patches(average_layers(chosen, **norms), padding)
+        return targets, F.layer_norm(clip, clip.shape[-1:])
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy averages.
@@ -133,6 +166,14 @@ class Teacher:
         for name, average in self.averages.items():
             average.copy_(state[name])
             self._weights[name].data.copy_(average)
+
+
+def _name_parameters(module: nn.Module, parts: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """Name the parameters of a module and of other parts of the model, which it may contain."""
+    named = dict(module.named_parameters())
+    for part, other in parts.items():
+        named.update((f"{part}.{name}", value) for name, value in other.named_parameters())
+    return named
 
 
 def annealed_decay(cfg: EatConfig, num_updates: int) -> float:

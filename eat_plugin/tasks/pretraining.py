@@ -1,5 +1,6 @@
 """Task ``eat_pretraining``: windows of unlabelled clips, with masks drawn by the data workers."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
@@ -20,8 +21,13 @@ from .recipe import PRETRAINING
 from .run_config import RunConfig
 from .start_from import refuse_classifier
 
+logger = logging.getLogger(__name__)
+
 CONVOLUTION = "convolution"  # in the task's state: how the decoder's convolutions are computed
-METRICS = ("loss_regression", "loss_cls", "loss_recon", "pred_var", "target_var")
+METRICS = (
+    "loss_regression", "loss_cls", "loss_recon", "loss_dino", "loss_contrast", "loss_vicreg",
+    "loss_koleo", "pred_var", "target_var",
+)  # fmt: skip
 
 
 @dataclass
@@ -85,6 +91,7 @@ class EatPretrainingTask(AudioTask):
         rule = "the teacher is an average already; only fine-tuning has fairseq's"
         require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
         fit_loss_scale(run)
+        _warn_of_uniform_targets(run)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model; a resumed run computes its convolutions as before, so that it is exact.
@@ -138,3 +145,15 @@ class EatPretrainingTask(AudioTask):
             )
         grid = (sides[0] // patch[0], sides[1] // patch[1])
         return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)
+
+
+def _warn_of_uniform_targets(run: RunConfig) -> None:
+    """Say that the published DINO learns little from targets after instance norm."""
+    is_on = run.get("model.utterance_level") and (run.get("model.cls_loss") or 0) > 0
+    is_uniform = run.get("model.cls_target") == "targets"
+    if is_on and is_uniform and run.get("model.instance_norm_target_layer"):
+        logger.warning(
+            "model.utterance_level=true: after instance norm the targets of all clips are nearly "
+            "the same, and this loss stays where it begins; model.utterance_level=false "
+            "model.cls_loss=0 model.dino_loss=1 model.cls_target=layers learns"
+        )

@@ -12,6 +12,7 @@ IMAGE = "modalities.image"
 # Options that decide the shape of weights, or how they are used. All others may change.
 ENCODER = (
     "depth", "embed_dim", "num_heads", "mlp_ratio", "layer_norm_first", "norm_affine",
+    "dino_prototypes",
     f"{IMAGE}.patch_size", f"{IMAGE}.in_chans", f"{IMAGE}.embed_dim", f"{IMAGE}.image_size",
     f"{IMAGE}.input_size", f"{IMAGE}.max_length", f"{IMAGE}.num_extra_tokens",
     f"{IMAGE}.fixed_positions", f"{IMAGE}.decoder.decoder_dim", f"{IMAGE}.decoder.decoder_groups",

@@ -403,3 +403,16 @@ def test_export__through_the_console(console, make_checkpoint, tmp_path):
     assert code == 0, errors
     assert output.startswith(f"{tmp_path / 'x.pt'}: published checkpoint (task mae_image_pretr")
     assert load_checkpoint(tmp_path / "x.pt").labels is None
+
+
+def test_export__leaves_out_the_losses_of_whole_clips(run, make_checkpoint, capsys):
+    changes = {"dino_loss": 1.0, "cls_target": "last", "contrast_loss": 0.5}
+    path = make_checkpoint("pretraining", **{f"model_{n}": v for n, v in changes.items()})
+    code, out = run(path)
+    assert code == 0
+    said = capsys.readouterr()
+    assert "model.dino_loss=1.0" in said.out + said.err
+    exported, plain = read_checkpoint(out), read_checkpoint(make_checkpoint("pretraining"))
+    assert not set(changes) & set(exported["cfg"]["model"])
+    assert exported["model"].keys() == plain["model"].keys()
+    assert exported["model"]["_ema"].keys() == plain["model"]["_ema"].keys()

@@ -138,6 +138,29 @@ def test_predict__published_checkpoint(shared, sounds, capsys):
     assert {entry["label"] for entry in first["predictions"]} == {f"/m/00{n}" for n in range(8)}
 
 
+def test_predict__labels_of_a_file(run, sounds, tmp_path, capsys):
+    file = tmp_path / "classes.csv"
+    file.write_text('index,mid,display_name\n2,/m/c,"C, or c"\n0,/m/a,A\n1,/m/b,B\n')
+    assert run(sounds / "a.wav", "--json") == 0
+    before = json.loads(capsys.readouterr().out)["predictions"]
+    assert run(sounds / "a.wav", "--json", "--labels", file) == 0
+    after = json.loads(capsys.readouterr().out)["predictions"]
+    names = {"dog": "A", "rain": "B", "clock": "C, or c"}
+    assert [names[entry["label"]] for entry in before] == [entry["name"] for entry in after]
+    assert [entry["score"] for entry in before] == [entry["score"] for entry in after]
+
+
+def test_predict__refuses_labels_that_do_not_fit(run, checkpoint, sounds, tmp_path, capsys):
+    file = tmp_path / "classes.csv"
+    file.write_text("0,a\n1,b\n")
+    assert run(sounds / "a.wav", "--labels", file) == 2
+    problem = f"2 labels are given for the 3 classes of {checkpoint}"
+    assert capsys.readouterr().err == f"eat predict: error: {problem}\n"
+    assert run(sounds / "a.wav", "--labels", tmp_path / "none.csv") == 2
+    problem = f"--labels: there is no file {tmp_path}/none.csv"
+    assert capsys.readouterr().err == f"eat predict: error: {problem}\n"
+
+
 def test_predict__through_the_console(console, checkpoint, sounds):
     file = sounds / "a.wav"
     code, output, errors = console("predict", "--checkpoint", checkpoint, file, "--json")

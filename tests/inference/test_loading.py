@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.label_set import LabelSet
 from eat_plugin.inference import choose_device, load_checkpoint
 from eat_plugin.models.interop import read_checkpoint
 
@@ -84,6 +85,49 @@ def test_load__names_the_mismatch(make_checkpoint, tmp_path, place, value, messa
     torch.save(state, tmp_path / "bad.pt")
     with pytest.raises(ValueError, match=f"bad.pt.*{message}"):
         load_checkpoint(tmp_path / "bad.pt")
+
+
+def rewrite(path, out, **changes):
+    state = read_checkpoint(path)
+    out_state = {**state, "task_state": {**state["task_state"], **changes}}
+    torch.save(out_state, out)
+    return out
+
+
+def test_load__audioset_ids_without_names_get_names(make_checkpoint, tmp_path):
+    path = make_checkpoint("classification")
+    ids = ("/m/07hvw1", "/m/09x0r", "/m/unknown")
+    indices = {label: str(index) for index, label in enumerate(ids)}
+    named = rewrite(path, tmp_path / "named.pt", labels=indices)
+    assert load_checkpoint(named).labels.names == ("A dog", "The rain", "A clock")
+    for names in ([], list(ids)):
+        bare = rewrite(path, tmp_path / "bare.pt", labels=indices, label_names=names)
+        labels = load_checkpoint(bare).labels
+        assert labels.ids == ids
+        assert labels.names == ("Field recording", "Speech", "/m/unknown")
+
+
+def test_load__527_classes_without_labels_are_those_of_audioset(make_checkpoint, tmp_path, caplog):
+    state = read_checkpoint(make_checkpoint("classification"))
+    state["cfg"]["model"]["num_classes"] = 527
+    weights = {n: v for n, v in state["model"].items() if n.startswith("head.") and len(v) == 3}
+    assert weights
+    for name, value in weights.items():
+        state["model"][name] = value.repeat(176, *[1] * (value.dim() - 1))[:527]
+    torch.save({**state, "task_state": {}}, tmp_path / "bare.pt")
+    labels = load_checkpoint(tmp_path / "bare.pt").labels
+    assert (labels.ids[0], labels.names[0], len(labels)) == ("/m/09x0r", "Speech", 527)
+    assert (
+        f"{tmp_path}/bare.pt has no labels; its 527 classes are read as AudioSet's" in caplog.text
+    )
+
+
+def test_load__given_labels_replace_those_of_the_file(make_checkpoint):
+    path = make_checkpoint("classification")
+    given = LabelSet(("a", "b", "c"), ("An a", "A b", "A c"))
+    assert load_checkpoint(path, labels=given).labels == given
+    with pytest.raises(ValueError, match=f"2 labels are given for the 3 classes of {path}"):
+        load_checkpoint(path, labels=LabelSet(("a", "b")))
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "meta", "cpu:0:0"])

@@ -1,0 +1,43 @@
+"""Options of the objectives that the published code does not have; they concern whole clips.
+
+``eat export`` leaves them out, and with them the parts of the model that they add.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Mapping
+
+from ..options import option
+
+CLS_TARGETS = ("targets", "layers", "last", "cls")
+PARTS = ("dino_head.", "contrast_head.")  # prefixes of weights
+
+
+@dataclass
+class UtteranceOptions:
+    """Targets and losses of whole clips."""
+
+    cls_target: str = option(
+        "targets",
+        "what the teacher gives for a whole clip: targets, the mean of the patch targets (after "
+        "instance norm nearly the same for every clip); layers, the mean over patches of the "
+        "averaged blocks without instance norm; last, the same of the last block; cls, the CLS "
+        "token. All but the first with LayerNorm",
+    )
+    dino_loss: float = option(0.0, "weight of DINO with prototypes; it needs another cls_target")
+    dino_prototypes: int = option(256, "number of DINO's prototypes")
+    contrast_loss: float = option(0.0, "weight of the contrast of a clip's clones to other clips")
+    vicreg_loss: float = option(0.0, "weight of variance and covariance of CLS across clips")
+    koleo_loss: float = option(0.0, "weight of the distance of CLS to the nearest other clip")
+
+
+def default_options() -> dict[str, Any]:
+    """Return the options above with their defaults."""
+    return {one.name: one.default for one in fields(UtteranceOptions)}
+
+
+def without_parts(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the weights that these options add, the averages' (``_ema``) too."""
+    kept = {name: value for name, value in weights.items() if not name.startswith(PARTS)}
+    if isinstance(kept.get("_ema"), Mapping):
+        kept["_ema"] = without_parts(kept["_ema"])
+    return kept

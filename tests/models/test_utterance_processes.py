@@ -1,0 +1,82 @@
+"""Losses that compare clips: those of two processes add up to that of one with all clips."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this file run as a program
+
+OPTIONS = {
+    "cls_target": "layers", "dino_loss": 0.5, "dino_prototypes": 8, "contrast_loss": 0.4,
+    "vicreg_loss": 0.3, "koleo_loss": 0.2, "cls_loss": 0.0, "d2v_loss": 0.0,
+}  # fmt: skip
+NAMES = ("dino", "contrast", "vicreg", "koleo")
+ALONE, CLIPS = "alone", {"alone": (0, 4), "0": (0, 3), "1": (3, 4)}  # of each process
+
+
+def compute(name, port, folder):
+    """Losses, statistics and gradients of one process, in float64."""
+    from eat_plugin.modules.processes import gather_rows
+    from tests.models.conftest import MICRO, build
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    if name != ALONE:
+        dist.init_process_group("gloo", rank=int(name), world_size=2)
+    torch.manual_seed(0)
+    model = build(MICRO, **OPTIONS).double().train()
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randn(4, 1, 32, 128, dtype=torch.float64, generator=generator)
+    order = torch.rand(12, 16, generator=generator).argsort(dim=1)
+    masks = (order >= 4).to(torch.uint8)
+    first, end = CLIPS[name]
+    output = model(source[first:end], precomputed_mask=masks[3 * first : 3 * end])
+    sum(output["losses"].values()).backward()
+    rows, start = gather_rows(torch.arange(first, end))
+    torch.save(
+        {
+            "losses": {key: loss.detach() for key, loss in output["losses"].items()},
+            "mean_entropy": output["dino_entropy_of_mean"],
+            "gradients": {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+            "rows": rows,
+            "start": start,
+        },
+        Path(folder) / f"{name}.pt",
+    )
+    if name != ALONE:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def test_two_processes__add_up_to_one(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    processes = [
+        subprocess.Popen([sys.executable, __file__, name, port, str(tmp_path)]) for name in CLIPS
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    alone, first, second = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in CLIPS
+    )
+    assert first["rows"].tolist() == second["rows"].tolist() == [0, 1, 2, 3]
+    assert (first["start"], second["start"]) == (0, 3)
+    assert list(alone["losses"]) == list(NAMES)
+    for name, loss in alone["losses"].items():
+        total = first["losses"][name] + second["losses"][name]
+        torch.testing.assert_close(total, loss, rtol=1e-9, atol=1e-9, msg=name)
+    for part in (first, second):
+        torch.testing.assert_close(part["mean_entropy"], alone["mean_entropy"])
+    assert len(alone["gradients"]) > 20
+    for name, gradient in alone["gradients"].items():
+        total = first["gradients"][name] + second["gradients"][name]
+        torch.testing.assert_close(total, gradient, rtol=1e-6, atol=1e-7, msg=name)
+
+
+if __name__ == "__main__":
+    compute(*sys.argv[1:])
