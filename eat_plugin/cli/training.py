@@ -91,9 +91,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     given = {composing.parse_override(text).key for text in args.overrides}
     _refuse_taken(given)
     own += machine.choose_precision(given) + overrides
-    config_dir = args.config_dir.expanduser().resolve()
-    if not config_dir.is_dir():
-        raise ValueError(f"--config-dir {args.config_dir} is not a folder")
+    config_dir = _find_config_dir(args.config_dir)
     cfg, written = composing.compose(name, [*own, *args.overrides], config_dir)
     if "dataset.num_workers" not in given:
         cfg.dataset.num_workers = machine.limit_workers(cfg)
@@ -106,6 +104,8 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     arguments = ["--config-dir", str(config_dir), "--config-name", name, *written]
     prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
+    if start.choices:
+        say(f"chosen for this run; set an option to fix it:\n  {shlex.join(start.choices)}")
     if args.dry_run or start.nothing_to_do:
         say(start.nothing_to_do or command)
         return 0
@@ -115,15 +115,9 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     say(f"run {folder}, full log {folder / CONSOLE}")
     if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
         say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")
-    _announce(start.choices, min(reports, total))
+    say(f"starting; the first report is after {min(reports, total)} updates")
     checkpoint = folder / cfg.checkpoint.save_dir / "checkpoint_last.pt"
     return _train(args.subcommand, arguments, folder, total, checkpoint)
-
-
-def _announce(choices: list[str], updates: int) -> None:
-    if choices:
-        say(f"chosen for this run; set an option to fix it:\n  {shlex.join(choices)}")
-    say(f"starting; the first report is after {updates} updates")
 
 
 def _train(command: str, arguments: list[str], folder: Path, total: int, checkpoint: Path) -> int:
@@ -148,6 +142,13 @@ def _check_data(data: Path) -> None:
             f"--data {data} {problem}; list clips with: eat manifest AUDIO --out DATA, then --data "
             "DATA"
         )
+
+
+def _find_config_dir(path: Path) -> Path:
+    """Return the absolute path; raise ValueError if it is not a folder."""
+    if not path.expanduser().is_dir():
+        raise ValueError(f"--config-dir {path} is not a folder")
+    return path.expanduser().resolve()
 
 
 def _choose_config(data: Path, name: str) -> str:

@@ -195,6 +195,7 @@ class EatClassifier(BaseFairseqModel):
 
     def _pool(self, imgs: Tensor, padding: Tensor | None) -> Tensor:
         extra, grid = self.model.num_extra_tokens, self.model.patch_encoder.grid_of(imgs)
+        assert self.cfg.prediction_mode is not None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
             x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)

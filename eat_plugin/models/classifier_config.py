@@ -32,7 +32,7 @@ class EatClassifierConfig(EatConfig):
     num_classes: Optional[int] = option(None, "number of classes; null: that of the data")
     loss: str = option("bce", "bce (binary, per class) or ce (one class per clip)")
     single_label: bool = option(II("task.single_label"), "each clip has exactly one label")
-    prediction_mode: PredictionMode = option(
+    prediction_mode: Optional[PredictionMode] = option(
         PredictionMode.CLS_TOKEN,
         "pooling: CLS_TOKEN, MEAN_POOLING, SEGMENT_POOLING (for the order of events, as in words) "
         "or LIN_SOFTMAX",
@@ -122,6 +122,9 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     for name in ("mixup", "cutmix"):
         value = getattr(cfg, name)
         require(value >= 0, f"model.{name}", value, "it must be 0 or more")
+    mode = cfg.prediction_mode
+    names = ", ".join(PredictionMode.__members__)
+    require(mode is not None, "model.prediction_mode", "null", f"choose one of {names}")
     require(cfg.segments >= 1, "model.segments", cfg.segments, "it must be 1 or more")
     for name in ("label_smoothing", "mask_ratio", "drop_path_rate"):
         value = getattr(cfg, name)

@@ -39,7 +39,7 @@ class ClassificationConfig(AudioConfig):
     eval_windows: int = option(
         3, "length=crop: windows per longer clip, averaged in evaluation"
     )
-    roll_gain: bool = option(False, "roll and scale training waveforms")
+    roll_gain: Optional[bool] = option(False, "roll and scale training waveforms")
     noise: bool = option(False, "add noise to training spectrograms")
     weights_file: Optional[str] = option(
         None, "balanced sampling: weights of the training clips, one per line"

@@ -3,7 +3,7 @@
 To add a choice: a function of ``Known``, and its entry in a table at the end.
 """
 
-from typing import Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from .choosing import Known, Rule
 
@@ -45,6 +45,81 @@ def anneal(known: Known) -> int:
     return max(int(known.updates * part), min(known.updates, LEAST_FINAL_CONSTANT))
 
 
+# ---- Fine-tuning on clips of your own -----------------------------------------------------------
+
+LONGEST_WINDOW = 1024  # frames
+PATCH = "model.modalities.image.patch_size"
+SHORT = 200  # frames: words and single events; the order within them matters
+FEW = 1000  # clips
+EPOCHS_OF_TRAINING = 100  # about as published: 96 for AudioSet-20K, 120 for ESC-50
+PUBLISHED_RATE, PUBLISHED_WIDTH = 5e-5, 768
+
+
+def is_short(known: Known) -> bool:
+    """Whether clips are so short that the order within them matters, as in words."""
+    return known.typical_frames <= SHORT
+
+
+def patch(known: Known) -> Any:
+    """Choose the patch of the checkpoint; for random weights see ``short_patch``."""
+    return short_patch(known) if known.start is None else list(known.patch)
+
+
+def short_patch(known: Known) -> List[int]:
+    """Choose whole spectra of 40 ms for short clips: patches of 160 ms cannot see words."""
+    return [4, 128] if is_short(known) else [16, 16]
+
+
+def window(known: Known) -> int:
+    """Choose the length of nearly all clips, in whole patches, up to 10.24 s."""
+    frames = known.patch[0]
+    longest = max(1, LONGEST_WINDOW // frames)
+    return min(longest, -(-known.typical_frames // frames)) * frames
+
+
+def clips_per_update(known: Known) -> int:
+    """Choose 48, as published for base; 16 for few clips."""
+    return 16 if known.clips < FEW else 48
+
+
+def updates(known: Known) -> int:
+    """Choose 100 epochs; at least 400 updates, at most those of AudioSet-20K."""
+    return min(40000, max(400, EPOCHS_OF_TRAINING * known.updates_per_epoch))
+
+
+def learning_rate(known: Known) -> List[float]:
+    """Choose the published rate, scaled by the width; random weights take more."""
+    rate = PUBLISHED_RATE * (PUBLISHED_WIDTH / known.encoder("embed_dim")) ** 2
+    return [min(1e-3, rate if known.start else 3 * rate)]
+
+
+def layer_decay(known: Known) -> float:
+    """Choose the published decay for pre-trained blocks; less for few blocks."""
+    if known.start is None:
+        return 1.0
+    return 0.65 if known.encoder("depth") >= 12 else 0.75
+
+
+def drop_path(known: Known) -> float:
+    """Choose the published rate; none for few blocks."""
+    return 0.1 if known.encoder("depth") >= 12 else 0.0
+
+
+def pooling(known: Known) -> str:
+    """Choose segments of time for short clips, CLS of a large pre-trained model, or the mean."""
+    if is_short(known):
+        return "SEGMENT_POOLING"
+    is_large = known.start is not None and known.encoder("depth") >= 12
+    return "CLS_TOKEN" if is_large else "MEAN_POOLING"
+
+
+def norm(known: Known) -> str:
+    """Choose the normalisation of pre-training; by mel bin for random weights."""
+    if known.start is None:
+        return "bins"
+    return str((known.start.get("task") or {}).get("norm", "whole"))
+
+
 REPORTS = {
     "common.log_interval": Rule(between_reports),
     "checkpoint.save_interval_updates": Rule(between_saves),
@@ -65,4 +140,18 @@ EPOCHS = {
     "dataset.validate_interval": Rule(epochs_between),
 }
 PRETRAINING = {**LENGTH_OF_PRETRAINING, **EPOCHS}
-FINETUNING = {**LENGTH_OF_FINETUNING, **EPOCHS}
+PATCH_COPIES = ("task.patch_size", "task.precompute_mask_config.patch_size")
+WINDOW_COPIES = ("model.target_length", "model.modalities.image.target_length")
+OWN_CLIPS = {
+    PATCH: Rule(patch, PATCH_COPIES, shapes=True),
+    "task.norm": Rule(norm, asks="auto", shapes=True),
+    "task.target_length": Rule(window, WINDOW_COPIES),
+    "task.roll_gain": Rule(lambda known: not is_short(known), asks=None),
+    "dataset.batch_size": Rule(clips_per_update, ("dataset.batch_size_valid",)),
+    "optimization.max_update": Rule(updates, ("lr_scheduler.max_update", "model.max_update")),
+    "optimization.lr": Rule(learning_rate, ("lr_scheduler.lr", "optimizer.lr")),
+    "model.prediction_mode": Rule(pooling, asks=None, shapes=True),
+    "model.layer_decay": Rule(layer_decay),
+    "model.drop_path_rate": Rule(drop_path),
+}
+FINETUNING = {**OWN_CLIPS, **LENGTH_OF_FINETUNING, **EPOCHS}
