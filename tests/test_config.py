@@ -145,7 +145,10 @@ def test_benchmark__composes_and_is_valid(benchmark):
     from eat_plugin.models.classifier import EatClassifier
     from eat_plugin.models.classifier_config import validate_classifier
 
-    cfg = finetune(f"benchmark={benchmark}", "model.num_classes=9")
+    chosen = {"prediction_mode": "CLS_TOKEN", "layer_decay": 0.65, "drop_path_rate": 0.1}
+    fixed = [f"model.{name}={value}" for name, value in chosen.items()]
+    overrides = fixed if benchmark == "custom" else []
+    cfg = finetune(f"benchmark={benchmark}", "model.num_classes=9", *overrides)
     assert cfg["task"]["_name"] == cfg["criterion"]["_name"] == "eat_classification"
     assert cfg["model"]["prediction_mode"] == "CLS_TOKEN"
     assert cfg["model"]["layer_decay"] == 0.65
