@@ -27,6 +27,8 @@ from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
+OUTLIER = 1.5  # times the 95 % quantile
+
 
 @dataclass
 class Known:
@@ -72,8 +74,10 @@ class Known:
 
     @property
     def typical_frames(self) -> int:
-        """A length that 95 % of the clips do not exceed."""
-        return int(np.quantile(self.frames, 0.95, method="higher"))
+        """The longest clip's length; if that is an outlier, one that 95 % do not exceed."""
+        most = int(np.quantile(self.frames, 0.95, method="higher"))
+        longest = int(self.frames.max())
+        return longest if longest <= OUTLIER * most else most
 
     @property
     def updates_per_epoch(self) -> int:

@@ -17,6 +17,7 @@ from torch import nn
 from ..data.label_set import LabelSet, read_label_set
 from ..data.labels import read_labels, read_weights
 from ..data.reader import ClipReader
+from ..data.statistics import WHOLE
 from ..metrics import METRICS, ClipScores, metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
@@ -160,7 +161,8 @@ class EatClassificationTask(AudioTask):
                 f"but {self.cfg.label_descriptors} has {num_classes}; with model.model_path it "
                 "gives its encoder alone"
             )
-        model = super().build_model(cfg, from_checkpoint)
+        model: Any = super().build_model(cfg, from_checkpoint)
+        _compare_norm(self.cfg.norm, model.pretrained_model_args.get("task"))
         with open_dict(cfg):
             cfg.pretrained_model_args = model.pretrained_model_args
         return model
@@ -209,6 +211,17 @@ class EatClassificationTask(AudioTask):
             summary = summarize(RankedScores(predictions, targets), self.cfg.single_label)
             self._summary = (scores, len(scores), summary)
         return summary[name]
+
+
+def _compare_norm(norm: str, pretraining: Any) -> None:
+    """Warn if the encoder was pre-trained on inputs that were normalised in another way."""
+    before = (pretraining or {}).get("norm", WHOLE)
+    if pretraining is not None and norm != before:
+        logger.warning(
+            "task.norm is %s, but the encoder was pre-trained with %s; set task.norm=%s "
+            "task.norm_mean=null task.norm_std=null",
+            norm, before, before,
+        )  # fmt: skip
 
 
 def _gather(scores: Tuple[Any, ...]) -> List[Tuple[Any, ...]]:

@@ -45,14 +45,11 @@ def anneal(known: Known) -> int:
     return max(int(known.updates * part), min(known.updates, LEAST_FINAL_CONSTANT))
 
 
-# ---- Fine-tuning on clips of your own -----------------------------------------------------------
+# ---- Clips of your own: patches and window -------------------------------------------------------
 
 LONGEST_WINDOW = 1024  # frames
-PATCH = "model.modalities.image.patch_size"
+WINDOWS_OF_PRETRAINING = (64, 208)  # frames, least and most
 SHORT = 200  # frames: words and single events; the order within them matters
-FEW = 1000  # clips
-EPOCHS_OF_TRAINING = 100  # about as published: 96 for AudioSet-20K, 120 for ESC-50
-PUBLISHED_RATE, PUBLISHED_WIDTH = 5e-5, 768
 
 
 def is_short(known: Known) -> bool:
@@ -61,20 +58,37 @@ def is_short(known: Known) -> bool:
 
 
 def patch(known: Known) -> Any:
-    """Choose the patch of the checkpoint; for random weights see ``short_patch``."""
-    return short_patch(known) if known.start is None else list(known.patch)
+    """Choose the patch of the checkpoint, or for random weights by the length of the clips.
 
-
-def short_patch(known: Known) -> List[int]:
-    """Choose whole spectra of 40 ms for short clips: patches of 160 ms cannot see words."""
+    Short clips get whole spectra of 40 ms: patches of 160 ms cannot see words.
+    """
+    if known.start is not None:
+        return list(known.patch)
     return [4, 128] if is_short(known) else [16, 16]
+
+
+def whole_patches(frames: int, known: Known) -> int:
+    """Round frames up to whole patches."""
+    return -(-frames // known.patch[0]) * known.patch[0]
 
 
 def window(known: Known) -> int:
     """Choose the length of nearly all clips, in whole patches, up to 10.24 s."""
-    frames = known.patch[0]
-    longest = max(1, LONGEST_WINDOW // frames)
-    return min(longest, -(-known.typical_frames // frames)) * frames
+    longest = LONGEST_WINDOW // known.patch[0] * known.patch[0]
+    return min(whole_patches(known.typical_frames, known), longest)
+
+
+def short_window(known: Known) -> int:
+    """Choose the length of nearly all clips, in whole patches, up to 2.08 s."""
+    least, most = WINDOWS_OF_PRETRAINING
+    return whole_patches(min(max(known.typical_frames, least), most), known)
+
+
+# ---- Fine-tuning on clips of your own -----------------------------------------------------------
+
+FEW = 1000  # clips
+EPOCHS_OF_TRAINING = 100  # about as published: 96 for AudioSet-20K, 120 for ESC-50
+PUBLISHED_RATE, PUBLISHED_WIDTH = 5e-5, 768
 
 
 def clips_per_update(known: Known) -> int:
@@ -106,11 +120,10 @@ def drop_path(known: Known) -> float:
 
 
 def pooling(known: Known) -> str:
-    """Choose segments of time for short clips, CLS of a large pre-trained model, or the mean."""
-    if is_short(known):
-        return "SEGMENT_POOLING"
-    is_large = known.start is not None and known.encoder("depth") >= 12
-    return "CLS_TOKEN" if is_large else "MEAN_POOLING"
+    """Choose CLS of a large pre-trained model, segments of time for short clips, or the mean."""
+    if known.start is not None and known.encoder("depth") >= 12:
+        return "CLS_TOKEN"
+    return "SEGMENT_POOLING" if is_short(known) else "MEAN_POOLING"
 
 
 def norm(known: Known) -> str:
@@ -120,6 +133,11 @@ def norm(known: Known) -> str:
     return str((known.start.get("task") or {}).get("norm", "whole"))
 
 
+# ---- The rules ----------------------------------------------------------------------------------
+
+PATCH = "model.modalities.image.patch_size"
+PATCH_COPIES = ("task.patch_size", "task.precompute_mask_config.patch_size")
+WINDOW_COPIES = ("model.target_length", "model.modalities.image.target_length")
 REPORTS = {
     "common.log_interval": Rule(between_reports),
     "checkpoint.save_interval_updates": Rule(between_saves),
@@ -139,9 +157,11 @@ EPOCHS = {
     "checkpoint.save_interval": Rule(epochs_between),
     "dataset.validate_interval": Rule(epochs_between),
 }
-PRETRAINING = {**LENGTH_OF_PRETRAINING, **EPOCHS}
-PATCH_COPIES = ("task.patch_size", "task.precompute_mask_config.patch_size")
-WINDOW_COPIES = ("model.target_length", "model.modalities.image.target_length")
+PRETRAINING = {
+    PATCH: Rule(patch, PATCH_COPIES, shapes=True),
+    "task.target_length": Rule(short_window, WINDOW_COPIES),
+    **LENGTH_OF_PRETRAINING, **EPOCHS,
+}  # fmt: skip
 OWN_CLIPS = {
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
     "task.norm": Rule(norm, asks="auto", shapes=True),

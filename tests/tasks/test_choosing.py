@@ -2,6 +2,7 @@
 
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +196,18 @@ def test_known__longest_windows_and_epochs(clips):
         "model": {"modalities": {"image": {"patch_size": 16}}}
     })  # fmt: skip
     assert run.get("task.target_length") == 1024
+
+
+def test_known__one_clip_of_ten_times_the_length_does_not_decide(clips):
+    data = clips(1)
+    run = make(data, {"dataset": {"train_subset": "train"}})
+    assert Known(run).typical_frames == 98
+    manifest = Path(run.get("task.data"), "train.tsv")
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([*lines[:-1], lines[-1].split("\t")[0] + "\t80000"]) + "\n")
+    assert Known(run).typical_frames == 98
+    manifest.write_text("\n".join([*lines[:-1], lines[-1].split("\t")[0] + "\t10000"]) + "\n")
+    assert Known(run).typical_frames == 123
 
 
 def test_known__no_manifest_is_said_as_always(tmp_path):
