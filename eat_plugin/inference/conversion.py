@@ -204,8 +204,8 @@ def _convert_classifier(
     options: Mapping[str, Any], data: str, model: EatClassifier
 ) -> dict[str, Any]:
     """Find the published options with which a classifier computes the same."""
-    if options.get("prediction_mode") == "SEGMENT_POOLING":
-        raise ValueError("model.prediction_mode=SEGMENT_POOLING has no published name")
+    if options.get("prediction_mode") in ("SEGMENT_POOLING", "MEAN_MAX_POOLING"):
+        raise ValueError(f"model.prediction_mode={options['prediction_mode']} has no published name")
     values = {**_plain(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]())), **options}
     values.update(
         model_path=options.get("model_path") or "",

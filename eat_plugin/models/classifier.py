@@ -28,7 +28,7 @@ from .config import EatConfig
 from .encoder import EatEncoder
 from .interop import PretrainedEncoder, encoder_config, load_encoder, read_encoder
 from .param_groups import set_finetuning_groups, set_param_groups
-from .pooling import mean_windows, pool
+from .pooling import mean_windows, pool, pooled_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,9 +55,7 @@ class EatClassifier(BaseFairseqModel):
         validate_classifier(cfg, self.objective)
         self.model = self._build_encoder(cfg)
         assert cfg.num_classes is not None
-        width = self.model.cfg.embed_dim
-        if cfg.prediction_mode == PredictionMode.SEGMENT_POOLING:
-            width *= cfg.segments
+        width = pooled_width(self.model.cfg.embed_dim, cfg.prediction_mode, cfg.segments)
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if cfg.use_fc_norm else None
         self.head = nn.Linear(width, cfg.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -119,7 +117,7 @@ class EatClassifier(BaseFairseqModel):
         if cfg.prediction_mode == PredictionMode.CLS_TOKEN and encoder.num_extra_tokens < 1:
             raise ValueError(
                 "model.prediction_mode is CLS_TOKEN, but the encoder has no extra token; choose "
-                "MEAN_POOLING, SEGMENT_POOLING or LIN_SOFTMAX"
+                "MEAN_POOLING or another one"
             )
         if pretrained is not None and not cfg.no_pretrained_weights:
             load_encoder(encoder, pretrained)

@@ -18,7 +18,8 @@ class PredictionMode(Enum):
     MEAN_POOLING = 1
     CLS_TOKEN = 2
     LIN_SOFTMAX = 3
-    SEGMENT_POOLING = 4  # ours
+    SEGMENT_POOLING = 4  # this one and the next are ours
+    MEAN_MAX_POOLING = 5
 
 
 @dataclass
@@ -34,8 +35,8 @@ class EatClassifierConfig(EatConfig):
     single_label: bool = option(II("task.single_label"), "each clip has exactly one label")
     prediction_mode: Optional[PredictionMode] = option(
         PredictionMode.CLS_TOKEN,
-        "pooling: CLS_TOKEN, MEAN_POOLING, SEGMENT_POOLING (for the order of events, as in words) "
-        "or LIN_SOFTMAX",
+        "pooling: CLS_TOKEN, MEAN_POOLING, LIN_SOFTMAX, MEAN_MAX_POOLING (mean and maximum) or "
+        "SEGMENT_POOLING (means of segments of time, for the order of events, as in words)",
     )
     segments: int = option(8, "SEGMENT_POOLING: segments of time, whose means are concatenated")
     use_fc_norm: bool = option(True, "LayerNorm before the last layer")

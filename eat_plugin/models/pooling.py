@@ -20,7 +20,7 @@ def pool(
     padding: Tensor | None = None,
     segments: int = 1,
 ) -> Tensor:
-    """Pool tokens [B, E + L, D] without padding, bool [B, L].
+    """Pool tokens [B, E + L, D] without padding, bool [B, L], to ``pooled_width`` numbers a clip.
 
     ``LIN_SOFTMAX`` is the log-odds of sum(p^2) / sum(p) over patches, with p = sigmoid(x).
 
@@ -33,13 +33,16 @@ def pool(
         segments: with ``SEGMENT_POOLING``, see ``mean_segments``.
 
     Returns:
-        [B, D]; [B, segments * D] with ``SEGMENT_POOLING``.
+        [B, D]; [B, 2 D] with ``MEAN_MAX_POOLING``, [B, segments * D] with ``SEGMENT_POOLING``.
     """
     if mode == PredictionMode.CLS_TOKEN:
         return x[:, 0]
     patches = x[:, num_extra_tokens:]
     if mode == PredictionMode.MEAN_POOLING:
         return mean_patches(patches, padding)
+    if mode == PredictionMode.MEAN_MAX_POOLING:
+        own = patches if padding is None else patches.masked_fill(padding.unsqueeze(-1), -torch.inf)
+        return torch.cat([mean_patches(patches, padding), own.amax(dim=1)], dim=1)
     if mode == PredictionMode.SEGMENT_POOLING:
         return mean_segments(patches, grid, segments, padding).flatten(1)
     log_p = F.logsigmoid(patches if patches.dtype == torch.float64 else patches.float())
@@ -49,6 +52,12 @@ def pool(
     pooled = pooled.clamp(max=0)
     odds = pooled - torch.log(-torch.expm1(pooled))
     return torch.nan_to_num(odds, nan=0, posinf=0, neginf=0).to(x.dtype)
+
+
+def pooled_width(width: int, mode: PredictionMode | None, segments: int) -> int:
+    """Return the numbers per clip after pooling tokens of a width."""
+    parts = {PredictionMode.MEAN_MAX_POOLING: 2, PredictionMode.SEGMENT_POOLING: segments}
+    return width * (1 if mode is None else parts.get(mode, 1))
 
 
 def mean_segments(

@@ -189,8 +189,10 @@ def test_pool__by_hand(mode):
         # sum p^2 / sum p = (1/4 + 9/16) / (5/4) = 13/20, odds 13/7
         PredictionMode.LIN_SOFTMAX: math.log(13 / 7),
         PredictionMode.SEGMENT_POOLING: math.log(3) / 2,
+        PredictionMode.MEAN_MAX_POOLING: [math.log(3) / 2, math.log(3)],
     }
-    assert pool(x, mode, 1, (2, 1)).item() == pytest.approx(expected[mode], abs=1e-5)
+    found = pool(x, mode, 1, (2, 1)).squeeze().tolist()
+    assert found == pytest.approx(expected[mode], abs=1e-5)
 
 
 def test_mean_segments__by_hand():
@@ -200,6 +202,15 @@ def test_mean_segments__by_hand():
     assert mean_segments(patches, (3, 2), 3).flatten().tolist() == [2.0, 15.0, 5.0]
     short = torch.tensor([[False] * 4 + [True] * 2])  # 2 steps in 4 segments
     assert mean_segments(patches, (3, 2), 4, short).flatten().tolist() == [2.0, 2.0, 15.0, 15.0]
+
+
+def test_mean_max_pooling__head_takes_both(make_classifier, clips):
+    options = {"loss": "ce", "single_label": True, "prediction_mode": "MEAN_MAX_POOLING"}
+    model = make_classifier(**options).eval()
+    with torch.no_grad():
+        x, _ = model.model.encode(clips)
+        both = torch.cat([x[:, 1:].mean(1), x[:, 1:].max(1).values], dim=1)
+        torch.testing.assert_close(model(clips), model.head(model.fc_norm(both)))
 
 
 def test_segment_pooling__head_takes_all_segments(make_classifier, clips):
