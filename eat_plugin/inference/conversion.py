@@ -205,7 +205,8 @@ def _convert_classifier(
 ) -> dict[str, Any]:
     """Find the published options with which a classifier computes the same."""
     if options.get("prediction_mode") in ("SEGMENT_POOLING", "MEAN_MAX_POOLING"):
-        raise ValueError(f"model.prediction_mode={options['prediction_mode']} has no published name")
+        mode = options["prediction_mode"]
+        raise ValueError(f"model.prediction_mode={mode} has no published name")
     values = {**_plain(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]())), **options}
     values.update(
         model_path=options.get("model_path") or "",

@@ -120,7 +120,7 @@ def drop_path(known: Known) -> float:
 
 
 def pooling(known: Known) -> str:
-    """Choose CLS of a large pre-trained model, segments of time for short clips, or mean and max."""
+    """Choose CLS of a large pre-trained model, segments of short clips, or mean and maximum."""
     if known.start is not None and known.encoder("depth") >= 12:
         return "CLS_TOKEN"
     return "SEGMENT_POOLING" if is_short(known) else "MEAN_MAX_POOLING"

@@ -24,7 +24,7 @@ def test_demo__writes_one_folder_per_class(tmp_path, capsys):
     assert all(
         path.stem in (f"{path.parent.name}_000", f"{path.parent.name}_001") for path in files
     )
-    assert capsys.readouterr().out == f"{tmp_path}/set/audio: 16 clips of {len(KINDS)} kinds\n"
+    assert capsys.readouterr().out == f"{tmp_path}/set/audio: 12 clips of {len(KINDS)} kinds\n"
 
 
 def test_demo__refuses_a_folder_with_other_files(tmp_path, capsys):
