@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model: install, make sounds, pre-train, draw. The synthetic sounds
 # have labels: fine-tune a classifier from random and from the pre-trained weights, and compare their
-# accuracies on held-out clips.
+# accuracies on held-out clips, with each other and with simple statistics of the sound.
 #
 #   bash scripts/quickstart.sh                        on synthetic sounds
 #   DATA=/folder/of/audio bash scripts/quickstart.sh  on your own: pre-training
 #   DATA=/folder/of/audio LAYOUT=folders bash scripts/quickstart.sh  also fine-tuning, each folder
 #                                                     a class; other layouts: eat manifest --help
 #
-# UPDATES=400 sets the length of pre-training. A second run skips finished steps; after an interruption
+# UPDATES=600 and FINETUNING_UPDATES=200 set the lengths of training. A second run skips finished steps; after an interruption
 # the same command resumes from the last checkpoint. All output is in .venv, data and runs of this
 # repository.
 set -euo pipefail
@@ -17,11 +17,14 @@ fail() { printf 'quickstart: %s\n' "$1" >&2; exit "${2:-1}"; }
 say() { printf '\n== %s\n' "$*"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-updates=${UPDATES:-400}
+updates=${UPDATES:-600}
+finetuning_updates=${FINETUNING_UPDATES:-200}
 layout=${LAYOUT:-}
-case $updates in
-'' | 0* | *[!0-9]*) fail "UPDATES=$updates is not a whole number above 0" 2 ;;
-esac
+for name in UPDATES=$updates FINETUNING_UPDATES=$finetuning_updates; do
+    case ${name#*=} in
+    '' | 0* | *[!0-9]*) fail "$name is not a whole number above 0" 2 ;;
+    esac
+done
 if [ -n "${DATA:-}" ]; then
     [ -d "$DATA" ] || fail "DATA=$DATA is not a folder" 2
     audio=$(cd "$DATA" && pwd -P)
@@ -49,18 +52,16 @@ train() { # FOLDER UPDATES SUBCOMMAND OPTIONS...
         printf '  already done\n'
         return
     fi
-    "$eat" "$@" --data "$data" --size tiny --out "$folder" "optimization.max_update=$updates" \
-        "lr_scheduler.warmup_updates=$((updates / 10))" || fail "training failed, see above"
+    "$eat" "$@" --data "$data" --size tiny --out "$folder" "optimization.max_update=$updates" ||
+        fail "training failed, see above"
     printf '%s' "$updates" >"$folder/.trained"
     printf '  %d s\n' $((SECONDS - began))
 }
 
 # Fine-tunes a classifier and prints its accuracy on the held-out clips.
-classify() { # FOLDER CHECKPOINT LAYER_DECAY
+classify() { # FOLDER CHECKPOINT
     local folder=$1
-    train "$folder" 100 finetune --checkpoint "$2" "model.layer_decay=$3" task.target_length=208 \
-        optimization.lr=0.001 dataset.batch_size=16 model.drop_path_rate=0 \
-        model.prediction_mode=MEAN_POOLING
+    train "$folder" "$finetuning_updates" finetune --checkpoint "$2"
     if [ ! "$folder/evaluation/metrics.json" -nt "$folder/.trained" ]; then
         "$eat" evaluate --checkpoint "$folder/checkpoints/checkpoint_last.pt" --data "$data" \
             --out "$folder/evaluation" >"$folder/evaluation.txt" 2>&1 ||
@@ -107,14 +108,21 @@ if [ ! "$picture" -nt "$run/.trained" ]; then
 fi
 
 if [ -n "$layout" ]; then
-    say "Fine-tuning from random weights, 100 updates"
-    classify "$run/scratch" none 1
+    say "Fine-tuning from random weights, $finetuning_updates updates"
+    classify "$run/scratch" none
     from_scratch=$accuracy
-    say "Fine-tuning from the pre-trained weights, 100 updates"
-    classify "$run/finetuned" "$run/checkpoints/checkpoint_last.pt" 0.75
+    say "Fine-tuning from the pre-trained weights, $finetuning_updates updates"
+    classify "$run/finetuned" "$run/checkpoints/checkpoint_last.pt"
     if [ ! "$comparison" -nt "$run/finetuned/.trained" ]; then
         "$eat" plot --run "$run/scratch" "$run/finetuned" --out "$comparison" >/dev/null
     fi
+    say "Frozen features and simple statistics, with classifiers that learn in seconds"
+    if [ ! "$run/probe/probe.json" -nt "$run/.trained" ]; then
+        "$eat" probe --checkpoint "$run/checkpoints/checkpoint_last.pt" --data "$data" --layer -1 \
+            --out "$run/probe" >/dev/null 2>"$run/probe.txt" ||
+            fail "the probe failed: $(tail -n 1 "$run/probe.txt")"
+    fi
+    cat "$run/probe/probe.md"
     result="
   accuracy    $accuracy fine-tuned after pre-training, $from_scratch from random weights
   classifier  $run/finetuned/checkpoints/checkpoint_last.pt
