@@ -1,7 +1,7 @@
 """Synthetic labelled sounds, in NumPy alone: the same three events in six orders.
 
-Every clip has a bell, a chirp and a clap; its kind is their order. Statistics over a clip do not tell
-kinds apart. Pitch, length, level and gaps vary, and the events start anywhere in the clip.
+Every clip has a bell, a chirp and a clap; its kind is their order. Statistics over a clip do not
+tell kinds apart. Pitch, length, level and gaps vary, and the events start anywhere in the clip.
 
 A sound depends on (seed, kind, number) alone.
 """
