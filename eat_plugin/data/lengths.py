@@ -15,7 +15,8 @@ from .frontend import FrontEnd
 from .manifest import Manifest
 from .sources import probe_clip
 
-PROBES = 16  # clips whose headers are read
+PROBES = 16  # clips whose headers are read for the lowest rate
+SAMPLED = 64  # clips whose own length is measured
 SPREAD = 0.1  # of a length, added at random before sorting
 
 
@@ -34,33 +35,43 @@ class ClipLengths(NamedTuple):
     bins: int
 
 
-def estimate_frames(manifest: Manifest) -> np.ndarray:
-    """Estimate the lengths of clips from the manifest and a few headers, int64 [clips] in frames.
+def sample_frames(manifest: Manifest) -> np.ndarray:
+    """Return the lengths of some clips, spread evenly over a manifest, int64 [n] in frames.
 
-    The manifest has samples at each clip's own rate. The lowest rate of a few clips is taken for
-    all clips: the length of others is overestimated, never underestimated.
+    Clips whose header cannot be read are left out; all of them give one clip of one frame.
     """
-    rates = []
-    for index in np.linspace(0, len(manifest) - 1, min(PROBES, len(manifest))).astype(int):
-        try:
-            rates.append(probe_clip(manifest.entry(int(index))._replace(size=None))[1])
-        except ClipError:
-            continue  # named when it is read
-    samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
-    return np.maximum(1, count_frames(samples))
+    rates = _probe_rates(manifest, SAMPLED)
+    samples = [-(-int(manifest.sizes[index]) * SAMPLE_RATE // rate) for index, rate in rates]
+    return np.maximum(1, count_frames(np.array(samples or [0], dtype=np.int64)))
 
 
 def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
-    """Estimate the lengths of clips as a model reads them.
+    """Estimate the lengths of clips from the manifest and a few headers.
+
+    The manifest has samples at each clip's own rate. The lowest rate of a few clips is taken for
+    all clips: the length of others is overestimated, never underestimated.
 
     Args:
         manifest: the clips.
         front_end: keeps each clip's own length (``patch`` > 0).
     """
-    patch = front_end.patch
-    whole = -(-estimate_frames(manifest) // patch) * patch
+    rates = [rate for _, rate in _probe_rates(manifest, PROBES)]
+    samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
+    frames, patch = np.maximum(1, count_frames(samples)), front_end.patch
+    whole = -(-frames // patch) * patch
     frames = np.minimum(whole, front_end.target_length)
     return ClipLengths(frames, patch, front_end.patch_bins or patch)
+
+
+def _probe_rates(manifest: Manifest, most: int) -> list[tuple[int, int]]:
+    """Read the rates of at most so many clips from their headers: index and rate in Hz of each."""
+    found = []
+    for index in np.linspace(0, len(manifest) - 1, min(most, len(manifest))).astype(int).tolist():
+        try:
+            found.append((index, probe_clip(manifest.entry(index)._replace(size=None))[1]))
+        except ClipError:
+            continue  # named when it is read
+    return found
 
 
 def sort_by_length(indices: np.ndarray, frames: np.ndarray, shuffle: bool) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..checkpoint_files import read_data
-from ..data.lengths import estimate_frames
+from ..data.lengths import sample_frames
 from ..options import patch_sides
 from .data_checks import check_manifest, read_split
 from .resumed import UNREADABLE, ResumedRun
@@ -47,13 +47,13 @@ class Known:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """Estimated lengths of the training clips, in frames, int64 [clips].
+        """Lengths of some training clips, in frames, int64 [n].
 
         Raises:
             ValueError: there is no manifest.
         """
         check_manifest(self.run)
-        return estimate_frames(read_split(self._manifest))
+        return sample_frames(read_split(self._manifest))
 
     @cached_property
     def clips(self) -> int:
@@ -74,7 +74,7 @@ class Known:
 
     @property
     def typical_frames(self) -> int:
-        """The longest clip's length; if that is an outlier, one that 95 % do not exceed."""
+        """The largest of them; if that is an outlier, one that 95 % do not exceed."""
         most = int(np.quantile(self.frames, 0.95, method="higher"))
         longest = int(self.frames.max())
         return longest if longest <= OUTLIER * most else most

@@ -10,7 +10,13 @@ from torch.utils.data import DataLoader
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import LabelSet
 from eat_plugin.data.labels import read_labels, write_labels
-from eat_plugin.data.lengths import ClipLengths, measure_lengths, pad_clips, sort_by_length
+from eat_plugin.data.lengths import (
+    ClipLengths,
+    measure_lengths,
+    pad_clips,
+    sample_frames,
+    sort_by_length,
+)
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader, WindowsReader
 from eat_plugin.masking import MaskSpec
@@ -280,3 +286,15 @@ def test_pad_clips__two_sides():
     source, padding = pad_clips([torch.ones(1, 8, 6), torch.ones(1, 4, 6)], 4, 3)
     assert source.shape == (2, 1, 8, 6)
     assert padding.tolist() == [[False] * 4, [False] * 2 + [True] * 2]
+
+
+def test_sample_frames__at_each_clip_s_own_rate(tmp_path):
+    """One second at 8 and at 44.1 kHz, and a file that cannot be read."""
+    for name, rate in (("a.wav", 8000), ("b.wav", 44100)):
+        soundfile.write(tmp_path / name, np.zeros(rate), rate)
+    (tmp_path / "c.wav").write_bytes(b"no sound")
+    lines = [str(tmp_path), "a.wav\t8000", "b.wav\t44100", "c.wav\t999999"]
+    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
+    assert sample_frames(read_manifest(tmp_path / "train.tsv")).tolist() == [98, 98]
+    (tmp_path / "train.tsv").write_text("\n".join([lines[0], lines[3]]) + "\n")
+    assert sample_frames(read_manifest(tmp_path / "train.tsv")).tolist() == [1]
