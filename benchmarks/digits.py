@@ -46,6 +46,14 @@ PRETRAINING = [
     "model.modalities.image.decoder.decoder_layers=2",
     "checkpoint.save_interval=1000", "checkpoint.save_interval_updates=500",
 ]  # fmt: skip
+PROBE = ["model.linear_probe=true", "optimization.lr=[0.01]"]
+# Layer-wise learning rate decay protects pre-trained weights; random weights need none.
+ARMS = {
+    "scratch": ["model.model_path=null", "model.layer_decay=1"],
+    "fine-tuned": ["model.layer_decay=0.75"],
+    "probe random": ["model.model_path=null", *PROBE],
+    "probe": PROBE,
+}
 FINETUNING = [
     "optimization.max_update=300", "lr_scheduler.warmup_updates=30", "model.drop_path_rate=0",
     "model.mixup=0", "model.cutmix=0", "dataset.validate_interval=1000",
@@ -62,7 +70,8 @@ def main() -> int:
     began = time.monotonic()
     data = prepare(out)
     pretrained = pretrain("image_pretrain", data, out / "pretraining", [*SIZE, *PRETRAINING])
-    results = finetune_arms("image_finetune", data, pretrained, out, [*SIZE, *FINETUNING])
+    options = [*SIZE, *FINETUNING]
+    results = finetune_arms("image_finetune", data, pretrained, out, options, ARMS)
     lines = ["| arm | accuracy |", "|---|---|"]
     lines += [f"| {arm} | {accuracy:.1%} |" for arm, accuracy in results.items()]
     write_results(out, "\n".join(lines) + "\n", results, began)

@@ -1,16 +1,20 @@
-"""Does pre-training pay? Five folds of ESC-10 (or ESC-50), on a CPU or a GPU.
+r"""Does pre-training pay? Five folds of ESC-10 (or ESC-50), on a CPU or a GPU.
 
-In each fold a model is pre-trained on the audio of the training folds only. It is compared with
-random weights at the same number of updates:
+In each fold a tiny model is pre-trained on the audio of the training folds only, with the packaged
+recipe: the numbers of updates are the only settings. It is compared with random weights at the same
+number of updates of fine-tuning, and its frozen features with simple statistics (eat probe):
 
-    scratch      the whole model trained from random weights
-    fine-tuned   the whole model trained from the pre-trained weights
-    probe random a linear classifier on a frozen random encoder
-    probe        a linear classifier on the frozen pre-trained encoder
+    scratch       the whole model trained from random weights
+    fine-tuned    the whole model trained from the pre-trained weights
+    probe model   a linear classifier on the frozen pre-trained encoder
+    probe log-mel the same on statistics of the mel bins
+    probe random  the same on random weights
 
 Accuracies are those after the last update: no checkpoint is chosen on the test fold.
 
     python -m benchmarks.esc10 --esc /data/ESC-50-master --out runs/esc10
+    python -m benchmarks.esc10 --esc /data/ESC-50-master --out runs/dino --seeds 1 2 3 \
+        --option model.cls_target=layers --option model.dino_loss=1 --option model.cls_loss=0
 
 An interrupted run resumes. Results: OUT/table.md and OUT/results.json.
 """
@@ -21,34 +25,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
-from .launching import (
-    ARMS,
-    BIN,
-    ROOT,
-    finetune_arms,
-    make_parser,
-    pretrain,
-    run,
-    say,
-    write_results,
-)
-
-# These settings, and learning rate, loss weights and masks of size=tiny, were chosen on fold 2 with
-# training on folds 3 to 5. Pre-training sees windows of 2 s, for speed; fine-tuning sees all 5 s.
-PRETRAINING = [
-    "size=tiny", "task.target_length=208", "task.norm_mean=-6.627", "task.norm_std=5.359",
-    "task.crop=random", "optimization.max_update=1200", "lr_scheduler.warmup_updates=120",
-    "checkpoint.save_interval_updates=600",
-]  # fmt: skip
-FINETUNING = [
-    "size=tiny", "benchmark=esc50", "dataset.batch_size=16", "dataset.num_workers=1",
-    "optimization.max_update=200", "lr_scheduler.warmup_updates=20", "optimization.lr=[0.001]",
-    "model.drop_path_rate=0", "model.mask_ratio=0.2", "dataset.validate_interval=1000",
-    "checkpoint.save_interval=1000",
-]  # fmt: skip
-PROBE = ("model.prediction_mode=MEAN_POOLING", "model.specaug=false")
+from .launching import BIN, ROOT, compare, format_table, make_parser, run, say, write_results
 
 
 def main() -> int:
@@ -59,18 +36,25 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "esc10", metavar="DIR")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
+    parser.add_argument("--pretraining", type=int, default=3000, metavar="UPDATES")
+    parser.add_argument("--finetuning", type=int, default=600, metavar="UPDATES")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="OPTION=VALUE", help="of pre-training"
+    )
     args = parser.parse_args()
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     began, results = time.monotonic(), {}
     for number in args.folds:
-        fold = out / f"fold{number}"
-        data = prepare(args.esc.resolve(), number, fold)
-        pretrained = pretrain("pretrain", data, fold / "pretraining", PRETRAINING)
-        results[number] = finetune_arms("finetune", data, pretrained, fold, FINETUNING, PROBE)
-        accuracies = ", ".join(f"{arm} {value:.1%}" for arm, value in results[number].items())
-        say(f"fold {number}: {accuracies}")
-    write_results(out, format_table(results), results, began)
+        data = prepare(args.esc.resolve(), number, out / f"fold{number}")
+        for seed in args.seeds:
+            name = f"{number}" if len(args.seeds) == 1 else f"{number}, seed {seed}"
+            folder = out / f"fold{number}" / f"seed{seed}"
+            options = [*args.option, f"common.seed={seed}"]
+            results[name] = compare(data, folder, (args.pretraining, args.finetuning), options)
+            say(f"fold {name}: " + ", ".join(f"{k} {v:.1%}" for k, v in results[name].items()))
+    write_results(out, format_table(results, "fold"), results, began)
     return 0
 
 
@@ -81,18 +65,6 @@ def prepare(esc: Path, number: int, fold: Path) -> Path:
         command = [BIN / "eat", "manifest", esc, "--layout", "esc50", "--fold", number]
         run([*command, "--out", data], fold / "manifest.log")
     return data
-
-
-def format_table(results: dict[int, dict[str, float]]) -> str:
-    """Format accuracies in Markdown: a row per fold, then mean and standard deviation."""
-    lines = ["| fold | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
-    for fold, row in results.items():
-        lines.append(f"| {fold} | " + " | ".join(f"{100 * row[arm]:.1f}" for arm in ARMS) + " |")
-    values = 100 * np.array([[row[arm] for arm in ARMS] for row in results.values()])
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(ARMS))
-    cells = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(axis=0), spread))
-    lines.append("| mean ± std | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

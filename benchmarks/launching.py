@@ -10,19 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
 BIN = Path(sys.executable).parent
-PROBE = ["model.linear_probe=true", "optimization.lr=[0.01]"]
-# Layer-wise learning rate decay protects pre-trained weights; random weights need none.
-ARMS = {
-    "scratch": ["model.model_path=null", "model.layer_decay=1"],
-    "fine-tuned": ["model.layer_decay=0.75"],
-    "probe random": ["model.model_path=null", *PROBE],
-    "probe": PROBE,
-}
+ARMS = {"scratch": ["model.model_path=null"], "fine-tuned": []}
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -40,19 +34,53 @@ def pretrain(config: str, data: Path, folder: Path, options: list[str]) -> Path:
     return folder / "checkpoints" / "checkpoint_last.pt"
 
 
+def compare(
+    data: Path, folder: Path, updates: tuple[int, int], options: list[str]
+) -> dict[str, float]:
+    """Pre-train, fine-tune and probe a tiny model with the packaged recipes.
+
+    Args:
+        data: a data folder with the splits train and eval.
+        folder: of the runs.
+        updates: of pre-training and of fine-tuning.
+        options: more options of pre-training.
+
+    Returns:
+        Accuracies of the arms, and of the probes of the pre-trained model, of simple statistics
+        (log-mel) and of random weights.
+    """
+    own = ["size=tiny", f"optimization.max_update={updates[0]}", *options]
+    pretrained = pretrain("pretrain", data, folder / "pretraining", own)
+    fine = ["size=tiny", f"optimization.max_update={updates[1]}"]
+    results = finetune_arms("finetune", data, pretrained, folder, fine)
+    return {**results, **probe(data, pretrained, folder / "probe")}
+
+
+def probe(data: Path, checkpoint: Path, folder: Path) -> dict[str, float]:
+    """Run ``eat probe``, unless done; return the accuracies of its chosen linear probes."""
+    if not (folder / "probe.json").is_file():
+        command: list[object] = [BIN / "eat", "probe", "--checkpoint", checkpoint, "--data", data]
+        run([*command, "--out", folder], folder.with_suffix(".log"))
+    found = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+    return {
+        f"probe {row['source']}": row["linear"]["value"]
+        for row in found["rows"]
+        if row["linear"]["is_chosen"]
+    }
+
+
 def finetune_arms(
     config: str, data: Path, pretrained: Path, folder: Path, options: list[str],
-    probe_options: tuple[str, ...] = (),
+    arms: dict[str, list[str]] = ARMS,
 ) -> dict[str, float]:  # fmt: skip
     """Train a classifier per arm, unless done; return the accuracies after the last update."""
     accuracies = {}
-    for arm, arm_options in ARMS.items():
+    for arm, arm_options in arms.items():
         own = folder / arm.replace(" ", "_")
         done = own / "accuracy.json"
         if not done.is_file():
-            extra = probe_options if arm.startswith("probe") else ()
             path = f"model.model_path={quote(pretrained)}"
-            train(config, data, own, [path, *options, *arm_options, *extra])
+            train(config, data, own, [path, *options, *arm_options])
             log = (own / "hydra_train.log").read_text(encoding="utf-8")
             last = re.findall(r"\[eval\]\[INFO\] - (\{.*\})", log)[-1]
             done.write_text(json.dumps(float(json.loads(last)["eval_accuracy"])), encoding="utf-8")
@@ -87,6 +115,19 @@ def run(command: list[object], log: Path) -> None:
     if status != 0:
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-5:])
         raise SystemExit(f"{command[0]} failed, see {log}:\n{tail}")
+
+
+def format_table(results: dict[str, dict[str, float]], first: str) -> str:
+    """Format accuracies in Markdown: a row per result, then mean and standard deviation."""
+    arms = list(next(iter(results.values())))
+    lines = [f"| {first} | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
+    for name, row in results.items():
+        lines.append(f"| {name} | " + " | ".join(f"{100 * row[arm]:.1f}" for arm in arms) + " |")
+    values = 100 * np.array([[row[arm] for arm in arms] for row in results.values()])
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(arms))
+    cells = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(axis=0), spread))
+    lines.append("| mean ± std | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def write_results(out: Path, table: str, results: object, began: float) -> None:
