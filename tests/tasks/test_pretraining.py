@@ -53,7 +53,7 @@ def test_masks__match_the_options(make_task, masks, options, strategy):
     ("patch_size", "grid"), [([4, 128], (32, 1)), ([8, 32], (16, 4)), ([16, 16], (8, 8))]
 )
 def test_masks__patches_with_two_sides(make_task, patch_size, grid):
-    task = make_task({"patch_size": patch_size}, target_length=128)
+    task = make_task({"patch_size": patch_size}, target_length=128, **NORM)
     task.load_dataset("train")
     assert task.dataset("train").masks.grid == grid
 
