@@ -104,10 +104,11 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     arguments = ["--config-dir", str(config_dir), "--config-name", name, *written]
     prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
-    if start.choices:
-        say(f"chosen for this run; set an option to fix it:\n  {shlex.join(start.choices)}")
+    chosen = f"chosen for this run; set an option to fix it:\n  {shlex.join(start.choices)}\n"
+    chosen = chosen if start.choices else ""
     if args.dry_run or start.nothing_to_do:
         say(start.nothing_to_do or command)
+        sys.stderr.write("" if start.nothing_to_do else chosen)  # not mixed with the command
         return 0
     _refuse_launcher(command)
     workers, total = cfg.dataset.num_workers, int(start.cfg.optimization.max_update)
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     say(f"run {folder}, full log {folder / CONSOLE}")
     if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
         say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")
-    say(f"starting; the first report is after {min(reports, total)} updates")
+    say(f"{chosen}starting; the first report is after {min(reports, total)} updates")
     checkpoint = folder / cfg.checkpoint.save_dir / "checkpoint_last.pt"
     return _train(args.subcommand, arguments, folder, total, checkpoint)
 

@@ -22,9 +22,12 @@ def data(tmp_path, monkeypatch):
 
 def dry_run(capsys, *arguments):
     assert main([*arguments, "--dry-run"]) == 0
-    words = shlex.split(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1  # the command alone: shells can run it
+    words = shlex.split(out)
     assert words[:2] == ["OMP_WAIT_POLICY=passive", "fairseq-hydra-train"]
     assert words[words.index("--config-dir") + 1] == str(CONFIG_DIR)
+    assert ("chosen for this run" in err) == ("image_pretrain" not in words)  # leaves nothing open
     return words
 
 
@@ -127,10 +130,11 @@ def test_version(capsys):
 @pytest.mark.parametrize(("size", "expected"), [("base", True), ("tiny", False)])
 def test_pretrain__large_model_on_a_cpu(data, capsys, monkeypatch, size, expected):
     monkeypatch.setattr(training, "train", lambda *_: None)
-    options = ["--size", size, "checkpoint.save_dir=kept", "optimization.max_update=3"]
+    options = ["--size", size, "checkpoint.save_dir=kept", "optimization.max_update=80"]
     options += ["lr_scheduler.warmup_updates=1", "common.cpu=true", "common.fp16=false"]
     assert main(["pretrain", "--data", "my data", "--out", "run", *options]) == 0
     out = capsys.readouterr().out
     assert ("this size needs a GPU" in out) == expected
-    assert "the first report is after 3 updates" in out
+    assert "chosen for this run; set an option to fix it:\n  common.log_interval=2 " in out
+    assert "the first report is after 2 updates" in out
     assert f"checkpoint {data.parent / 'run' / 'kept' / 'checkpoint_last.pt'}" in out
