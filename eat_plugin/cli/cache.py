@@ -3,15 +3,15 @@
 Examples:
   eat cache data --out cache
   fairseq-hydra-train ... --config-name pretrain task.data=/abs/path/cache
-  fairseq-hydra-train ... --config-name finetune task.data=/abs/path/cache task.roll_gain=false
+  fairseq-hydra-train ... --config-name finetune task.data=/abs/path/cache
   eat evaluate --checkpoint checkpoint_best.pt --data cache
   eat cache --verify cache
 
 CACHE becomes a data folder: SPLIT.tsv for each split of DATA, with labels, weights, classes and
 stats.json. It holds the energies of whole clips before they are cropped, padded and normalised, so
 it serves every target_length, length, crop, norm, norm_mean, norm_std, pad_value, and one value of
-task.channels, that of --channels. task.roll_gain needs waveforms, and is refused with a cache. A
-second of audio takes 25.6 kB.
+task.channels, that of --channels. task.roll_gain needs waveforms, and is refused with a cache: set
+it to false with a published benchmark. A second of audio takes 25.6 kB.
 
 Energies are rounded to float16: by at most 0.004, or 0.0004 after normalisation by AudioSet's
 values.

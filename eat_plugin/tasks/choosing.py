@@ -19,7 +19,9 @@ import numpy as np
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..checkpoint_files import read_data
+from ..data.entries import Storage
 from ..data.lengths import sample_frames
+from ..data.manifest import Manifest
 from ..options import patch_sides
 from .data_checks import check_manifest, read_split
 from .resumed import UNREADABLE, ResumedRun
@@ -46,14 +48,32 @@ class Known:
         return int(self.run.get("optimization.max_update") or 0)
 
     @cached_property
+    def manifest(self) -> Manifest:
+        """The training clips.
+
+        Raises:
+            ValueError: there is no manifest.
+        """
+        check_manifest(self.run)
+        return read_split(self._path)
+
+    @cached_property
     def frames(self) -> np.ndarray:
         """Lengths of some training clips, in frames, int64 [n].
 
         Raises:
             ValueError: there is no manifest.
         """
-        check_manifest(self.run)
-        return sample_frames(read_split(self._manifest))
+        return sample_frames(self.manifest)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the training clips are in a feature cache, without waveforms.
+
+        Raises:
+            ValueError: there is no manifest.
+        """
+        return self.manifest.entry(0).storage is Storage.CACHE
 
     @cached_property
     def clips(self) -> int:
@@ -65,11 +85,11 @@ class Known:
         if self.run.get("task.weights_file"):
             return int(self.run.get("task.num_samples"))
         check_manifest(self.run)
-        with self._manifest.open("rb") as lines:
+        with self._path.open("rb") as lines:
             return max(1, sum(1 for _ in lines) - 1)
 
     @property
-    def _manifest(self) -> Path:
+    def _path(self) -> Path:
         return Path(self.run.get("task.data"), f"{self.run.get('dataset.train_subset')}.tsv")
 
     @property

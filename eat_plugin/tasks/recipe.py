@@ -91,6 +91,11 @@ EPOCHS_OF_TRAINING = 100  # about as published: 96 for AudioSet-20K, 120 for ESC
 PUBLISHED_RATE, PUBLISHED_WIDTH = 5e-5, 768
 
 
+def roll_gain(known: Known) -> bool:
+    """Choose to roll and scale long clips, as published; a cache has no waveforms to roll."""
+    return not (known.is_cached or is_short(known))
+
+
 def clips_per_update(known: Known) -> int:
     """Choose 48, as published for base; 16 for few clips."""
     return 16 if known.clips < FEW else 48
@@ -166,7 +171,7 @@ OWN_CLIPS = {
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
     "task.norm": Rule(norm, asks="auto", shapes=True),
     "task.target_length": Rule(window, WINDOW_COPIES),
-    "task.roll_gain": Rule(lambda known: not is_short(known), asks=None),
+    "task.roll_gain": Rule(roll_gain, asks=None),
     "dataset.batch_size": Rule(clips_per_update, ("dataset.batch_size_valid",)),
     "optimization.max_update": Rule(updates, ("lr_scheduler.max_update", "model.max_update")),
     "optimization.lr": Rule(learning_rate, ("lr_scheduler.lr", "optimizer.lr")),

@@ -10,6 +10,7 @@ import soundfile
 import torch
 from omegaconf import OmegaConf
 
+from eat_plugin import cli
 from eat_plugin.tasks.choosing import Known, Rule, choose_options
 from eat_plugin.tasks.recipe import (
     FINETUNING,
@@ -184,6 +185,14 @@ def test_own_clips__those_of_a_checkpoint_with_two_sides(clips, tmp_path):
     assert run.get("model.modalities.image.patch_size") == [8, 32]
     assert values(run, "task.target_length", "task.norm") == [88, "bins"]
     assert run.get("optimization.lr") == [pytest.approx(8e-4)]
+
+
+def test_own_clips__a_cache_has_no_waveforms_to_roll(clips, tmp_path):
+    data, rule = clips(5), {"task.roll_gain": OWN_CLIPS["task.roll_gain"]}
+    assert choose(rule, OPEN, CUSTOM, data).get("task.roll_gain") is True
+    cache = str(tmp_path / "cache")
+    assert cli.main(["cache", str(tmp_path), "--out", cache, "--workers", "1"]) == 0
+    assert choose(rule, OPEN, CUSTOM, {"task": {"data": cache}}).get("task.roll_gain") is False
 
 
 def test_known__longest_windows_and_epochs(clips):

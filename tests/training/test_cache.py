@@ -56,8 +56,8 @@ def test_pretrain__losses_are_close_to_those_of_audio(trainer, cached):
 
 def test_finetune__trains_and_refuses_roll_gain(trainer, cached):
     data = f"task.data={cached}"
-    run = trainer.start(data, "task.roll_gain=false", config=FINETUNE, name="plain")
-    refused = trainer.start(data, config=FINETUNE, name="rolled")  # the default has roll_gain
+    run = trainer.start(data, config=FINETUNE, name="plain")  # chooses none
+    refused = trainer.start(data, "task.roll_gain=true", config=FINETUNE, name="rolled")
     output, error = (process.communicate(timeout=300)[0] for process in (run, refused))
     assert run.returncode == 0, output[-3000:]
     assert "eval_accuracy" in output
