@@ -19,6 +19,7 @@ SMALL = [
     "checkpoint.keep_interval_updates=-1", "lr_scheduler.warmup_updates=2",
     "model.depth=2", "model.embed_dim=32", "model.num_heads=4", "model.average_top_k_layers=2",
     "model.clone_batch=3", "model.ema_decay=0.9", "model.modalities.image.decoder.decoder_dim=32",
+    "model.convolution=channels_last",  # timed on a busy machine, runs may differ in their way
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ COMMON = [
 PRETRAIN = [
     *COMMON, "model.average_top_k_layers=2", "model.clone_batch=3", "model.ema_decay=0.9",
     "model.recon_loss=1", "model.modalities.image.decoder.decoder_dim=32",
+    "model.convolution=channels_last",  # timed on a busy machine, runs may differ in their way
 ]  # fmt: skip
 GREY = ["task.images.channels=1", "task.images.mean=[0.5]", "task.images.std=[0.25]"]
 PRETRAINING = ("image_pretrain", *PRETRAIN)

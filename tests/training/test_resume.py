@@ -61,10 +61,11 @@ def test_resume__half_precision_keeps_its_float32_weights(trainer, assert_same, 
 def test_resume__computes_convolutions_as_before(labelled, monkeypatch):
     folder = labelled / "run"
     monkeypatch.setattr(convolution, "find_fastest", lambda ways, _: ("channels_first", {}))
-    train("pretrain", labelled, f"checkpoint.save_dir={folder}")
+    timed = [f"checkpoint.save_dir={folder}", "model.convolution=auto"]
+    train("pretrain", labelled, *timed)
     assert load(folder)["task_state"]["convolution"] == "channels_first"
     monkeypatch.setattr(convolution, "find_fastest", lambda ways, _: ("channels_last", {}))
-    options = [f"checkpoint.save_dir={folder}", "optimization.max_update=3"]
+    options = [*timed, "optimization.max_update=3"]
     train("pretrain", labelled, *options)
     assert load(folder)["task_state"]["convolution"] == "channels_first"
     train(
