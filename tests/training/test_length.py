@@ -69,7 +69,7 @@ def test_pretrain__own_lengths_resumed_equal_one_run(trainer, assert_same):
     assert_same(one["model"], two["model"])
     assert_same(one["last_optimizer_state"], two["last_optimizer_state"])
     assert one["cfg"]["task"]["length"] == "mask"
-    assert one["cfg"]["task"]["patch_size"] == 16
+    assert one["cfg"]["task"]["patch_size"] == [16, 16]
 
 
 def test_pretrain__two_processes_equal_gradient_accumulation(trainer, assert_same):

@@ -43,7 +43,10 @@ def test_pretrain__resumed_equals_one_run(labelled, assert_same):
         kernel = one["model"]["modality_encoders.IMAGE.decoder.blocks.0.0.weight"].shape[2:]
         assert kernel == (3, 1)
     with pytest.raises(ValueError, match=r"patch_size=\[4, 128\], this run .*patch_size=16"):
-        train("pretrain", labelled, f"checkpoint.save_dir={parts}", "optimization.max_update=5")
+        train(
+            "pretrain", labelled, *options, f"checkpoint.save_dir={parts}",
+            "model.modalities.image.patch_size=16",
+        )  # fmt: skip
 
 
 def test_finetune__another_window_then_features_and_predictions(labelled, capsys):
@@ -55,8 +58,8 @@ def test_finetune__another_window_then_features_and_predictions(labelled, capsys
         f"model.model_path={start}", "task.length=mask", f"checkpoint.save_dir={labelled / 'run'}"
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"patches have 4 frames .*: set that to \[4, 128\]"):
-        train("finetune", labelled, *options)
-    train("finetune", labelled, *options, PRETRAIN[0], "task.target_length=100")
+        train("finetune", labelled, *options, "model.modalities.image.patch_size=16")
+    train("finetune", labelled, *options, "task.target_length=100")  # patches as in the checkpoint
     path = labelled / "run" / "checkpoint_last.pt"
     weights = "modality_encoders.IMAGE.local_encoder.proj.weight"
     torch.testing.assert_close(

@@ -1,6 +1,7 @@
 """Checkpoints in each way that fairseq has to use them again."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -54,15 +55,19 @@ def test_finetune_from_model__classifier_takes_all_weights_of_another(labelled, 
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
-    [("/missing.pt", "'/missing.pt', which does not exist"), (None, "give one of them")],
+    ("name", "message"),
+    [
+        ("missing.pt", "missing.pt', which does not exist"),
+        ("damaged.pt", "damaged.pt', which is not a fairseq checkpoint"),
+        ("pretrained.pt", "give one of them"),
+    ],
 )
-def test_finetune_from_model__mistake_is_refused(labelled, path, message):
-    start = labelled / "x.pt"
-    start.write_bytes(b"no checkpoint")
+def test_finetune_from_model__mistake_is_refused(labelled, make_checkpoint, name, message):
+    (labelled / "damaged.pt").write_bytes(b"no checkpoint")
+    shutil.copy(make_checkpoint("pretraining"), labelled / "pretrained.pt")
     with pytest.raises(ValueError, match=message):
         train(
-            "finetune", labelled, f"checkpoint.finetune_from_model={path or start}",
+            "finetune", labelled, f"checkpoint.finetune_from_model={labelled / name}",
             "model.model_path=/other.pt", f"checkpoint.save_dir={labelled / 'run'}",
         )  # fmt: skip
 
