@@ -38,8 +38,9 @@ from .launching import (
 # These settings, and learning rate, loss weights and masks of size=tiny, were chosen on fold 2 with
 # training on folds 3 to 5. Pre-training sees windows of 2 s, for speed; fine-tuning sees all 5 s.
 PRETRAINING = [
-    "size=tiny", "task.target_length=208", "task.norm_mean=-6.627", "task.norm_std=5.359",
-    "task.crop=random", "optimization.max_update=1200", "lr_scheduler.warmup_updates=120",
+    "size=tiny", "task.target_length=208", "model.modalities.image.patch_size=16",
+    "task.norm=whole", "task.norm_mean=-6.627", "task.norm_std=5.359", "task.crop=random",
+    "optimization.max_update=1200", "lr_scheduler.warmup_updates=120",
     "checkpoint.save_interval_updates=600",
 ]  # fmt: skip
 FINETUNING = [
