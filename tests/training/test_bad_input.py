@@ -57,7 +57,7 @@ def test_broken_manifest__names_file_line_and_what_was_expected(trainer):
     ("override", "message"),
     [
         ("model.num_heads=5", "model.embed_dim is 32; it must be divisible by num_heads=5"),
-        ("model.modalities.image.mask_prob=0.999", "keeps 0 of the 32 patches"),
+        ("model.modalities.image.mask_prob=0.999", "keeps 0 of the 16 patches"),
         ("dataset.batch_size=0", "dataset.batch_size is 0; it must be 1 or more"),
         ("optimization.lr=[0]", "optimization.lr is [0.0]; it must be a list of one number above"),
         ("task.data=audio", "task.data is 'audio', which does not exist in the folder of the run"),

@@ -16,15 +16,14 @@ COMMON = [
     "--required-batch-size-multiple", "1", "--log-interval", "1", "--log-format", "json",
 ]  # fmt: skip
 TRAIN = [
-    *COMMON, "--target-length", "64", "--optimizer", "eat_adamw", "--lr-scheduler", "cosine",
-    "--warmup-updates", "2", "--depth", "2", "--embed-dim", "32", "--num-heads", "4",
-    "--average-top-k-layers", "2", "--max-update", "3",
+    *COMMON, "--target-length", "-1", "--norm", "bins", "--optimizer", "eat_adamw",
+    "--lr-scheduler", "cosine", "--warmup-updates", "-1", "--depth", "2", "--embed-dim", "32",
+    "--num-heads", "4", "--average-top-k-layers", "2", "--max-update", "15",
 ]  # fmt: skip
 OVERRIDES = [
     "size=tiny", "common.cpu=true", "common.fp16=false", "dataset.num_workers=0",
-    "dataset.batch_size=4", "task.target_length=64", "lr_scheduler.warmup_updates=2",
-    "model.depth=2", "model.embed_dim=32", "model.num_heads=4", "model.average_top_k_layers=2",
-    "optimization.max_update=3",
+    "dataset.batch_size=4", "model.depth=2", "model.embed_dim=32", "model.num_heads=4",
+    "model.average_top_k_layers=2", "optimization.max_update=15",
 ]  # fmt: skip
 
 
@@ -85,7 +84,8 @@ def test_fine_tuning__equals_that_of_the_yaml(trainer, labelled, assert_same):
         "fairseq-train", labelled, labelled, *TRAIN, "--task", "eat_classification", "--arch",
         "eat_classifier_tiny", "--criterion", "eat_classification", "--valid-subset", "eval",
         "--single-label", "--loss", "ce", "--label-smoothing", "0.1", "--crop", "random",
-        "--roll-gain", "--lr", "0.001", "--min-lr", "1e-6", "--save-dir", labelled / "flags",
+        "--prediction-mode", "SEGMENT_POOLING", "--layer-decay", "-1", "--drop-path-rate", "-1",
+        "--lr", "0.001", "--min-lr", "1e-6", "--save-dir", labelled / "flags",
         "--model-path", before,
     )  # fmt: skip
     trainer.succeed(

@@ -1,6 +1,7 @@
 """Runs with the losses of whole clips: resumed, accumulated, of clips of different length."""
 
 import json
+import logging
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_resume__equals_one_run(clips, assert_same, precision):
     ],
 )
 def test_run__logs_finite_losses(clips, caplog, options):
+    caplog.set_level(logging.INFO)
     train("pretrain", clips, *ON, "common.log_interval=1", *options)
     records = [
         json.loads(record.getMessage())
