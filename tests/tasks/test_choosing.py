@@ -160,6 +160,7 @@ def test_own_clips__words_from_random_weights(clips):
     # 2 updates an epoch, 400 updates: 40 validations are one every 5 epochs.
     assert values(run, "dataset.validate_interval", "checkpoint.save_interval") == [5, 5]
     assert values(run, "model.layer_decay", "model.drop_path_rate") == [1, 0]
+    assert run.get("optimization.lr") == [1e-3]  # thrice the scaled rate, 2.4e-3, is too much
     assert run.get("lr_scheduler.warmup_updates") == 40
 
 
