@@ -15,6 +15,9 @@ from eat_plugin.masking import MaskSpec, draw_masks
 from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 from eat_plugin.optim.adamw import EatAdamW, EatAdamWConfig
+from eat_plugin.tasks.choosing import choose_options
+from eat_plugin.tasks.recipe import LENGTH_OF_PRETRAINING
+from eat_plugin.tasks.run_config import RunConfig
 
 from .launching import CONFIG
 from .plain_training import PlainUpdate, descend
@@ -25,21 +28,31 @@ SIZES: dict[str, dict[str, int]] = {
     "base": {"depth": 12, "embed_dim": 768, "num_heads": 12, "average_top_k_layers": 12},
     "tiny": {"depth": 4, "embed_dim": 192, "num_heads": 3, "average_top_k_layers": 4},
 }
+FIXED = [  # the first for every size; the others for tiny
+    "checkpoint.save_interval=1", "model.modalities.image.patch_size=16",
+    "task.target_length=208", "task.norm=whole",
+]  # fmt: skip
 LR, DECAY, CLIP_NORM = 5e-4, 0.9998, 4.0
 
 
 def load_config(size: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Read config/pretrain.yaml with a file of config/size, completed as fairseq does."""
+    """Read config/pretrain.yaml with a file of config/size, completed as fairseq does.
+
+    What is chosen by the clips is fixed: of tiny square patches, windows of 2.08 s and one mean.
+    """
     given: Any = OmegaConf.load(CONFIG / "pretrain.yaml")
     for name in ("defaults", "hydra"):
         del given[name]
     cfg: Any = OmegaConf.structured(FairseqConfig())
     OmegaConf.set_struct(cfg, False)
     size_options = OmegaConf.load(CONFIG / "size" / f"{size}.yaml")
-    cfg = OmegaConf.merge(cfg, given, size_options, OmegaConf.from_dotlist(list(overrides)))
+    cfg = OmegaConf.merge(cfg, given, size_options)
+    fixed = FIXED if size == "tiny" else FIXED[:1]
+    cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([*fixed, *overrides]))
     add_defaults(cfg)
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return OmegaConf.create(resolved)
+    resolved: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    choose_options(RunConfig(resolved.task), LENGTH_OF_PRETRAINING, None)
+    return resolved
 
 
 def make_options(options: dict[str, Any], frames: int) -> dict[str, Any]:
