@@ -16,6 +16,7 @@ from eat_plugin.data import files
 from tests.training.in_process import load, train
 from tests.training.test_processes import start_two
 
+AT_THE_END = ["checkpoint.save_interval_updates=0"]
 EACH_UPDATE = ["checkpoint.save_interval_updates=1", "checkpoint.keep_interval_updates=-1"]
 
 
@@ -141,14 +142,14 @@ def test_copies__without_hard_links_are_complete_or_absent(clips, monkeypatch, c
 def test_save__killed_runs_leave_no_drafts(clips):
     (clips / "run").mkdir()
     (clips / "run" / ".checkpoint_1_1.pt.123.tmp").write_bytes(b"half")
-    train("pretrain", clips, f"checkpoint.save_dir={clips / 'run'}")
+    train("pretrain", clips, *AT_THE_END, f"checkpoint.save_dir={clips / 'run'}")
     assert names(clips / "run") == [".lock", "checkpoint_last.pt"]
 
 
 def test_save__file_that_is_damaged_after_writing(clips, monkeypatch):
     monkeypatch.setattr("eat_plugin.tasks.saving.find_damage", lambda _: "it is cut off")
     with pytest.raises(RuntimeError, match=r"checkpoint_last.pt: damaged after writing: it is cut"):
-        train("pretrain", clips, f"checkpoint.save_dir={clips / 'run'}")
+        train("pretrain", clips, *AT_THE_END, f"checkpoint.save_dir={clips / 'run'}")
     assert names(clips / "run") == [".lock"]
 
 
