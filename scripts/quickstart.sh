@@ -67,7 +67,8 @@ classify() { # FOLDER CHECKPOINT
             --out "$folder/evaluation" >"$folder/evaluation.txt" 2>&1 ||
             fail "the evaluation failed: $(tail -n 1 "$folder/evaluation.txt")"
     fi
-    accuracy=$(sed -n 's/.*"accuracy": \([0-9.]*\).*/\1/p' "$folder/evaluation/metrics.json")
+    accuracy=$(sed -n 's/.*"accuracy": \([0-9.]*\).*/\1/p' "$folder/evaluation/metrics.json" |
+        awk '{ printf "%.1f %%", 100 * $1 }')
     printf '  accuracy on held-out clips: %s\n' "$accuracy"
 }
 
