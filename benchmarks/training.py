@@ -15,6 +15,9 @@ from eat_plugin.masking import MaskSpec, draw_masks
 from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 from eat_plugin.optim.adamw import EatAdamW, EatAdamWConfig
+from eat_plugin.tasks.choosing import choose_options
+from eat_plugin.tasks.recipe import LENGTH_OF_PRETRAINING
+from eat_plugin.tasks.run_config import RunConfig
 
 from .launching import CONFIG
 from .plain_training import PlainUpdate, descend
@@ -26,10 +29,18 @@ SIZES: dict[str, dict[str, int]] = {
     "tiny": {"depth": 4, "embed_dim": 192, "num_heads": 3, "average_top_k_layers": 4},
 }
 LR, DECAY, CLIP_NORM = 5e-4, 0.9998, 4.0
+# What a run chooses by its clips: those of a benchmark are copies of one.
+CHOSEN = {
+    "checkpoint.save_interval": 1, "task.target_length": 208,
+    "model.modalities.image.patch_size": 16,
+}  # fmt: skip
 
 
 def load_config(size: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Read config/pretrain.yaml with a file of config/size, completed as fairseq does."""
+    """Read config/pretrain.yaml with a file of config/size, completed as fairseq does.
+
+    Options that a run chooses at start have a choice.
+    """
     given: Any = OmegaConf.load(CONFIG / "pretrain.yaml")
     for name in ("defaults", "hydra"):
         del given[name]
@@ -38,8 +49,13 @@ def load_config(size: str, overrides: Sequence[str] = ()) -> DictConfig:
     size_options = OmegaConf.load(CONFIG / "size" / f"{size}.yaml")
     cfg = OmegaConf.merge(cfg, given, size_options, OmegaConf.from_dotlist(list(overrides)))
     add_defaults(cfg)
+    for name, value in CHOSEN.items():
+        if OmegaConf.select(cfg, name) == -1:
+            OmegaConf.update(cfg, name, value)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return OmegaConf.create(resolved)
+    cfg = OmegaConf.create(resolved)
+    choose_options(RunConfig(cfg.task), LENGTH_OF_PRETRAINING, None)
+    return cfg
 
 
 def make_options(options: dict[str, Any], frames: int) -> dict[str, Any]:
