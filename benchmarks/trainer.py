@@ -68,9 +68,7 @@ def make_batch(cfg: DictConfig, task: FairseqTask, folder: Path) -> dict[str, An
     return dataset.collater(samples)
 
 
-def training(
-    size: str, clips: int, overrides: Sequence[str] = (), rounds: int = 1000
-) -> Prepare:
+def training(size: str, clips: int, overrides: Sequence[str] = (), rounds: int = 1000) -> Prepare:
     """Return the case of whole updates through fairseq's trainer, with a file of config/size."""
 
     def prepare(place: Place) -> Case:
@@ -119,6 +117,7 @@ def run_options(place: Place, clips: int) -> list[str]:
         f"common.cpu={place.device.type == 'cpu'}", "common.fp16=false", f"common.bf16={half}",
         f"common.memory_efficient_bf16={half}", "distributed_training.distributed_world_size=1",
         f"checkpoint.save_dir={place.folder}", f"task.data={place.folder}", "task.crop=start",
-        "task.norm_mean=-2.1", "task.norm_std=3.9", f"dataset.batch_size={clips}",
-        "model.recon_loss=0", f"model.compile={str(place.compile).lower()}",
+        "task.norm=whole", "task.norm_mean=-2.1", "task.norm_std=3.9",
+        f"dataset.batch_size={clips}", "model.recon_loss=0",
+        f"model.compile={str(place.compile).lower()}",
     ]  # fmt: skip

@@ -59,7 +59,8 @@ def test_sizes__are_tiny_base_and_large():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_size__composes_and_is_valid(size):
-    cfg = load(f"size={size}")
+    chosen = ["task.target_length=208", "model.modalities.image.patch_size=16"]  # at start
+    cfg = load(f"size={size}", *(chosen if size == "tiny" else []))
     assert cfg["task"]["_name"] == cfg["criterion"]["_name"] == "eat_pretraining"
     assert cfg["optimizer"]["_name"] == "eat_adamw"
     validate_config(OmegaConf.create(cfg["model"]))

@@ -40,7 +40,8 @@ given = ["common.user_dir=x", "task.data=x"]
 cfg = compose("pretrain", [
     "size=tiny", *given, "task.target_length=128", "model.depth=1", "model.average_top_k_layers=1",
     "+model.modalities.image.mask_strategy=columns", "+model.cosine_loss=2",
-    "+model.spectrum_loss=0.5",
+    "+model.spectrum_loss=0.5", "model.modalities.image.patch_size=16", "model.ema_decay=0.9",
+    "model.ema_end_decay=0.99", "model.ema_anneal_end_step=10",
 ])
 add_defaults(cfg)
 torch.manual_seed(0)

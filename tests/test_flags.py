@@ -78,7 +78,8 @@ def test_arch__is_the_model_of_the_packaged_configuration(arch):
     if is_classifier:  # without its default benchmark
         overrides += ["model.model_path=null", "model.loss=bce", "model.label_smoothing=0"]
         overrides += ["model.prediction_mode=CLS_TOKEN", "model.layer_decay=0.65"]
-        overrides += ["model.drop_path_rate=0.1", "model.modalities.image.patch_size=16"]
+        patch = -1 if size == "tiny" else 16
+        overrides += ["model.drop_path_rate=0.1", f"model.modalities.image.patch_size={patch}"]
     expected = compose("finetune" if is_classifier else "pretrain", overrides)
     add_defaults(expected)
     found, expected = plain(found.model), plain(expected.model)

@@ -33,6 +33,7 @@ def masks_of(data, *overrides):
         "common.cpu=true",
         "common.fp16=false",
         "task.target_length=128",
+        "model.modalities.image.patch_size=16",
         *overrides,
     ]
     cfg = compose("pretrain", ["size=tiny", *overrides])
