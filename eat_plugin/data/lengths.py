@@ -38,11 +38,19 @@ class ClipLengths(NamedTuple):
 def sample_frames(manifest: Manifest) -> np.ndarray:
     """Return the lengths of some clips, spread evenly over a manifest, int64 [n] in frames.
 
-    Clips whose header cannot be read are left out; all of them give one clip of one frame.
+    Clips whose header cannot be read are left out.
+
+    Raises:
+        ValueError: none can be read.
     """
     rates = _probe_rates(manifest, SAMPLED)
+    if not rates:
+        raise ValueError(
+            f"none of {min(SAMPLED, len(manifest))} clips under {manifest.root} can be read, such "
+            f"as {manifest.name(0)}; run eat manifest again, which names damaged files"
+        )
     samples = [-(-int(manifest.sizes[index]) * SAMPLE_RATE // rate) for index, rate in rates]
-    return np.maximum(1, count_frames(np.array(samples or [0], dtype=np.int64)))
+    return np.maximum(1, count_frames(np.array(samples, dtype=np.int64)))
 
 
 def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:

@@ -62,7 +62,7 @@ class Known:
         """Lengths of some training clips, in frames, int64 [n].
 
         Raises:
-            ValueError: there is no manifest.
+            ValueError: there is no manifest, or no clip can be read.
         """
         return sample_frames(self.manifest)
 

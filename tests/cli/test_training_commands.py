@@ -2,7 +2,9 @@
 
 import shlex
 
+import numpy as np
 import pytest
+import soundfile
 
 from eat_plugin.choices import CONFIG_DIR, USER_DIR
 from eat_plugin.cli import main, training
@@ -13,6 +15,7 @@ def data(tmp_path, monkeypatch):
     """A data folder with one clip; the working folder is its parent."""
     folder = tmp_path / "my data"
     folder.mkdir()
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
     (folder / "train.tsv").write_text(f"{tmp_path}\na.wav\t16000\n")
     monkeypatch.chdir(tmp_path)
     for name in ("OMP_NUM_THREADS", "WORLD_SIZE"):
