@@ -16,7 +16,7 @@ vectors of a model (L layers, width D), of each layer or of --layer:
   mean+max     mean and maximum over patches
   frames       mean over time alone: all mel bands, concatenated
   time         mean over the patches of each of 8 segments of time, concatenated
-Beside them, always, what costs nothing:
+Baselines, always shown next to them:
   random       the same model and vectors before any training, from a fixed seed
   log-mel      mean and deviation of each mel bin over time; these with its maximum and its mean
                absolute difference from frame to frame; its mean in each of 8 or 16 segments of time

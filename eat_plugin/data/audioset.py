@@ -1,6 +1,6 @@
 """The names of AudioSet's classes, by the ids in its label files (Gemmeke et al. 2017).
 
-``class_labels_indices.csv`` beside this file is AudioSet's own, unchanged: index, id and display
+``class_labels_indices.csv`` next to this file is AudioSet's own, unchanged: index, id and display
 name of its 527 classes, in the order of published models' outputs. Source: AudioSet, Google,
 research.google.com/audioset, under CC BY 4.0.
 """

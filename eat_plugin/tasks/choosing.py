@@ -3,7 +3,7 @@
 A recipe asks for a choice by -1, or null for an option that is no number. The choice depends on the
 length of the run, the clips, the classes and the checkpoint to start from; not on the machine, so
 that a run can be repeated elsewhere. It is logged as overrides, and kept in checkpoints: a resumed
-run goes on with it.
+run keeps it.
 
 The rules themselves are in ``recipe``.
 """
@@ -124,10 +124,7 @@ class Known:
         """Return an option of the encoder, from its checkpoint or from the configuration."""
         if self.start is None:
             return self.run.get(f"model.{option}")
-        value: Any = self.start.get("model")
-        for name in option.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        return value
+        return _find(self.start, f"model.{option}")
 
     @property
     def patch(self) -> Tuple[int, int]:
@@ -197,8 +194,7 @@ def _asks(run: RunConfig, name: str, rule: Rule) -> bool:
 
 def _is(value: Any, asks: Any) -> bool:
     values = list(value) if isinstance(value, (list, ListConfig)) else [value]
-    is_number = type(values[0]) in (int, float) if len(values) == 1 else False
-    return len(values) == 1 and (is_number or not isinstance(asks, int)) and values[0] == asks
+    return values == [asks]
 
 
 def _find(cfg: Any, name: str) -> Any:

@@ -162,7 +162,8 @@ class EatClassificationTask(AudioTask):
                 "gives its encoder alone"
             )
         model: Any = super().build_model(cfg, from_checkpoint)
-        _compare_norm(self.cfg.norm, model.pretrained_model_args.get("task"))
+        if not from_checkpoint:
+            _compare_norm(self.cfg.norm, model.pretrained_model_args.get("task"))
         with open_dict(cfg):
             cfg.pretrained_model_args = model.pretrained_model_args
         return model

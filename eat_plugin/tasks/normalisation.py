@@ -144,7 +144,7 @@ def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
     """Return the numbers of the checkpoint being resumed; None if it has none of this kind.
 
     Raises:
-        ValueError: the same training would go on with another ``task.norm``.
+        ValueError: the run would continue with another ``task.norm``.
     """
     before = resumed.options
     earlier = before.get("norm", WHOLE)
