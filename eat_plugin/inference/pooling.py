@@ -6,7 +6,9 @@ Columns and frames of all windows of a clip count once; those of padding do not 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from ..models.pooling import segment_steps
 from .windows import Window
 
 SEGMENTS = 8  # of time, in the pooling ``time``
@@ -15,16 +17,9 @@ POOLINGS = ("mean", "cls", "mean+max", "frames", "time")
 
 
 def segment_weights(steps: int, segments: int) -> np.ndarray:
-    """Return the weights of time steps in the mean of each segment: `[segments, steps]` float32.
-
-    Segment i covers the steps from floor(i n / S) to ceil((i + 1) n / S): neighbours share a step
-    where n is not a multiple of S, and none is empty where n is less.
-    """
-    weights = np.zeros((segments, steps), dtype=np.float32)
-    for segment, row in enumerate(weights):
-        first, end = segment * steps // segments, -(-(segment + 1) * steps // segments)
-        row[first:end] = 1 / (end - first)
-    return weights
+    """Return the weights of time steps in the mean of each segment: `[segments, steps]` float32."""
+    inside = segment_steps(torch.tensor([steps]), segments, steps)[0].numpy()
+    return np.asarray(inside / inside.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 class PatchPool:

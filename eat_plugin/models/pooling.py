@@ -63,10 +63,7 @@ def pooled_width(width: int, mode: PredictionMode | None, segments: int) -> int:
 def mean_segments(
     patches: Tensor, grid: tuple[int, int], segments: int, padding: Tensor | None = None
 ) -> Tensor:
-    """Average patches [B, L, D] over mel and over equal segments of each clip's own time.
-
-    Segment k of S has the time steps from floor(k n / S) to ceil((k + 1) n / S) of a clip with n;
-    neighbours share a step where n is not divisible by S.
+    """Average patches [B, L, D] over mel and over segments of time, see ``segment_steps``.
 
     Returns:
         [B, segments, D].
@@ -75,13 +72,29 @@ def mean_segments(
     columns = patches.new_full((1,), grid[0], dtype=torch.long)
     if padding is not None:
         columns = own_columns(padding, grid[1])
-    columns = columns.view(-1, 1, 1)
-    first = torch.arange(segments, device=patches.device).view(1, -1, 1)  # [1, S, 1]
-    step = torch.arange(grid[0], device=patches.device)  # [steps]
-    starts = first * columns // segments
-    ends = ((first + 1) * columns + segments - 1) // segments
-    inside = ((step >= starts) & (step < ends)).to(frames.dtype)  # [B, S, steps]
+    inside = segment_steps(columns, segments, grid[0]).to(frames.dtype)  # [B, S, steps]
     return (inside @ frames) / inside.sum(dim=2, keepdim=True)
+
+
+def segment_steps(columns: Tensor, segments: int, steps: int) -> Tensor:
+    """Say which time steps of each clip belong to each of S equal segments of its own time.
+
+    Segment k has the steps from floor(k n / S) to ceil((k + 1) n / S) of a clip with n: neighbours
+    share a step where n is not divisible by S, and none is empty where n is less.
+
+    Args:
+        columns: n of each clip, int64 [B].
+        segments: S.
+        steps: the largest n.
+
+    Returns:
+        bool [B, S, steps].
+    """
+    first = torch.arange(segments, device=columns.device).view(1, -1, 1)
+    step = torch.arange(steps, device=columns.device)
+    starts = first * columns.view(-1, 1, 1) // segments
+    ends = ((first + 1) * columns.view(-1, 1, 1) + segments - 1) // segments
+    return (step >= starts) & (step < ends)
 
 
 def mean_windows(values: Tensor, num_windows: Sequence[int] | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 import os
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from ..checkpoint_files import read_data
@@ -19,23 +18,29 @@ class ResumedRun(NamedTuple):
 
     Attributes:
         path: the file.
-        options: the task's options in it.
+        cfg: the whole configuration in it.
         state: the task's state, such as the classes by name.
         optimizer: class of the optimizer; empty if its state will not be used.
-        model: the model's options in it; empty if unknown.
         updates: number of updates; 0 if the count is reset.
         damaged: the damaged ``checkpoint_last.pt`` that this one will replace.
-        cfg: the whole configuration in it.
     """
 
     path: str
-    options: Dict[str, Any]
+    cfg: Mapping[str, Any]
     state: Dict[str, Any]
     optimizer: str = ""
-    model: Mapping[str, Any] = MappingProxyType({})
     updates: int = 0
     damaged: Optional[Damaged] = None
-    cfg: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The task's options."""
+        return dict(self.cfg["task"])
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The model's options; empty if unknown."""
+        return dict(self.cfg.get("model") or {})
 
 
 def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
@@ -66,13 +71,11 @@ def find_resumed_run(run: RunConfig) -> Optional[ResumedRun]:
             history = [{}]
         return ResumedRun(
             path,
-            dict(saved["cfg"]["task"]),
+            {**saved["cfg"], "task": dict(saved["cfg"]["task"])},
             dict(saved.get("task_state") or {}),
             str(history[-1].get("optimizer_name", "")),
-            dict(saved["cfg"].get("model") or {}),
             int(history[-1].get("num_updates", 0)),
             damaged,
-            dict(saved["cfg"]),
         )
     except UNREADABLE:
         return None

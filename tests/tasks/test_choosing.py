@@ -101,7 +101,7 @@ def test_choose__sets_the_copy_of_the_task_too():
 def test_resumed__keeps_its_choices_unless_the_optimizer_is_new(optimizer):
     """A checkpoint's choices of shapes hold in any case."""
     saved = {"lr_scheduler": {"warmup_updates": 5}, "model": {"shape": 3}}
-    resumed = ResumedRun("last.pt", {}, {}, optimizer, cfg=saved)
+    resumed = ResumedRun("last.pt", saved, {}, optimizer)
     rules = {
         "lr_scheduler.warmup_updates": Rule(lambda known: 9),
         "model.shape": Rule(lambda known: 9, shapes=True),

@@ -362,7 +362,7 @@ def test_sample__of_few_clips_equals_the_whole(data):
 
 def test_resolve_norm__a_resumed_run_keeps_its_statistics(data):
     (data / "stats.json").write_text("invalid, and not read")
-    resumed = ResumedRun("last.pt", {"norm_mean": -5.0, "norm_std": 3.0}, {})
+    resumed = ResumedRun("last.pt", {"task": {"norm_mean": -5.0, "norm_std": 3.0}}, {})
     for given, expected in ((None, (-5.0, 3.0)), ((-4.0, 4.0), (-4.0, 4.0))):
         cfg = root(data)
         cfg.task.norm_mean, cfg.task.norm_std = given or (None, None)
@@ -372,7 +372,7 @@ def test_resolve_norm__a_resumed_run_keeps_its_statistics(data):
 
 def test_resolve_norm__a_resumed_run_keeps_those_of_its_bins(data):
     numbers = {"norm_mean": [-5.0] * 128, "norm_std": [3.0] * 128}
-    resumed = ResumedRun("last.pt", {"norm": "bins", **numbers}, {}, "EatAdamW")
+    resumed = ResumedRun("last.pt", {"task": {"norm": "bins", **numbers}}, {}, "EatAdamW")
     cfg = root(data, norm="bins")
     normalisation.resolve_norm(cfg.task, RunConfig(cfg.task), resumed=resumed)
     assert list(cfg.task.norm_std) == [3.0] * 128
@@ -381,7 +381,7 @@ def test_resolve_norm__a_resumed_run_keeps_those_of_its_bins(data):
         cfg = root(data, **given)
         with pytest.raises(ValueError, match=message):
             normalisation.resolve_norm(cfg.task, RunConfig(cfg.task), resumed=resumed)
-    older = ResumedRun("last.pt", EXPLICIT, {}, "EatAdamW")  # without the option
+    older = ResumedRun("last.pt", {"task": EXPLICIT}, {}, "EatAdamW")  # without the option
     cfg = root(data, norm="bins")
     with pytest.raises(ValueError, match="has task.norm=whole, this run bins"):
         normalisation.resolve_norm(cfg.task, RunConfig(cfg.task), resumed=older)

@@ -23,7 +23,7 @@ MODEL = {
 
 
 def resume(before, now, encoder=None, optimizer=""):
-    resumed = ResumedRun("/run/last.pt", {}, {}, optimizer, before)
+    resumed = ResumedRun("/run/last.pt", {"model": before}, {}, optimizer)
     check_same_model(resumed, OmegaConf.create(now), encoder)
 
 

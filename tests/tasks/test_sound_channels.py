@@ -56,10 +56,10 @@ def test_make_front_end__invalid_options_are_refused(data):
 
 def test_make_front_end__a_resumed_run_keeps_its_channels(data):
     cfg = options("eat_pretraining", data, channels="first", norm_mean=0.0, norm_std=1.0)
-    same = ResumedRun("last.pt", {"channels": "first"}, {}, "EatAdamW")
+    same = ResumedRun("last.pt", {"task": {"channels": "first"}}, {}, "EatAdamW")
     assert make_front_end(cfg, same).channels == "first"
     for before in ({}, {"channels": "loudest"}):  # {}: before the option existed
-        other = ResumedRun("last.pt", before, {}, "EatAdamW")
+        other = ResumedRun("last.pt", {"task": before}, {}, "EatAdamW")
         name = before.get("channels", "mean")
         with pytest.raises(ValueError, match=f"last.pt has task.channels={name}, this run first"):
             make_front_end(cfg, other)
