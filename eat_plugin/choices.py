@@ -12,3 +12,5 @@ SIZES = ("tiny", "base", "large")
 TASK_OF = {"eat": "eat_pretraining", "eat_classifier": "eat_classification"}
 ARCHITECTURES = {f"{model}_{size}": (model, size) for model in TASK_OF for size in SIZES}
 """Names for ``fairseq-train --arch`` -> name of the model and its size."""
+PREEMPTED_STATUS = 75
+"""Exit code of a run that saved after SIGTERM or SIGUSR1; EX_TEMPFAIL, as one can resume it."""

@@ -8,11 +8,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from eat_plugin.choices import CONFIG_DIR, USER_DIR
+from eat_plugin.choices import CONFIG_DIR, PREEMPTED_STATUS, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.launch.configs import list_groups
-from eat_plugin.launch.run import CONSOLE, TrainingError, train
+from eat_plugin.launch.run import CONSOLE, PreemptedError, TrainingError, train
 
 LOG_INTERVAL = 10  # updates
 WIDTH_FOR_GPU = 512  # of a transformer
@@ -127,6 +127,9 @@ def _train(command: str, arguments: list[str], folder: Path, total: int, checkpo
     except TrainingError as error:
         sys.stderr.write(f"eat {command}: error: {error}\n")
         return SOME_FAILED
+    except PreemptedError as error:
+        sys.stderr.write(f"eat {command}: {error}; the same command resumes it\n")
+        return PREEMPTED_STATUS
     except KeyboardInterrupt:
         saved = "resumes from the last checkpoint" if checkpoint.exists() else "starts again"
         sys.stderr.write(f"the same command {saved}\n")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..choices import PREEMPTED_STATUS
 from .progress import Progress
 
 CONSOLE = "console.txt"
@@ -41,6 +44,10 @@ class TrainingError(RuntimeError):
     """A run failed for another reason than an invalid option or file."""
 
 
+class PreemptedError(RuntimeError):
+    """A signal ended a run, which has saved a checkpoint."""
+
+
 def train(arguments: list[str], folder: Path, total: int) -> Progress:
     """Run ``fairseq-hydra-train``, show its progress, and keep its output in ``console.txt``.
 
@@ -54,6 +61,7 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
 
     Raises:
         ValueError: an option or a file is invalid; the message is one line.
+        PreemptedError: SIGTERM or SIGUSR1 ended the run in order.
         TrainingError: the run failed for another reason.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -68,6 +76,9 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
             _log_failure(error)
     if failure is None or (isinstance(failure, SystemExit) and not failure.code):
         return progress
+    # The exit code of this process, or of one of several.
+    if PREEMPTED_STATUS in (getattr(failure, name, None) for name in ("code", "exit_code")):
+        raise PreemptedError(f"a signal ended the run after update {progress.update}")
     kind, reason = explain(failure)
     if kind in MISTAKES:
         if missing and not any(folder.glob("**/*.pt")):
@@ -96,9 +107,31 @@ def _call(arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     given, sys.argv = sys.argv, ["fairseq-hydra-train", *arguments]
     try:
-        cli_main()
+        with forwarding_signals():
+            cli_main()
     finally:
         sys.argv = given
+
+
+@contextmanager
+def forwarding_signals() -> Iterator[None]:
+    """Pass SIGTERM and SIGUSR1 on to the processes of a run that fairseq starts, one per GPU."""
+
+    def forward(number: int, frame: Any) -> None:
+        processes = multiprocessing.active_children()
+        for process in processes:
+            os.kill(process.pid or 0, number)
+        if not processes:  # training has not begun
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    given = [signal.signal(number, forward) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, given):
+            signal.signal(number, handler)
 
 
 def _log_failure(error: BaseException) -> None:

@@ -46,6 +46,7 @@ class EatModel(EatEncoder):
         self.objectives = objectives
         self.teacher = None
         self.num_updates = 0
+        self.collapse = ""  # how, if it has; the task then ends the run
         self._teacher_update: int | None = None
         if cfg.skip_ema:
             return
@@ -294,7 +295,7 @@ class EatModel(EatEncoder):
         for name in ("target_var", "pred_var"):
             least = getattr(self.cfg, f"min_{name}")
             if least > 0 and name in result and float(result[name]) < least:  # type: ignore[literal-required]
-                raise RuntimeError(
+                self.collapse = (
                     f"{name} fell below model.min_{name}={least} at update {self.num_updates}: "
                     "the model has collapsed"
                 )

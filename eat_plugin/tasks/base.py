@@ -1,7 +1,6 @@
 """Base of the tasks: manifests, readers, and an account of clips that cannot be used."""
 
 import logging
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, Set, Tuple
@@ -12,20 +11,19 @@ from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
-from omegaconf import II, MISSING
 from torch import nn
 
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.overlap import TRAIN
 from ..data.reader import ClipReader
-from ..flags import NUMBERS, add_task_flags
-from ..options import option, read_patch_size
+from ..flags import add_task_flags
 from . import checks, normalisation, sound
 from .best_checkpoints import BestCheckpoints
 from .choosing import Rule
+from .config import AudioConfig
 from .data_checks import check_folder, check_manifest, check_splits, read_split
-from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
+from .image_options import check_kind, check_model, make_image_front_end
 from .resumed import ResumedRun
 from .run_config import RunConfig
 from .run_lock import lock
@@ -41,32 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UPDATES_BETWEEN_CHECKS = 100
-
-
-@dataclass
-class AudioConfig(FairseqDataclass):
-    """Options that all tasks share."""
-
-    data: str = option(MISSING, "folder with train.tsv and the other manifests")
-    target_length: int = option(1024, "window of a clip, in frames of 10 ms")
-    norm: str = option("whole", normalisation.NORM_HELP)
-    norm_mean: Any = option(None, normalisation.HELP.format("mean"), flag=NUMBERS)
-    norm_std: Any = option(None, normalisation.HELP.format("standard deviation"), flag=NUMBERS)
-    channels: str = option("mean", sound.CHANNELS_HELP)
-    pad_value: str = option("zero", "padding of short clips: zero (as published) or silence")
-    crop: str = option("start", "window of a longer training clip: start or random")
-    length: str = option("pad", sound.LENGTH_HELP)
-    patch_size: Any = option(
-        II("model.modalities.image.patch_size"), "length=mask: the sides of the model's patches",
-        flag=read_patch_size,
-    )  # fmt: skip
-    fbank: sound.FbankConfig = field(
-        default_factory=sound.FbankConfig, metadata={"help": "computation of spectrograms"}
-    )
-    images: Optional[ImagesConfig] = option(None, "the data are images; crop, size and so on")
-    rebuild_batches: bool = option(True, "form new batches in each epoch")
-    max_skipped_share: float = option(0.01, "largest share of an epoch's clips that may fail")
-    seed: int = II("common.seed")
 
 
 class AudioTask(FairseqTask):
@@ -179,6 +151,7 @@ class AudioTask(FairseqTask):
         if split == self.train_split or self._validates or path.is_file():
             reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
+            dataset.wait = 60 * cfg.wait_for_data
             if split == self.train_split:
                 checks.check_batches(self.run, dataset.epoch_size)
             if self.images is None:  # after all checks, since it may measure clips
@@ -215,11 +188,12 @@ class AudioTask(FairseqTask):
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Make an iterator over epochs of batches, which outlives its data workers."""
-        return restart_workers(super().get_batch_iterator(dataset, *args, **kwargs))
+        batches = super().get_batch_iterator(dataset, *args, **kwargs)
+        return restart_workers(batches, self.saver.stopping)
 
     def state_dict(self) -> Dict[str, Any]:
         """Return the state that checkpoints keep."""
-        return {**super().state_dict(), **early_stop_state()}
+        return {**super().state_dict(), **early_stop_state(), **self.saver.state()}
 
     def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         """Start a new count of skipped clips."""
@@ -253,6 +227,7 @@ class AudioTask(FairseqTask):
         loss, sample_size, log = super().train_step(
             sample, model, criterion, optimizer, update_num, ignore_grad
         )
+        self.saver.stopping.fail(getattr(model, "collapse", ""))
         log[SKIPPED] = 0 if ignore_grad else self._name_skipped(sample)
         return loss, sample_size, log
 
@@ -271,8 +246,7 @@ class AudioTask(FairseqTask):
     ) -> None:
         """Reduce the criterion's log, and count skipped clips.
 
-        Raises:
-            RuntimeError: more of the epoch's clips failed than ``max_skipped_share``.
+        More of them in an epoch than ``max_skipped_share`` end the run.
         """
         if not criterion.training:
             report_missing(logging_outputs)
@@ -288,7 +262,8 @@ class AudioTask(FairseqTask):
         # synchronises, hence not in every update.
         if not torch.is_tensor(self._skipped) or self._updates % UPDATES_BETWEEN_CHECKS == 0:
             drawn = self.dataset(self.train_split).epoch_size
-            check_share(int(self._skipped), drawn, self.cfg.max_skipped_share)
+            reason = check_share(int(self._skipped), drawn, self.cfg.max_skipped_share)
+            self.saver.stopping.fail(reason)
 
     def _name_skipped(self, sample: Dict[str, Any]) -> int:
         clips = sample.get("skipped", ()) if sample else ()

@@ -4,8 +4,8 @@ import glob
 import os
 from typing import Any, List, Mapping, Optional
 
+from .complete_files import copy_checkpoint
 from .run_config import RunConfig
-from .saving import copy_checkpoint
 
 
 class BestCheckpoints:

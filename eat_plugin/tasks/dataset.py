@@ -7,7 +7,9 @@ of workers or processes, nor on where it was interrupted.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +22,20 @@ from ..data.lengths import sort_by_length
 from ..data.reader import ClipReader
 from ..masking import MaskSpec, draw_masks, join_masks
 
+logger = logging.getLogger(__name__)
+
 MOST_ATTEMPTS = 100
+BETWEEN_ATTEMPTS = 30.0  # seconds, while waiting for data
 
 # Without data workers, fairseq reads ahead in a thread that it never stops. Python ends such
 # threads at exit, and PyTorch aborts the process if one of them is running its code. Taking this
 # lock at exit, for good, lets the current clip finish and keeps the next one from starting.
 _reading = threading.Lock()
 atexit.register(_reading.acquire)
+
+
+class UnreadableError(RuntimeError):
+    """No clip can be read."""
 
 
 class Skipped(NamedTuple):
@@ -55,7 +64,12 @@ class ClipDataset(FairseqDataset):
         num_masks: masks per clip, K.
         seed: seed of the run.
         shuffle: shuffle the clips before they are batched.
+
+    Attributes:
+        wait: seconds to wait if no clip can be read, as when a file system is away.
     """
+
+    wait = 0.0
 
     def __init__(
         self,
@@ -97,12 +111,22 @@ class ClipDataset(FairseqDataset):
             its own length; ``skipped``, a list of ``Skipped``.
 
         Raises:
-            RuntimeError: ``MOST_ATTEMPTS`` clips in a row could not be used.
+            UnreadableError: ``MOST_ATTEMPTS`` clips in a row could not be used, and not after
+                ``wait`` either.
         """
-        if get_worker_info() is None:
-            with _reading:
+        end = time.monotonic() + self.wait
+        while True:
+            try:
+                if get_worker_info() is None:
+                    with _reading:
+                        return self._get_item(int(index))
                 return self._get_item(int(index))
-        return self._get_item(int(index))
+            except UnreadableError as error:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise
+                logger.warning("waiting for the data, %.1f more minutes: %s", left / 60, error)
+                time.sleep(min(left, BETWEEN_ATTEMPTS))
 
     def _get_item(self, index: int) -> dict[str, Any]:
         generator = make_generator(self.seed, int(self._epoch), index)
@@ -112,7 +136,7 @@ class ClipDataset(FairseqDataset):
         loaded = self._load(clip, longest, generator, skipped)
         while loaded is None:
             if len(skipped) == MOST_ATTEMPTS:
-                raise RuntimeError(
+                raise UnreadableError(
                     f"{MOST_ATTEMPTS} clips in a row cannot be used, the first is "
                     f"{skipped[0].name!r}: {skipped[0].reason}; the root of the manifest is "
                     f"{self.reader.manifest.root}"

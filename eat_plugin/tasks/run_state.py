@@ -8,9 +8,10 @@ from typing import Any, Dict, Optional
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics, progress_bar
 
+from .hooks import adapt_fairseq
 from .resumed import ResumedRun
 from .run_config import RunConfig
-from .saving import TRAINING, adapt_fairseq
+from .saving import TRAINING
 
 EARLY_STOP = "early_stop"  # in the task's state
 _STOP = ("best", "num_runs")  # attributes of fairseq's function: best value, validations since

@@ -31,8 +31,8 @@ def _count_used(meters: Any) -> float:
     return float(listed - skipped)
 
 
-def check_share(skipped: int, drawn: int, share: float) -> None:
-    """Raise RuntimeError if too many of the clips drawn in an epoch were skipped.
+def check_share(skipped: int, drawn: int, share: float) -> str:
+    """Return what is wrong if too many of the clips drawn in an epoch were skipped, or nothing.
 
     Args:
         skipped: number of skipped clips.
@@ -40,9 +40,10 @@ def check_share(skipped: int, drawn: int, share: float) -> None:
         share: the largest share, ``task.max_skipped_share``.
     """
     tolerated = max(FEWEST_TOLERATED, int(share * drawn))
-    if skipped > tolerated:
-        raise RuntimeError(
-            f"{skipped} of the {drawn} clips of this epoch cannot be used; at most {tolerated} "
-            f"are tolerated (task.max_skipped_share={share}, and never fewer than "
-            f"{FEWEST_TOLERATED}). The log names each with its reason"
-        )
+    if skipped <= tolerated:
+        return ""
+    return (
+        f"{skipped} of the {drawn} clips of this epoch cannot be used; at most {tolerated} "
+        f"are tolerated (task.max_skipped_share={share}, and never fewer than "
+        f"{FEWEST_TOLERATED}). The log names each with its reason"
+    )

@@ -1,4 +1,4 @@
-"""A data worker that is killed from outside does not end a run."""
+"""A data worker that is killed from outside does not end a run; an error ends it in order."""
 
 import logging
 import re
@@ -7,16 +7,20 @@ from typing import Any, Callable, Iterator
 
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
+from .stopping import Stopping
+
 logger = logging.getLogger(__name__)
 
+_RAISED = re.compile(r"Caught .*\n[\w.]+: ", re.S)  # before the message of an error in a worker
 _KILLED = re.compile(r"DataLoader worker \(pid.*", re.S)  # PyTorch's message
 
 
-def restart_workers(batches: EpochBatchIterator) -> EpochBatchIterator:
+def restart_workers(batches: EpochBatchIterator, stopping: Stopping) -> EpochBatchIterator:
     """Make an iterator over epochs start new data workers when one is killed.
 
     Half as many start, none if there was one, with the first batch that was not delivered. Batches
-    are the same as without a kill.
+    are the same as without a kill. After an error of the data the run is asked to end, and empty
+    batches follow, which it does not use.
     """
     if "_get_iterator_for_epoch" in vars(batches):  # fairseq may reuse an iterator
         return batches
@@ -27,16 +31,18 @@ def restart_workers(batches: EpochBatchIterator) -> EpochBatchIterator:
     ) -> Any:
         start = partial(make, epoch, shuffle, fix_batches_to_gpus=fix_batches_to_gpus)
         found = start(offset=offset)
-        if found is None or batches.num_workers == 0:
+        if found is None:
             return found
-        survived = _survive(batches, found, lambda number: start(offset=offset + number))
+        survived = _survive(batches, found, lambda number: start(offset=offset + number), stopping)
         return CountingIterator(survived, start=offset, total=found.total)
 
     batches._get_iterator_for_epoch = get_iterator
     return batches
 
 
-def _survive(batches: Any, items: Any, start_again: Callable[[int], Any]) -> Iterator[Any]:
+def _survive(
+    batches: Any, items: Any, start_again: Callable[[int], Any], stopping: Stopping
+) -> Iterator[Any]:
     """Yield items; ``start_again(n)`` returns those after the first n."""
     delivered = 0
     while True:
@@ -45,10 +51,13 @@ def _survive(batches: Any, items: Any, start_again: Callable[[int], Any]) -> Ite
                 delivered += 1
                 yield item
             return
-        except RuntimeError as error:
+        except (RuntimeError, OSError, MemoryError) as error:
             killed = _KILLED.search(str(error))
             if killed is None or batches.num_workers == 0:
-                raise
+                if not stopping.is_active:
+                    raise
+                stopping.fail(_RAISED.sub("", str(error).strip()))
+                break
             before, batches.num_workers = batches.num_workers, batches.num_workers // 2
             logger.warning(
                 "%s. Usual causes: memory (each worker needs some; see dataset.num_workers), or a "
@@ -60,3 +69,5 @@ def _survive(batches: Any, items: Any, start_again: Callable[[int], Any]) -> Ite
             batches, "persistent_workers", False
         )
         items = start_again(delivered)
+    while True:
+        yield {}

@@ -8,6 +8,7 @@ import torch
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator, GroupedIterator
 
+from eat_plugin.tasks.stopping import Stopping
 from eat_plugin.tasks.worker_restarts import restart_workers
 
 
@@ -37,7 +38,7 @@ def read(dataset, num_workers, offset=0):
         dataset, dataset.collater, [[2 * number, 2 * number + 1] for number in range(6)],
         num_workers=num_workers, buffer_size=2, seed=3,
     )  # fmt: skip
-    restart_workers(batches)
+    restart_workers(batches, Stopping())
     if offset:
         batches.load_state_dict({"epoch": 1, "iterations_in_epoch": offset, "version": 2})
     epoch = batches.next_epoch_itr(shuffle=True)

@@ -147,7 +147,7 @@ def test_save__killed_runs_leave_no_drafts(clips):
 
 
 def test_save__file_that_is_damaged_after_writing(clips, monkeypatch):
-    monkeypatch.setattr("eat_plugin.tasks.saving.find_damage", lambda _: "it is cut off")
+    monkeypatch.setattr("eat_plugin.tasks.complete_files.find_damage", lambda _: "it is cut off")
     with pytest.raises(RuntimeError, match=r"checkpoint_last.pt: damaged after writing: it is cut"):
         train("pretrain", clips, *AT_THE_END, f"checkpoint.save_dir={clips / 'run'}")
     assert names(clips / "run") == [".lock"]

@@ -1,0 +1,124 @@
+"""Where fairseq's training calls the ``saver`` of a task."""
+
+import functools
+import os
+import sys
+from typing import Any, Callable, Optional
+
+from fairseq import checkpoint_utils
+from fairseq.logging import progress_bar
+
+from .complete_files import complete_files
+from .saving import TRAINING, Saver, logger
+
+
+def adapt_fairseq() -> None:
+    """Make fairseq's functions call the ``saver`` of the task; without one they stay the same."""
+    _wrap(checkpoint_utils, "load_checkpoint", _load)
+    _wrap(checkpoint_utils, "save_checkpoint", _save)
+    _wrap(progress_bar.TensorboardProgressBarWrapper, "_log_to_tensorboard", _log_to_tensorboard)
+    if TRAINING in sys.modules:
+        trainer = sys.modules[TRAINING].Trainer
+        _wrap(trainer, "train_step", _train_step)
+        _wrap(trainer, "valid_step", _valid_step)
+        _wrap(sys.modules[TRAINING], "train", _train)
+        _wrap(sys.modules[TRAINING], "validate_and_save", _validate_and_save)
+
+
+def _wrap(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    original = getattr(owner, name)
+    if not hasattr(original, "is_adapted"):
+
+        @functools.wraps(original)
+        def adapted(*arguments: Any, **options: Any) -> Any:
+            return function(original, *arguments, **options)
+
+        adapted.is_adapted = True  # type: ignore[attr-defined]
+        setattr(owner, name, adapted)
+
+
+def _saver(task: Any) -> Optional[Saver]:
+    saver: Optional[Saver] = getattr(task, "saver", None)
+    return saver
+
+
+def _load(original: Callable[..., Any], cfg: Any, trainer: Any, **arguments: Any) -> Any:
+    saver = _saver(trainer.task)
+    if saver is None:
+        return original(cfg, trainer, **arguments)
+    saver.begin()
+    with saver.stopping.released_after_errors():
+        extra, epochs = original(cfg, trainer, **arguments)
+        saver.validate_due(trainer, extra)
+    return extra, epochs
+
+
+def _train(original: Callable[..., Any], cfg: Any, trainer: Any, task: Any, epochs: Any) -> Any:
+    """Train for an epoch."""
+    saver = _saver(task)
+    if saver is None:
+        return original(cfg, trainer, task, epochs)
+    with saver.stopping.released_after_errors():
+        return original(cfg, trainer, task, epochs)
+
+
+def _train_step(original: Callable[..., Any], trainer: Any, *arguments: Any, **options: Any) -> Any:
+    saver = _saver(trainer.task)
+    if saver is not None:
+        saver.end_if_asked(trainer)
+    return original(trainer, *arguments, **options)
+
+
+def _valid_step(original: Callable[..., Any], trainer: Any, *arguments: Any, **options: Any) -> Any:
+    saver = _saver(trainer.task)
+    if saver is not None:
+        saver.end_if_asked(trainer, validating=True)
+    return original(trainer, *arguments, **options)
+
+
+def _save(original: Callable[..., Any], cfg: Any, trainer: Any, *arguments: Any) -> Any:
+    saver = _saver(trainer.task)
+    if saver is None:
+        return original(cfg, trainer, *arguments)
+    kept = vars(checkpoint_utils.save_checkpoint)
+    best = kept.get("best")
+    with complete_files():
+        path = saver.attempt(lambda: original(cfg, trainer, *arguments))
+    if saver.failure:  # the best checkpoint is still an earlier one
+        kept.pop("best", None)
+        kept.update({} if best is None else {"best": best})
+    else:
+        saver.saved(trainer.get_num_updates())
+    return path
+
+
+def _validate_and_save(
+    original: Callable[..., Any], cfg: Any, trainer: Any, task: Any, epochs: Any, *rest: Any
+) -> Any:
+    saver = _saver(task)
+    last, end_of_epoch = cfg.optimization.max_epoch or 0, rest[-1]
+    if saver is not None:
+        saver.reached(epochs, end_of_epoch)
+    losses, stops = original(cfg, trainer, task, epochs, *rest)
+    is_last = end_of_epoch and (
+        0 < last <= epochs.epoch or trainer.get_lr() <= cfg.optimization.stop_min_lr
+    )
+    if (stops or is_last) and saver is not None:
+        saver.stopping.release()
+        saver.conclude(trainer.device)
+    return losses, stops
+
+
+def _log_to_tensorboard(original: Callable[..., Any], bar: Any, *arguments: Any) -> None:
+    """Leave TensorBoard out until the next epoch if its files cannot be written."""
+    if vars(bar).get("is_broken"):
+        return
+    try:
+        original(bar, *arguments)
+    except OSError as error:
+        bar.is_broken = True
+        progress_bar._tensorboard_writers.clear()  # they stay broken
+        logger.warning(
+            "nothing more is written for TensorBoard in this epoch: %s: %s",
+            os.path.abspath(bar.tensorboard_logdir), error.strerror or error,
+        )  # fmt: skip

@@ -1,0 +1,112 @@
+"""Requests to end a run before its last update: signals, and failures that leave the model intact.
+
+All processes agree before each step of training and of validation, so that they end with the same
+update.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import Any, Dict, Iterator
+
+import torch.distributed as dist
+from torch import tensor
+
+from ..choices import PREEMPTED_STATUS
+
+logger = logging.getLogger(__name__)
+
+# Kinds of requests and their exit codes; of several, the last counts.
+CONTINUE, INTERRUPTED, PREEMPTED, FAILED = range(4)
+_KINDS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED}
+
+
+class Stopping:
+    """What this process was asked to do, and the agreement of all processes on it.
+
+    Attributes:
+        is_active: requests are obeyed; without, a signal and an error have their usual effect.
+    """
+
+    def __init__(self) -> None:
+        self.is_active = False
+        self._request = CONTINUE
+        self._reason = ""
+        self._given: Dict[int, Any] = {}  # handlers before this run
+        self._group: Any = None
+
+    def begin(self) -> None:
+        """Take over the signals, and connect the processes of the run; all of them call this."""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            # Not over GPUs, which would have to wait for the host before each update.
+            self._group = dist.new_group(backend="gloo")
+        self.is_active = True
+        if threading.current_thread() is threading.main_thread():
+            for number in _KINDS:
+                self._given[number] = signal.signal(number, self._handle)
+
+    def fail(self, reason: str) -> None:
+        """Ask for an end with an error; the first reason is kept. Do nothing if there is none.
+
+        Raises:
+            RuntimeError: requests are not obeyed.
+        """
+        if not reason:
+            return
+        if not self.is_active:
+            raise RuntimeError(reason)
+        self._reason = self._reason or reason
+        self._request = FAILED
+
+    def agree(self) -> int:
+        """Return the kind of request, the same in all processes; ``CONTINUE`` if there is none."""
+        if self._group is None:
+            return self._request
+        kind = tensor(self._request)
+        dist.all_reduce(kind, dist.ReduceOp.MAX, group=self._group)
+        return int(kind)
+
+    def end(self, kind: int) -> None:
+        """Give the signals back once all processes are here, and leave the run.
+
+        Raises:
+            KeyboardInterrupt: after ctrl-C.
+            SystemExit: with ``PREEMPTED_STATUS`` after SIGTERM or SIGUSR1.
+            RuntimeError: after a failure, with its reason.
+        """
+        if self._group is not None:  # the first process has saved
+            dist.barrier(group=self._group)
+        self.release()
+        if kind == INTERRUPTED:
+            raise KeyboardInterrupt
+        if kind == PREEMPTED:
+            raise SystemExit(PREEMPTED_STATUS)
+        raise RuntimeError(self._reason or "another process of the run failed; see its log")
+
+    @contextmanager
+    def released_after_errors(self) -> Iterator[None]:
+        """Give the signals back if the block ends with an error."""
+        try:
+            yield
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the signals back to those that had them."""
+        self.is_active = False
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._given.items():
+                signal.signal(number, handler)
+        self._given.clear()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self._request == INTERRUPTED:
+            raise KeyboardInterrupt
+        self._request = max(self._request, _KINDS[signal.Signals(number)])
+        again = "; ctrl-C again ends it at once" if number == signal.SIGINT else ""
+        text = f"{signal.Signals(number).name}: the run ends after this update{again}\n"
+        with suppress(OSError, RuntimeError):  # the code that was interrupted may be writing
+            sys.stderr.write(text)
