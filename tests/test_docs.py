@@ -26,7 +26,7 @@ GUIDES = [path for path in DOCUMENTS if path.name not in FRAGMENTS]
 CONFIGS = ("pretrain", "finetune", "image_pretrain", "image_finetune")
 TRAIN = "fairseq-hydra-train"
 FLAGS = ("fairseq-train", "fairseq-validate")
-PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun"}
+PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun", "sbatch"}
 SWEEP = re.compile(r"launcher|sweep|interval\(|\{rate\}|=[^\[]*,")
 # A folder that a command prints -> a word for it.
 PRINTED = {"$(eat config-dir)": "CONFIG_DIR", "$(eat user-dir)": "USER_DIR"}

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eat_plugin.choices import CONFIG_DIR, PREEMPTED_STATUS, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
@@ -14,12 +15,16 @@ from eat_plugin.cli.outputs import check_folder
 from eat_plugin.launch.configs import list_groups
 from eat_plugin.launch.run import CONSOLE, PreemptedError, TrainingError, train
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from eat_plugin.launch.launchers import Place
+
 LOG_INTERVAL = 10  # updates
 WIDTH_FOR_GPU = 512  # of a transformer
 # PyTorch has a thread per core, and there are data workers. By default waiting threads keep their
 # cores busy: with one other busy process an update on two cores takes four times as long.
 PASSIVE = ("OMP_WAIT_POLICY", "passive")
-LAUNCHERS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # number of processes
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
@@ -82,59 +87,75 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     check_folder(folder, "the folder of the run", writes=not args.dry_run)
 
     os.environ.setdefault(*PASSIVE)  # read when PyTorch is imported
-    from eat_plugin.launch import checks, composing, machine
+    from eat_plugin.launch import checks, launchers, machine
 
-    own = [
-        f"common.user_dir={composing.quote(USER_DIR)}", f"task.data={composing.quote(data)}",
-        f"hydra.run.dir={composing.quote(folder)}",
-    ]  # fmt: skip
-    given = {composing.parse_override(text).key for text in args.overrides}
-    _refuse_taken(given)
-    own += machine.choose_precision(given) + overrides
-    config_dir = _find_config_dir(args.config_dir)
-    cfg, written = composing.compose(name, [*own, *args.overrides], config_dir)
-    if "dataset.num_workers" not in given:
-        cfg.dataset.num_workers = machine.limit_workers(cfg)
-        written.append(f"dataset.num_workers={cfg.dataset.num_workers}")
+    place = launchers.find_place()
+    cfg, arguments, given = _compose(args, name, overrides, folder, place)
     start = checks.check_settings(cfg, folder)
     reports = start.cfg.common.log_interval
     if "common.log_interval" not in given:
         reports = min(reports, LOG_INTERVAL)
-        written.append(f"common.log_interval={reports}")
-    arguments = ["--config-dir", str(config_dir), "--config-name", name, *written]
+        arguments.append(f"common.log_interval={reports}")
     prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
     chosen = f"chosen for this run; set an option to fix it:\n  {shlex.join(start.choices)}\n"
     chosen = chosen if start.choices else ""
+    total = int(start.cfg.optimization.max_update)
     if args.dry_run or start.nothing_to_do:
         say(start.nothing_to_do or command)
         sys.stderr.write("" if start.nothing_to_do else chosen)  # not mixed with the command
         return 0
-    _refuse_launcher(command)
-    workers, total = cfg.dataset.num_workers, int(start.cfg.optimization.max_update)
+    if place.rank > 0:
+        return _train(args.subcommand, arguments, folder, total, place.rank)
+    workers = cfg.dataset.num_workers
     say(f"{machine.describe(cfg)}, data workers: {workers}; equal command:\n  {command}")
     say(f"run {folder}, full log {folder / CONSOLE}")
     if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
         say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")
     say(f"{chosen}starting; the first report is after {min(reports, total)} updates")
-    checkpoint = folder / cfg.checkpoint.save_dir / "checkpoint_last.pt"
-    return _train(args.subcommand, arguments, folder, total, checkpoint)
+    status = _train(args.subcommand, arguments, folder, total)
+    if not status:
+        say(f"checkpoint {folder / cfg.checkpoint.save_dir / 'checkpoint_last.pt'}")
+    return status
 
 
-def _train(command: str, arguments: list[str], folder: Path, total: int, checkpoint: Path) -> int:
+def _compose(
+    args: argparse.Namespace, name: str, overrides: list[str], folder: Path, place: Place
+) -> tuple[DictConfig, list[str], set[str]]:
+    """Return the configuration, arguments for fairseq-hydra-train, and the options of the user."""
+    from eat_plugin.launch import composing, launchers, machine
+
+    own = [
+        f"common.user_dir={composing.quote(USER_DIR)}",
+        f"task.data={composing.quote(args.data.expanduser().resolve())}",
+        f"hydra.run.dir={composing.quote(folder)}",
+    ]
+    given = {composing.parse_override(text).key for text in args.overrides}
+    _refuse_taken(given)
+    precision = machine.choose_precision(given)
+    on_cpu = "common.cpu=true" in [*precision, *args.overrides]
+    own += precision + launchers.choose_options(place, given, on_cpu) + overrides
+    config_dir = _find_config_dir(args.config_dir)
+    cfg, written = composing.compose(name, [*own, *args.overrides], config_dir)
+    if "dataset.num_workers" not in given:
+        cfg.dataset.num_workers = machine.limit_workers(cfg, place.on_this_machine)
+        written.append(f"dataset.num_workers={cfg.dataset.num_workers}")
+    return cfg, ["--config-dir", str(config_dir), "--config-name", name, *written], given
+
+
+def _train(command: str, arguments: list[str], folder: Path, total: int, rank: int = 0) -> int:
     try:
-        train(arguments, folder, total)
+        train(arguments, folder, total, rank)
     except TrainingError as error:
         sys.stderr.write(f"eat {command}: error: {error}\n")
         return SOME_FAILED
     except PreemptedError as error:
-        sys.stderr.write(f"eat {command}: {error}; the same command resumes it\n")
+        if rank == 0:
+            sys.stderr.write(f"eat {command}: {error}; the same command resumes it\n")
         return PREEMPTED_STATUS
     except KeyboardInterrupt:
-        saved = "resumes from the last checkpoint" if checkpoint.exists() else "starts again"
-        sys.stderr.write(f"the same command {saved}\n")
+        sys.stderr.write("the same command resumes the run\n")
         raise
-    say(f"checkpoint {checkpoint}")
     return 0
 
 
@@ -169,12 +190,3 @@ def _refuse_taken(given: set[str]) -> None:
     for key, option in (("task.data", "--data"), ("hydra.run.dir", "--out"), ("size", "--size")):
         if key in given:
             raise ValueError(f"{key} is set by {option}; use {option}")
-
-
-def _refuse_launcher(command: str) -> None:
-    for name in LAUNCHERS:
-        if os.environ.get(name, "1") not in ("", "1"):
-            raise ValueError(
-                f"{name}={os.environ[name]}: under torchrun, srun or mpirun start every process "
-                f"with fairseq-hydra-train (see docs/clusters.md): {command}"
-            )

@@ -27,9 +27,15 @@ def choose_precision(given: set[str]) -> list[str]:
     return ["common.fp16=true"]
 
 
-def limit_workers(cfg: DictConfig) -> int:
-    """Return the number of data workers per process: as configured, or as the cores allow."""
-    processes = max(1, torch.cuda.device_count()) if not cfg.common.cpu else 1
+def limit_workers(cfg: DictConfig, processes: int) -> int:
+    """Return the number of data workers per process: as configured, or as the cores allow.
+
+    Args:
+        cfg: of the run.
+        processes: that a launcher has started and that share the cores; fairseq starts one per GPU.
+    """
+    if processes == 1 and not (cfg.common.cpu or cfg.distributed_training.distributed_no_spawn):
+        processes = max(1, torch.cuda.device_count())
     return min(int(cfg.dataset.num_workers), max(1, available_cores() // processes - 1))
 
 
@@ -47,7 +53,11 @@ def describe(cfg: DictConfig) -> str:
     halves = {"fp16": "float16", "bf16": "bfloat16", "amp": "float16 (amp)"}
     chosen = [words for name, words in halves.items() if cfg.common[name]]
     precision = chosen[0] if chosen else "float32"
+    processes = cfg.distributed_training.distributed_world_size
     if cfg.common.cpu:
-        return f"CPU, threads: {torch.get_num_threads()}, {precision}"
+        several = f"processes: {processes}, " if processes > 1 else ""
+        return f"CPU, {several}threads: {torch.get_num_threads()}, {precision}"
+    if cfg.distributed_training.distributed_no_spawn:
+        return f"{processes} GPUs, {precision}"
     count = torch.cuda.device_count()
     return f"{torch.cuda.get_device_name() if count == 1 else f'{count} GPUs'}, {precision}"

@@ -48,13 +48,14 @@ class PreemptedError(RuntimeError):
     """A signal ended a run, which has saved a checkpoint."""
 
 
-def train(arguments: list[str], folder: Path, total: int) -> Progress:
+def train(arguments: list[str], folder: Path, total: int, rank: int = 0) -> Progress:
     """Run ``fairseq-hydra-train``, show its progress, and keep its output in ``console.txt``.
 
     Args:
         arguments: of ``fairseq-hydra-train``.
         folder: of the run. If an option is invalid, a new folder is removed again.
         total: number of updates.
+        rank: of this process; the progress of the first is shown, others have their own log.
 
     Returns:
         The progress at the end.
@@ -66,9 +67,9 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / CONSOLE
+    log = folder / (CONSOLE if rank == 0 else f"console-{rank}.txt")
     failure: BaseException | None = None
-    with _redirected(log) as terminal, Progress(log, terminal, total) as progress:
+    with _redirected(log, rank == 0) as terminal, Progress(log, terminal, total) as progress:
         try:
             _call(arguments)
         except (Exception, SystemExit) as error:  # noqa: BLE001, explained below
@@ -81,7 +82,7 @@ def train(arguments: list[str], folder: Path, total: int) -> Progress:
         raise PreemptedError(f"a signal ended the run after update {progress.update}")
     kind, reason = explain(failure)
     if kind in MISTAKES:
-        if missing and not any(folder.glob("**/*.pt")):
+        if missing and rank == 0 and not any(folder.glob("**/*.pt")):
             shutil.rmtree(missing[-1])
         raise ValueError(reason) from failure
     raise TrainingError(f"training ended with {kind}: {reason}; the log is {log}") from failure
@@ -141,9 +142,13 @@ def _log_failure(error: BaseException) -> None:
 
 
 @contextmanager
-def _redirected(log: Path) -> Iterator[TextIO]:
-    """Send standard output and error to a file, also those of child processes; yield a terminal."""
-    terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+def _redirected(log: Path, shows: bool) -> Iterator[TextIO]:
+    """Send standard output and error to a file, also those of child processes; yield a terminal.
+
+    Without ``shows`` nothing is seen of what is written to the terminal.
+    """
+    shown = os.dup(2) if shows else os.open(os.devnull, os.O_WRONLY)
+    terminal = os.fdopen(shown, "w", encoding="utf-8", errors="replace")
     saved = [os.dup(number) for number in (1, 2)]
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     _flush()

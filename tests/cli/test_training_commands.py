@@ -96,9 +96,9 @@ def test_mistakes__are_one_line(data, capsys, arguments, message):
     assert not (data.parent / "runs").exists()
 
 
-def test_pretrain__under_a_launcher_is_refused(data, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert "start every process with fairseq-hydra-train" in refuse(
+def test_pretrain__under_another_launcher_is_refused(data, capsys, monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    assert "start the processes with torchrun or srun" in refuse(
         capsys, "pretrain", "--data", "my data"
     )
 

@@ -45,5 +45,10 @@ def test_limit_workers__leaves_a_core_to_each_process(
 ):
     gpus(count)
     monkeypatch.setattr(machine, "available_cores", lambda: cores)
-    common, dataset = SimpleNamespace(cpu=not count), SimpleNamespace(num_workers=workers)
-    assert machine.limit_workers(SimpleNamespace(common=common, dataset=dataset)) == expected
+    cfg = SimpleNamespace(
+        common=SimpleNamespace(cpu=not count), dataset=SimpleNamespace(num_workers=workers),
+        distributed_training=SimpleNamespace(distributed_no_spawn=False),
+    )  # fmt: skip
+    assert machine.limit_workers(cfg, processes=1) == expected
+    cfg.distributed_training.distributed_no_spawn = True
+    assert machine.limit_workers(cfg, processes=max(1, count)) == expected

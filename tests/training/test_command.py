@@ -14,15 +14,15 @@ from tests.training.conftest import ROOT, SMALL
 
 # The command chooses the device itself.
 SETTINGS = [option for option in SMALL if not option.startswith(("common.cpu", "common.fp16"))]
+PRETRAIN = [sys.executable, "-m", "eat_plugin", "pretrain"]
+PRETRAIN += ["--data", "data", "--size", "tiny", "--out", "run"]
 
 
 @pytest.fixture
 def start(clips):
     """Start `eat pretrain` on the clips, in the folder ``run``."""
 
-    def start(*options):
-        command = [sys.executable, "-m", "eat_plugin", "pretrain"]
-        command += ["--data", "data", "--size", "tiny", "--out", "run"]
+    def start(*options, command=PRETRAIN):
         return subprocess.Popen(
             [*command, *SETTINGS, *options], cwd=clips, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -98,3 +98,15 @@ def test_pretrain__finished_run_stays_as_it_is(start, clips):
     assert status == 0, err
     assert f"nothing to do: {checkpoint} has 3 updates, optimization.max_update is 3" in out
     assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_pretrain__torchrun_on_cpus(start, clips):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command += PRETRAIN[1:]
+    status, out, err = finish(start("optimization.max_update=3", command=command))
+    assert status == 0, err
+    assert out.count("CPU, processes: 2, threads: 1, float32") == 1
+    assert "update 3 of 3" in err
+    assert "update 3 of 3" not in (clips / "run" / "console-1.txt").read_text()
+    state = torch.load(clips / "run" / "checkpoints" / "checkpoint_last.pt", weights_only=True)
+    assert state["cfg"]["distributed_training"]["distributed_world_size"] == 2
