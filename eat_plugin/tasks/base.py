@@ -32,6 +32,7 @@ from .same_model import check_same_model
 from .saving import Saver
 from .skipped_clips import SKIPPED, check_share, count_clips, report_missing
 from .worker_restarts import restart_workers
+from .world_size import keep_position
 
 if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
@@ -189,6 +190,7 @@ class AudioTask(FairseqTask):
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """Make an iterator over epochs of batches, which outlives its data workers."""
         batches = super().get_batch_iterator(dataset, *args, **kwargs)
+        batches = keep_position(batches, self.run, self.resumed)
         return restart_workers(batches, self.saver.stopping)
 
     def state_dict(self) -> Dict[str, Any]:

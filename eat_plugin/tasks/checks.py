@@ -15,6 +15,7 @@ from .choosing import Rule, choose_options
 from .option_checks import CHECKPOINTS, DEFAULT, check_options
 from .resumed import UNREADABLE, ResumedRun, find_resumed_run
 from .run_config import RunConfig
+from .world_size import warn_of_other_batches
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ def check_run(
     check_options(run)
     if resumed is None:
         _refuse_unreadable(run)
+    else:
+        warn_of_other_batches(run, resumed)
     _check_masters(run, resumed)
     return resumed
 

@@ -32,6 +32,13 @@ class ResumedRun(NamedTuple):
     updates: int = 0
     damaged: Optional[Damaged] = None
 
+    def get(self, path: str) -> Any:
+        """Return an option by ``section.option``; None if it does not exist."""
+        node: Any = self.cfg
+        for name in path.split("."):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        return node
+
     @property
     def options(self) -> Mapping[str, Any]:
         """The task's options."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -64,6 +65,25 @@ def test_two_processes__resume_equals_one_run(trainer, assert_same):
     assert resumed["optimizer_history"][-1]["num_updates"] == 5
     for part in ("model", "last_optimizer_state"):
         assert_same(straight[part], resumed[part])
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_resume__with_another_number_of_processes_equals_one_run(trainer, assert_same, first):
+    def train(processes, *options, name):
+        accumulate = f"optimization.update_freq=[{2 // processes}]"
+        save = ["checkpoint.save_interval_updates=1", "dataset.batch_size=3", *options]
+        if processes == 2:
+            return run_two(trainer, accumulate, *save, name=name)[0]
+        return trainer.succeed(UPDATES, accumulate, *save, name=name)
+
+    train(first, name="straight")
+    checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_2_3.pt"
+    output = train(3 - first, f"checkpoint.restore_file={checkpoint}", name="resumed")
+    assert "batches over all processes" not in output
+    straight, resumed = trainer.checkpoint("straight"), trainer.checkpoint("resumed")
+    for part in ("model", "last_optimizer_state"):
+        assert_same(straight[part], resumed[part], tolerance=1e-6)
+    assert straight["extra_state"]["train_iterator"]["epoch"] == 3
 
 
 def test_launcher__unconnected_processes_are_refused(trainer, monkeypatch):
