@@ -46,7 +46,7 @@ def _load(original: Callable[..., Any], cfg: Any, trainer: Any, **arguments: Any
     saver = _saver(trainer.task)
     if saver is None:
         return original(cfg, trainer, **arguments)
-    saver.begin()
+    saver.begin(trainer.device)
     with saver.stopping.released_after_errors():
         extra, epochs = original(cfg, trainer, **arguments)
         saver.validate_due(trainer, extra)

@@ -58,14 +58,17 @@ class Saver:
         self.failure = ""
         self.stopping = Stopping()
 
-    def begin(self) -> None:
+    def begin(self, device: torch.device) -> None:
         """Prepare the folder when fairseq's trainer starts, in all processes.
+
+        Args:
+            device: of the training.
 
         Raises:
             ValueError: another run writes to the folder, or it cannot be written to.
         """
         in_first_process(self._prepare_folder)
-        self.stopping.begin()
+        self.stopping.begin(device)
 
     def state(self) -> Dict[str, Any]:
         """Return what a checkpoint keeps: a validation that is still to be done."""

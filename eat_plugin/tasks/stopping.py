@@ -9,10 +9,10 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager, suppress
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Tuple
 
+import torch
 import torch.distributed as dist
-from torch import tensor
 
 from ..choices import PREEMPTED_STATUS
 
@@ -36,12 +36,16 @@ class Stopping:
         self._reason = ""
         self._given: Dict[int, Any] = {}  # handlers before this run
         self._group: Any = None
+        self._device = torch.device("cpu")
 
-    def begin(self) -> None:
-        """Take over the signals, and connect the processes of the run; all of them call this."""
+    def begin(self, device: torch.device) -> None:
+        """Take over the signals, and connect the processes of the run; all of them call this.
+
+        Args:
+            device: of the training.
+        """
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            # Not over GPUs, which would have to wait for the host before each update.
-            self._group = dist.new_group(backend="gloo")
+            self._group, self._device = _connect(device)
         self.is_active = True
         if threading.current_thread() is threading.main_thread():
             for number in _KINDS:
@@ -64,7 +68,7 @@ class Stopping:
         """Return the kind of request, the same in all processes; ``CONTINUE`` if there is none."""
         if self._group is None:
             return self._request
-        kind = tensor(self._request)
+        kind = torch.tensor(self._request, device=self._device)
         dist.all_reduce(kind, dist.ReduceOp.MAX, group=self._group)
         return int(kind)
 
@@ -76,8 +80,7 @@ class Stopping:
             SystemExit: with ``PREEMPTED_STATUS`` after SIGTERM or SIGUSR1.
             RuntimeError: after a failure, with its reason.
         """
-        if self._group is not None:  # the first process has saved
-            dist.barrier(group=self._group)
+        self.agree()  # waits until the first process has saved
         self.release()
         if kind == INTERRUPTED:
             raise KeyboardInterrupt
@@ -110,3 +113,26 @@ class Stopping:
         text = f"{signal.Signals(number).name}: the run ends after this update{again}\n"
         with suppress(OSError, RuntimeError):  # the code that was interrupted may be writing
             sys.stderr.write(text)
+
+
+def _connect(device: torch.device) -> Tuple[Any, torch.device]:
+    """Return a group of all processes, and the device of its tensors.
+
+    If all of them find a network for it, the group is not over GPUs, which would wait for the host
+    before each update.
+    """
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD, torch.device("cpu")
+    all_find = torch.tensor(int(_finds_network()), device=device)
+    dist.all_reduce(all_find, dist.ReduceOp.MIN)
+    if all_find:
+        return dist.new_group(backend="gloo"), torch.device("cpu")
+    return dist.group.WORLD, device
+
+
+def _finds_network() -> bool:
+    try:
+        dist.ProcessGroupGloo.create_default_device()
+    except (AttributeError, RuntimeError):  # without gloo; the name of the host has no address
+        return False
+    return True

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from eat_plugin.choices import PREEMPTED_STATUS
 from eat_plugin.models import eat
@@ -160,7 +161,7 @@ def test_collapse__saves(clips, monkeypatch):
 
 def test_stopping__second_ctrl_c_ends_at_once():
     stopping = Stopping()
-    stopping.begin()
+    stopping.begin(torch.device("cpu"))
     try:
         os.kill(os.getpid(), signal.SIGINT)
         assert stopping.agree() == INTERRUPTED
