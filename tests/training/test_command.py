@@ -10,28 +10,33 @@ import time
 import pytest
 import torch
 
+from tests.forked import Forked
 from tests.training.conftest import ROOT, SMALL
 
 # The command chooses the device itself.
 SETTINGS = [option for option in SMALL if not option.startswith(("common.cpu", "common.fp16"))]
 
 
+COMMAND = ["pretrain", "--data", "data", "--size", "tiny", "--out", "run", *SETTINGS]
+
+
 @pytest.fixture
 def start(clips):
     """Start `eat pretrain` on the clips, in the folder ``run``."""
-
-    def start(*options):
-        command = [sys.executable, "-m", "eat_plugin", "pretrain"]
-        command += ["--data", "data", "--size", "tiny", "--out", "run"]
-        return subprocess.Popen(
-            [*command, *SETTINGS, *options], cwd=clips, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-
     (clips / "data").mkdir()
     (clips / "train.tsv").rename(clips / "data" / "train.tsv")
-    return start
+    return lambda *options: Forked(
+        "eat_plugin.cli:main", [*COMMAND, *options], clips, separate=True
+    )
+
+
+def start_installed(folder, *options):
+    """The same in an interpreter that has imported nothing."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "eat_plugin", *COMMAND, *options], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
 def finish(process):
@@ -50,7 +55,7 @@ def interrupt(process):
 
 def test_pretrain__interrupted_and_resumed(start, clips):
     log = clips / "run" / "console.txt"
-    process = start("optimization.max_update=100000")
+    process = start_installed(clips, "optimization.max_update=100000")
     checkpoint = clips / "run" / "checkpoints" / "checkpoint_last.pt"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.2)
