@@ -30,6 +30,8 @@ def run(program, arguments, folder, environment, streams):
         os.dup2(stream.fileno(), number)
     for stream in streams:
         stream.close()
+    # As everywhere else: this process would start others as it was started itself.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
