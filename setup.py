@@ -58,6 +58,7 @@ setup(
             "mkdocs-material",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "scikit-learn",
             "tensorboard",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import tests.hydra_store  # noqa: F401, faster compositions
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

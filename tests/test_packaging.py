@@ -76,13 +76,14 @@ def test_setup__packages_hold_no_benchmarks(monkeypatch):
 def test_wheel_and_sdist__hold_configurations_and_classes(tmp_path):
     if int(setuptools.__version__.partition(".")[0]) < 71:  # later ones need no wheel
         pytest.importorskip("wheel")
-    kept = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "runs", "data", "site")
+    others = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "runs", "data", "site")
+    compiled = shutil.ignore_patterns("__pycache__")  # other tests may be writing there
     source = tmp_path / "source"
     shutil.copytree(
         ROOT,
         source,
         symlinks=True,
-        ignore=lambda folder, names: kept(folder, names) if Path(folder) == ROOT else [],
+        ignore=lambda folder, names: (others if Path(folder) == ROOT else compiled)(folder, names),
     )
     build = "from setuptools.build_meta import *; build_sdist('../out'); build_wheel('../out')"
     result = subprocess.run(

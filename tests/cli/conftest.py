@@ -1,12 +1,12 @@
 """Clips and labels for the subcommands that run a model."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.forked import Forked
 
 RATE = 16_000
 LABELS = ("dog", "rain", "clock")
@@ -62,10 +62,8 @@ def console():
     """Run ``eat`` as a program: ``console("predict", ...)`` -> exit code, output, errors."""
 
     def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, "-m", "eat_plugin", *map(str, arguments)],
-            capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout, done.stderr
+        done = Forked("eat_plugin.cli:main", arguments, Path.cwd(), separate=True)
+        output, errors = done.communicate(timeout=300)
+        return done.returncode, output, errors
 
     return run

@@ -1,6 +1,9 @@
 """`eat features`, end to end."""
 
 import builtins
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,12 +266,15 @@ def test_features__an_interrupted_npz_keeps_the_old_one(run, sounds, tmp_path, m
     assert files_in(tmp_path) == {f"sounds/{name}" for name in files_in(sounds)} | {"x.npz"}
 
 
-def test_features__through_the_console(console, checkpoint, sounds, tmp_path):
-    code, output, errors = console(
-        "features", "--checkpoint", checkpoint, sounds, "--out", tmp_path / "out",
-        "--granularity", "grid", "--layer", "-1",
+def test_features__by_an_interpreter_that_has_imported_nothing(checkpoint, sounds, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "eat_plugin", "features", "--checkpoint", checkpoint, sounds,
+            "--out", tmp_path / "out", "--granularity", "grid", "--layer", "-1",
+        ],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert code == 0, errors
-    assert output == f"{tmp_path / 'out'}: features of 3 of 3 files\n"
-    assert "computing features: 100%" in errors
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'out'}: features of 3 of 3 files\n"
+    assert "computing features: 100%" in done.stderr
     assert np.load(tmp_path / "out" / "c.npy").shape == (20, 8, 32)

@@ -173,8 +173,9 @@ def test_check_writable__leaves_nothing(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("command", ["user-dir", "flags eat_base"])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("command", "unbuffered"), [("user-dir", ""), ("user-dir", "1"), ("flags eat_base", "")]
+)
 def test_standard_output__that_cannot_be_written_is_an_error(command, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:

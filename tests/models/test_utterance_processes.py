@@ -2,14 +2,13 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this file run as a program
+from tests.forked import Forked
 
 OPTIONS = {
     "cls_target": "layers", "dino_loss": 0.5, "dino_prototypes": 8, "contrast_loss": 0.4,
@@ -58,9 +57,10 @@ def test_two_processes__add_up_to_one(tmp_path):
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
     processes = [
-        subprocess.Popen([sys.executable, __file__, name, port, str(tmp_path)]) for name in CLIPS
+        Forked(f"{__name__}:main", [name, port, tmp_path], tmp_path) for name in CLIPS
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
     alone, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in CLIPS
     )
@@ -78,5 +78,5 @@ def test_two_processes__add_up_to_one(tmp_path):
         torch.testing.assert_close(total, gradient, rtol=1e-6, atol=1e-7, msg=name)
 
 
-if __name__ == "__main__":
+def main():
     compute(*sys.argv[1:])

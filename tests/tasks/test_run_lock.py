@@ -4,25 +4,16 @@ import errno
 import fcntl
 import os
 import signal
-import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.run_config import RunConfig
 from eat_plugin.tasks.run_lock import NAME, lock
-
-LOCKING = """
-import sys, time
-from omegaconf import OmegaConf
-from eat_plugin.tasks.run_config import RunConfig
-from eat_plugin.tasks.run_lock import lock
-root = OmegaConf.create({"task": {}, "checkpoint": {"save_dir": sys.argv[1]}})
-lock(RunConfig(root.task))
-print("locked", flush=True)
-time.sleep(300)
-"""
+from tests.forked import Forked
 
 
 def run_config(folder, rank=0, **checkpoint):
@@ -33,12 +24,19 @@ def run_config(folder, rank=0, **checkpoint):
     return RunConfig(OmegaConf.create(sections).task)
 
 
+def hold():
+    """Lock a folder, as a program."""
+    lock(run_config(sys.argv[1]))
+    Path("locked").touch()
+    time.sleep(300)
+
+
 def test_lock__held_by_another_process_until_it_is_killed(tmp_path):
-    other = subprocess.Popen(
-        [sys.executable, "-c", LOCKING, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    other = Forked(f"{__name__}:hold", [tmp_path], tmp_path)
     try:
-        assert other.stdout.readline() == "locked\n"
+        while not (tmp_path / "locked").exists():
+            assert other.poll() is None
+            time.sleep(0.02)
         for keep in (False, True):
             with pytest.raises(ValueError, match=rf"process {other.pid}, since") as caught:
                 lock(run_config(tmp_path), keep)

@@ -1,15 +1,14 @@
-"""Real runs of ``fairseq-hydra-train`` on a few small clips."""
+"""Real runs of ``fairseq-hydra-train``, in processes of their own, on a few small clips."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("dog", "rain", "clock")
@@ -31,19 +30,14 @@ class Trainer:
 
     def command(self, *overrides, name="run", config=("pretrain", "size=tiny", *SMALL)):
         return [
-            str(Path(sys.executable).with_name("fairseq-hydra-train")),
-            "--config-dir", str(ROOT / "config"), "--config-name", *config,
+            "fairseq-hydra-train", "--config-dir", str(ROOT / "config"), "--config-name", *config,
             f"common.user_dir={ROOT / 'eat_plugin'}", f"task.data={self.folder}",
             f"hydra.run.dir={self.folder / name}", *overrides,
         ]  # fmt: skip
 
     def start(self, *overrides, **options):
-        # One thread: several processes run at the same time on a small machine.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            self.command(*overrides, **options), cwd=self.folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
-        )
+        _, *arguments = self.command(*overrides, **options)
+        return Forked("fairseq_cli.hydra_train:cli_main", arguments, self.folder)
 
     def run(self, *overrides, **options):
         """Run to the end; return exit status and output."""

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.training.in_process import train
+
 
 def log_lines(output):
     found = re.findall(r"\[train_inner\]\[INFO\] - (\{.*\})", output)
@@ -53,6 +55,14 @@ def test_broken_manifest__names_file_line_and_what_was_expected(trainer):
     assert re.search(rf"ManifestError: {re.escape(str(manifest))}:4: .*'?many'?", output)
 
 
+def test_configuration__invalid_one_fails_at_start(trainer):
+    status, output = trainer.run("task.data=audio")  # which is of the folder before hydra's
+    assert status != 0
+    message = "ValueError: task.data is 'audio', which does not exist in the folder of the run"
+    assert f"\n{message}" in output, output[-2000:]
+    assert "train_inner" not in output
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -60,14 +70,12 @@ def test_broken_manifest__names_file_line_and_what_was_expected(trainer):
         ("model.modalities.image.mask_prob=0.999", "keeps 0 of the 16 patches"),
         ("dataset.batch_size=0", "dataset.batch_size is 0; it must be 1 or more"),
         ("optimization.lr=[0]", "optimization.lr is [0.0]; it must be a list of one number above"),
-        ("task.data=audio", "task.data is 'audio', which does not exist in the folder of the run"),
     ],
 )
-def test_configuration__invalid_one_fails_at_start(trainer, override, message):
-    status, output = trainer.run(override)
-    assert status != 0
-    assert re.search(rf"^ValueError: .*{re.escape(message)}", output, re.MULTILINE), output[-2000:]
-    assert "train_inner" not in output
+def test_configuration__invalid_option_is_refused_before_training(clips, override, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train("pretrain", clips, override, "checkpoint.save_dir=run")
+    assert not list(clips.glob("run/*.pt"))
 
 
 def test_batch_size__above_the_number_of_clips_trains_with_all(trainer):

@@ -10,28 +10,33 @@ import time
 import pytest
 import torch
 
+from tests.forked import Forked
 from tests.training.conftest import ROOT, SMALL
 
 # The command chooses the device itself.
 SETTINGS = [option for option in SMALL if not option.startswith(("common.cpu", "common.fp16"))]
-PRETRAIN = [sys.executable, "-m", "eat_plugin", "pretrain"]
-PRETRAIN += ["--data", "data", "--size", "tiny", "--out", "run"]
+COMMAND = ["pretrain", "--data", "data", "--size", "tiny", "--out", "run", *SETTINGS]
 
 
 @pytest.fixture
 def start(clips):
     """Start `eat pretrain` on the clips, in the folder ``run``."""
-
-    def start(*options, command=PRETRAIN):
-        return subprocess.Popen(
-            [*command, *SETTINGS, *options], cwd=clips, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-
     (clips / "data").mkdir()
     (clips / "train.tsv").rename(clips / "data" / "train.tsv")
-    return start
+    return lambda *options: Forked(
+        "eat_plugin.cli:main", [*COMMAND, *options], clips, separate=True
+    )
+
+
+def start_installed(folder, *options, launcher=()):
+    """The same in an interpreter that has imported nothing."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "eat_plugin", *COMMAND, *options], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        # Jobs in the background ignore it, and so would the program.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def finish(process):
@@ -50,7 +55,7 @@ def interrupt(process):
 
 def test_pretrain__interrupted_and_resumed(start, clips):
     log = clips / "run" / "console.txt"
-    process = start("optimization.max_update=100000")
+    process = start_installed(clips, "optimization.max_update=100000")
     checkpoint = clips / "run" / "checkpoints" / "checkpoint_last.pt"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.2)
@@ -101,9 +106,10 @@ def test_pretrain__finished_run_stays_as_it_is(start, clips):
 
 
 def test_pretrain__torchrun_on_cpus(start, clips):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += PRETRAIN[1:]
-    status, out, err = finish(start("optimization.max_update=3", command=command))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    status, out, err = finish(
+        start_installed(clips, "optimization.max_update=3", launcher=launcher)
+    )
     assert status == 0, err
     assert out.count("CPU, processes: 2, threads: 1, float32") == 1
     assert "update 3 of 3" in err

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forked import Forked
+
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = {
+    "fairseq-train": "fairseq_cli.train:cli_main",
+    "fairseq-validate": "fairseq_cli.validate:cli_main",
+    "eat": "eat_plugin.cli:main",
+}
 COMMON = [
     "--user-dir", str(ROOT / "eat_plugin"), "--cpu", "--num-workers", "0", "--batch-size", "4",
     "--required-batch-size-multiple", "1", "--log-interval", "1", "--log-format", "json",
@@ -28,16 +35,23 @@ OVERRIDES = [
 
 
 def run(command, folder, *flags):
+    process = Forked(PROGRAMS[command], flags, folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-5000:]
+    return output
+
+
+def run_installed(command, folder, *flags):
+    """Run a program as it is installed, in an interpreter that has imported nothing."""
     result = subprocess.run(
         [Path(sys.executable).with_name(command), *flags], cwd=folder, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, check=False, timeout=300,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-5000:]
-    return result.stdout
 
 
-def pretrain(folder, out):
+def pretrain(folder, out, run=run):
     run(
         "fairseq-train", folder, folder, *TRAIN, "--task", "eat_pretraining", "--arch", "eat_tiny",
         "--criterion", "eat_pretraining", "--disable-validation", "--crop", "random",
@@ -59,11 +73,12 @@ def metrics_of(output, split):
 
 
 def test_pre_training__equals_that_of_the_yaml(trainer, clips, assert_same):
-    path = pretrain(clips, "flags")
-    trainer.succeed(
+    path = pretrain(clips, "flags", run_installed)
+    command, *arguments = trainer.command(
         "model.clone_batch=3", "model.modalities.image.decoder.decoder_dim=32",
         config=("pretrain", *OVERRIDES), name="yaml",
     )  # fmt: skip
+    run_installed(command, clips, *arguments)
     saved, expected = load(path), trainer.checkpoint("yaml")
     assert_same(saved["model"], expected["model"])
     assert_same(saved["cfg"]["model"], expected["cfg"]["model"])
@@ -102,8 +117,8 @@ def test_fine_tuning__equals_that_of_the_yaml(trainer, labelled, assert_same):
         path, "--valid-subset", "eval",
     )  # fmt: skip
     evaluated = run(
-        "python", labelled, "-m", "eat_plugin", "evaluate", "--checkpoint", path, "--data",
-        labelled, "--json", "--resamples", "0",
+        "eat", labelled, "evaluate", "--checkpoint", path, "--data", labelled, "--json",
+        "--resamples", "0",
     )  # fmt: skip
     found = metrics_of(output, "eval")
     report = json.loads(evaluated[evaluated.index("{") : evaluated.rindex("}") + 1])

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this file run as a program
+from tests.forked import Forked
 
 UPDATES = "optimization.max_update=5"
 
@@ -141,10 +140,10 @@ def test_statistics__cover_all_processes(tmp_path):
     compute_statistics(None, 0, tmp_path)
     port = free_port()
     processes = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(port), str(tmp_path)])
-        for rank in range(2)
+        Forked(f"{__name__}:main", [rank, port, tmp_path], tmp_path) for rank in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
     alone, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in (None, 0, 1)
     )
@@ -153,5 +152,5 @@ def test_statistics__cover_all_processes(tmp_path):
         assert torch.equal(first[name], second[name]), name
 
 
-if __name__ == "__main__":
+def main():
     compute_statistics(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

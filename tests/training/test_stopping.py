@@ -21,14 +21,12 @@ UPDATES = "optimization.max_update=60"
 NEVER = ["checkpoint.save_interval_updates=0", "checkpoint.save_interval=1000"]
 
 
-def wait_for(process, text):
-    """Read the output of a run up to a text."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return
-    raise AssertionError("".join(lines)[-3000:])
+def wait_for_update(trainer, name, number, process):
+    """Wait until a run has reported an update."""
+    log = trainer.folder / name / "hydra_train.log"
+    while not log.exists() or f'"num_updates": "{number}"' not in log.read_text():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
 
 
 def updates_of(checkpoint):
@@ -39,7 +37,7 @@ def updates_of(checkpoint):
 def test_signal__saves_and_resumes_bit_for_bit(trainer, assert_same, number, workers):
     options = [UPDATES, f"dataset.num_workers={workers}", *NEVER]
     process = trainer.start(*options, name="stopped")
-    wait_for(process, '"num_updates": "3"')
+    wait_for_update(trainer, "stopped", 3, process)
     process.send_signal(number)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == PREEMPTED_STATUS, output
@@ -56,7 +54,7 @@ def test_signal__saves_and_resumes_bit_for_bit(trainer, assert_same, number, wor
 
 def test_signal__to_one_of_two_processes_ends_both(trainer):
     processes = start_two(trainer, UPDATES, *NEVER, name="two")
-    wait_for(processes[0], '"num_updates": "3"')
+    wait_for_update(trainer, "two", 3, processes[0])
     processes[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [PREEMPTED_STATUS] * 2, outputs
