@@ -11,8 +11,8 @@ from pathlib import Path
 from eat_plugin.choices import CONFIG_DIR, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
-from eat_plugin.launch.configs import list_groups
-from eat_plugin.launch.run import CONSOLE, TrainingError, train
+from eat_plugin.configs import list_groups
+from eat_plugin.records import CONSOLE
 
 LOG_INTERVAL = 10  # updates
 WIDTH_FOR_GPU = 512  # of a transformer
@@ -122,6 +122,8 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
 
 
 def _train(command: str, arguments: list[str], folder: Path, total: int, checkpoint: Path) -> int:
+    from eat_plugin.launch.run import TrainingError, train
+
     try:
         train(arguments, folder, total)
     except TrainingError as error:

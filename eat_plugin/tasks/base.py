@@ -12,20 +12,21 @@ from fairseq.data import FairseqDataset
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
-from omegaconf import II, MISSING
 from torch import nn
 
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.overlap import TRAIN
 from ..data.reader import ClipReader
-from ..flags import NUMBERS, add_task_flags
-from ..options import option, read_patch_size
+from ..flags import add_task_flags
+from ..inputs.images import check_model, make_image_front_end
+from ..inputs.sound import InputConfig, check_patches
+from ..options import MISSING, follow, option
 from . import checks, normalisation, sound
 from .best_checkpoints import BestCheckpoints
 from .choosing import Rule
 from .data_checks import check_folder, check_manifest, check_splits, read_split
-from .image_options import ImagesConfig, check_kind, check_model, make_image_front_end
+from .image_checks import check_kind
 from .resumed import ResumedRun
 from .run_config import RunConfig
 from .run_lock import lock
@@ -44,29 +45,17 @@ UPDATES_BETWEEN_CHECKS = 100
 
 
 @dataclass
-class AudioConfig(FairseqDataclass):
+class AudioConfig(InputConfig, FairseqDataclass):
     """Options that all tasks share."""
 
     data: str = option(MISSING, "folder with train.tsv and the other manifests")
-    target_length: int = option(1024, "window of a clip, in frames of 10 ms")
-    norm: str = option("whole", normalisation.NORM_HELP)
-    norm_mean: Any = option(None, normalisation.HELP.format("mean"), flag=NUMBERS)
-    norm_std: Any = option(None, normalisation.HELP.format("standard deviation"), flag=NUMBERS)
-    channels: str = option("mean", sound.CHANNELS_HELP)
-    pad_value: str = option("zero", "padding of short clips: zero (as published) or silence")
     crop: str = option("start", "window of a longer training clip: start or random")
-    length: str = option("pad", sound.LENGTH_HELP)
-    patch_size: Any = option(
-        II("model.modalities.image.patch_size"), "length=mask: the sides of the model's patches",
-        flag=read_patch_size,
-    )  # fmt: skip
     fbank: sound.FbankConfig = field(
         default_factory=sound.FbankConfig, metadata={"help": "computation of spectrograms"}
     )
-    images: Optional[ImagesConfig] = option(None, "the data are images; crop, size and so on")
     rebuild_batches: bool = option(True, "form new batches in each epoch")
     max_skipped_share: float = option(0.01, "largest share of an epoch's clips that may fail")
-    seed: int = II("common.seed")
+    seed: int = follow("common.seed")
 
 
 class AudioTask(FairseqTask):
@@ -150,7 +139,7 @@ class AudioTask(FairseqTask):
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))
         check_model(model, self.images)
-        sound.check_patches(model, self._front_end)
+        check_patches(model, self._front_end)
         return model
 
     def load_dataset(
