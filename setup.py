@@ -41,6 +41,8 @@ setup(
     extras_require={
         "train": [read_pin("fairseq-fixed"), "hydra-core", "omegaconf"],
         "completion": ["argcomplete"],
+        "safetensors": ["safetensors"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "": {"registration", "inference"},
     "registration": {"registered", "criterions", "tasks", "optim"},
     "registered": {"choices", "flags", "models", "options"},
-    "__main__": {"cli"}, "choices": set(), "options": set(), "checkpoint_files": set(),
+    "__main__": {"cli"}, "choices": set(), "options": set(),
+    "checkpoint_files": {"safetensors_files"}, "safetensors_files": set(),
     "configs": {"choices"}, "records": set(), "sections": {"options"},
     "flags": {"options"}, "masking": set(), "losses": set(), "outputs": set(),
     "modules": {"options"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "launch": {"choices", "configs", "prepare", "records"},
     "cli": {
         "checkpoint_files", "choices", "configs", "data", "images", "prepare", "masking", "models",
-        "inference", "launch", "records", "registered", "options", *METRICS,
+        "inference", "launch", "records", "registered", "options", "safetensors_files", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.

@@ -32,7 +32,8 @@ SUBCOMMANDS = (
 # Extra of the package -> the modules that it brings; the names of packages that differ from these.
 EXTRAS = {
     "train": ("fairseq", "fairseq_cli", "hydra", "omegaconf"), "plot": ("matplotlib",),
-    "probe": ("sklearn",), "hdf5": ("h5py",), "images": ("PIL",),
+    "probe": ("sklearn",), "hdf5": ("h5py",), "images": ("PIL",), "safetensors": ("safetensors",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
 }  # fmt: skip
 PACKAGES = {
     "fairseq_cli": "fairseq", "hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow",

@@ -142,7 +142,7 @@ class Loaded:
         logits = self.model(source).float()
         if not bool(torch.isfinite(logits).all()):
             raise ValueError(f"{self.path} gives scores that are not finite; check its weights")
-        return logits.softmax(-1) if self.model.objective.loss == "ce" else logits.sigmoid()
+        return self.model.probabilities(logits)
 
     @overload
     def features(

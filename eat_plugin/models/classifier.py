@@ -146,8 +146,24 @@ class EatClassifier(nn.Module):
         imgs, padding = self.model.patch_encoder.prepare(imgs, padding_mask)
         if self.training:
             imgs, label, padding = self._augment(imgs, label, padding)
-        logits = self.head(self._pool(imgs, padding))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
+        logits = self.classify(x, self.model.patch_encoder.grid_of(imgs), padding)
         return logits if label is None else self._losses(logits, label, num_windows)
+
+    def classify(
+        self, x: Tensor, grid: tuple[int, int], padding: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits [B, classes] of tokens [B, E + L, D] of a (time, mel) grid."""
+        assert self.cfg.prediction_mode is not None
+        extra = self.model.num_extra_tokens
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)
+        return self.head(x if self.fc_norm is None else self.fc_norm(x))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of logits [B, classes], by the loss that the model learnt."""
+        return logits.softmax(-1) if self.objective.loss == "ce" else logits.sigmoid()
 
     def _augment(
         self, imgs: Tensor, label: Tensor | None, padding: Tensor | None
@@ -178,14 +194,6 @@ class EatClassifier(nn.Module):
         width = ratio * lengths if ratio > 0 else lengths.clamp(max=int(time))
         return mask_spectrogram(imgs, width, mel, lengths)
 
-    def _pool(self, imgs: Tensor, padding: Tensor | None) -> Tensor:
-        extra, grid = self.model.num_extra_tokens, self.model.patch_encoder.grid_of(imgs)
-        assert self.cfg.prediction_mode is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
-            x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)
-        return x if self.fc_norm is None else self.fc_norm(x)
-
     def _losses(
         self, logits: Tensor, label: Tensor, num_windows: Sequence[int] | None
     ) -> ClassificationOutput:
@@ -204,8 +212,7 @@ class EatClassifier(nn.Module):
             "sample_size": label.size(0) if self.objective.single_label else label.sum(),
         }
         if not self.training:
-            scores = logits.softmax(-1) if self.objective.loss == "ce" else logits.sigmoid()
-            scores = mean_windows(scores, num_windows)
+            scores = mean_windows(self.probabilities(logits), num_windows)
             result["_predictions"], result["_targets"] = scores, label
             if self.objective.single_label:
                 ranked = logits if num_windows is None else scores
