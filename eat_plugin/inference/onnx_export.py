@@ -22,6 +22,7 @@ from .loaded import Loaded
 from .portable import Difference, stack_clips, summarise
 
 OPSET = 18
+OLDEST_TORCH = (2, 9)  # whose exporter keeps sizes dynamic
 INPUT, TOKENS, PROBABILITIES = "spectrogram", "tokens", "probabilities"
 DESCRIPTION = "eat_plugin"  # entry of the metadata: the front end and the labels, as JSON
 
@@ -50,12 +51,17 @@ def export_onnx(loaded: Loaded, path: str | os.PathLike[str]) -> None:
     [B, E + L, D] of the last block, and with a classifier ``probabilities`` [B, classes].
 
     Raises:
-        ModuleNotFoundError: onnx or onnxscript is not installed.
+        ModuleNotFoundError: onnx, onnxruntime or onnxscript is not installed.
+        ValueError: PyTorch is too old.
         OSError: the file cannot be written.
     """
-    import onnx  # noqa: F401, the exporter needs them
+    import onnx  # noqa: F401, the exporter needs these two, the comparison the third
+    import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
 
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+        needed = ".".join(map(str, OLDEST_TORCH))
+        raise ValueError(f"--format onnx needs PyTorch {needed}; this is {torch.__version__}")
     patches = loaded.encoder.patch_encoder
     patch, columns = loaded.patch, loaded.front_end.target_length // loaded.patch
     time = patch * torch.export.Dim("columns", min=1, max=_most_columns(loaded))
