@@ -10,33 +10,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.frames import MEL_BINS, SAMPLE_RATE
+from ..data.frames import FRAME_LENGTH, MEL_BINS, SAMPLE_RATE
+from ..data.resampling import resample
+from ..data.sources import read_audio
 from ..models.classifier import EatClassifier
 from ..sections import plain
-from .clips import Clip
+from .clips import Clip, naming_clip
 from .loaded import Loaded
-from .portable import Difference, stack_clips, summarise
+from .onnx_front_end import GraphFrontEnd
+from .portable import Difference, summarise
 
 OPSET = 18
 OLDEST_TORCH = (2, 9)  # whose exporter keeps sizes dynamic
-INPUT, TOKENS, PROBABILITIES = "spectrogram", "tokens", "probabilities"
+SPECTROGRAM, WAVEFORM, TOKENS, PROBABILITIES = "spectrogram", "waveform", "tokens", "probabilities"
+WAVEFORM_TOLERANCE = 1e-3  # see GraphFrontEnd
 DESCRIPTION = "eat_plugin"  # entry of the metadata: the front end and the labels, as JSON
 
 
 class Graph(nn.Module):
-    """From spectrograms to tokens, and to probabilities with a classifier."""
+    """From spectrograms, or waveforms, to tokens, and to probabilities with a classifier."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, waveform: bool) -> None:
         super().__init__()
+        self.front_end = GraphFrontEnd(loaded.front_end) if waveform else None
         self.model, self.encoder = loaded.model, loaded.encoder
 
-    def forward(self, spectrogram: Tensor) -> tuple[Tensor, ...]:
-        """Map [B, 1, T, F] to [B, E + L, D], and [B, classes]."""
-        source = spectrogram
+    def forward(self, source: Tensor) -> tuple[Tensor, ...]:
+        """Map [B, 1, T, F], or samples [B, n], to [B, E + L, D], and [B, classes]."""
+        if self.front_end is not None:
+            source = self.front_end(source)
         x = self.encoder.block_outputs(source)[-1]
         if not isinstance(self.model, EatClassifier):
             return (x,)
@@ -44,15 +49,17 @@ class Graph(nn.Module):
         return x, self.model.probabilities(logits)
 
 
-def export_onnx(loaded: Loaded, path: str | os.PathLike[str]) -> None:
+def export_onnx(loaded: Loaded, path: str | os.PathLike[str], waveform: bool = False) -> None:
     """Write a model as an ONNX graph; batch and time may have any size, T whole patches.
 
-    Input ``spectrogram`` float32 [B, 1, T, 128], normalised, time before mel. Outputs ``tokens``
-    [B, E + L, D] of the last block, and with a classifier ``probabilities`` [B, classes].
+    Input ``spectrogram`` float32 [B, 1, T, 128], normalised, time before mel. With ``waveform``
+    the front end is in the graph: input ``waveform`` float32 [B, n], 400 or more samples at 16 kHz;
+    those after the window have no effect. Outputs ``tokens`` [B, E + L, D] of the last block, and
+    with a classifier ``probabilities`` [B, classes].
 
     Raises:
         ModuleNotFoundError: onnx, onnxruntime or onnxscript is not installed.
-        ValueError: PyTorch is too old.
+        ValueError: PyTorch is too old, or the front end cannot be in a graph.
         OSError: the file cannot be written.
     """
     import onnx  # noqa: F401, the exporter needs these two, the comparison the third
@@ -62,19 +69,27 @@ def export_onnx(loaded: Loaded, path: str | os.PathLike[str]) -> None:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
         needed = ".".join(map(str, OLDEST_TORCH))
         raise ValueError(f"--format onnx needs PyTorch {needed}; this is {torch.__version__}")
-    patches = loaded.encoder.patch_encoder
-    patch, columns = loaded.patch, loaded.front_end.target_length // loaded.patch
-    time = patch * torch.export.Dim("columns", min=1, max=_most_columns(loaded))
-    example = torch.zeros(2, patches.cfg.in_chans, patch * columns, MEL_BINS)
+    graph = Graph(loaded, waveform).eval()
+    example, time = _example(loaded, waveform)
     names = [TOKENS] if loaded.labels is None else [TOKENS, PROBABILITIES]
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
-            Graph(loaded).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=[INPUT], output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1), 2: time},),
+            graph, (example,), dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=[WAVEFORM if waveform else SPECTROGRAM], output_names=names,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1), **time},),
         )  # fmt: skip
         program.model.metadata_props[DESCRIPTION] = json.dumps(describe(loaded))
         program.save(os.fspath(path), external_data=False)
+
+
+def _example(loaded: Loaded, waveform: bool) -> tuple[Tensor, dict[int, Any]]:
+    """Return an input, and which of its dimensions is time."""
+    if waveform:
+        samples = torch.export.Dim("samples", min=FRAME_LENGTH)
+        return torch.zeros(2, 3 * SAMPLE_RATE // 2 + 7), {1: samples}
+    columns = loaded.front_end.target_length // loaded.patch
+    time = loaded.patch * torch.export.Dim("columns", min=1, max=_most_columns(loaded))
+    return torch.zeros(2, 1, loaded.patch * columns, MEL_BINS), {2: time}
 
 
 def _most_columns(loaded: Loaded) -> int | None:
@@ -108,7 +123,7 @@ def _quiet() -> Iterator[None]:
 
 
 def compare_onnx(
-    path: str | os.PathLike[str], loaded: Loaded, clips: Sequence[Clip]
+    path: str | os.PathLike[str], loaded: Loaded, clips: Sequence[Clip], waveform: bool = False
 ) -> Difference:
     """Compare a graph with the checkpoint: each clip, all in a batch, and half of each clip.
 
@@ -123,17 +138,33 @@ def compare_onnx(
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )
     found = []
-    for source in _sizes(loaded, clips):
-        tokens, *rest = map(torch.from_numpy, session.run(None, {INPUT: source.numpy()}))
+    (name,) = (each.name for each in session.get_inputs())
+    inputs = _waveforms(loaded, clips) if waveform else _spectrograms(loaded, clips)
+    for given, source in inputs:
+        tokens, *rest = map(torch.from_numpy, session.run(None, {name: given.numpy()}))
         scores = (loaded.predict(source), rest[0]) if rest else None
         found.append(((loaded.features(source, "all"), tokens), scores))
     return summarise(found)._replace(clips=len(clips))
 
 
-def _sizes(loaded: Loaded, clips: Sequence[Clip]) -> list[Tensor]:
-    sources = stack_clips(loaded, clips)
-    halves = [
-        source[:, :, : max(source.shape[2] // (2 * loaded.patch), 1) * loaded.patch]
-        for source in sources
-    ]
-    return [torch.from_numpy(np.ascontiguousarray(each)) for each in (*sources, *halves)]
+def _spectrograms(loaded: Loaded, clips: Sequence[Clip]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs of the graph, and of the checkpoint."""
+    single = [loaded.spectrogram(clip)[None] for clip in clips]
+    batch = torch.cat([each for each in single if each.shape == single[0].shape])
+    for source in (*single, batch):
+        half = max(source.shape[2] // (2 * loaded.patch), 1) * loaded.patch
+        for part in (source, source[:, :, :half].contiguous()):
+            yield part, part
+
+
+def _waveforms(loaded: Loaded, clips: Sequence[Clip]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield samples at 16 kHz [B, n], and the spectrograms of the checkpoint's front end."""
+    front_end = loaded.front_end
+    for clip in clips:
+        with naming_clip(clip) as entry:
+            samples, rate = read_audio(entry, channels=front_end.channels)
+        samples = resample(samples, rate)
+        half = samples[: max(len(samples) // 2, FRAME_LENGTH)]
+        for batch in (samples[None], torch.stack([half, half.flip(0)])):
+            spectrograms = [front_end(row, SAMPLE_RATE) for row in batch]
+            yield batch.contiguous(), torch.stack(spectrograms)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..models.named import build_model
@@ -92,10 +91,3 @@ def _differences(pairs: Iterator[Pair | None]) -> Iterator[float]:
     for pair in pairs:
         if pair is not None:
             yield float((pair[0] - pair[1]).abs().max())
-
-
-def stack_clips(loaded: Loaded, clips: Sequence[Clip]) -> list[Tensor]:
-    """Return the spectrogram of each clip, and a batch of those of one length: [B, 1, T, F]."""
-    single = [loaded.spectrogram(clip)[None] for clip in clips]
-    shape = single[0].shape
-    return [*single, torch.cat([each for each in single if each.shape == shape])]

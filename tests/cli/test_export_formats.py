@@ -9,7 +9,9 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main
+from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.inference import load_checkpoint, portable
+from eat_plugin.inference.onnx_front_end import GraphFrontEnd
 from eat_plugin.models.encoder import EatEncoder
 from eat_plugin.models.interop import encoder_config, load_encoder, read_encoder
 
@@ -132,6 +134,7 @@ def test_export__names_a_missing_package(
         ("model.bin", (), "model.bin; a PyTorch checkpoint is written, give a name that ends in"),
         ("model.pt", ("--format", "onnx"), "a file of --format onnx is written, give a name that"),
         ("model.pt", ("--format", "hf5"), "argument --format: invalid choice: 'hf5'"),
+        ("model.pt", ("--waveform",), "--waveform is for --format onnx, not for published"),
     ],
 )
 def test_export__refuses_other_names(export, make_checkpoint, capsys, name, arguments, message):
@@ -139,6 +142,21 @@ def test_export__refuses_other_names(export, make_checkpoint, capsys, name, argu
     assert code == 2
     assert message in capsys.readouterr().err
     assert left_in(out.parent) == []
+
+
+@pytest.fixture
+def run_graph():
+    """Export a graph's file; return a function that runs it, and what its metadata say."""
+    for module in ("onnx", "onnxscript"):
+        pytest.importorskip(module)
+    runtime = pytest.importorskip("onnxruntime")
+
+    def open_graph(path):
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        described = json.loads(session.get_modelmeta().custom_metadata_map["eat_plugin"])
+        return lambda **inputs: session.run(None, inputs), described
+
+    return open_graph
 
 
 @pytest.mark.parametrize(
@@ -151,28 +169,59 @@ def test_export__refuses_other_names(export, make_checkpoint, capsys, name, argu
     ],
 )
 def test_onnx__gives_the_same_for_any_batch_and_length(
-    export, make_checkpoint, capsys, kind, options
+    export, run_graph, make_checkpoint, capsys, kind, options
 ):
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(module)
-    import onnxruntime
-
     path = make_checkpoint(kind, **options)
     code, out = export(path, "model.onnx")
     written = capsys.readouterr()
     assert (code, written.err) == (0, "")
-    assert "ONNX graph, opset 18, batch and time of any size; largest difference" in written.out
-    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    assert "ONNX graph of model, opset 18, batch and time of any size; largest" in written.out
+    run, described = run_graph(out)
     loaded = load_checkpoint(path)
-    for batch, frames in ((1, 128), (3, 16), (2, 400)):
+    for batch, frames in ((1, 128), (3, 16), (2, 256)):  # the table of positions ends at 256
         source = torch.randn(batch, 1, frames, 128, generator=torch.Generator().manual_seed(0))
-        tokens, *rest = session.run(None, {"spectrogram": source.numpy()})
+        tokens, *rest = run(spectrogram=source.numpy())
         assert np.abs(tokens - loaded.features(source, "all").numpy()).max() < 1e-5
         assert len(rest) == (kind == "classification")
         for scores in rest:
             assert np.abs(scores - loaded.predict(source).numpy()).max() < 1e-5
-    described = json.loads(session.get_modelmeta().custom_metadata_map["eat_plugin"])
     assert described["front_end"]["mean"] == loaded.front_end.mean
     names = None if loaded.labels is None else list(loaded.labels.names)
     assert (described["labels"] or {"names": None})["names"] == names
     assert left_in(out.parent) == ["model.onnx"]
+
+
+@pytest.mark.slow
+def test_onnx__waveforms_of_any_batch_and_length(export, run_graph, make_checkpoint):
+    path = make_checkpoint("classification", task_pad_value="silence")
+    code, out = export(path, "model.onnx", "--waveform")
+    assert code == 0
+    run, _ = run_graph(out)
+    loaded = load_checkpoint(path)
+    for batch, samples in ((1, 400), (3, 9_000), (2, 50_001)):
+        waves = np.random.default_rng(samples).normal(0, 0.1, (batch, samples)).astype(np.float32)
+        tokens, scores = run(waveform=waves)
+        clips = [(wave, 16_000) for wave in waves]
+        assert np.abs(tokens - torch.stack(loaded.features(clips, "all")).numpy()).max() < 1e-4
+        assert np.abs(scores - loaded.predict(clips).numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("samples", "pad_value"), [(400, "zero"), (9_000, "silence"), (50_001, "zero")]
+)
+def test_graph_front_end__is_the_front_end_up_to_rounding(samples, pad_value):
+    front_end = FrontEnd(128, -4.268, 4.569, pad_value)
+    waves = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(samples)) + 0.05
+    expected = torch.stack([front_end(wave, 16_000) for wave in waves])
+    found = GraphFrontEnd(front_end)(waves)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 2e-4 / (2 * 4.569)
+
+
+def test_graph_front_end__of_each_mel_bin_and_not_of_own_lengths():
+    means, stds = tuple(-9.0 + i / 32 for i in range(128)), tuple(2 + i / 64 for i in range(128))
+    front_end = FrontEnd(64, means, stds)
+    wave = 0.1 * torch.randn(1, 5_000, generator=torch.Generator().manual_seed(0))
+    assert (GraphFrontEnd(front_end)(wave)[0] - front_end(wave[0], 16_000)).abs().max() < 1e-4
+    with pytest.raises(ValueError, match="--waveform needs task.length=pad or crop"):
+        GraphFrontEnd(FrontEnd(128, -4.0, 4.0, patch=16))
