@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..models.named import build_model
@@ -35,7 +36,7 @@ class Difference(NamedTuple):
 
     def check(self, what: str, tolerance: float = TOLERANCE) -> None:
         """Raise ValueError if a difference is above the tolerance; ``what`` was not written."""
-        largest = max(self.features, self.probabilities or 0.0)
+        largest = _largest([self.features, self.probabilities or 0.0])
         if not largest <= tolerance:
             raise ValueError(
                 f"{what} would differ from the checkpoint by {largest:.1e}, more than "
@@ -82,12 +83,11 @@ Pair = tuple[Tensor, Tensor]
 
 def summarise(found: Sequence[tuple[Pair, Pair | None]]) -> Difference:
     """Return the largest differences of pairs of features and of probabilities, one per clip."""
-    features = max(float((a - b).abs().max() / a.abs().max().clamp(min=1)) for (a, b), _ in found)
-    scores = list(_differences(pair for _, pair in found))
-    return Difference(features, max(scores) if scores else None, len(found))
+    features = [float((a - b).abs().max() / a.abs().max().clamp(min=1)) for (a, b), _ in found]
+    scores = [float((pair[0] - pair[1]).abs().max()) for _, pair in found if pair is not None]
+    return Difference(_largest(features), _largest(scores) if scores else None, len(found))
 
 
-def _differences(pairs: Iterator[Pair | None]) -> Iterator[float]:
-    for pair in pairs:
-        if pair is not None:
-            yield float((pair[0] - pair[1]).abs().max())
+def _largest(values: Sequence[float]) -> float:
+    """Return the largest number; NaN if there is one."""
+    return float(torch.tensor(values, dtype=torch.float64).max())
