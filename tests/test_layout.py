@@ -142,7 +142,8 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert not seen & ON_DEMAND
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
-        "criterions", "optim", "flags", "checkpoint_files", "inputs", "registered", "sections",
+        "criterions", "optim", "flags", "checkpoint_files", "inputs", "registered",
+        "safetensors_files", "sections",
     }  # fmt: skip
 
 
