@@ -350,7 +350,7 @@ def test_export__twice_gives_the_same(run, make_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("x.safetensors", "a PyTorch checkpoint is written, give a name that ends in .pt"),
+        ("x.ckpt", "a PyTorch checkpoint is written, give a name that ends in .pt"),
         ("x", "a PyTorch checkpoint is written, give a name that ends in .pt"),
         ("folder.pt", "which is a folder; give the name of a file"),
         ("file/x.pt", "but {}/file is not a folder"),
