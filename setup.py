@@ -26,7 +26,7 @@ def read_pin(name: str, pins: str = "requirements/pins.txt") -> str:
 setup(
     name="eat-plugin",
     version="0.1.0",
-    description="Self-supervised audio learning (Efficient Audio Transformer) as a fairseq plugin",
+    description="Self-supervised audio learning (Efficient Audio Transformer): use and training",
     long_description=read_long_description(),
     long_description_content_type="text/markdown",
     author="EAT plugin authors",
@@ -34,19 +34,15 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["eat_plugin", "eat_plugin.*"]),
     package_data={"eat_plugin": ["config/*.yaml", "config/*/*.yaml", "data/*.csv"]},
-    # fairseq is not named here: it is installed as `fairseq` or as `fairseq-fixed`, often from a
-    # checkout, and whoever has one must not have it replaced. The extra brings one to the others.
-    install_requires=[
-        "argcomplete",
-        "hydra-core",
-        "numpy",
-        "omegaconf",
-        "soundfile",
-        "torch>=2.1",
-        "tqdm",
-    ],
+    # What the use of a model needs. Training also needs fairseq, which is installed as `fairseq` or
+    # as `fairseq-fixed`, often from a checkout; whoever has one must not have it replaced. `train`
+    # brings one to the others.
+    install_requires=["numpy", "soundfile", "torch>=2.1"],
     extras_require={
-        "fairseq": [read_pin("fairseq-fixed")],
+        "train": [read_pin("fairseq-fixed"), "hydra-core", "omegaconf"],
+        "completion": ["argcomplete"],
+        "safetensors": ["safetensors"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],

@@ -1,7 +1,12 @@
-"""EAT (Efficient Audio Transformer) for fairseq.
+"""EAT (Efficient Audio Transformer): use of its models; for fairseq, their training.
 
-Its tasks, models, criterions and optimizer are registered by name once this package and fairseq are
-both imported, in either order. Importing the package alone imports neither fairseq nor PyTorch.
+    from eat_plugin import load
+
+    model = load("checkpoint_best.pt")  # see eat_plugin.inference
+
+That needs PyTorch, NumPy and soundfile. The tasks, models, criterions and optimizer of training are
+registered by name once this package and fairseq are both imported, in either order. Importing the
+package alone imports neither fairseq nor PyTorch.
 """
 
 import logging
@@ -10,7 +15,10 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from .inference import load_checkpoint as load  # noqa: F401
 
 __version__ = "0.1.0"
 
@@ -53,7 +61,15 @@ def _register_after(loader: Loader) -> None:
     loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
-if "fairseq" in sys.modules:
+def __getattr__(name: str) -> Any:
+    if name == "load":  # imports PyTorch
+        from .inference import load_checkpoint
+
+        return load_checkpoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if sys.modules.get("fairseq") is not None:
     _register()
 else:
     sys.meta_path.insert(0, _AfterFairseq())

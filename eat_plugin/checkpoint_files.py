@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote: their checksums, and reading them as data.
+"""Files that ``torch.save`` wrote: their checksums, and reading them as data; or safetensors files.
 
 They are zip archives (files of PyTorch before 1.6 are not). Each record in them, such as a weight,
 has a CRC-32, which ``torch.load`` does not compare.
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from .safetensors_files import is_safetensors, read_safetensors
 
 ZIP = b"PK\x03\x04"  # first bytes of a zip archive
 BLOCK = 1 << 20  # bytes
@@ -94,7 +96,9 @@ def _check(archive: zipfile.ZipFile, record: zipfile.ZipInfo, has_checksums: boo
 
 
 def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool = False) -> Any:
-    """Read a file of ``torch.save`` onto the CPU, as data: no code in it is executed.
+    """Read a file of ``torch.save``, or a safetensors file, onto the CPU, as data.
+
+    No code in it is executed.
 
     Args:
         path: the file.
@@ -106,6 +110,8 @@ def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool 
         DamagedError: it is damaged, or no checkpoint.
         ValueError: it holds more than plain data.
     """
+    if is_safetensors(path):
+        return read_safetensors(path, only_data)
     damage = find_damage(path) if check else ""
     if damage:
         raise DamagedError(f"{os.fspath(path)} is damaged: {damage}; {REMEDY}")

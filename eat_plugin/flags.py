@@ -17,7 +17,7 @@ from fairseq.dataclass import FairseqDataclass
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from .options import read_patch_size
+from .options import NUMBERS, read_patch_size
 
 # Flags whose option is in several sections, one setting by design.
 SHARED = {
@@ -28,7 +28,6 @@ FIXED = ("(unused", "(only")  # in the help of published options without an impl
 # A flag and a nested section with another option of its name, which fairseq would give its value.
 APART = {"channels": "images"}
 METAVARS = {int: "N", float: "X", str: "TEXT"}
-NUMBERS = Union[float, list[float]]  # a number, or several
 
 
 class Default(float):

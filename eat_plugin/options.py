@@ -2,8 +2,23 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+MISSING = "???"  # value of an option that must be given, as in omegaconf
+NUMBERS = Union[float, list[float]]  # a number, or several; type of a flag
+
+
+@dataclass
+class Section:
+    """Options of a part of the model, with the field that all sections of fairseq have."""
+
+    _name: Optional[str] = None
+
+
+def follow(name: str) -> Any:
+    """Return the value of an option that follows another one, ``section.option``."""
+    return f"${{{name}}}"
 
 
 def option(default: Any, help_text: str, flag: Any = None) -> Any:

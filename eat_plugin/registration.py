@@ -26,7 +26,7 @@ def register() -> None:
     from fairseq.optim import OPTIMIZER_REGISTRY
     from fairseq.tasks import TASK_REGISTRY
 
-    from . import criterions, models, optim, tasks  # noqa: F401
+    from . import criterions, optim, registered, tasks  # noqa: F401
 
     registries = {
         "task": TASK_REGISTRY, "model": MODEL_REGISTRY,

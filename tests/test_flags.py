@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from eat_plugin.choices import ARCHITECTURES, TASK_OF
 from eat_plugin.flags import SHARED, list_flags
+from eat_plugin.inputs.images import ImagesConfig
 from eat_plugin.registration import NAMES
 from eat_plugin.tasks.classification import ClassificationConfig
-from eat_plugin.tasks.image_options import ImagesConfig
 from eat_plugin.tasks.sound import FbankConfig
 from tests.composing import compose
 

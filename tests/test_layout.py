@@ -12,16 +12,21 @@ from eat_plugin.cli import SUBCOMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eat_plugin"
-# Rooms and modules that may import fairseq; no other may import them.
-WITH_FAIRSEQ = {
-    "", "__main__", "registration", "models", "criterions", "tasks", "optim", "inference",
-    "launch", "cli", "flags",
-}  # fmt: skip
+# The rooms of training. They alone import fairseq, hydra and omegaconf. The others are the core,
+# which imports them inside functions at most.
+TRAINING = {"registration", "registered", "criterions", "tasks", "optim", "launch", "flags"}
+TRAINING_PACKAGES = {"fairseq", "fairseq_cli", "hydra", "omegaconf"}
+CORE_PACKAGES = {"eat_plugin", "numpy", "soundfile", "torch"}
+OPTIONAL = {"modules.triton_convolution": {"triton"}}  # imported on demand, with another package
 METRICS = {"metrics", "ranking"}
 # Room -> the rooms that it may import.
 MAY_IMPORT = {
-    "": {"registration"}, "registration": {"models", "criterions", "tasks", "optim"},
-    "__main__": {"cli"}, "choices": set(), "options": set(), "checkpoint_files": set(),
+    "": {"registration", "inference"},
+    "registration": {"registered", "criterions", "tasks", "optim"},
+    "registered": {"choices", "flags", "models", "options"},
+    "__main__": {"cli"}, "choices": set(), "options": set(),
+    "checkpoint_files": {"safetensors_files"}, "safetensors_files": set(),
+    "configs": {"choices"}, "records": set(), "sections": {"options"},
     "flags": {"options"}, "masking": set(), "losses": set(), "outputs": set(),
     "modules": {"options"},
     **dict.fromkeys(METRICS, METRICS),
@@ -29,24 +34,28 @@ MAY_IMPORT = {
     "data": set(),
     "images": {"data"},
     "prepare": {"data", "images"},
+    "inputs": {"data", "images", "options", "sections"},
     "models": {
-        "checkpoint_files", "choices", "flags", "modules", "masking", "losses", "outputs",
-        "options",
+        "checkpoint_files", "modules", "masking", "losses", "outputs", "options", "sections",
     },
     "criterions": {"outputs"},
-    "tasks": {"checkpoint_files", "data", "flags", "images", "masking", "options", *METRICS},
-    "inference": {"choices", "data", "images", "models", "options", *METRICS},
-    "launch": {"choices", "prepare"},
+    "tasks": {
+        "checkpoint_files", "data", "flags", "images", "inputs", "masking", "options", *METRICS,
+    },
+    "inference": {
+        "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
+    },
+    "launch": {"choices", "configs", "prepare", "records"},
     "cli": {
-        "checkpoint_files", "choices", "data", "flags", "images", "prepare", "masking", "models",
-        "inference", "launch", "options", *METRICS,
+        "checkpoint_files", "choices", "configs", "data", "images", "prepare", "masking", "models",
+        "inference", "launch", "records", "registered", "options", "safetensors_files", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
 ON_DEMAND = {
     "data.hdf5", "data.feature_cache", "data.packed", "images.decode", "images.image_reader",
 }  # fmt: skip
-RUN = {"tasks.pretraining", "models.eat", "criterions.pretraining", "optim.adamw"}
+RUN = {"tasks.pretraining", "registered.models", "criterions.pretraining", "optim.adamw"}
 
 
 def module_name(path):
@@ -60,13 +69,15 @@ PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"}
 
 
 def statements(tree, everywhere):
-    """The import statements of a file; those of the module level alone unless ``everywhere``."""
+    """The statements of a file; unless ``everywhere``, those that run when it is imported."""
     if everywhere:
         yield from ast.walk(tree)
         return
-    for node in tree.body:
+    for node in ast.iter_child_nodes(tree):
         is_for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        yield from () if is_for_types else [node]
+        if not is_for_types and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+            yield from statements(node, everywhere)
 
 
 def imports_of(name, everywhere=True):
@@ -88,9 +99,8 @@ def own(names):
     return {name.partition(".")[2] for name in names if name.startswith("eat_plugin.")}
 
 
-def may_import_fairseq(name):
-    parts = name.split(".")
-    return any(".".join(parts[:number]) in WITH_FAIRSEQ for number in range(1, len(parts) + 1))
+def room_of(name):
+    return name.split(".")[0]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -98,16 +108,29 @@ def test_imports__follow_the_rules(name):
     imported = set(imports_of(name))
     packages = {other.split(".")[0] for other in imported}
     assert "torchaudio" not in packages
-    room = name.split(".")[0]
-    assert {other.split(".")[0] for other in own(imported)} <= MAY_IMPORT[room] | {room}
-    if not may_import_fairseq(name):
-        assert "fairseq" not in packages
-        assert not {other for other in own(imported) & FILES.keys() if may_import_fairseq(other)}
+    room = room_of(name)
+    rooms = {room_of(other) for other in own(imported)} - {"load"}
+    assert rooms <= MAY_IMPORT[room] | {room}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="does not list the standard library")
+@pytest.mark.parametrize("name", [name for name in FILES if room_of(name) not in TRAINING])
+def test_imports__the_core_needs_pytorch_numpy_and_soundfile(name):
+    assert not {other.split(".")[0] for other in imports_of(name)} & TRAINING_PACKAGES
+    imported = set(imports_of(name, everywhere=False))
+    packages = {other.split(".")[0] for other in imported}
+    allowed = CORE_PACKAGES | OPTIONAL.get(name, set()) | sys.stdlib_module_names
+    assert packages <= allowed
+    assert not {room_of(other) for other in own(imported)} & TRAINING
+    assert not own(imported) & OPTIONAL.keys()
 
 
 def test_imports__every_rule_has_its_room():
-    assert {name.split(".")[0] for name in FILES} == MAY_IMPORT.keys()
-    assert FILES.keys() >= WITH_FAIRSEQ
+    assert {room_of(name) for name in FILES} == MAY_IMPORT.keys()
+    imported = {room_of(name): set() for name in FILES}
+    for name in FILES:
+        imported[room_of(name)] |= {other.split(".")[0] for other in imports_of(name)}
+    assert {room for room, found in imported.items() if found & TRAINING_PACKAGES} == TRAINING
 
 
 def test_imports__a_pre_training_run_needs_few_rooms():
@@ -119,7 +142,8 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert not seen & ON_DEMAND
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
-        "criterions", "optim", "flags", "checkpoint_files",
+        "criterions", "optim", "flags", "checkpoint_files", "inputs", "registered",
+        "safetensors_files", "sections",
     }  # fmt: skip
 
 

@@ -43,10 +43,20 @@ def metadata():
     return declared
 
 
-def test_setup__does_not_require_fairseq(metadata):
-    assert not [name for name in metadata["install_requires"] if "fairseq" in name]
+def test_setup__requires_the_core_and_training_is_an_extra(metadata):
+    assert metadata["install_requires"] == ["numpy", "soundfile", "torch>=2.1"]
     version = read_pins("pins.txt")["fairseq-fixed"]
-    assert metadata["extras_require"]["fairseq"] == [f"fairseq-fixed=={version}"]
+    training = metadata["extras_require"]["train"]
+    assert training == [f"fairseq-fixed=={version}", "hydra-core", "omegaconf"]
+
+
+def test_setup__names_the_extras_that_the_command_does(metadata):
+    from eat_plugin.cli import EXTRAS, PACKAGES
+
+    for extra, modules in EXTRAS.items():
+        required = {re.split("[=><]", name)[0] for name in metadata["extras_require"][extra]}
+        named = {PACKAGES.get(module, module) for module in modules}
+        assert named <= {name.replace("fairseq-fixed", "fairseq") for name in required}
 
 
 def test_setup__states_version_python_and_command(metadata):
@@ -117,7 +127,7 @@ def test_pins__cover_all_installed_packages(name, metadata):
     assert wanted <= set(read_pins(name))
     needed = {name.partition(">=")[0] for name in metadata["install_requires"]}
     assert needed <= {"torch", *read_lines("run.txt"), "numpy"}
-    for extra in ("plot", "tensorboard", "dev"):
+    for extra in ("completion", "plot", "tensorboard", "dev"):
         assert set(metadata["extras_require"][extra]) <= wanted
 
 

@@ -12,16 +12,15 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn, TypeVar
-
-from tqdm import tqdm
+from typing import NoReturn
 
 import eat_plugin
+from eat_plugin.cli.progress_bar import progress as progress
+from eat_plugin.configs import check_choice, suggest
 from eat_plugin.data.channels import CHANNELS, MEAN
-from eat_plugin.launch.configs import check_choice, suggest
 from eat_plugin.prepare.processes import available_cores
 
 # Each has a module of the same name, with _ for -. A module imports PyTorch and fairseq only when
@@ -30,10 +29,18 @@ SUBCOMMANDS = (
     "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "probe", "predict",
     "features", "export", "plot", "config", "config-dir", "user-dir", "flags", "demo", "bench",
 )  # fmt: skip
+# Extra of the package -> the modules that it brings; the names of packages that differ from these.
+EXTRAS = {
+    "train": ("fairseq", "fairseq_cli", "hydra", "omegaconf"), "plot": ("matplotlib",),
+    "probe": ("sklearn",), "hdf5": ("h5py",), "images": ("PIL",), "safetensors": ("safetensors",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+}  # fmt: skip
+PACKAGES = {
+    "fairseq_cli": "fairseq", "hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow",
+}  # fmt: skip
 OUTPUT = "standard output"
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes
 
-Item = TypeVar("Item")
 Failures = dict[str, str]
 """Path of each unusable file -> the reason."""
 
@@ -72,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"\n{command}: interrupted\n")
         return INTERRUPTED
     except ModuleNotFoundError as error:
-        return _report(command, f"needs the package {error.name}, which is not installed")
+        return _report(command, _explain_missing(error.name or str(error)))
     except OSError as error:
         place = f"{error.filename}: " if error.filename is not None else ""
         if error.filename == OUTPUT:
@@ -131,17 +138,6 @@ def _output() -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, OUTPUT) from error
-
-
-def progress(
-    items: Iterable[Item], label: str, unit: str, total: int | None = None
-) -> Iterable[Item]:
-    """Iterate over items with a progress bar on standard error, in a log every 30 s.
-
-    The bar names the work, as ``"reading headers"``, and the unit of an item, as ``"file"``.
-    """
-    interval = 0.1 if sys.stderr.isatty() else 30.0  # seconds
-    return tqdm(items, desc=label, unit=unit, total=total, mininterval=interval)
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -208,6 +204,14 @@ def _quiet_libraries() -> None:
 def _report(command: str, problem: str) -> int:
     sys.stderr.write(f"{command}: error: {' '.join(problem.split())}\n")
     return MISTAKE
+
+
+def _explain_missing(module: str) -> str:
+    """Say which package a command needs, and how it is installed."""
+    name = module.partition(".")[0]
+    extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+    hint = "" if extra is None else f": pip install 'eat-plugin[{extra}]'"
+    return f"needs the package {PACKAGES.get(name, name)}, which is not installed{hint}"
 
 
 def _describe_versions() -> str:

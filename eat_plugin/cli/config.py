@@ -13,8 +13,8 @@ from pathlib import Path
 
 from eat_plugin.choices import CONFIG_DIR
 from eat_plugin.cli import say
+from eat_plugin.configs import list_groups, list_names, read_summary
 from eat_plugin.data.files import name_draft
-from eat_plugin.launch.configs import list_groups, list_names, read_summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

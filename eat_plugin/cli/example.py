@@ -90,7 +90,7 @@ def read_example(checkpoint: Path) -> Example:
     if loaded.images is not None:
         raise ValueError(f"{checkpoint} is a model of images, which are not drawn")
     split = (state["cfg"].get("dataset") or {}).get("train_subset", "train").split(",")[0]
-    manifest = read_manifest(Path(loaded.cfg.task.data) / f"{split}.tsv")
+    manifest = read_manifest(Path(loaded.cfg["task"]["data"]) / f"{split}.tsv")
     name, energies = _read_clip(loaded, manifest)
     return _predict(loaded, name, energies)
 
@@ -121,7 +121,7 @@ def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
     assert isinstance(model, EatModel)
     source = loaded.front_end.finish(energies)  # [1, T, F]
     grid = model.patch_encoder.grid_of(source[None])
-    flexible = loaded.cfg.task.get("flexible_mask", False)
+    flexible = loaded.cfg["task"].get("flexible_mask", False)
     spec = MaskSpec.from_options(model.patch_encoder.cfg, grid, flexible=flexible)
     masks = draw_masks(spec, model.cfg.clone_batch, torch.Generator().manual_seed(0))  # [K, L]
     with torch.no_grad():

@@ -1,36 +1,71 @@
-"""Rewrite a checkpoint with the names of the published code.
+"""Rewrite a checkpoint for use elsewhere: published names, safetensors or ONNX.
 
-example: eat export --checkpoint checkpoint_best.pt --out published.pt --format published
+Examples:
+  eat export --checkpoint checkpoint_best.pt --out published.pt
+  eat export --checkpoint checkpoint_best.pt --out model.safetensors --clips dog.wav rain.flac
+  eat export --checkpoint checkpoint_best.pt --out model.onnx
 
-The file has the published keys and configuration and gives the same features and logits. It is for
-loading and fine-tuning elsewhere: it has no optimizer state, so training cannot be resumed from it.
-The published code has no statistics of your own data; they are folded into the weights of the patch
-embedding, and inputs are normalised by the published ones (task.norm=bins: only if a patch has all
-128 mel bins). Other options without a published name
-are an error if they affect the results; options that affect training alone are listed and left out.
+The file is written under a temporary name, read again and compared with the checkpoint on clips;
+the largest difference is printed. Only then it gets its name.
+
+published (.pt): the keys and configuration of the published code, to be loaded and fine-tuned
+elsewhere. It has no optimizer state, so training cannot be resumed from it. The published code has
+no statistics of your own data; they are folded into the weights of the patch embedding, and inputs
+are normalised by the published ones (task.norm=bins: only if a patch has all 128 mel bins). Other
+options without a published name are an error if they affect the results; options that affect
+training alone are listed and left out.
+
+safetensors (.safetensors): the weights of encoder and classifier, the configuration and labels in
+the metadata. All commands that take a checkpoint take it, eat finetune too.
+
+onnx (.onnx): opset 18, batch and time dynamic. Input spectrogram, float32 [batch, 1, frames, 128],
+normalised, frames a multiple of the patch; outputs tokens [batch, 1 + patches, width] of the last
+block and, with a classifier, probabilities [batch, classes]. The metadata say how the spectrogram
+is made, and the labels. With --waveform the front end is in the graph: input waveform, float32
+[batch, samples], 400 or more at 16 kHz. It rounds in another way than ours: features differ by up
+to 1e-3.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eat_plugin.cli import say
 from eat_plugin.cli.outputs import check_file
-from eat_plugin.data.files import replacing
+from eat_plugin.data.files import drafted
+
+if TYPE_CHECKING:
+    from eat_plugin.inference.clips import Clip
+    from eat_plugin.inference.loaded import Loaded
+    from eat_plugin.inference.portable import Difference
+
+# Format -> the ending of its file.
+FORMATS = {"published": ".pt", "safetensors": ".safetensors", "onnx": ".onnx"}
+CLIPS = 6  # synthetic ones, without --clips
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="C", type=Path, required=True, help="checkpoint to rewrite"
     )
-    parser.add_argument("--out", metavar="F", type=Path, required=True, help="file to write, .pt")
     parser.add_argument(
-        "--format",
-        choices=("published",),
-        default="published",
-        help="names to use (default: %(default)s)",
+        "--out", metavar="F", type=Path, required=True,
+        help=f"file to write, {', '.join(FORMATS.values())}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format (default: by the ending of --out)"
+    )
+    parser.add_argument(
+        "--clips", metavar="FILE", type=Path, nargs="+",
+        help="audio to compare on (default: the synthetic sounds of eat demo)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--waveform", action="store_true", help="onnx: the graph takes waveforms at 16 kHz"
     )
 
 
@@ -38,34 +73,109 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from eat_plugin.inference import load_state
-    from eat_plugin.inference.conversion import check_same, convert_to_published
     from eat_plugin.models.interop import read_checkpoint
 
-    check_file(args.out, (".pt",), "a PyTorch checkpoint")
+    by_ending = {ending: name for name, ending in FORMATS.items()}
+    chosen = args.format or by_ending.get(args.out.suffix.lower(), "published")
+    content = "a PyTorch checkpoint" if chosen == "published" else f"a file of --format {chosen}"
+    check_file(args.out, (FORMATS[chosen],), content)
     if args.out.exists() and args.out.samefile(args.checkpoint):
         raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
-    state, cpu = read_checkpoint(args.checkpoint), torch.device("cpu")
-    loaded = load_state(args.checkpoint, state, cpu)
-    converted, left_out = convert_to_published(state, loaded)
-    reloaded = load_state(args.checkpoint, converted, cpu)
-    check_same(loaded, reloaded)
-    if reloaded.front_end != loaded.front_end:
-        mean, std = loaded.front_end.mean, loaded.front_end.std
-        own = f"task.norm_mean={mean} and task.norm_std={std}"
-        if isinstance(mean, tuple):
-            own = "the means and deviations of the mel bins (task.norm=bins)"
-        sys.stderr.write(
-            f"eat export: {own} were folded into the patch embedding; normalise inputs by "
-            f"{reloaded.front_end.mean} and {reloaded.front_end.std}\n"
+    state = read_checkpoint(args.checkpoint)
+    loaded = load_state(args.checkpoint, state, torch.device("cpu"))
+    clips = args.clips or _synthesise()
+    if loaded.images is not None and chosen != "published":  # whose own message says why not
+        raise ValueError(
+            f"{args.checkpoint} is a model of images (task.images), which --format {chosen} does "
+            "not take"
         )
+    if args.waveform and chosen != "onnx":
+        raise ValueError(f"--waveform is for --format onnx, not for {chosen}")
+    writers: dict[str, Callable[..., tuple[str, Difference]]] = {
+        "published": _published, "safetensors": _safetensors,
+        "onnx": partial(_onnx, waveform=args.waveform),
+    }  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with drafted(args.out) as draft:
+        description, difference = writers[chosen](args.out, draft, state, loaded, clips)
+    say(f"{args.out}: {description}; largest difference on {difference}")
+    return 0
+
+
+def _synthesise() -> list[Clip]:
+    from eat_plugin.prepare.demo_sounds import KINDS, synthesise_clip
+
+    sounds = (synthesise_clip(kind, number) for number, kind in enumerate(KINDS[:CLIPS]))
+    return [(sound.samples.T, sound.encoding.sample_rate) for sound in sounds]
+
+
+def _published(
+    out: Path, draft: Path, state: dict[str, Any], loaded: Loaded, clips: list[Clip]
+) -> tuple[str, Difference]:
+    import torch
+
+    from eat_plugin.checkpoint_files import read_data
+    from eat_plugin.inference import load_state
+    from eat_plugin.inference.conversion import ROUNDING, check_same, convert_to_published
+    from eat_plugin.inference.portable import TOLERANCE, compare
+
+    converted, left_out = convert_to_published(state, loaded)
+    torch.save(converted, draft)
+    reloaded = load_state(loaded.path, read_data(draft), loaded.device)
+    check_same(loaded, reloaded)
+    is_folded = reloaded.front_end != loaded.front_end
+    difference = compare(loaded, reloaded, clips)
+    difference.check(str(out), ROUNDING if is_folded else TOLERANCE)
+    if is_folded:
+        _report_folding(loaded, reloaded)
     if left_out:
         sys.stderr.write(f"eat export: left out, no published name: {', '.join(left_out)}\n")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.out) as file:
-        torch.save(converted, file)
     task, model = (converted["cfg"][part]["_name"] for part in ("task", "model"))
-    say(
-        f"{args.out}: published checkpoint (task {task}, model {model}), same results, no "
-        "optimizer state: load or fine-tune it, training cannot be resumed"
+    return (
+        f"published checkpoint (task {task}, model {model}), same results, no optimizer state: "
+        "load or fine-tune it, training cannot be resumed"
+    ), difference
+
+
+def _report_folding(loaded: Loaded, reloaded: Loaded) -> None:
+    mean, std = loaded.front_end.mean, loaded.front_end.std
+    own = f"task.norm_mean={mean} and task.norm_std={std}"
+    if isinstance(mean, tuple):
+        own = "the means and deviations of the mel bins (task.norm=bins)"
+    sys.stderr.write(
+        f"eat export: {own} were folded into the patch embedding; normalise inputs by "
+        f"{reloaded.front_end.mean} and {reloaded.front_end.std}\n"
     )
-    return 0
+
+
+def _safetensors(
+    out: Path, draft: Path, state: dict[str, Any], loaded: Loaded, clips: list[Clip]
+) -> tuple[str, Difference]:
+    from eat_plugin.inference import load_state
+    from eat_plugin.inference.portable import compare, portable_state
+    from eat_plugin.safetensors_files import read_safetensors, write_safetensors
+
+    write_safetensors(draft, portable_state(state, loaded))
+    difference = compare(loaded, load_state(out, read_safetensors(draft), loaded.device), clips)
+    difference.check(str(out))
+    return "weights, configuration and labels of encoder and classifier", difference
+
+
+def _onnx(
+    out: Path,
+    draft: Path,
+    state: dict[str, Any],
+    loaded: Loaded,
+    clips: list[Clip],
+    waveform: bool,
+) -> tuple[str, Difference]:
+    from eat_plugin.inference import onnx_export
+    from eat_plugin.inference.portable import TOLERANCE
+
+    onnx_export.export_onnx(loaded, draft, waveform)
+    difference = onnx_export.compare_onnx(draft, loaded, clips, waveform)
+    difference.check(str(out), onnx_export.WAVEFORM_TOLERANCE if waveform else TOLERANCE)
+    contents = "front end and model" if waveform else "model"
+    return (
+        f"ONNX graph of {contents}, opset {onnx_export.OPSET}, batch and time of any size"
+    ), difference

@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from eat_plugin.cli import training
-from eat_plugin.launch.configs import list_groups
+from eat_plugin.configs import list_groups
 
 CONFIG = "finetune"
 NONE = "none"

@@ -10,9 +10,8 @@ example: eat flags eat_base | less
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from eat_plugin.choices import ARCHITECTURES, TASK_OF
+from eat_plugin.choices import ARCHITECTURES
 from eat_plugin.cli import say
 
 
@@ -23,27 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from fairseq.models import ARCH_MODEL_REGISTRY
-    from fairseq.tasks import TASK_REGISTRY
+    from eat_plugin.registered.arguments import describe_flags
 
-    from eat_plugin.flags import add_model_flags, add_task_flags
-    from eat_plugin.models.architectures import read_architecture
-
-    model, size = ARCHITECTURES[args.arch]
-    task = TASK_OF[model]
-    command = f"fairseq-train DATA --user-dir $(eat user-dir) --task {task} --arch {args.arch}"
-    parser = argparse.ArgumentParser(usage=f"{command} --criterion {task} ...", add_help=False)
-    group = parser.add_argument_group(f"--arch {args.arch}")
-    shown = _flatten(read_architecture(model, size))
-    add_model_flags(group, ARCH_MODEL_REGISTRY[args.arch], shown=shown)
-    add_task_flags(parser, TASK_REGISTRY[task])
-    say(parser.format_help())
+    say(describe_flags(args.arch))
     return 0
-
-
-def _flatten(options: dict[str, Any]) -> dict[str, Any]:
-    """Return all options by their last name; outer ones replace nested ones."""
-    flat: dict[str, Any] = {}
-    for value in options.values():
-        flat.update(_flatten(value) if isinstance(value, dict) else {})
-    return {**flat, **{name: item for name, item in options.items() if not isinstance(item, dict)}}

@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
 def _require_scikit_learn() -> None:
     """Raise ModuleNotFoundError before any work."""
     if find_spec("sklearn") is None:
-        raise ModuleNotFoundError(name="scikit-learn")
+        raise ModuleNotFoundError(name="sklearn")
 
 
 def _choose_clips(

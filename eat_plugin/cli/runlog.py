@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from eat_plugin.launch.records import EPOCH, parse_record
-from eat_plugin.launch.run import CONSOLE
+from eat_plugin.records import CONSOLE, EPOCH, parse_record
 
 VARIANCES = ("target_var", "pred_var")
 LOSS_SCALE = "loss_scale"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from eat_plugin.choices import CONFIG_DIR, PREEMPTED_STATUS, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
-from eat_plugin.launch.configs import list_groups
-from eat_plugin.launch.run import CONSOLE, PreemptedError, TrainingError, train
+from eat_plugin.configs import list_groups
+from eat_plugin.records import CONSOLE
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -144,6 +144,8 @@ def _compose(
 
 
 def _train(command: str, arguments: list[str], folder: Path, total: int, rank: int = 0) -> int:
+    from eat_plugin.launch.run import PreemptedError, TrainingError, train
+
     try:
         train(arguments, folder, total, rank)
     except TrainingError as error:

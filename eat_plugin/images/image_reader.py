@@ -79,7 +79,7 @@ def centre_crop(size: tuple[int, int], shape: float, share: float) -> Box:
 
 @dataclass(frozen=True)
 class ImageFrontEnd:
-    """From a file to the input of a model; ``tasks.image_options.ImagesConfig`` has the options.
+    """From a file to the input of a model; ``inputs.images.ImagesConfig`` has the options.
 
     Raises:
         ValueError: an option is out of range; the message names it.

@@ -1,7 +1,7 @@
 """Conversion of a checkpoint to the names of the published code.
 
 Weights have the published names already; the configuration is converted. The meaning of the
-published flags comes from ``tasks/published.py`` and ``models/published.py``: the conversion tries
+published flags comes from ``inputs/published.py`` and ``models/published.py``: the conversion tries
 flags until both give the options of the checkpoint.
 """
 
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
-from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
-from omegaconf import OmegaConf
 
 from ..data.channels import MEAN
 from ..data.frames import MEL_BINS
 from ..data.frontend import FrontEnd
+from ..inputs.tasks import PUBLISHED, read_input
 from ..models.classifier import EatClassifier
 from ..models.interop import fold_normalisation
+from ..models.published import MaeImageClassificationConfig, MaeImageClassificationModel
 from ..models.published_options import square_patches
 from ..models.utterance_options import default_options, without_parts
+from ..sections import fill, plain
 from .loaded import Loaded
 
 PRETRAINING, CLASSIFICATION = "mae_image_pretraining", "mae_image_classification"
@@ -161,7 +161,7 @@ def _convert_task(
         if name == CLASSIFICATION and any(flags.values()) and not loaded.single_label:
             continue  # the published flags imply one label per clip
         values = {**given, **flags}
-        front_end = setup_task(OmegaConf.create(values), from_checkpoint=True).front_end
+        front_end = read_input({"task": values}).front_end
         if front_end == loaded.front_end:
             return values, front_end
         if not any(flags.values()):
@@ -177,8 +177,7 @@ def _combinations(options: Mapping[str, Any]) -> list[dict[str, bool]]:
 
 def _published_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in all published options of a task from a task of ours or a published one."""
-    schema = OmegaConf.structured(TASK_DATACLASS_REGISTRY[name]())
-    values = _plain(schema)
+    values = plain(PUBLISHED[name][0]())
     values.update(data="", seed=1, audio_mae=True, downsr_16hz=True)
     values.update({key: options[key] for key in values if key in options})
     masks = values.get("precompute_mask_config")
@@ -194,12 +193,6 @@ def _published_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _plain(schema: Any) -> dict[str, Any]:
-    values = OmegaConf.to_container(schema, enum_to_str=True)
-    assert isinstance(values, dict)
-    return {str(name): value for name, value in values.items()}
-
-
 def _convert_classifier(
     options: Mapping[str, Any], data: str, model: EatClassifier
 ) -> dict[str, Any]:
@@ -207,7 +200,7 @@ def _convert_classifier(
     if options.get("prediction_mode") in ("SEGMENT_POOLING", "MEAN_MAX_POOLING"):
         mode = options["prediction_mode"]
         raise ValueError(f"model.prediction_mode={mode} has no published name")
-    values = {**_plain(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[CLASSIFIER]())), **options}
+    values = {**plain(MaeImageClassificationConfig()), **options}
     values.update(
         model_path=options.get("model_path") or "",
         linear_classifier=model.frozen,
@@ -218,8 +211,10 @@ def _convert_classifier(
     values.update({name: int(values[name]) for name in ("freqm", "timem")})
     wanted = model.objective
     for flags in _combinations(values):
-        trial = OmegaConf.create({**values, **flags, "label_smoothing": 0.0})
-        found = MODEL_REGISTRY[CLASSIFIER].choose_objective(trial)
+        trial = {**values, **flags, "label_smoothing": 0.0}
+        found = MaeImageClassificationModel.choose_objective(
+            fill(MaeImageClassificationConfig, trial, "model", {}, ignore_unknown=True)
+        )
         if (found.loss, found.single_label) == (wanted.loss, wanted.single_label):
             values.update(flags)
             return {"_name": CLASSIFIER, **{name: values[name] for name in CLASSIFIER_OPTIONS}}

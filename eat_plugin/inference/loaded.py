@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Callable, overload
+from typing import TYPE_CHECKING, Any, Callable, overload
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ..choices import DEFAULT_BATCH, GRANULARITIES
@@ -47,7 +46,7 @@ class Loaded:
         images: reads images as in training; None for a model of sound.
         labels: the classes in the order of the outputs; None for a pre-trained model.
         single_label: each clip has exactly one class.
-        cfg: fairseq's whole configuration.
+        cfg: fairseq's whole configuration, as the checkpoint holds it.
     """
 
     path: str
@@ -57,7 +56,7 @@ class Loaded:
     images: ImageFrontEnd | None
     labels: LabelSet | None
     single_label: bool
-    cfg: DictConfig
+    cfg: Mapping[str, Any]
 
     def __repr__(self) -> str:
         kind = "pre-trained" if self.labels is None else f"classifier of {len(self.labels)} classes"
@@ -70,8 +69,8 @@ class Loaded:
     @property
     def eval_windows(self) -> int:
         """Windows of a long clip over which scores are averaged; 0: its start alone is scored."""
-        task = self.cfg.task
-        return int(task.eval_windows) if task.get("length", "pad") == "crop" else 0
+        task = self.cfg["task"]
+        return int(task["eval_windows"]) if task.get("length", "pad") == "crop" else 0
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +142,7 @@ class Loaded:
         logits = self.model(source).float()
         if not bool(torch.isfinite(logits).all()):
             raise ValueError(f"{self.path} gives scores that are not finite; check its weights")
-        return logits.softmax(-1) if self.model.objective.loss == "ce" else logits.sigmoid()
+        return self.model.probabilities(logits)
 
     @overload
     def features(

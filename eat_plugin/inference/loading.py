@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.checkpoint_utils import load_model_ensemble_and_task
-from fairseq.models import MODEL_REGISTRY
-from fairseq.tasks import TASK_REGISTRY
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ..data.audioset import NUM_CLASSES, audioset_classes, with_audioset_names
-from ..data.label_set import LabelSet
+from ..data.label_set import LabelSet, read_label_set
+from ..inputs.images import check_model
+from ..inputs.published import PublishedLabels
+from ..inputs.sound import check_patches
+from ..inputs.tasks import CLASSIFICATION, TASKS, read_input
 from ..models.classifier import EatClassifier
 from ..models.interop import read_checkpoint
+from ..models.named import MODELS, build_model
 from .loaded import Loaded
 
 logger = logging.getLogger(__name__)
@@ -53,68 +55,90 @@ def load_state(
     labels: LabelSet | None = None,
 ) -> Loaded:
     """Do the same with the result of ``read_checkpoint``."""
-    path = os.fspath(path)
-    _check_kind(path, state["cfg"])
-    # Without the update history the teacher takes no step.
-    task_state = _task_state(path, state, labels)
-    content: dict[str, Any] = {"model": state["model"], "task_state": task_state}
-    classes = None
+    path, cfg = os.fspath(path), state["cfg"]
+    _check_kind(path, cfg)
+    labels = _choose_labels(path, cfg, state, labels)
     try:
-        cfg = content["cfg"] = OmegaConf.create(state["cfg"])
-        (model,), _, task = load_model_ensemble_and_task([path], state=content)
-        if isinstance(model, EatClassifier):
-            names = task.state.state_dict.get("label_names", ())
-            classes = with_audioset_names(LabelSet(task.label_set.ids, tuple(names)))
+        takes = read_input(cfg)
+        classes = _read_classes(cfg, state, labels)
+        model = build_model(_with_classes(cfg, classes))
+        check_model(model, takes.images)
+        check_patches(model, takes.front_end)
+        model.load_state_dict(state["model"])
     except (RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
         reason = " ".join(str(error).split("\n")[:2])
         raise ValueError(f"{path} does not match its configuration: {reason}") from error
-    except (ValueError, OmegaConfBaseException) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: {reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     kind: type[Loaded] = Loaded
-    if task.images is not None:
+    if takes.images is not None:
         from .images import LoadedImages
 
         kind = LoadedImages
     return kind(
         path=path,
         model=model.to(device).eval(),
-        encoder=model if classes is None else model.model,
-        front_end=task.front_end,
-        images=task.images,
+        encoder=model.model if isinstance(model, EatClassifier) else model,
+        front_end=takes.front_end,
+        images=takes.images,
         labels=classes,
-        single_label=classes is not None and model.objective.single_label,
+        single_label=isinstance(model, EatClassifier) and model.objective.single_label,
         cfg=cfg,
     )
 
 
-def _task_state(path: str, state: dict[str, Any], labels: LabelSet | None) -> dict[str, Any]:
-    """Return the task's state in a checkpoint, with other labels if they are given.
+def _choose_labels(
+    path: str, cfg: Mapping[str, Any], state: Mapping[str, Any], labels: LabelSet | None
+) -> LabelSet | None:
+    """Return the labels that replace those of a checkpoint; None for its own.
 
     A model of 527 classes without labels, as published ones may be, is one of AudioSet.
     """
-    task_state = dict(state.get("task_state") or {})
-    num_classes = state["cfg"]["model"].get("num_classes")
+    num_classes = cfg["model"].get("num_classes")
     if labels is not None and num_classes not in (None, len(labels)):
         raise ValueError(f"{len(labels)} labels are given for the {num_classes} classes of {path}")
-    if labels is None and not task_state.get("labels") and num_classes == NUM_CLASSES:
+    has_labels = bool((state.get("task_state") or {}).get("labels"))
+    if labels is None and not has_labels and num_classes == NUM_CLASSES:
         logger.warning("%s has no labels; its %d classes are read as AudioSet's", path, num_classes)
-        labels = audioset_classes()
-    if labels is not None:
-        task_state["labels"] = {label: str(index) for index, label in enumerate(labels.ids)}
-        task_state["label_names"] = list(labels.names)
-    return task_state
+        return audioset_classes()
+    return labels
 
 
-def _check_kind(path: str, cfg: dict[str, Any]) -> None:
-    """Refuse other models before fairseq builds them."""
-    task = cfg.get("task")
-    for kind, section, registry in (
-        ("model", cfg["model"], MODEL_REGISTRY), ("task", task, TASK_REGISTRY)
-    ):  # fmt: skip
+def _read_classes(
+    cfg: Mapping[str, Any], state: Mapping[str, Any], labels: LabelSet | None
+) -> LabelSet | None:
+    """Return the classes of a classifier, from its checkpoint or from its data; else None."""
+    name, task = cfg["model"]["_name"], cfg["task"]
+    if not issubclass(MODELS[name].network, EatClassifier):
+        return None
+    if task["_name"] not in CLASSIFICATION:
+        raise TypeError(f"the model {name} needs labels, which the task {task['_name']} has not")
+    if labels is None:
+        saved = state.get("task_state") or {}
+        if saved.get("labels"):
+            ids = LabelSet.from_indices(saved["labels"]).ids
+            labels = LabelSet(ids, tuple(saved.get("label_names", ())))
+        else:
+            descriptors = task.get("label_descriptors", PublishedLabels.label_descriptors)
+            labels = read_label_set(Path(task["data"]) / descriptors)
+    return with_audioset_names(labels)
+
+
+def _with_classes(cfg: Mapping[str, Any], classes: LabelSet | None) -> Mapping[str, Any]:
+    """Set the number of classes in a configuration that does not have it."""
+    if classes is None:
+        return cfg
+    number = cfg["model"].get("num_classes")
+    if number not in (None, len(classes)):
+        raise ValueError(f"model.num_classes is {number}, but it has {len(classes)} labels")
+    return {**cfg, "model": {**cfg["model"], "num_classes": len(classes)}}
+
+
+def _check_kind(path: str, cfg: Mapping[str, Any]) -> None:
+    """Refuse the models of other plugins."""
+    for kind, section, known in (("model", cfg["model"], MODELS), ("task", cfg.get("task"), TASKS)):
         name = section.get("_name") if isinstance(section, dict) else None
-        owner = getattr(registry.get(name), "__module__", "")
-        if owner.partition(".")[0] != __name__.partition(".")[0]:
+        if name not in known:
             raise ValueError(
                 f"{path} holds a {kind} {name!r}; expected an EAT checkpoint, pre-trained or "
                 "fine-tuned"

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .configs import check_choice, list_groups, list_names, suggest
+from ..configs import check_choice, list_groups, list_names, suggest
 
 if hasattr(hydra, "compose"):
     from hydra import compose as hydra_compose

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..prepare.amounts import count
-from .records import EPOCH, Record, parse_record
+from ..records import EPOCH, Record, parse_record
 
 POLL = 0.3  # seconds between two looks at the log
 QUIET = 10.0  # seconds between two lines where the output is not a terminal

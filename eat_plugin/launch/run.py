@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..choices import PREEMPTED_STATUS
+from ..records import CONSOLE
 from .progress import Progress
 
-CONSOLE = "console.txt"
 _LAST_LINE = re.compile(r"^(?:[\w]+\.)*(\w*(?:Error|Exception|Interrupt)\w*): (.+)$", re.M)
 MISTAKES = ("ValueError", "OSError", "FileNotFoundError", "PermissionError", "ConfigAttributeError")
 

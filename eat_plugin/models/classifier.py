@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from fairseq.models import BaseFairseqModel, register_model
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ..flags import add_model_flags
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 from ..modules.patches import column_padding, own_columns
 from ..options import explain_path
 from ..outputs import ClassificationOutput
+from ..sections import is_missing, plain
 from .classifier_config import (
     REPLACED_OPTIONS,
     EatClassifierConfig,
@@ -36,8 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@register_model("eat_classifier", dataclass=EatClassifierConfig)
-class EatClassifier(BaseFairseqModel):
+class EatClassifier(nn.Module):
     """An encoder with a linear classifier on its pooled output.
 
     Raises:
@@ -65,16 +62,6 @@ class EatClassifier(BaseFairseqModel):
         set_param_groups(self)
         set_finetuning_groups(self.model, cfg)
 
-    @classmethod
-    def add_args(cls, parser: Any) -> None:
-        """Declare the flags of `fairseq-train`."""
-        add_model_flags(parser, cls)
-
-    @classmethod
-    def build_model(cls, cfg: EatClassifierConfig, task: Any = None) -> EatClassifier:
-        """Build the model from fairseq's configuration."""
-        return cls(cfg)
-
     @staticmethod
     def choose_objective(cfg: EatClassifierConfig) -> Objective:
         """Return the objective that the options ask for."""
@@ -90,9 +77,9 @@ class EatClassifier(BaseFairseqModel):
     def _build_encoder(self, cfg: EatClassifierConfig) -> EatEncoder:
         pretrained = None
         if cfg.pretrained_model_args:
-            args = _plain(cfg.pretrained_model_args)
+            args = plain(cfg.pretrained_model_args)
             options, task = args["model"], args.get("task")
-        elif OmegaConf.is_missing(cfg, "model_path"):
+        elif is_missing(cfg, "model_path"):
             raise ValueError(
                 "model.model_path is not set; give a checkpoint, or null to train from random "
                 "weights"
@@ -103,7 +90,7 @@ class EatClassifier(BaseFairseqModel):
         else:
             logger.info("the encoder starts from random weights")
             names = {field.name for field in fields(EatConfig)} - {"norm_eps"}
-            options = {name: _plain(getattr(cfg, name)) for name in names}
+            options = {name: plain(getattr(cfg, name)) for name in names}
             task = None
         changes: dict[str, Any] = {name: getattr(cfg, name) for name in REPLACED_OPTIONS}
         if cfg.norm_eps is not None:
@@ -113,7 +100,7 @@ class EatClassifier(BaseFairseqModel):
             image["image_size"] = list(cfg.image_size)
         changes.update(start_drop_path_rate=0.0, end_drop_path_rate=cfg.drop_path_rate)
         encoder_cfg = encoder_config(options, modalities={"image": image}, **changes)
-        encoder = EatEncoder(encoder_cfg)  # type: ignore[arg-type]
+        encoder = EatEncoder(encoder_cfg)
         if cfg.prediction_mode == PredictionMode.CLS_TOKEN and encoder.num_extra_tokens < 1:
             raise ValueError(
                 "model.prediction_mode is CLS_TOKEN, but the encoder has no extra token; choose "
@@ -122,7 +109,7 @@ class EatClassifier(BaseFairseqModel):
         if pretrained is not None and not cfg.no_pretrained_weights:
             load_encoder(encoder, pretrained)
             logger.info("the encoder comes from %s", pretrained.path)
-        self.pretrained_model_args = {"model": _plain(encoder_cfg), "task": task}
+        self.pretrained_model_args = {"model": plain(encoder_cfg), "task": task}
         return encoder
 
     def train(self, mode: bool = True) -> EatClassifier:
@@ -159,8 +146,24 @@ class EatClassifier(BaseFairseqModel):
         imgs, padding = self.model.patch_encoder.prepare(imgs, padding_mask)
         if self.training:
             imgs, label, padding = self._augment(imgs, label, padding)
-        logits = self.head(self._pool(imgs, padding))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
+        logits = self.classify(x, self.model.patch_encoder.grid_of(imgs), padding)
         return logits if label is None else self._losses(logits, label, num_windows)
+
+    def classify(
+        self, x: Tensor, grid: tuple[int, int], padding: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits [B, classes] of tokens [B, E + L, D] of a (time, mel) grid."""
+        assert self.cfg.prediction_mode is not None
+        extra = self.model.num_extra_tokens
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)
+        return self.head(x if self.fc_norm is None else self.fc_norm(x))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of logits [B, classes], by the loss that the model learnt."""
+        return logits.softmax(-1) if self.objective.loss == "ce" else logits.sigmoid()
 
     def _augment(
         self, imgs: Tensor, label: Tensor | None, padding: Tensor | None
@@ -191,14 +194,6 @@ class EatClassifier(BaseFairseqModel):
         width = ratio * lengths if ratio > 0 else lengths.clamp(max=int(time))
         return mask_spectrogram(imgs, width, mel, lengths)
 
-    def _pool(self, imgs: Tensor, padding: Tensor | None) -> Tensor:
-        extra, grid = self.model.num_extra_tokens, self.model.patch_encoder.grid_of(imgs)
-        assert self.cfg.prediction_mode is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
-            x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)
-        return x if self.fc_norm is None else self.fc_norm(x)
-
     def _losses(
         self, logits: Tensor, label: Tensor, num_windows: Sequence[int] | None
     ) -> ClassificationOutput:
@@ -217,8 +212,7 @@ class EatClassifier(BaseFairseqModel):
             "sample_size": label.size(0) if self.objective.single_label else label.sum(),
         }
         if not self.training:
-            scores = logits.softmax(-1) if self.objective.loss == "ce" else logits.sigmoid()
-            scores = mean_windows(scores, num_windows)
+            scores = mean_windows(self.probabilities(logits), num_windows)
             result["_predictions"], result["_targets"] = scores, label
             if self.objective.single_label:
                 ranked = logits if num_windows is None else scores
@@ -235,9 +229,3 @@ def _read_pretrained(path: str) -> PretrainedEncoder:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
         raise ValueError(f"model.model_path is {path!r}, which {problem}") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, DictConfig):
-        return OmegaConf.to_container(value, resolve=True, enum_to_str=True)
-    return value

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, List, NamedTuple, Optional
 
-from omegaconf import II, MISSING
-
-from ..options import option, require
+from ..options import MISSING, follow, option, require
 from .config import EatConfig
 
 LOSSES = ("bce", "ce")
@@ -32,7 +30,7 @@ class EatClassifierConfig(EatConfig):
     no_pretrained_weights: bool = option(False, "take the checkpoint's options, not its weights")
     num_classes: Optional[int] = option(None, "number of classes; null: that of the data")
     loss: str = option("bce", "bce (binary, per class) or ce (one class per clip)")
-    single_label: bool = option(II("task.single_label"), "each clip has exactly one label")
+    single_label: bool = option(follow("task.single_label"), "each clip has exactly one label")
     prediction_mode: Optional[PredictionMode] = option(
         PredictionMode.CLS_TOKEN,
         "pooling: CLS_TOKEN, MEAN_POOLING, LIN_SOFTMAX, MEAN_MAX_POOLING (mean and maximum) or "
@@ -41,7 +39,9 @@ class EatClassifierConfig(EatConfig):
     segments: int = option(8, "SEGMENT_POOLING: segments of time, whose means are concatenated")
     use_fc_norm: bool = option(True, "LayerNorm before the last layer")
     linear_probe: bool = option(False, "train the last layers only, not the encoder")
-    target_length: int = option(II("task.target_length"), "window of a clip, in frames of 10 ms")
+    target_length: int = option(
+        follow("task.target_length"), "window of a clip, in frames of 10 ms"
+    )
     image_size: Optional[List[int]] = option(
         None, "height and width of images, in pixels; null: those of the encoder's options"
     )

@@ -7,13 +7,10 @@ implementation are in ``published_options``.
 from dataclasses import dataclass, field
 from typing import Any, Iterable, List, Optional, Tuple
 
-from fairseq.dataclass import FairseqDataclass
-from omegaconf import II
-
 from ..masking import STRATEGIES
 from ..modules.convolution import CHOICES as CONVOLUTIONS
 from ..modules.recompute import CHOICES as RECOMPUTE
-from ..options import option, patch_sides, read_patch_size, require
+from ..options import Section, follow, option, patch_sides, read_patch_size, require
 from .objectives import OBJECTIVES, choose_objectives
 from .published_options import (
     PublishedDecoderOptions,
@@ -90,7 +87,7 @@ class ImageConfig(PublishedImageOptions):
 
 
 @dataclass
-class ModalitiesConfig(FairseqDataclass):
+class ModalitiesConfig(Section):
     """One section per kind of input; EAT has one."""
 
     image: ImageConfig = field(
@@ -99,7 +96,7 @@ class ModalitiesConfig(FairseqDataclass):
 
 
 @dataclass
-class EatConfig(PublishedModelOptions, UtteranceOptions, FairseqDataclass):
+class EatConfig(PublishedModelOptions, UtteranceOptions, Section):
     """The student, its teacher, and the losses between them."""
 
     loss_beta: float = option(0.0, "smooth L1 turns linear at this error; 0 for squared error")
@@ -132,7 +129,7 @@ class EatConfig(PublishedModelOptions, UtteranceOptions, FairseqDataclass):
     log_norms: bool = option(True, "log the L2 norms of student and teacher")
     ema_end_decay: float = option(0.9999, "the teacher's decay at the end of annealing")
     ema_anneal_end_step: int = option(
-        II("optimization.max_update"), "updates over which the decay rises linearly"
+        follow("optimization.max_update"), "updates over which the decay rises linearly"
     )
     ema_encoder_only: bool = option(True, "the teacher shares all but the blocks")
     modalities: ModalitiesConfig = field(

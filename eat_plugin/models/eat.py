@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fairseq.models import register_model
 from torch import Tensor
 
-from ..flags import add_model_flags
 from ..modules.decoders import Seeds
 from ..modules.patch_split import pick_tokens, split_patches
 from ..outputs import FeatureOutput, PretrainingOutput
@@ -26,8 +24,6 @@ UPDATES_BEFORE_VARIANCE_CHECK = 5000
 UPDATES_BETWEEN_VARIANCE_CHECKS = 100  # a GPU waits for the host then
 
 
-@register_model("data2vec_multi", dataclass=EatConfig)
-@register_model("eat", dataclass=EatConfig)
 class EatModel(EatEncoder):
     """Student, decoder, teacher and objectives (EAT, Chen et al. 2024, section 3).
 
@@ -61,16 +57,6 @@ class EatModel(EatEncoder):
         if cfg.compile:
             self.teacher.encoder.compile_evaluation()
 
-    @classmethod
-    def add_args(cls, parser: Any) -> None:
-        """Declare the flags of `fairseq-train`."""
-        add_model_flags(parser, cls, own=("ema_decay",))
-
-    @classmethod
-    def build_model(cls, cfg: EatConfig, task: Any = None) -> EatModel:
-        """Build the model from fairseq's configuration."""
-        return cls(cfg)
-
     # ---- Precision, teacher steps, checkpoints ----------------------------------------------
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> EatModel:
@@ -95,7 +81,6 @@ class EatModel(EatEncoder):
         Args:
             num_updates: number of optimizer steps so far, i.
         """
-        super().set_num_updates(num_updates)
         self.num_updates = num_updates
         pending = num_updates >= 1 and num_updates != self._teacher_update
         if self.teacher is not None and self.training and pending:
@@ -124,7 +109,7 @@ class EatModel(EatEncoder):
         for name, buffer in self.named_buffers(recurse=False):
             if name in state and state[name].numel() == buffer.numel():
                 state[name] = state[name].reshape(buffer.shape)  # published: [1, 1, D]
-        result = super().load_state_dict(state, strict, model_cfg, args)
+        result = super().load_state_dict(state, strict)
         if self.teacher is not None:
             if averages is not None:
                 self.teacher.load_state_dict(averages)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from ..modules.patch_split import PatchSplit, pick_tokens
@@ -16,7 +15,7 @@ from .patch_encoder import PatchEncoder
 MODALITY = "IMAGE"
 
 
-class EatEncoder(BaseFairseqModel):
+class EatEncoder(nn.Module):
     """Patch encoder and transformer blocks of a validated configuration, by published names."""
 
     def __init__(self, cfg: EatConfig, with_decoder: bool = False) -> None:

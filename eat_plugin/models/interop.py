@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from ..checkpoint_files import read_data
+from ..sections import fill, merge
 from .config import EatConfig, validate_config
 from .encoder import EatEncoder
 
@@ -81,7 +80,7 @@ def read_encoder(path: str | os.PathLike[str]) -> PretrainedEncoder:
     return PretrainedEncoder(os.fspath(path), model, task, weights)
 
 
-def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
+def encoder_config(options: Mapping[str, Any], **changes: Any) -> EatConfig:
     """Make the validated configuration of an encoder without a teacher.
 
     ``changes`` replace options of a checkpoint.
@@ -89,19 +88,14 @@ def encoder_config(options: Mapping[str, Any], **changes: Any) -> DictConfig:
     Raises:
         ValueError: if an option is unknown or invalid.
     """
-    given: dict[Any, Any] = {k: v for k, v in options.items() if k not in ADDED_BY_FINETUNING}
+    given = {k: v for k, v in options.items() if k not in ADDED_BY_FINETUNING}
     # Defaults of the teacher refer to these sections; an encoder does not use them.
-    root = OmegaConf.create({"common": {"seed": 1}, "optimization": {"max_update": 0}})
-    root.model = OmegaConf.structured(EatConfig())
+    root = {"common": {"seed": 1}, "optimization": {"max_update": 0}}
     try:
-        root.model = OmegaConf.merge(root.model, given, changes, {"skip_ema": True})
-        cfg = OmegaConf.create(OmegaConf.to_container(root.model, resolve=True))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the encoder's options cannot be used: {reason}") from error
-    cfg = OmegaConf.merge(OmegaConf.structured(EatConfig()), cfg)
-    validate_config(cfg)  # type: ignore[arg-type]
-    assert isinstance(cfg, DictConfig)
+        cfg = fill(EatConfig, merge(given, changes, {"skip_ema": True}), "model", root)
+    except ValueError as error:
+        raise ValueError(f"the encoder's options cannot be used: {error}") from error
+    validate_config(cfg)
     return cfg
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
 from ..masking import MaskSpec, draw_masks, join_masks
 from ..modules.decoders import ConvDecoder, Seeds, draw_noise
+from ..modules.gradients import scale_gradient
 from ..modules.patch_split import PatchSplit
 from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
 from ..modules.transformer import make_norm
@@ -106,7 +106,7 @@ class PatchEncoder(nn.Module):
                 return self.local_encoder(source)
         x = self.local_encoder(source)
         if self.cfg.local_grad_mult != 1:
-            x = GradMultiply.apply(x, self.cfg.local_grad_mult)
+            x = scale_gradient(x, self.cfg.local_grad_mult)
         return x
 
     def embed(self, source: Tensor) -> Tensor:

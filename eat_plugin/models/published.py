@@ -6,10 +6,7 @@ Only this file knows the published flags of the model; ``tasks/published.py`` kn
 import logging
 from dataclasses import dataclass
 
-from fairseq.models import register_model
-from omegaconf import II
-
-from ..options import option, require
+from ..options import follow, option, require
 from .classifier import EatClassifier
 from .classifier_config import EatClassifierConfig, Objective
 
@@ -24,7 +21,7 @@ class MaeImageClassificationConfig(EatClassifierConfig):
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
     smooth_mixed: bool = option(False, "label smoothing also with mixup")
     linear_classifier: bool = option(False, "train the last layers only")
-    data: str = option(II("task.data"), "folder of the data (unused)")
+    data: str = option(follow("task.data"), "folder of the data (unused)")
     remove_alibi: bool = option(False, "leave out the position bias (EAT has none)")
     prenet_layerdrop: float = option(0.0, "layer drop of the prenet (unused)")
     prenet_dropout: float = option(0.0, "dropout rate of the encoder's input tokens (only 0)")
@@ -33,7 +30,6 @@ class MaeImageClassificationConfig(EatClassifierConfig):
     spcv2_eval: bool = option(False, "one label per clip; binary cross-entropy with mixup")
 
 
-@register_model("mae_image_classification", dataclass=MaeImageClassificationConfig)
 class MaeImageClassificationModel(EatClassifier):
     """The classifier with its published name and options."""
 

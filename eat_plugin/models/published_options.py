@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Dict, Optional, Tuple
 
-from omegaconf import II
-
-from ..options import option, patch_sides, require
+from ..options import follow, option, patch_sides, require
 
 
 class Modality(Enum):
@@ -57,8 +55,8 @@ class PublishedImageOptions:
     learned_alibi_scale: bool = refused(False, "learned scale of the position bias", (False,))
     learned_alibi_scale_per_head: bool = refused(False, "one scale per head", (False,))
     learned_alibi_scale_per_layer: bool = refused(False, "one scale per layer", (False,))
-    num_alibi_heads: int = option(II("model.num_heads"), "heads with a position bias (unused)")
-    model_depth: int = option(II("model.depth"), "number of shared blocks (unused)")
+    num_alibi_heads: int = option(follow("model.num_heads"), "heads with a position bias (unused)")
+    model_depth: int = option(follow("model.depth"), "number of shared blocks (unused)")
     alibi_dims: int = option(2, "dimensions of the position bias (unused)")
     alibi_distance: str = option("manhattan", "distance of the position bias (unused)")
     transformer_decoder: bool = refused(False, "a transformer as decoder", (False,))
@@ -71,8 +69,8 @@ class PublishedModelOptions:
 
     supported_modality: Optional[Modality] = refused(None, "kind of input", (None, "IMAGE"))
     shared_decoder: Any = refused(None, "a second decoder", (None,))
-    max_update: int = option(II("optimization.max_update"), "updates of the run")
-    seed: int = option(II("common.seed"), "seed of the run (unused)")
+    max_update: int = option(follow("optimization.max_update"), "updates of the run")
+    seed: int = option(follow("common.seed"), "seed of the run (unused)")
 
 
 def check_published_options(section: str, options: Any, declared: type) -> None:

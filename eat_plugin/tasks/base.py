@@ -18,12 +18,14 @@ from ..data.manifest import Manifest
 from ..data.overlap import TRAIN
 from ..data.reader import ClipReader
 from ..flags import add_task_flags
+from ..inputs.images import check_model, make_image_front_end
+from ..inputs.sound import check_patches
 from . import checks, normalisation, sound
 from .best_checkpoints import BestCheckpoints
 from .choosing import Rule
 from .config import AudioConfig
 from .data_checks import check_folder, check_manifest, check_splits, read_split
-from .image_options import check_kind, check_model, make_image_front_end
+from .image_checks import check_kind
 from .resumed import ResumedRun
 from .run_config import RunConfig
 from .run_lock import lock
@@ -123,7 +125,7 @@ class AudioTask(FairseqTask):
         if self.resumed is not None:
             check_same_model(self.resumed, cfg, getattr(model, "pretrained_model_args", None))
         check_model(model, self.images)
-        sound.check_patches(model, self._front_end)
+        check_patches(model, self._front_end)
         return model
 
     def load_dataset(

@@ -19,17 +19,25 @@ import torch
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..data.channels import check_channels
-from ..data.frames import MEL_BINS, Numbers
+from ..data.frames import Numbers
 from ..data.manifest import Manifest
 from ..data.statistics import (
     BINS,
     FILE,
-    NORMS,
     WHOLE,
     Statistics,
     check_statistics,
     measure_some,
     read_statistics,
+)
+from ..inputs.sound import (
+    AUDIOSET,
+    AUDIOSET_MEAN,
+    AUDIOSET_STD,
+    Pair,
+    choose_norm,
+    read_number,
+    read_numbers,
 )
 from .data_checks import read_split
 from .processes import in_first_process
@@ -38,22 +46,11 @@ from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-AUDIOSET = AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
-NORM_HELP = (
-    "inputs are normalised by the mean and deviation of all log-mel values (whole, as published), "
-    "or by those of each mel bin (bins)"
-)
-HELP = (
-    "{} of the data set's log-mel values, a number (norm=bins: a list of 128); null: from "
-    "stats.json in data (eat stats), or measured on a sample of the training clips"
-)
 CLIPS_AT_START = 200  # measured without stats.json: a few seconds
 CLIPS_MEASURED = 48  # to compare with AudioSet's
 MEAN_TOLERANCE = 0.1  # of the standard deviation
 STD_TOLERANCE = 0.1  # of itself
 CHANCE = 3  # standard errors of a sample within which a difference is no evidence
-
-Pair = Tuple[Numbers, Numbers]
 
 
 def resolve_norm(
@@ -96,50 +93,6 @@ def resolve_norm(
         _store(cfg, run, values)
 
 
-def choose_norm(cfg: Any) -> str:
-    """Return how inputs are normalised: ``whole`` or ``bins``.
-
-    Raises:
-        ValueError: ``task.norm`` is unknown, or ``bins`` for images.
-    """
-    if cfg.norm not in NORMS:
-        raise ValueError(f"task.norm is {cfg.norm!r}; choose one of {', '.join(NORMS)}")
-    if cfg.images is not None and cfg.norm != WHOLE:
-        raise ValueError(
-            f"task.norm is {cfg.norm}, which is for sound, but task.images is set; leave it at "
-            f"{WHOLE}"
-        )
-    return str(cfg.norm)
-
-
-def read_numbers(cfg: Any) -> Optional[Pair]:
-    """Return ``task.norm_mean`` and ``task.norm_std``, numbers or tuples of 128; None if null.
-
-    Raises:
-        ValueError: they are not what ``task.norm`` needs.
-    """
-    if cfg.norm_mean is None:
-        return None
-    norm = choose_norm(cfg)
-    return _read("norm_mean", cfg.norm_mean, norm), _read("norm_std", cfg.norm_std, norm)
-
-
-def _read(name: str, value: Any, norm: str) -> Numbers:
-    is_list = isinstance(value, (list, tuple, ListConfig))
-    try:
-        numbers = tuple(float(number) for number in (value if is_list else [value]))
-    except (TypeError, ValueError):
-        raise ValueError(f"task.{name} is {value!r}; give a number, or null") from None
-    if is_list != (norm == BINS) or (is_list and len(numbers) != MEL_BINS):
-        found = f"a list of {len(numbers)}" if is_list else "one number"
-        needed = f"a list of {MEL_BINS}" if norm == BINS else "one number"
-        raise ValueError(
-            f"task.{name} is {found}, but task.norm={norm} needs {needed}; with "
-            "task.norm_mean=null task.norm_std=null those of the data set are used"
-        )
-    return numbers if is_list else numbers[0]
-
-
 def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
     """Return the numbers of the checkpoint being resumed; None if it has none of this kind.
 
@@ -158,7 +111,7 @@ def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
     mean, std = before.get("norm_mean"), before.get("norm_std")
     if mean is None or std is None:
         return None
-    return _read("norm_mean", mean, norm), _read("norm_std", std, norm)
+    return read_number("norm_mean", mean, norm), read_number("norm_std", std, norm)
 
 
 def _find(folder: Path, channels: str, norm: str) -> Optional[Pair]:

@@ -6,13 +6,12 @@ from typing import Any, Dict, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
-from omegaconf import II
 from torch import nn
 
 from ..data.frames import MEL_BINS
 from ..data.reader import ClipReader
 from ..masking import MaskSpec
-from ..options import option, patch_sides, read_patch_size, require
+from ..options import follow, option, patch_sides, read_patch_size, require
 from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .loss_scale import fit_loss_scale
@@ -35,30 +34,32 @@ class MaskConfig:
     """Masks that the data workers draw; all options follow the model's unless set."""
 
     patch_size: Any = option(
-        II("model.modalities.image.patch_size"),
+        follow("model.modalities.image.patch_size"),
         "sides of a patch: frames and mel bins, or rows and columns",
         flag=read_patch_size,
     )
     mask_prob: float = option(
-        II("model.modalities.image.mask_prob"), "share of patches that is hidden"
+        follow("model.modalities.image.mask_prob"), "share of patches that is hidden"
     )
     mask_prob_adjust: float = option(
-        II("model.modalities.image.mask_prob_adjust"), "added to the share when blocks are counted"
+        follow("model.modalities.image.mask_prob_adjust"),
+        "added to the share when blocks are counted",
     )
     mask_length: int = option(
-        II("model.modalities.image.mask_length"),
+        follow("model.modalities.image.mask_length"),
         "side of a block in patches; 1 hides single patches at random",
     )
     inverse_mask: bool = option(
-        II("model.modalities.image.inverse_mask"), "keep blocks rather than hide blocks"
+        follow("model.modalities.image.inverse_mask"), "keep blocks rather than hide blocks"
     )
     mask_strategy: Optional[str] = option(
-        II("model.modalities.image.mask_strategy"), "name of a mask strategy; null: by the others"
+        follow("model.modalities.image.mask_strategy"),
+        "name of a mask strategy; null: by the others",
     )
     mask_dropout: float = option(
-        II("model.modalities.image.mask_dropout"), "share of blocks drawn in excess (only 0)"
+        follow("model.modalities.image.mask_dropout"), "share of blocks drawn in excess (only 0)"
     )
-    clone_batch: int = option(II("model.clone_batch"), "masks of each clip in a batch")
+    clone_batch: int = option(follow("model.clone_batch"), "masks of each clip in a batch")
     expand_adjacent: bool = option(False, "published mask variant (only false)")
     non_overlapping: bool = option(False, "published mask variant (only false)")
 

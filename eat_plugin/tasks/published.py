@@ -1,19 +1,18 @@
-"""Published task names and flags, translated into ours. No other file knows these flags."""
+"""Published task names and flags, translated into ours.
+
+Only this file and ``inputs/published.py`` know these flags.
+"""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
-from omegaconf import II, MISSING
 
+from ..inputs.published import PublishedLabels, PublishedPretraining, check_key, published_norm
 from ..options import option
 from .classification import ClassificationConfig, EatClassificationTask
-from .normalisation import AUDIOSET
 from .pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
-
-# Published flag -> mean and standard deviation of log-mel values.
-STATISTICS = {"esc50_eval": (-6.627, 5.359), "spcv2_eval": (-6.846, 5.565)}
 
 # Published options without an implementation: field -> the only accepted value.
 UNIMPLEMENTED = {
@@ -34,36 +33,10 @@ FINETUNING_ONLY = {
 
 
 @dataclass
-class MaeImagePretrainingConfig(FairseqDataclass):
+class MaeImagePretrainingConfig(PublishedPretraining, FairseqDataclass):
     """The published options of pre-training."""
 
-    data: str = option(MISSING, "folder of the manifests")
-    multi_data: Optional[List[str]] = option(None, "several folders (only null)")
-    input_size: int = option(224, "side of an image (unused for audio)")
-    local_cache_path: Optional[str] = option(None, "cache of the published code (only null)")
-    key: str = option("imgs", "name of the model's input")
-    beit_transforms: bool = option(False, "image transform (unused for audio)")
-    target_transform: bool = option(False, "image transform (unused for audio)")
-    no_transform: bool = option(False, "image transform (unused for audio)")
-    rebuild_batches: bool = option(True, "form new batches in each epoch")
     precompute_mask_config: Optional[MaskConfig] = option(None, "draw masks in the data workers")
-    subsample: float = option(1.0, "share of the data that is used (only 1)")
-    seed: int = II("common.seed")
-    dataset_type: str = option("imagefolder", "layout of images (only imagefolder)")
-    audio_mae: bool = option(False, "the input is audio (only true)")
-    h5_format: bool = option(False, "clips are in HDF5 files; the entries of a manifest say so")
-    downsr_16hz: bool = option(False, "resample to 16 kHz; ours always does")
-    target_length: int = option(1024, "window of a clip, in frames of 10 ms")
-    flexible_mask: bool = option(False, "keep blocks of 6x4, 5x5 or 8x3 patches")
-    esc50_eval: bool = option(False, "statistics and labels of ESC-50")
-    spcv2_eval: bool = option(False, "statistics and labels of Speech Commands v2")
-    AS2M_finetune: bool = option(False, "weighted sampling of AudioSet (fine-tuning)")
-    spcv1_finetune: bool = option(False, "weighted sampling of Speech Commands v1 (fine-tuning)")
-    roll_aug: bool = option(False, "roll the waveform (fine-tuning)")
-    noise: bool = option(False, "add noise (fine-tuning)")
-    weights_file: str = option("", "weights of a weighted sampler (fine-tuning)")
-    num_samples: int = option(200000, "clips of an epoch of a weighted sampler (fine-tuning)")
-    is_finetuning: bool = option(False, "deprecated by publication (only false)")
 
 
 def translate_pretraining(
@@ -80,9 +53,8 @@ def translate_pretraining(
     """
     if not from_checkpoint:
         _refuse_unimplemented(cfg, {**UNIMPLEMENTED, **FINETUNING_ONLY}, "pre-training")
-    if cfg.key != "source":
-        raise ValueError(f"task.key is {cfg.key!r}; pre-training takes its input as 'source'")
-    mean, std = _statistics(cfg)
+    check_key(cfg, "pre-training", "source")
+    mean, std = published_norm(cfg)
     return PretrainingConfig(
         data=cfg.data,
         target_length=cfg.target_length,
@@ -106,14 +78,6 @@ def _refuse_unimplemented(cfg: Any, only: Dict[str, Any], what: str) -> None:
             )
 
 
-def _statistics(cfg: Any) -> Tuple[float, float]:
-    """Return the mean and standard deviation for the flags."""
-    for flag, statistics in STATISTICS.items():
-        if getattr(cfg, flag):
-            return statistics
-    return AUDIOSET
-
-
 @register_task("mae_image_pretraining", dataclass=MaeImagePretrainingConfig)
 class MaeImagePretrainingTask(EatPretrainingTask):
     """Pre-training by its published name and with its published options."""
@@ -126,11 +90,8 @@ class MaeImagePretrainingTask(EatPretrainingTask):
 
 
 @dataclass
-class MaeImageClassificationConfig(MaeImagePretrainingConfig):
+class MaeImageClassificationConfig(MaeImagePretrainingConfig, PublishedLabels):
     """The published options of fine-tuning."""
-
-    label_descriptors: str = option("label_descriptors.csv", "file of the classes, in data")
-    labels: str = option("lbl", "ending of the label files")
 
 
 def translate_classification(
@@ -139,9 +100,8 @@ def translate_classification(
     """Translate published options of fine-tuning into ours; see ``translate_pretraining``."""
     if not from_checkpoint:
         _refuse_unimplemented(cfg, UNIMPLEMENTED, "fine-tuning")
-    if cfg.key != "imgs":
-        raise ValueError(f"task.key is {cfg.key!r}; fine-tuning takes its input as 'imgs'")
-    mean, std = _statistics(cfg)
+    check_key(cfg, "fine-tuning", "imgs")
+    mean, std = published_norm(cfg)
     weighted = cfg.AS2M_finetune or cfg.spcv1_finetune
     return ClassificationConfig(
         data=cfg.data,

@@ -40,21 +40,10 @@ from ..data.channels import MEAN
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.reader import ClipReader, SpectrogramReader, WindowsReader
-from ..options import option, patch_sides
-from .normalisation import read_numbers
+from ..inputs import sound
+from ..options import option
 from .resumed import ResumedRun
 
-LENGTHS = ("pad", "mask", "crop")
-LENGTH_HELP = (
-    "clips shorter or longer than target_length: pad (padded, as published, or cut as crop says); "
-    "mask (each keeps its own length, up to target_length; padding has no effect; training takes a "
-    "random window of a longer one, evaluation its start); or crop (padded; training takes a "
-    "random window of a longer one, a classifier is evaluated on eval_windows windows)"
-)
-CHANNELS_HELP = (
-    "the signal that is heard of a clip with several channels: mean (their average, as published), "
-    "first (the first one) or loudest (the one with the most energy in the whole clip)"
-)
 DEVICES = ("cpu", "model")
 # Options that need spectrograms in the data workers -> their value that does not.
 NEEDS_WORKERS = {"noise": False, "images": None}
@@ -70,7 +59,7 @@ class FbankConfig:
 
 
 def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
-    """Make the front end of a task.
+    """Make the front end of a task, after checks that concern training alone.
 
     Args:
         cfg: the task's options.
@@ -82,31 +71,12 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
     """
     _check_device(cfg)
     _check_channels(cfg, resumed)
-    if cfg.length not in LENGTHS:
-        raise ValueError(f"task.length is {cfg.length!r}; choose one of {', '.join(LENGTHS)}")
-    if cfg.length != "pad" and cfg.images is not None:
-        raise ValueError(
-            f"task.length is {cfg.length}, which is for sound, but task.images is set; leave it at "
-            "pad"
-        )
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
-    patch, bins = (0, 0)
-    if cfg.length == "mask":
-        patch, bins = patch_sides(cfg.patch_size, "task.patch_size")
-    mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first clip is read
-    return FrontEnd(
-        cfg.target_length, mean, std, cfg.pad_value, patch, cfg.channels,
-        patch_bins=0 if bins == patch else bins,
-    )  # fmt: skip
+    return sound.make_front_end(cfg)
 
 
 def _check_channels(cfg: Any, resumed: Optional[ResumedRun]) -> None:
-    if cfg.images is not None and cfg.channels != MEAN:
-        raise ValueError(
-            f"task.channels is {cfg.channels}, which is for sound, but task.images is set; leave "
-            f"it at {MEAN}"
-        )
     before = MEAN if resumed is None else resumed.options.get("channels", MEAN)
     if resumed is not None and resumed.optimizer and before != cfg.channels:
         raise ValueError(
@@ -189,22 +159,3 @@ def compute_on_device(
         name: compute_spectrograms(inputs[name], front_end).to(weight.dtype) for name in packed
     }
     return {**sample, "net_input": {**inputs, **computed}}
-
-
-def check_patches(model: Any, front_end: FrontEnd) -> None:
-    """Compare the patch size of a model with that of the front end.
-
-    Raises:
-        ValueError: they differ.
-    """
-    if not front_end.patch:
-        return
-    size = getattr(model, "model", model).patch_encoder.cfg.patch_size
-    frames, bins = patch_sides(size)
-    own = [front_end.patch, front_end.patch_bins or front_end.patch]
-    if own != [frames, bins]:
-        raise ValueError(
-            f"task.patch_size is {own[0] if own[0] == own[1] else own}, but the model's patches "
-            f"have {frames} frames and {bins} mel bins; it follows "
-            f"model.modalities.image.patch_size: set that to {size}"
-        )

@@ -286,4 +286,7 @@ def test_probe__says_which_package_is_missing(pretrained, data, capsys, monkeypa
     monkeypatch.setattr("eat_plugin.cli.probe.find_spec", lambda name: None)
     assert run(pretrained, data) == 2
     error = capsys.readouterr().err
-    assert error == "eat probe: error: needs the package scikit-learn, which is not installed\n"
+    assert error == (
+        "eat probe: error: needs the package scikit-learn, which is not installed: "
+        "pip install 'eat-plugin[probe]'\n"
+    )

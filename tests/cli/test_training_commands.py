@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from eat_plugin.choices import CONFIG_DIR, USER_DIR
-from eat_plugin.cli import main, training
+from eat_plugin.cli import main
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize(("size", "expected"), [("base", True), ("tiny", False)])
 def test_pretrain__large_model_on_a_cpu(data, capsys, monkeypatch, size, expected):
-    monkeypatch.setattr(training, "train", lambda *_: None)
+    monkeypatch.setattr("eat_plugin.launch.run.train", lambda *_: None)
     options = ["--size", size, "checkpoint.save_dir=kept", "optimization.max_update=80"]
     options += ["lr_scheduler.warmup_updates=1", "common.cpu=true", "common.fp16=false"]
     assert main(["pretrain", "--data", "my data", "--out", "run", *options]) == 0

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from eat_plugin.launch.progress import Progress, describe_duration, describe_update
-from eat_plugin.launch.records import Record, parse_record
+from eat_plugin.records import Record, parse_record
 
 UPDATE = (
     '[2026-01-01 00:00:00,000][train_inner][INFO] - {"epoch": 1, "update": 0.5, "loss": "2.5", '

@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from eat_plugin.models.encoder import EatEncoder
 from eat_plugin.models.interop import (
@@ -15,6 +14,7 @@ from eat_plugin.models.interop import (
     read_checkpoint,
     read_encoder,
 )
+from eat_plugin.sections import plain
 from tests.versions import numpy_numbers
 
 
@@ -171,8 +171,9 @@ def test_fold_normalisation__of_each_bin_needs_patches_over_all(patch):
 def test_encoder_config__resolves_all_interpolations():
     image = {"in_chans": 1, "prenet_depth": 0, "num_extra_tokens": 1}
     cfg = encoder_config({"modalities": {"image": image}, "encoder_dropout": 0.1}, layerdrop=0.2)
-    options = OmegaConf.to_container(cfg, resolve=True)
-    assert "${" not in str(OmegaConf.to_container(cfg, resolve=False))
+    options = plain(cfg)
+    assert "${" not in str(options)
+    assert options["modalities"]["image"]["num_alibi_heads"] == 12  # follows model.num_heads
     assert options["skip_ema"] is True
     assert options["layerdrop"] == 0.2
     assert options["encoder_dropout"] == 0.1

@@ -19,9 +19,9 @@ from eat_plugin.data.statistics import (
     sum_up,
     write_statistics,
 )
+from eat_plugin.inputs.images import ImagesConfig
 from eat_plugin.prepare.measure import measure_all
 from eat_plugin.tasks import normalisation
-from eat_plugin.tasks.image_options import ImagesConfig
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
 from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.run_config import RunConfig

@@ -8,9 +8,9 @@ import soundfile
 import torch
 from omegaconf import OmegaConf
 
+from eat_plugin.inputs.sound import check_patches
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
 from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
-from eat_plugin.tasks.sound import check_patches
 
 RATE = 16000
 MASKS = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
-from eat_plugin.models import EatClassifier
+from eat_plugin.registered.models import EatClassifier
 from tests.training.in_process import load, train
 
 

@@ -5,8 +5,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from eat_plugin.images.image_reader import ImageFrontEnd
+from eat_plugin.inputs.images import ImagesConfig, check_model, make_image_front_end
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
-from eat_plugin.tasks.image_options import ImagesConfig, check_model, make_image_front_end
 from eat_plugin.tasks.pretraining import EatPretrainingTask, MaskConfig, PretrainingConfig
 
 MASKS = {

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ..choices import ARCHITECTURES, CONFIG_DIR
 from ..flags import Default, merge
 from ..options import require
-from . import classifier, eat  # noqa: F401, fairseq needs the models first
+from . import models  # noqa: F401, fairseq needs them first
 
 CONFIGURATIONS = {"eat": "pretrain", "eat_classifier": "finetune"}
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..choices import CONFIG_DIR
+from .choices import CONFIG_DIR
 
 MOST_LISTED = 15  # choices in a message
 

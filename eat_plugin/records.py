@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+CONSOLE = "console.txt"  # the log of a run, in its folder
 COUNT = "num_updates"
 EPOCH = "train_"  # prefix of means over an epoch
 _PAIR = re.compile(r"(\w+)=([^\s,\]]+)")

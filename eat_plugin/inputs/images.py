@@ -1,14 +1,9 @@
-"""Options and checks of tasks on images; ``images/`` is imported only where they are set."""
+"""Options of images; ``images/`` is imported only where they are set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
-from omegaconf import ListConfig
-
-from ..data.clip import ClipError
-from ..data.entries import Storage
-from ..data.manifest import Manifest
 from ..images import MOST_PIXELS
 from ..options import option
 
@@ -57,27 +52,8 @@ def make_image_front_end(cfg: Any) -> "Optional[ImageFrontEnd]":
     values: Dict[str, Any] = {}
     for item in fields(ImagesConfig):
         value = getattr(cfg.images, item.name)
-        values[item.name] = tuple(value) if isinstance(value, (list, ListConfig)) else value
+        values[item.name] = tuple(value) if isinstance(value, Sequence) else value
     return ImageFrontEnd(**values)
-
-
-def check_kind(manifest: Manifest, path: Path, images: "Optional[ImageFrontEnd]") -> None:
-    """Raise ValueError if a manifest lists images and the task takes sound, or the reverse."""
-    name, storage = manifest.name(0), manifest.entry(0).storage
-    if images is None:
-        if storage is Storage.IMAGE:
-            raise ValueError(
-                f"{path}:2: {name!r} is an image by the ending of its name; images need "
-                "task.images (config/image_pretrain.yaml and image_finetune.yaml set it)"
-            )
-        return
-    from ..images.decode import require_image
-
-    try:
-        require_image(storage)
-    except ClipError as error:
-        hint = "eat manifest --images lists images"
-        raise ValueError(f"{path}:2: {name!r} {error} ({hint})") from error
 
 
 def check_model(model: Any, images: "Optional[ImageFrontEnd]") -> None:
