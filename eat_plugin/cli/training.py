@@ -145,6 +145,15 @@ def _check_data(data: Path) -> None:
         )
 
 
+def find_checkpoint(text: str, otherwise: str) -> Path:
+    """Return the absolute path of ``--checkpoint``; raise ValueError if it is not a file."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"--checkpoint {path} {problem}; give a checkpoint, or {otherwise}")
+    return path.resolve()
+
+
 def _find_config_dir(path: Path) -> Path:
     """Return the absolute path; raise ValueError if it is not a folder."""
     if not path.expanduser().is_dir():

@@ -21,7 +21,7 @@ from .published_options import (
     PublishedModelOptions,
     check_published_options,
 )
-from .utterance_options import CLS_TARGETS, UtteranceOptions
+from .utterance_options import CLS_TARGETS, MixtureOptions, UtteranceOptions
 
 MEL_BINS = 128
 IMAGE = "model.modalities.image"
@@ -99,7 +99,7 @@ class ModalitiesConfig(FairseqDataclass):
 
 
 @dataclass
-class EatConfig(PublishedModelOptions, UtteranceOptions, FairseqDataclass):
+class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, FairseqDataclass):
     """The student, its teacher, and the losses between them."""
 
     loss_beta: float = option(0.0, "smooth L1 turns linear at this error; 0 for squared error")
