@@ -30,6 +30,16 @@ def make_both(make_model):
     return make
 
 
+@pytest.fixture
+def three(batch):
+    """Three clips, so that the clip before another is not the one behind it."""
+    source, masks = batch["source"], batch["precomputed_mask"]
+    return {
+        "source": torch.cat([source, 0.5 * source[:1].flip(2)]),
+        "precomputed_mask": torch.cat([masks, masks[:3]]),
+    }
+
+
 def steps_of(model, monkeypatch):
     """Keep the steps that a model makes."""
     make, steps = model.make_step, []
@@ -63,14 +73,14 @@ def test_inputs__are_clips_and_mixtures_under_the_same_masks(make_model, batch, 
     assert result["losses"]["retention"].shape == (6 * 52, 32)
 
 
-def test_loss__by_hand(make_model, batch, monkeypatch):
+def test_loss__by_hand(make_model, three, monkeypatch):
     model = make_model(**ON).eval()
     steps = steps_of(model, monkeypatch)
-    result = model(**batch, noise_seed=SEED)
+    result = model(**three, noise_seed=SEED)
     (step,) = steps
     encoder = model.teacher.encoder
     patches = encoder.patch_encoder
-    columns = draw_mixing((8, 8), 2, None, 34 / 64, SEED, CPU).columns[0]
+    columns = draw_mixing((8, 8), 3, None, 34 / 64, SEED, CPU).columns[0]
     is_mixed = columns.repeat_interleave(8)  # [64]
 
     def encode(clip, seen):
@@ -84,11 +94,11 @@ def test_loss__by_hand(make_model, batch, monkeypatch):
         return F.layer_norm(sum(layers) / 2, (32,))[0]
 
     expected = []
-    for clip in range(2):
-        target = encode(batch["source"][clip], torch.ones(64, dtype=torch.bool))
-        other = encode(batch["source"][1 - clip], is_mixed)
+    for clip in range(3):
+        target = encode(three["source"][clip], torch.ones(64, dtype=torch.bool))
+        other = encode(three["source"][clip - 1], is_mixed)
         target[is_mixed] = (target[is_mixed] + other) / 2
-        hidden = batch["precomputed_mask"].bool()[3 * clip : 3 * clip + 3]
+        hidden = three["precomputed_mask"].bool()[3 * clip : 3 * clip + 3]
         expected += [target[mask] for mask in hidden]
     mixtures = step.prediction[len(step.prediction) // 2 :]
     error = (mixtures - torch.cat(expected)).square() / 32**0.5
@@ -142,23 +152,16 @@ def test_losses__published_shape(make_model, monkeypatch):
     assert (int(mixing.columns.sum()), len(mixing.kept)) == (34, 272)
 
 
-def cut(batch, columns):
-    """The first columns of the clips of a batch, and masks for them."""
-    generator = torch.Generator().manual_seed(1)
-    masks = draw_masks(MaskSpec((columns, 8), 0.6), 6, generator)
-    return batch["source"][:, :, : 16 * columns], masks
-
-
-def test_losses__do_not_depend_on_padding(make_model, batch):
+def test_losses__do_not_depend_on_padding(make_model, three):
     model = make_model(**ON, recon_loss=1.0, modalities__image__mask_noise_std=0.3).eval()
-    source, masks = cut(batch, 6)
-    own = model(source, precomputed_mask=masks, noise_seed=[4, 5])
-    padded = torch.full_like(batch["source"], float("nan"))
+    source = three["source"][:, :, :96]
+    masks = draw_masks(MaskSpec((6, 8), 0.6), 9, torch.Generator().manual_seed(1))
+    own = model(source, precomputed_mask=masks, noise_seed=[4, 5, 6])
+    padded = torch.full_like(three["source"], float("nan"))
     padded[:, :, :96] = source
-    padding = column_padding(torch.tensor([6, 6]), (8, 8))
     found = model(
         padded, precomputed_mask=join_masks([masks, torch.ones(0, 64, dtype=torch.uint8)]),
-        padding_mask=padding, noise_seed=[4, 5],
+        padding_mask=column_padding(torch.tensor([6, 6, 6]), (8, 8)), noise_seed=[4, 5, 6],
     )  # fmt: skip
     assert found["sample_size"] == own["sample_size"]
     for name, loss in own["losses"].items():
