@@ -18,6 +18,7 @@ An interrupted run resumes. Results: OUT/table.md and OUT/results.json.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -60,6 +61,9 @@ def main() -> int:
         "--mixtures", type=int, nargs=2, default=[400, 200], metavar="N",
         help="to learn from, and to score",
     )  # fmt: skip
+    parser.add_argument(
+        "--layer", default="-1", metavar="LAYER", help="of eat probe; all takes four times as long"
+    )
     args = parser.parse_args()
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +94,7 @@ def measure_ratio(out: Path) -> float:
 
 
 def compare_stages(
-    clips: Path, mixtures: Path, folder: Path, args: object, ratio: float, seed: int
+    clips: Path, mixtures: Path, folder: Path, args: argparse.Namespace, ratio: float, seed: int
 ) -> dict[str, float]:
     """Train all models of a seed; return the mAP of each on the mixtures, and of the baselines.
 
@@ -98,15 +102,13 @@ def compare_stages(
         clips: data folder of the clips.
         mixtures: data folder of the mixtures.
         folder: of the runs.
-        args: the numbers of updates.
+        args: the numbers of updates, and the layer to probe.
         ratio: see ``measure_ratio``.
         seed: of all runs.
     """
-    first, second = (getattr(args, name) for name in ("first", "second"))
-    common = ["size=tiny", f"common.seed={seed}"]
-    start = pretrain(
-        "pretrain", clips, folder / "stage_1", [*common, f"optimization.max_update={first}"]
-    )
+    common, second = ["size=tiny", f"common.seed={seed}"], args.second
+    own = [*common, f"optimization.max_update={args.first}"]
+    start = pretrain("pretrain", clips, folder / "stage_1", own)
     common.append(f"checkpoint.finetune_from_model={quote(start)}")
     found = {"stage 1": start}
     # Without mixtures the clones are those of the first stage.
@@ -121,7 +123,8 @@ def compare_stages(
         found[name] = pretrain("sslam", clips, path, [*common, *own, *options])
     result = {}
     for name, checkpoint in found.items():
-        scores = probe(mixtures, checkpoint, folder / f"probe_{name.replace(' ', '_')}")
+        path = folder / f"probe_{name.replace(' ', '_')}"
+        scores = probe(mixtures, checkpoint, path, f"--layer={args.layer}")
         result[name] = scores.pop("probe model")
         result.update(scores if name == STAGE_2 else {})
     return result
