@@ -148,7 +148,8 @@ def make_mixtures(clips: Path, folder: Path, numbers: list[int], seed: int) -> P
             pair = rng.choice(len(sounds), 2, replace=False)
             while classes[pair[0]] == classes[pair[1]]:
                 pair = rng.choice(len(sounds), 2, replace=False)
-            wave = add(*(sounds[clip] for clip in pair), rng.uniform(-LEVELS, LEVELS))
+            first, second = (sounds[clip] for clip in pair)
+            wave = add(first, second, rng.uniform(-LEVELS, LEVELS))
             name = f"{index:04d}.wav"
             soundfile.write(folder / split / name, wave, RATE)
             rows.append((name, len(wave)))
@@ -160,7 +161,7 @@ def make_mixtures(clips: Path, folder: Path, numbers: list[int], seed: int) -> P
     return folder
 
 
-def read_sound(path: str) -> np.ndarray:
+def read_sound(path: Path) -> np.ndarray:
     """Read a file as one channel at ``RATE``, [samples]."""
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return resample(torch.from_numpy(wave.mean(axis=1)), rate, RATE).numpy()
