@@ -121,13 +121,12 @@ def compare_stages(
         own = [f"optimization.max_update={updates}", f"lr_scheduler.warmup_updates={updates // 8}"]
         path = folder / name.replace(" ", "_")
         found[name] = pretrain("sslam", clips, path, [*common, *own, *options])
-    result = {}
+    result, scores = {}, {}
     for name, checkpoint in found.items():
         path = folder / f"probe_{name.replace(' ', '_')}"
         scores = probe(mixtures, checkpoint, path, f"--layer={args.layer}")
         result[name] = scores.pop("probe model")
-        result.update(scores if name == STAGE_2 else {})
-    return result
+    return {**result, **scores}  # the baselines are the same for all
 
 
 def make_mixtures(clips: Path, folder: Path, numbers: list[int], seed: int) -> Path:
