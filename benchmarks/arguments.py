@@ -10,9 +10,9 @@ OF_WORKERS = (
 )  # fmt: skip
 OF_MODELS = (
     "features_1", "features_32", "finetune_1", "finetune_32", "update_tiny", "update_base",
-    "train_tiny",
+    "stage2_tiny", "stage2_base", "train_tiny",
 )  # fmt: skip
-COUNTED = ("operations", "activations", "activations_gelu")
+COUNTED = ("operations", "activations", "activations_gelu", "stage2_activations")
 ON_CPU = (*OF_WORKERS, *OF_MODELS, *COUNTED)
 OF_GPUS = ("train_base_12", "train_base_48", "train_base_96", "train_large_12")
 ON_GPU = (*OF_MODELS, *OF_GPUS, *COUNTED)
@@ -27,7 +27,8 @@ Each computation runs in two forms, in turn, in one process: ours, and a plain f
 definition (benchmarks/plain*.py). Times are medians. Ratios are medians of the ratios per round, so
 that other load affects both forms. The column `difference` is the largest difference of the two
 results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
-on a GPU.
+on a GPU. The cases stage2_* compare an update of SSLAM's second stage with one of the first stage,
+which has the place of the plain form.
 
 cases on the CPU:
   {", ".join(ON_CPU)}

@@ -8,6 +8,8 @@ from .arguments import CPU, CUDA
 from .counts import CASES as COUNTED
 from .encoding import CASES as ENCODING
 from .front_end import CASES as FRONT_END
+from .second_stage import CASES as SECOND_STAGE
+from .second_stage import COUNTS as COUNTED_OF_STAGES
 from .timing import Prepare
 from .trainer import describe, training
 from .training import CASES as TRAINING
@@ -37,11 +39,11 @@ def _train_on_gpu(size: str, clips: int) -> Row:
 
 ROWS: dict[str, Row] = {
     **{name: Row(prepare, (CPU,), has_model=False) for name, prepare in FRONT_END.items()},
-    **{name: Row(prepare) for name, prepare in {**ENCODING, **TRAINING}.items()},
+    **{name: Row(prepare) for name, prepare in {**ENCODING, **TRAINING, **SECOND_STAGE}.items()},
     "train_tiny": Row(training("tiny", 12, rounds=10)),
     "train_base_12": _train_on_gpu("base", 12),
     "train_base_48": _train_on_gpu("base", 48),
     "train_base_96": _train_on_gpu("base", 96),
     "train_large_12": _train_on_gpu("large", 12),
-    **{name: Row(prepare) for name, prepare in COUNTED.items()},
+    **{name: Row(prepare) for name, prepare in {**COUNTED, **COUNTED_OF_STAGES}.items()},
 }

@@ -56,11 +56,11 @@ def compare(
     return {**results, **probe(data, pretrained, folder / "probe")}
 
 
-def probe(data: Path, checkpoint: Path, folder: Path) -> dict[str, float]:
-    """Run ``eat probe``, unless done; return the accuracies of its chosen linear probes."""
+def probe(data: Path, checkpoint: Path, folder: Path, *options: str) -> dict[str, float]:
+    """Run ``eat probe``, unless done; return the metric of its chosen linear probes."""
     if not (folder / "probe.json").is_file():
         command: list[object] = [BIN / "eat", "probe", "--checkpoint", checkpoint, "--data", data]
-        run([*command, "--out", folder], folder.with_suffix(".log"))
+        run([*command, *options, "--out", folder], folder.with_suffix(".log"))
     found = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
     return {
         f"probe {row['source']}": row["linear"]["value"]

@@ -1,14 +1,16 @@
-"""The packaged configurations."""
+"""The packaged configurations, and values of overrides; imports neither PyTorch nor hydra."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from .choices import CONFIG_DIR
 
 MOST_LISTED = 15  # choices in a message
+_PLAIN = re.compile(r"[\w./-]+", re.A)
 
 
 def list_names(folder: Path = CONFIG_DIR) -> list[str]:
@@ -46,3 +48,14 @@ def suggest(value: str, choices: list[str]) -> str:
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
     return f"; choose one of {', '.join(choices)}" if len(choices) <= MOST_LISTED else ""
+
+
+def quote(value: object) -> str:
+    """Return a text as a value in hydra's grammar."""
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    # Within single quotes only the quote and backslashes before it are special.
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
+    end = re.search(r"\\*$", escaped)
+    return f"'{escaped}{end[0] if end else ''}'"

@@ -28,13 +28,14 @@ class PretrainingOutput(TypedDict, total=False):
 
     Attributes:
         losses: loss by objective, times its weight. ``regression`` [N_hidden, D]; ``recon``
-            [N_hidden, p*p*channels]; ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``;
+            [N_hidden, p*p*channels]; ``retention`` [N_hidden / 2, D], of the mixtures;
+            ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``;
             ``dino``, ``contrast``, ``vicreg``, ``koleo``, scalars times ``sample_size``.
             Padding is excluded. Among clips of different length, a row of ``cls`` is also weighted
             by its number of hidden patches over the mean of all rows.
         loss_items: number of items by objective (hidden patches, or hidden patches times
             utterances); the sum of a loss over it is the mean of one item.
-        sample_size: number of hidden patches in the batch, over all clones.
+        sample_size: number of hidden patches in the batch, over all clones (and mixtures).
         masked_pct: share of hidden patches.
         pred_var: mean over channels of the standard deviation of predictions, over all ranks.
         target_var: the same of the targets; near 0 after a collapse.

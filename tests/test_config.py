@@ -8,6 +8,7 @@ from pathlib import Path
 
 import omegaconf
 import pytest
+import torch
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
@@ -15,7 +16,7 @@ import eat_plugin
 from eat_plugin.models.config import validate_config
 from eat_plugin.models.utterance_options import default_options
 from eat_plugin.tasks.choosing import choose_options
-from eat_plugin.tasks.recipe import LENGTH_OF_FINETUNING, LENGTH_OF_PRETRAINING
+from eat_plugin.tasks.recipe import LENGTH_OF_FINETUNING, LENGTH_OF_PRETRAINING, SECOND_STAGE
 from eat_plugin.tasks.run_config import RunConfig
 from tests.composing import compose
 
@@ -23,17 +24,21 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYOUTS = json.loads((ROOT / "tests" / "golden" / "state_dict_layouts.json").read_text())
 SIZES = sorted(path.stem for path in (ROOT / "config" / "size").glob("*.yaml"))
 BENCHMARKS = sorted(path.stem for path in (ROOT / "config" / "benchmark").glob("*.yaml"))
+GIVEN = [f"common.user_dir={ROOT / 'eat_plugin'}", "task.data=/data"]
+RULES = {
+    "eat_pretraining": {**SECOND_STAGE, **LENGTH_OF_PRETRAINING},
+    "eat_classification": LENGTH_OF_FINETUNING,
+}
 # Modules that need a later hydra, or Triton; they hold no options.
-BY_LENGTH = {"eat_pretraining": LENGTH_OF_PRETRAINING, "eat_classification": LENGTH_OF_FINETUNING}
 NOT_EVERYWHERE = {"eat_plugin.launch.sweep", "eat_plugin.modules.triton_convolution"}
 
 
 def load(*overrides, name="pretrain"):
-    """Compose as fairseq-hydra-train does, and choose what the length of the run decides."""
-    cfg = compose(name, [f"common.user_dir={ROOT / 'eat_plugin'}", "task.data=/data", *overrides])
+    """Compose as fairseq-hydra-train does, and choose what the data do not decide."""
+    cfg = compose(name, [*GIVEN, *overrides])
     add_defaults(cfg)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
-    choose_options(RunConfig(cfg.task), BY_LENGTH[cfg.task["_name"]], None)
+    choose_options(RunConfig(cfg.task), RULES[cfg.task["_name"]], None)
     return OmegaConf.to_container(cfg)
 
 
@@ -90,6 +95,38 @@ def test_size__has_the_published_hyper_parameters(size, layout, lr):
     assert cfg["common"]["fp16"]
     # null: AudioSet's published statistics, unless the data has its own.
     assert (cfg["task"]["norm_mean"], cfg["task"]["norm_std"]) == (None, None)
+
+
+def test_sslam__has_the_published_settings(tmp_path):
+    first = tmp_path / "first.pt"
+    options = {"model": LAYOUTS["EAT-base_pretrain"]["cfg_model"], "task": {"target_length": 1024}}
+    torch.save({"cfg": {**options, "optimization": {"lr": [0.0005]}}, "model": {}}, first)
+    cfg = load(f"checkpoint.finetune_from_model={first}", name="sslam")
+    model = cfg["model"]
+    assert {**without(model), "clone_batch": 16} == published_model("EAT-base_pretrain")
+    assert model["clone_batch"] == cfg["task"]["precompute_mask_config"]["clone_batch"] == 8
+    assert (model["retention_loss"], model["cls_target"]) == (1.0, "last_targets")
+    assert model["mixed_share"] * 64 == 34
+    assert cfg["optimization"]["lr"] == cfg["lr_scheduler"]["lr"] == [5e-5]
+    assert cfg["optimization"]["max_update"] == 200000
+    assert cfg["lr_scheduler"]["warmup_updates"] == 25000
+    assert (model["ema_decay"], model["ema_end_decay"]) == (0.9998, 0.99999)
+    assert model["ema_anneal_end_step"] == 100000
+    assert cfg["dataset"]["batch_size"] == 12
+
+
+def test_sslam__differs_from_pretrain_in_its_own_settings():
+    cfg, base = (compose(name, GIVEN) for name in ("sslam", "pretrain"))
+    different = {
+        f"{section}.{name}"
+        for section in cfg
+        for name, value in (cfg[section] or {}).items()
+        if value != (base[section] or {}).get(name)
+    }
+    assert different == {
+        "optimization.lr", "optimization.max_update", "model.clone_batch",
+        "model.retention_loss", "model.mixed_share", "model.cls_target",
+    }  # fmt: skip
 
 
 def test_size__base_is_the_default():

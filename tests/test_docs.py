@@ -23,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Their code may be fragments and their options examples: only files and links are checked.
 FRAGMENTS = {"architecture.md", "extend.md"}
 GUIDES = [path for path in DOCUMENTS if path.name not in FRAGMENTS]
-CONFIGS = ("pretrain", "finetune", "image_pretrain", "image_finetune")
+CONFIGS = ("pretrain", "sslam", "finetune", "image_pretrain", "image_finetune")
 TRAIN = "fairseq-hydra-train"
 FLAGS = ("fairseq-train", "fairseq-validate")
 PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun", "sbatch"}
@@ -169,7 +169,7 @@ def test_training_command__composes(words):
     kind = "image_" if "images" in args.data.name else ""
     groups = {"size": args.size, "benchmark": getattr(args, "benchmark", None)}
     chosen = [f"{group}={choice}" for group, choice in groups.items() if choice is not None]
-    compose(f"{kind}{args.subcommand}", [*chosen, *args.overrides], CONFIG_DIR)
+    compose(args.config_name or f"{kind}{args.subcommand}", [*chosen, *args.overrides], CONFIG_DIR)
 
 
 @pytest.mark.parametrize(("name", "overrides"), table_settings())

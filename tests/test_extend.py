@@ -35,12 +35,13 @@ assert (masks == 0).sum(dim=1).tolist() == [spec.num_visible] * 5
 kept = (masks.view(5, 8, 8) == 0).sum(dim=2)
 assert ((kept == 8).sum(dim=1) == spec.num_visible // 8).all()
 
-# Mask, loss and objective, from the command line to gradients
+# Mask, loss, objective and inputs, from the command line to gradients
 given = ["common.user_dir=x", "task.data=x"]
 cfg = compose("pretrain", [
     "size=tiny", *given, "task.target_length=128", "model.depth=1", "model.average_top_k_layers=1",
     "+model.modalities.image.mask_strategy=columns", "+model.cosine_loss=2",
-    "+model.spectrum_loss=0.5", "model.modalities.image.patch_size=16", "model.ema_decay=0.9",
+    "+model.spectrum_loss=0.5", "+model.level_loss=0.5",
+    "model.modalities.image.patch_size=16", "model.ema_decay=0.9",
     "model.ema_end_decay=0.99", "model.ema_anneal_end_step=10",
 ])
 add_defaults(cfg)
@@ -52,6 +53,8 @@ loss, size, log = PretrainingCriterion(None)(model, sample)
 assert 0 < float(log["loss_cosine"]) / size < 4
 assert 0 < float(log["loss_spectrum"]) / size < 10
 assert model.spectrum_proj.weight.grad.abs().sum() > 0
+assert 0 < float(log["loss_level"]) / size < 10
+assert model.level_proj.weight.grad.abs().sum() > 0
 
 # Metric
 scores = np.tile(np.arange(7.0), (7, 1))

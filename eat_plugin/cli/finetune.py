@@ -18,10 +18,9 @@ log) and tb (TensorBoard). Then:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from eat_plugin.cli import training
-from eat_plugin.configs import list_groups
+from eat_plugin.configs import list_groups, quote
 
 CONFIG = "finetune"
 NONE = "none"
@@ -43,19 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from eat_plugin.launch.composing import quote
-
     overrides = []
     if args.checkpoint == NONE:
         overrides.append("model.model_path=null")
     else:
-        path = Path(args.checkpoint).expanduser()
-        if not path.is_file():
-            problem = "is a folder" if path.is_dir() else "does not exist"
-            raise ValueError(
-                f"--checkpoint {path} {problem}; give a checkpoint, or {NONE} for random weights"
-            )
-        overrides.append(f"model.model_path={quote(path.resolve())}")
+        path = training.find_checkpoint(args.checkpoint, f"{NONE} for random weights")
+        overrides.append(f"model.model_path={quote(path)}")
     if args.benchmark is not None:
         overrides.append(f"benchmark={args.benchmark}")
     return training.run(args, CONFIG, overrides)

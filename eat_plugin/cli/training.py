@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eat_plugin.choices import CONFIG_DIR, PREEMPTED_STATUS, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
-from eat_plugin.configs import list_groups
+from eat_plugin.configs import list_groups, quote
 from eat_plugin.records import CONSOLE
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def _compose(
     from eat_plugin.launch import composing, launchers, machine
 
     own = [
-        f"common.user_dir={composing.quote(USER_DIR)}",
-        f"task.data={composing.quote(args.data.expanduser().resolve())}",
-        f"hydra.run.dir={composing.quote(folder)}",
+        f"common.user_dir={quote(USER_DIR)}",
+        f"task.data={quote(args.data.expanduser().resolve())}",
+        f"hydra.run.dir={quote(folder)}",
     ]
     given = {composing.parse_override(text).key for text in args.overrides}
     _refuse_taken(given)
@@ -169,6 +169,15 @@ def _check_data(data: Path) -> None:
             f"--data {data} {problem}; list clips with: eat manifest AUDIO --out DATA, then --data "
             "DATA"
         )
+
+
+def find_checkpoint(text: str, otherwise: str) -> Path:
+    """Return the absolute path of ``--checkpoint``; raise ValueError if it is not a file."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"--checkpoint {path} {problem}; give a checkpoint, or {otherwise}")
+    return path.resolve()
 
 
 def _find_config_dir(path: Path) -> Path:

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..configs import check_choice, list_groups, list_names, suggest
+from ..configs import check_choice, list_groups, list_names, quote, suggest
 
 if hasattr(hydra, "compose"):
     from hydra import compose as hydra_compose
@@ -32,7 +32,6 @@ else:  # before 1.1
     ADD = "+"
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)([\w/@.-]+)(?:=(.*))?", re.S)
-_PLAIN = re.compile(r"[\w./-]+", re.A)
 _NOISE = ("object_type", "reference_type", "full_key", "See https")  # of hydra's messages
 # Options with a path; a relative one is of the folder in which the command was given.
 PATHS = (
@@ -56,17 +55,6 @@ class Composed(NamedTuple):
 
     cfg: DictConfig
     overrides: list[str]
-
-
-def quote(value: object) -> str:
-    """Return a text as a value in hydra's grammar."""
-    text = str(value)
-    if _PLAIN.fullmatch(text):
-        return text
-    # Within single quotes only the quote and backslashes before it are special.
-    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
-    end = re.search(r"\\*$", escaped)
-    return f"'{escaped}{end[0] if end else ''}'"
 
 
 def parse_override(text: str) -> Override:

@@ -18,7 +18,7 @@ from .published_options import (
     PublishedModelOptions,
     check_published_options,
 )
-from .utterance_options import CLS_TARGETS, UtteranceOptions
+from .utterance_options import CLS_TARGETS, MixtureOptions, UtteranceOptions
 
 MEL_BINS = 128
 IMAGE = "model.modalities.image"
@@ -96,7 +96,7 @@ class ModalitiesConfig(Section):
 
 
 @dataclass
-class EatConfig(PublishedModelOptions, UtteranceOptions, Section):
+class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, Section):
     """The student, its teacher, and the losses between them."""
 
     loss_beta: float = option(0.0, "smooth L1 turns linear at this error; 0 for squared error")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..modules.processes import add_processes, sum_over_processes
 from ..options import require
 from .step import Step, UtteranceObjective
+from .utterance_options import UNIFORM
 
 if TYPE_CHECKING:
     from .config import EatConfig
@@ -67,7 +68,8 @@ class PrototypeDino(UtteranceObjective):
         """Require a CLS token, targets that differ between clips, and two prototypes."""
         super().validate()
         rule = "for model.dino_loss choose layers, last or cls: these differ between clips"
-        require(self.cfg.cls_target != "targets", "model.cls_target", "'targets'", rule)
+        target = self.cfg.cls_target
+        require(target not in UNIFORM, "model.cls_target", repr(target), rule)
         number = self.cfg.dino_prototypes
         require(number >= 2, "model.dino_prototypes", number, "it must be 2 or more")
 

@@ -14,7 +14,7 @@ from .config import EatConfig, validate_config
 from .encoder import MODALITY, EatEncoder, init_normal
 from .objectives import channel_deviation, choose_objectives
 from .param_groups import set_param_groups
-from .step import Step
+from .step import Inputs, Step
 from .teacher import Teacher, annealed_decay
 
 if TYPE_CHECKING:
@@ -170,11 +170,11 @@ class EatModel(EatEncoder):
             return self._encode(source, padding, masks, force_remove_masked, remove_extra_tokens)
         if masks is None or self.teacher is None:
             raise ValueError("pre-training takes mask=True and a teacher (model.skip_ema=false)")
-        if target is None:
-            target = source
-        else:
-            target, _ = patches.prepare(self.time_major(target), padding)
-        step = self.make_step(source, target, masks, padding, num_visible, noise_seed)
+        given = source if target is None else patches.prepare(self.time_major(target), padding)[0]
+        inputs = Inputs(source, given, masks, padding, num_visible, noise_seed)
+        for objective in self.objectives:
+            inputs = objective.change_inputs(self, inputs)
+        step = self.make_step(**vars(inputs))
         # Each objective gives its loss.
         result = self._collect_statistics(step)
         for objective in self.objectives:
@@ -193,11 +193,9 @@ class EatModel(EatEncoder):
         padding: Tensor | None = None,
         num_visible: int | None = None,
         noise_seed: Seeds = None,
+        notes: dict[str, Any] | None = None,
     ) -> Step:
-        """Predict the hidden patches of prepared clips [B, C, T, F], and make their targets.
-
-        Arguments as in ``forward``; ``masks`` are [B*K, L].
-        """
+        """Predict the hidden patches of clips, and make their targets; arguments as ``Inputs``."""
         assert self.teacher is not None
         patches, clones = self.patch_encoder, self.cfg.clone_batch
         grid, split = patches.grid_of(source), split_patches(masks, num_visible, clones, padding)
@@ -214,7 +212,7 @@ class EatModel(EatEncoder):
             prediction = patches.predict_hidden(visible, split, grid, noise_seed)
         return Step(
             self, source, target, grid, split, padding, noise_seed, student, targets,
-            hidden_targets, prediction, clip_targets,
+            hidden_targets, prediction, clip_targets, notes or {},
         )  # fmt: skip
 
     def extract_features(

@@ -19,6 +19,7 @@ from ..options import patch_sides
 from .contrast import CloneContrast
 from .dino import PrototypeDino
 from .koleo import NearestNeighbour
+from .source_retention import SourceRetention
 from .step import PretrainingObjective, Step, UtteranceObjective
 from .vicreg import VarianceCovariance
 
@@ -133,6 +134,7 @@ class UtteranceDino(UtteranceRegression):
 OBJECTIVES: list[type[PretrainingObjective]] = [
     PrototypeDino, CloneContrast, VarianceCovariance, NearestNeighbour,
     UtteranceRegression, UtteranceDino, PatchRegression, Reconstruction,
+    SourceRetention,
 ]  # fmt: skip
 
 

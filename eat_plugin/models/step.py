@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -15,6 +15,31 @@ if TYPE_CHECKING:
     from ..modules.patch_split import PatchSplit
     from .config import EatConfig
     from .eat import EatModel
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a pre-training step is made of; objectives may replace it.
+
+    B clips, K clones, L patches.
+
+    Attributes:
+        source: [B, C, T, F], input of the student, prepared.
+        target: [B, C, T, F], input of the teacher; often the same tensor.
+        masks: [B*K, L], row b*K + k, 1 = hidden.
+        padding: bool [B, L], True = padding; None if all clips have the same length.
+        num_visible: number of zeros per row of ``masks``; None if it has to be counted.
+        noise_seed: see ``modules.decoders.draw_noise``.
+        notes: what an objective tells its own ``compute``, by its name.
+    """
+
+    source: Tensor
+    target: Tensor
+    masks: Tensor
+    padding: Tensor | None = None
+    num_visible: int | None = None
+    noise_seed: Seeds = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -36,6 +61,7 @@ class Step:
         hidden_targets: [N_hidden, D], the targets at hidden patches.
         prediction: [N_hidden, D], output of the decoder; None if no objective needs it.
         utterance_target: [B, D], float32, by ``model.cls_target``; None if no objective needs it.
+        notes: see ``Inputs``.
         statistics: values for the log, which objectives may add.
     """
 
@@ -51,6 +77,7 @@ class Step:
     hidden_targets: Tensor
     prediction: Tensor | None
     utterance_target: Tensor | None
+    notes: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -90,6 +117,14 @@ class PretrainingObjective:
 
         Buffers stay in float32 when the model is cast to half precision.
         """
+
+    def change_inputs(self, model: EatModel, inputs: Inputs) -> Inputs:
+        """Replace what student and teacher see in a step; by default nothing changes.
+
+        Random numbers come from ``inputs.noise_seed``, or from PyTorch's generator on the host if
+        it is None: a resumed run then draws the same.
+        """
+        return inputs
 
     def compute(self, step: Step) -> tuple[Tensor, int]:
         """Compute the loss.

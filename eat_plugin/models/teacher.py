@@ -99,27 +99,34 @@ class Teacher:
         self,
         student: EatEncoder,
         source: Tensor,
-        local: Tensor,
+        local: Tensor | None,
         padding: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Encode whole clips and turn the last blocks into targets.
+        """Encode clips and turn the last blocks into targets.
 
         Args:
             student: has the parts that the teacher shares.
             source: [B, C, T, F].
-            local: [B, L, D], the student's patch embeddings of the same clips.
+            local: [B, L, D], the student's patch embeddings of the same clips; None to compute
+                them.
             padding: bool [B, L], True = padding, or None.
+            kept: int64 [M], the patches that the teacher sees of each clip, and makes targets of;
+                None for whole clips.
 
         Returns:
-            Targets of patches [B, L, D], and of clips [B, D], by ``model.cls_target`` (None if no
-            objective needs them); float32.
+            Targets of patches [B, L, D] (or [B, M, D]), and of clips [B, D], by
+            ``model.cls_target`` (None if no objective needs them); float32.
         """
         dtype = next(iter(self._weights.values())).dtype
         owner = student if self.cfg.ema_encoder_only else self.encoder
         patches = owner.patch_encoder
         if owner is not student and patches.local_encoder is not None:
             local = patches.local_features(source.to(dtype))
-        x = patches.contextualize(patches.add_positions(local.to(dtype))).to(dtype)
+        elif local is None:
+            local = student.patch_encoder.local_features(source)
+        x = patches.add_positions(local.to(dtype))
+        x = patches.contextualize(x if kept is None else x.index_select(1, kept)).to(dtype)
         x, layers = self.encoder.run_blocks(x, student.token_padding(padding))
         cfg = self.cfg
         extra = cfg.modalities.image.num_extra_tokens
@@ -129,17 +136,17 @@ class Teacher:
             "layer_norm_layer": cfg.layer_norm_target_layer,
             "padding": padding,
         }
-        targets = average_layers(
-            layers,
-            instance_norm_layer=cfg.instance_norm_target_layer,
-            instance_norm=cfg.instance_norm_targets,
-            layer_norm=cfg.layer_norm_targets,
-            **norms,
-        )
+        whole = {
+            **norms, "instance_norm_layer": cfg.instance_norm_target_layer,
+            "instance_norm": cfg.instance_norm_targets, "layer_norm": cfg.layer_norm_targets,
+        }  # fmt: skip
+        targets = average_layers(layers, **whole)
         if not self.makes_clip_targets:
             return targets, None
         if cfg.cls_target == "targets":
             return targets, mean_patches(targets, padding)
+        if cfg.cls_target == "last_targets":
+            return targets, mean_patches(average_layers(layers[-1:], **whole), padding)
         if cfg.cls_target == "cls":
             clip = x[:, extra - 1].to(targets.dtype)
         else:

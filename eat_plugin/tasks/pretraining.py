@@ -18,14 +18,14 @@ from .loss_scale import fit_loss_scale
 from .option_checks import check_metric
 from .recipe import PRETRAINING
 from .run_config import RunConfig
-from .start_from import refuse_classifier
+from .start_from import check_first_stage
 
 logger = logging.getLogger(__name__)
 
 CONVOLUTION = "convolution"  # in the task's state: how the decoder's convolutions are computed
 METRICS = (
     "loss_regression", "loss_cls", "loss_recon", "loss_dino", "loss_contrast", "loss_vicreg",
-    "loss_koleo", "pred_var", "target_var",
+    "loss_koleo", "loss_retention", "pred_var", "target_var",
 )  # fmt: skip
 
 
@@ -85,10 +85,13 @@ class EatPretrainingTask(AudioTask):
         """Refuse options that do not suit pre-training.
 
         Raises:
-            ValueError: a metric that is not computed, a classifier to start from, ``store_ema``.
+            ValueError: a metric that is not computed, a checkpoint of another model to start from,
+                batches of one clip that are to be mixed, ``store_ema``.
         """
         check_metric(run, "eat_pretraining", METRICS)
-        refuse_classifier(run)
+        if self.resumed is None:
+            check_first_stage(run)
+        _check_mixtures(run)
         rule = "the teacher is an average already; only fine-tuning has fairseq's"
         require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
         fit_loss_scale(run)
@@ -148,10 +151,24 @@ class EatPretrainingTask(AudioTask):
         return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)
 
 
+def _check_mixtures(run: RunConfig) -> None:
+    """Refuse batches of one clip: it has no other to be mixed with."""
+    weight = run.get("model.retention_loss")
+    if not weight:
+        return
+    rule = f"model.retention_loss={weight} mixes the clips of a batch with each other: set "
+    size, frames = run.get("dataset.batch_size"), run.get("dataset.max_tokens")
+    require(size != 1, "dataset.batch_size", size, f"{rule}2 or more")
+    if frames is None or run.get("task.length") == "mask":
+        return
+    two = 2 * (run.get("task.target_length") or 0)
+    require(frames >= two, "dataset.max_tokens", frames, f"{rule}{two} (two windows) or more")
+
+
 def _warn_of_uniform_targets(run: RunConfig) -> None:
     """Say that the published DINO learns little from targets after instance norm."""
     is_on = run.get("model.utterance_level") and (run.get("model.cls_loss") or 0) > 0
-    is_uniform = run.get("model.cls_target") == "targets"
+    is_uniform = run.get("model.cls_target") in ("targets", "last_targets")
     if is_on and is_uniform and run.get("model.instance_norm_target_layer"):
         logger.warning(
             "model.utterance_level=true: after instance norm the targets of all clips are nearly "

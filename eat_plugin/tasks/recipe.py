@@ -35,14 +35,65 @@ def epochs_between(known: Known) -> int:
 
 
 def decay(part: float, least: int) -> Callable[[Known], float]:
-    """Choose the teacher's decay so that it averages over a share of the run."""
-    return lambda known: 1 - 1 / max(least, known.updates * part)
+    """Choose the teacher's decay so that it averages over a share of the run.
+
+    In a second stage the share is twice as large, as published.
+    """
+
+    def choose(known: Known) -> float:
+        averaged = known.updates * part * (2 if is_second_stage(known) else 1)
+        return 1 - 1 / max(least, averaged)
+
+    return choose
 
 
 def anneal(known: Known) -> int:
-    """Choose the updates of annealing, as published: base a quarter, large three eighths."""
+    """Choose the updates of annealing, as published: a quarter, large 3/8, a second stage 1/2."""
     part = 0.375 if known.run.get("model.depth") >= 24 else 0.25
+    part = 0.5 if is_second_stage(known) else part
     return max(int(known.updates * part), min(known.updates, LEAST_FINAL_CONSTANT))
+
+
+def warm_up(known: Known) -> int:
+    """Choose the updates of warm-up, as published: 2/15 of the run, of a second stage 1/8."""
+    return share(1 / 8 if is_second_stage(known) else 2 / 15)(known)
+
+
+# ---- A second stage, on the weights of a first one ----------------------------------------------
+
+STARTS_FROM = "checkpoint.finetune_from_model"
+
+
+def is_second_stage(known: Known) -> bool:
+    """Whether a run continues on mixtures (SSLAM)."""
+    return bool(known.run.get("model.retention_loss"))
+
+
+def tenth_of_rate(known: Known) -> List[float]:
+    """Choose a tenth of the rate of the first stage, as published.
+
+    Raises:
+        ValueError: there is no first stage, or its rate is unknown.
+    """
+    path, rates = known.run.get(STARTS_FROM), None
+    if path is None:
+        raise ValueError(
+            f"{STARTS_FROM} is null: give the checkpoint of the first stage (eat pretrain "
+            "--checkpoint), or set optimization.lr to start from random weights"
+        )
+    if known.start is not None:
+        rates = (known.start.get("optimization") or {}).get("lr")
+    if not rates:
+        raise ValueError(
+            f"optimization.lr is -1, a tenth of that of the first stage, but {path} does not say "
+            "its own; set optimization.lr"
+        )
+    return [(rates[0] if isinstance(rates, list) else rates) / 10]
+
+
+def half_of_clones(known: Known) -> int:
+    """Choose half of the clones of the first stage, as published: there are twice the clips."""
+    return 8 if known.start is None else max(1, int(known.encoder("clone_batch")) // 2)
 
 
 # ---- Clips of your own: patches and window -------------------------------------------------------
@@ -79,7 +130,10 @@ def window(known: Known) -> int:
 
 
 def short_window(known: Known) -> int:
-    """Choose the length of nearly all clips, in whole patches, up to 2.08 s."""
+    """Choose the window of the first stage; else the length of nearly all clips, up to 2.08 s."""
+    before = ((known.start or {}).get("task") or {}).get("target_length")
+    if before:
+        return int(before)
     least, most = WINDOWS_OF_PRETRAINING
     return whole_patches(min(max(known.typical_frames, least), most), known)
 
@@ -149,7 +203,7 @@ REPORTS = {
 }
 LENGTH_OF_PRETRAINING: Dict[str, Rule] = {
     **REPORTS,
-    "lr_scheduler.warmup_updates": Rule(share(2 / 15)),
+    "lr_scheduler.warmup_updates": Rule(warm_up),
     "model.ema_decay": Rule(decay(1 / 80, LEAST_CONSTANT)),
     "model.ema_end_decay": Rule(decay(1 / 4, LEAST_FINAL_CONSTANT)),
     "model.ema_anneal_end_step": Rule(anneal),
@@ -162,10 +216,14 @@ EPOCHS = {
     "checkpoint.save_interval": Rule(epochs_between),
     "dataset.validate_interval": Rule(epochs_between),
 }
+SECOND_STAGE = {
+    "optimization.lr": Rule(tenth_of_rate, ("lr_scheduler.lr", "optimizer.lr")),
+    "model.clone_batch": Rule(half_of_clones, ("task.precompute_mask_config.clone_batch",)),
+}
 PRETRAINING = {
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
     "task.target_length": Rule(short_window, WINDOW_COPIES),
-    **LENGTH_OF_PRETRAINING, **EPOCHS,
+    **SECOND_STAGE, **LENGTH_OF_PRETRAINING, **EPOCHS,
 }  # fmt: skip
 OWN_CLIPS = {
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),

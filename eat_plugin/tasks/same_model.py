@@ -1,7 +1,7 @@
-"""A resumed run has the model of its checkpoint."""
+"""A run has the model of the checkpoint that it resumes or starts from."""
 
 import os
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,22 +40,33 @@ def check_same_model(resumed: ResumedRun, cfg: DictConfig, encoder: Any = None) 
     options: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     if encoder is not None:
         options[OF_ENCODER] = encoder
-    is_same_run = bool(resumed.optimizer)
-    before, now = (_pick(part, is_same_run) for part in (resumed.model, options))
+    found = describe_difference(resumed.model, options, bool(resumed.optimizer))
+    if found is None:
+        return
+    same = "settings" if encoder is None else "settings and model.model_path"
+    raise ValueError(
+        f"{os.path.abspath(resumed.path)} has {found[0]}, this run {found[1]}: choose another run "
+        f"folder (hydra.run.dir) or the same {same}"
+    )
+
+
+def describe_difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], is_same_run: bool
+) -> Optional[Tuple[str, str]]:
+    """Compare the options of two models; return those that differ, of each; None if none does."""
+    before, now = (_pick(part, is_same_run) for part in (before, now))
     different = [name for name in before if name in now and _read(name, before) != _read(name, now)]
     if not different:
-        return
-    shown = different[:MOST_SHOWN]
+        return None
     there, here = (
-        ", ".join(f"model.{name}={'null' if part[name] is None else part[name]}" for name in shown)
+        ", ".join(
+            f"model.{name}={'null' if part[name] is None else part[name]}"
+            for name in different[:MOST_SHOWN]
+        )
         for part in (before, now)
     )
     more = f" ({len(different) - MOST_SHOWN} more differ)" if len(different) > MOST_SHOWN else ""
-    same = "settings" if encoder is None else "settings and model.model_path"
-    raise ValueError(
-        f"{os.path.abspath(resumed.path)} has {there}, this run {here}{more}: choose another run "
-        f"folder (hydra.run.dir) or the same {same}"
-    )
+    return there, f"{here}{more}"
 
 
 def _read(name: str, options: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""``checkpoint.finetune_from_model`` for a classifier."""
+"""``checkpoint.finetune_from_model``: the checkpoint that a new run starts from."""
 
 from typing import Any, Dict, Optional
 
@@ -9,6 +9,9 @@ from ..options import require
 from .option_checks import check_checkpoints
 from .resumed import UNREADABLE
 from .run_config import RunConfig
+from .same_model import describe_difference
+
+NAME = "checkpoint.finetune_from_model"
 
 
 def resolve_start(run: RunConfig) -> Optional[int]:
@@ -23,13 +26,12 @@ def resolve_start(run: RunConfig) -> Optional[int]:
     Raises:
         ValueError: the file does not exist, or ``model.model_path`` is another file.
     """
-    name = "checkpoint.finetune_from_model"
-    path = run.get(name)
+    path = run.get(NAME)
     if not path or run.root is None:
         return None
     check_checkpoints(run)
     given = run.get("model.model_path")
-    require(given in (None, path), "model.model_path", given, f"{name} is {path}: give one of them")
+    require(given in (None, path), "model.model_path", given, f"{NAME} is {path}: give one of them")
     options = _read_model_options(path)
     encoder = options.get("pretrained_model_args")
     with open_dict(run.root):
@@ -42,13 +44,33 @@ def resolve_start(run: RunConfig) -> Optional[int]:
     return options.get("num_classes") if encoder else None
 
 
-def refuse_classifier(run: RunConfig) -> None:
-    """Raise ValueError if pre-training is to start from a classifier, which has no decoder."""
-    path = run.get("checkpoint.finetune_from_model")
-    if path and _read_model_options(path).get("pretrained_model_args"):
+# Weights of an objective: it is on in both runs, or in none.
+WITH_WEIGHTS = ("recon_loss", "dino_loss", "contrast_loss")
+
+
+def check_first_stage(run: RunConfig) -> None:
+    """Refuse a checkpoint from which pre-training cannot continue.
+
+    Raises:
+        ValueError: it is a classifier, which has no decoder; or its model has other weights.
+    """
+    path = run.get(NAME)
+    before = _read_model_options(path) if path else {}
+    if before.get("pretrained_model_args"):
         raise ValueError(
-            f"checkpoint.finetune_from_model is {path!r}, a classifier; pre-training starts from a "
-            "pre-trained model"
+            f"{NAME} is {path!r}, a classifier; pre-training starts from a pre-trained model"
+        )
+    if not before:
+        return
+    now: Any = OmegaConf.to_container(run.get("model"), resolve=True, enum_to_str=True)
+    found = describe_difference(before, now, is_same_run=False)
+    for name in WITH_WEIGHTS:
+        values = [part.get(name) or 0 for part in (before, now)]
+        if found is None and bool(values[0]) != bool(values[1]):
+            found = (f"model.{name}={values[0]}", f"model.{name}={values[1]}")
+    if found is not None:
+        raise ValueError(
+            f"{NAME} is {path!r}, which has {found[0]}, this run {found[1]}: give the same settings"
         )
 
 

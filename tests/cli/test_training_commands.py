@@ -62,6 +62,26 @@ def test_pretrain__images_have_their_configuration(data, capsys):
     assert f"hydra.run.dir='{data.parent / 'runs' / 'image_pretrain-my data'}'" in words
 
 
+def test_pretrain__second_stage_of_a_checkpoint(data, capsys, make_checkpoint):
+    path = make_checkpoint("pretraining", model_recon_loss=1.0)
+    given = [
+        "pretrain", "--config-name", "sslam", "--data", "my data", "--size", "tiny",
+        "model.depth=2", "model.embed_dim=32", "model.num_heads=4", "model.average_top_k_layers=2",
+        "model.modalities.image.max_length=16", "model.modalities.image.decoder.decoder_dim=32",
+        "model.modalities.image.decoder.decoder_groups=4",
+    ]  # fmt: skip
+    words = dry_run(capsys, *given, "--checkpoint", str(path))
+    assert words[words.index("--config-name") + 1] == "sslam"
+    assert f"checkpoint.finetune_from_model={path}" in words
+    assert f"hydra.run.dir='{data.parent / 'runs' / 'sslam-my data'}'" in words
+    assert "--checkpoint gone.pt does not exist; give a checkpoint, or leave it out" in refuse(
+        capsys, *given, "--checkpoint", "gone.pt"
+    )
+    assert "checkpoint.finetune_from_model is null: give the checkpoint" in refuse(capsys, *given)
+    found = refuse(capsys, *given, "--checkpoint", str(path), "model.depth=3")
+    assert "which has model.depth=2, this run model.depth=3: give the same settings" in found
+
+
 def test_finetune__checkpoint_and_benchmark(data, capsys):
     (data.parent / "model.pt").touch()
     words = dry_run(

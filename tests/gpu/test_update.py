@@ -45,9 +45,15 @@ def test_no_synchronisation__raises():
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("device", HALF_DEVICES)
-@pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
-def test_update__does_not_synchronise(make_step, device, dtype, recompute):
-    step = make_step(device, dtype, recompute=recompute)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recompute": "none"}, {"recompute": "gelu"}, {"recompute": "blocks"},
+        {"retention_loss": 1.0, "cls_target": "last_targets"},
+    ],
+)  # fmt: skip
+def test_update__does_not_synchronise(make_step, device, dtype, options):
+    step = make_step(device, dtype, **options)
     losses = [step()]  # creates states, loads libraries
     with no_synchronisation(device):
         losses += [step() for _ in range(3)]

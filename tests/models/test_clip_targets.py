@@ -21,11 +21,14 @@ def test_target__by_hand(make_model, batch, kind, layer_norm):
     layers = []
     for block in encoder.blocks:
         x, target = block(x)
-        layer = target[:, 1:]
+        layer = last = target[:, 1:]
         layers.append(F.layer_norm(layer, (32,)) if layer_norm else layer)
+    last = F.instance_norm(last.transpose(1, 2)).transpose(1, 2)
+    last = F.layer_norm(F.layer_norm(last, (32,)) if layer_norm else last, (32,))
     patches, found = targets_of(model, batch["source"])
     expected = {
         "targets": patches.mean(dim=1),
+        "last_targets": last.mean(dim=1),
         "layers": F.layer_norm((layers[0] + layers[1]).mean(dim=1) / 2, (32,)),
         "last": F.layer_norm(layers[1].mean(dim=1), (32,)),
         "cls": F.layer_norm(x[:, 0], (32,)),

@@ -27,7 +27,7 @@ SCRATCH = [
 
 def compose_run(name, data, *overrides):
     """Compose the configuration of a small run."""
-    small = SMALL if name == "pretrain" else SCRATCH
+    small = SCRATCH if name == "finetune" else SMALL
     cfg = compose(name, [*small, f"task.data={data}", *overrides])
     add_defaults(cfg)
     return cfg

@@ -55,6 +55,14 @@ def test_two_processes__equal_accumulation_of_two_batches(trainer, assert_same):
     assert_same(one["model"], two["model"], tolerance=1e-5)
 
 
+def test_two_processes__mix_clips_within_a_process(trainer, assert_same):
+    on = ["+model.mixed_share=0.5", "model.retention_loss=1"]
+    both = ["optimization.update_freq=[2]", "dataset.batch_size=3"]
+    trainer.succeed(UPDATES, *both, *on, name="one")
+    run_two(trainer, *on, name="two")
+    assert_same(trainer.checkpoint("one")["model"], trainer.checkpoint("two")["model"], 1e-5)
+
+
 def test_two_processes__resume_equals_one_run(trainer, assert_same):
     run_two(trainer, "checkpoint.save_interval_updates=3", name="straight")
     checkpoint = trainer.folder / "straight" / "checkpoints" / "checkpoint_2_3.pt"
