@@ -40,7 +40,8 @@ MAY_IMPORT = {
     },
     "criterions": {"outputs"},
     "tasks": {
-        "checkpoint_files", "data", "flags", "images", "inputs", "masking", "options", *METRICS,
+        "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking", "options",
+        *METRICS,
     },
     "inference": {
         "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
@@ -142,7 +143,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert not seen & ON_DEMAND
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
-        "criterions", "optim", "flags", "checkpoint_files", "inputs", "registered",
+        "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
         "safetensors_files", "sections",
     }  # fmt: skip
 

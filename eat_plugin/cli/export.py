@@ -120,7 +120,8 @@ def _published(
     from eat_plugin.inference.portable import TOLERANCE, compare
 
     converted, left_out = convert_to_published(state, loaded)
-    torch.save(converted, draft)
+    with draft.open("wb") as file:  # torch.save itself does not say why it cannot write
+        torch.save(converted, file)
     reloaded = load_state(loaded.path, read_data(draft), loaded.device)
     check_same(loaded, reloaded)
     is_folded = reloaded.front_end != loaded.front_end

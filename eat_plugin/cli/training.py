@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eat_plugin.choices import CONFIG_DIR, PREEMPTED_STATUS, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
@@ -16,8 +16,6 @@ from eat_plugin.configs import list_groups, quote
 from eat_plugin.records import CONSOLE
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from eat_plugin.launch.launchers import Place
 
 LOG_INTERVAL = 10  # updates
@@ -121,7 +119,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
 
 def _compose(
     args: argparse.Namespace, name: str, overrides: list[str], folder: Path, place: Place
-) -> tuple[DictConfig, list[str], set[str]]:
+) -> tuple[Any, list[str], set[str]]:
     """Return the configuration, arguments for fairseq-hydra-train, and the options of the user."""
     from eat_plugin.launch import composing, launchers, machine
 

@@ -117,7 +117,8 @@ def test_export__what_differs_is_not_written(export, make_checkpoint, capsys, mo
 def test_export__names_a_missing_package(
     export, make_checkpoint, capsys, monkeypatch, name, module, extra
 ):
-    monkeypatch.setitem(sys.modules, "onnx", torch)  # any module, where it is not installed
+    for other in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, other, torch)  # any module, where it is not installed
     monkeypatch.setitem(sys.modules, module, None)
     code, out = export(make_checkpoint("pretraining"), name)
     assert code == 2

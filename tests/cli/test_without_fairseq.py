@@ -122,7 +122,7 @@ def test_export__without_fairseq_is_what_fairseq_loads(checkpoints, sounds, labe
     ("arguments", "package"),
     [
         (["pretrain", "--data", "DATA"], "fairseq"),
-        (["finetune", "--data", "DATA", "--checkpoint", "none"], "hydra-core"),
+        (["finetune", "--data", "DATA", "--checkpoint", "none"], "fairseq"),
         (["flags", "eat_base"], "fairseq"),
     ],
 )
