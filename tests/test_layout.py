@@ -15,7 +15,7 @@ PACKAGE = ROOT / "eat_plugin"
 # Rooms and modules that may import fairseq; no other may import them.
 WITH_FAIRSEQ = {
     "", "__main__", "registration", "models", "criterions", "tasks", "optim", "inference",
-    "launch", "cli", "flags",
+    "launch", "cli", "flags", "doctor.configuration", "doctor.cost", "doctor.timing",
 }  # fmt: skip
 METRICS = {"metrics", "ranking"}
 # Room -> the rooms that it may import.
@@ -37,9 +37,10 @@ MAY_IMPORT = {
     "tasks": {"checkpoint_files", "data", "flags", "images", "masking", "options", *METRICS},
     "inference": {"choices", "data", "images", "models", "options", *METRICS},
     "launch": {"choices", "prepare"},
+    "doctor": {"data", "models", "modules", "prepare"},
     "cli": {
         "checkpoint_files", "choices", "data", "flags", "images", "prepare", "masking", "models",
-        "inference", "launch", "options", *METRICS,
+        "doctor", "inference", "launch", "options", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
