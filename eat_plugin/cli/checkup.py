@@ -54,13 +54,13 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         except ValueError as error:
             yield of_problem(DATA, error)
             return
-    task = None
+    found = None
     if missing:
         yield _leave_out(CONFIGURATION, missing)
     else:
-        task = yield from _check_run(args, machine)
+        found = yield from _check_run(args, machine)
     if args.data is not None:
-        yield from _check_data(args.data, task)
+        yield from _check_data(args.data, found)
 
 
 def _leave_out(group: str, missing: list[str]) -> Finding:
@@ -69,25 +69,34 @@ def _leave_out(group: str, missing: list[str]) -> Finding:
 
 
 class _Run(NamedTuple):
-    """A run as training would start it; without ``dataset`` or ``model`` these are None."""
+    """A run as training would start it.
+
+    Attributes:
+        cfg: its configuration.
+        task: its task.
+        folder: of the run.
+        has_data: it has a data folder.
+        has_norm: the configuration has mean and deviation of the inputs.
+        dataset: the training clips; None if they cannot be used.
+        model: without values; None if it cannot be built.
+    """
 
     cfg: Any
     task: Any
     folder: Path
     has_data: bool
+    has_norm: bool
     dataset: Any = None
     model: Any = None
 
 
-def _check_run(args: argparse.Namespace, machine: Machine) -> Generator[Finding, None, Any]:
-    """Check a configuration and what its run asks of the machine; return the task's options."""
+def _check_run(args: argparse.Namespace, machine: Machine) -> Generator[Finding, None, _Run | None]:
+    """Check a configuration and what its run asks of the machine; return the run."""
     with tempfile.TemporaryDirectory() as empty:
         found = yield from _start(args, Path(empty))
-        if found is None:
-            return None
-        if found.model is not None:
+        if found is not None and found.model is not None:
             yield from _check_cost(found, machine, args.time)
-        return found.task.cfg
+        return found
 
 
 def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _Run | None]:
@@ -115,7 +124,8 @@ def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _R
     if start.nothing_to_do:
         yield of_problem(CONFIGURATION, f"{start.nothing_to_do}; choose another --out", WARNING)
     with checks.working_in(folder), checks.collecting_warnings() as later:
-        found, problems = _load(_Run(start.cfg, start.task, folder, has_data))
+        has_norm = cfg.task.norm_mean is not None
+        found, problems = _load(_Run(start.cfg, start.task, folder, has_data, has_norm))
     yield from problems
     for text in dict.fromkeys([*start.warnings, *later]):
         if not text.startswith(NORM_WARNING):
@@ -225,12 +235,13 @@ def _count_bytes(value: Any) -> int:
     return value.nbytes if hasattr(value, "nbytes") else 0
 
 
-def _check_data(path: Path, task: Any) -> Iterator[Finding]:
-    """Check a data folder; ``task``: the options of a run on it, if they are valid."""
+def _check_data(path: Path, found: _Run | None) -> Iterator[Finding]:
+    """Check a data folder, for a run on it if there is one."""
     from eat_plugin.data.channels import MEAN
     from eat_plugin.data.entries import Storage
     from eat_plugin.doctor import data, inputs
 
+    task = None if found is None else found.task.cfg
     channels = MEAN if task is None else task.channels
     folder, findings = data.read_folder(path, bool(task and task.get("single_label")))
     yield from findings
@@ -240,7 +251,8 @@ def _check_data(path: Path, task: Any) -> Iterator[Finding]:
         return
     sample = data.decode_sample(manifest, channels)
     yield from data.check_sample(sample)
-    yield from inputs.check_statistics_file(path, channels)
+    if found is None or not found.has_norm:
+        yield from inputs.check_statistics_file(path, channels)
     if task is not None and not sample.failures:
         yield from inputs.check_normalisation(manifest, task)
     if task is not None and sample.clips:

@@ -176,8 +176,10 @@ def check_sample(sample: Sample) -> list[Finding]:
     examples: dict[str, str] = {}
     for name, clip, copy in zip(sample.names, sample.clips, copies):
         problems = name_problems(clip, copy is not None)
-        # Silent clips are equal too.
-        having.update(problems[:1] if "silent" in problems else problems)
+        # Channels that cancel out are silent together, and silent clips are copies of each other.
+        for cause, effect in (("phase", "silent"), ("silent", "duplicate")):
+            problems = [one for one in problems if one != effect or cause not in problems]
+        having.update(problems)
         examples.update({problem: name for problem in problems if problem not in examples})
     for problem, number in having.items():
         all_silent = problem == "silent" and number == len(sample.clips)

@@ -14,7 +14,10 @@ OLD_STACK = {
 BROKEN = {
     "old Python": ({"python": (3, 8, 1)}, "older than 3.9"),
     "two fairseqs": ({"fairseq": "0.12.3"}, "are both installed"),
-    "fairseq and Python": ({**OLD_STACK, "python": (3, 12, 0)}, "cannot be imported by Python 3.1"),
+    "fairseq and Python": (
+        {**OLD_STACK, "python": (3, 12, 0)},
+        "fairseq 0.12.2 cannot be imported",
+    ),
     "fairseq and hydra": ({**OLD_STACK, "hydra_core": "1.3.2"}, "hydra 1.0 and omegaconf 2.0 only"),
     "fairseq and NumPy": ({**OLD_STACK, "numpy": "1.26.4"}, "np.float"),
     "hydra 1.3": ({"omegaconf": "2.0.6"}, "need omegaconf 2.1"),
@@ -70,7 +73,7 @@ def test_check_software__a_package_that_cannot_be_imported(software):
     assert "hydra-core" in found.fix
     # The reason is known: one line is enough.
     known = software(python=(3, 12, 0), failures={"fairseq": "ValueError: mutable"}, **OLD)
-    assert not [one for one in check_software(known) if "mutable" in one.seen.split(":")[-1]]
+    assert not [one for one in check_software(known) if "ValueError: mutable" in one.seen]
 
 
 def test_read_software__of_this_environment():
