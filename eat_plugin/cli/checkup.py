@@ -60,7 +60,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     else:
         found = yield from _check_run(args, machine)
     if args.data is not None:
-        yield from _check_data(args.data, found)
+        yield from _check_data(args.data.expanduser().resolve(), found)
 
 
 def _leave_out(group: str, missing: list[str]) -> Finding:
@@ -243,9 +243,12 @@ def _check_data(path: Path, found: _Run | None) -> Iterator[Finding]:
 
     task = None if found is None else found.task.cfg
     channels = MEAN if task is None else task.channels
-    folder, findings = data.read_folder(path, bool(task and task.get("single_label")))
+    known = {}
+    if found is not None and found.dataset is not None:
+        known[found.cfg.dataset.train_subset] = found.dataset.reader.manifest
+    folder, findings = data.read_folder(path, bool(task and task.get("single_label")), known)
     yield from findings
-    yield from data.check_overlap(folder)
+    yield from data.check_overlap(folder, checked=bool(known))
     manifest = folder.manifests.get(data.TRAIN)
     if manifest is None or manifest.entry(0).storage is Storage.IMAGE:
         return

@@ -22,10 +22,10 @@ FLOAT32, HALF, MOMENTS = 4, 2, 8  # bytes per value; of Adam's two moments
 # clip of base in bfloat16, counted are 712 and 524 (docs/performance.md).
 KEPT = {"none": (9, 2, 3), "gelu": (9, 1, 2), "blocks": (1, 0, 1)}
 PEAK = 1.08  # peak over what is kept: 768 of 712 MiB per clip (base, H100)
-LIBRARIES = 1e9  # bytes of main memory of a process before it has a model
-# Share of the speed of matrix products that whole updates reach: 136 of about 550 TFLOP/s (base,
-# 12 clips, H100); on the CPU (tiny).
-SHARES = {"cuda": 0.25, "cpu": 0.5}
+LIBRARIES = 0.6e9  # bytes of main memory of a process before it has a model, without a GPU
+# Share of the speed of matrix products that whole updates reach: on an H100 136 of about 550
+# TFLOP/s (base, 12 clips), on a CPU 0.52 (tiny) and 0.79 (base, 1 clip, 4 masks).
+SHARES = {"cuda": 0.25, "cpu": 0.65}
 ROWS, WIDTH, WIDER = 1648, 768, 3072  # of the products: the tokens of a clip of base, and its MLP
 SECONDS = 0.3  # of measuring products
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -59,21 +60,22 @@ def attempt(check: Callable[[], object]) -> list[Finding]:
     return []
 
 
-def read_folder(path: Path, single_label: bool = False) -> tuple[Folder, list[Finding]]:
+def read_folder(
+    path: Path, single_label: bool = False, known: Mapping[str, Manifest] = MappingProxyType({})
+) -> tuple[Folder, list[Finding]]:
     """Read all splits of a folder, their labels and weights.
 
     Args:
         path: the folder.
         single_label: each clip must have one label.
+        known: manifests by split that a run has read already, and checked.
     """
     folder, findings = Folder(path, {}, {}, None), []
     for file in sorted(path.glob("*.tsv")):
         if file.name.startswith(REPORTS):
             continue
         try:
-            manifest = read_manifest(file)
-            if file.with_suffix(".archives").exists():
-                check_archives(file.with_suffix(".archives"), manifest.root)
+            manifest = known.get(file.stem) or _read_split(file)
         except (ValueError, OSError) as error:
             findings.append(of_problem(DATA, error))
             continue
@@ -89,6 +91,14 @@ def read_folder(path: Path, single_label: bool = False) -> tuple[Folder, list[Fi
         number = len(folder.manifests[TRAIN])
         findings += attempt(lambda: read_weights(path / WEIGHTS, number))
     return folder, findings
+
+
+def _read_split(file: Path) -> Manifest:
+    manifest = read_manifest(file)
+    archives = file.with_suffix(".archives")
+    if archives.exists():
+        check_archives(archives, manifest.root)
+    return manifest
 
 
 def _read_classes(folder: Folder, single_label: bool, findings: list[Finding]) -> Folder:
@@ -121,11 +131,16 @@ def check_classes(counts: np.ndarray, names: tuple[str, ...]) -> Finding:
     return Finding(DATA, WARNING, seen, f"add clips, or remove the classes from {DESCRIPTORS}")
 
 
-def check_overlap(folder: Folder) -> list[Finding]:
-    """Compare the clips to train on with those that are held out."""
+def check_overlap(folder: Folder, checked: bool = False) -> list[Finding]:
+    """Compare the clips to train on with those that are held out.
+
+    Args:
+        folder: from ``read_folder``.
+        checked: a run has done so already.
+    """
     if TRAIN not in folder.manifests or len(folder.manifests) == 1:
         return []
-    problems = attempt(lambda: check_held_out(folder.path))
+    problems = [] if checked else attempt(lambda: check_held_out(folder.path))
     return problems or [Finding(DATA, OK, "no training clip is held out")]
 
 
@@ -168,8 +183,8 @@ def check_sample(sample: Sample) -> list[Finding]:
     findings = [] if not sample.clips else [Finding(DATA, OK, _describe(sample.clips))]
     if sample.failures:
         name, reason = sample.failures[0]
-        number = f"{len(sample.failures)} of {total}"
-        seen = f"{number} sampled clips cannot be used, as {name}: {reason}"
+        part = f"{len(sample.failures)} of {total}"
+        seen = f"{part} sampled clips cannot be used, as {name}: {reason}"
         fix = "eat manifest AUDIO --out DATA --check leaves them out and names each"
         findings.append(Finding(DATA, ERROR, seen, fix))
     copies, having = find_copies(sample.clips), Counter[str]()

@@ -149,13 +149,16 @@ def test_doctor__broken_machine(good, capsys, changes):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["model.detph=3"], "there is no option 'model.detph'; fix: did you mean model.depth?"),
+        (["model.detph=3"], "there is no option 'model.detph'; fix: did you mean model.depth"),
         (["--config-name", "pretrian"], "there is no configuration 'pretrian'; fix: did you mean"),
         (["common.cpu=true", "common.fp16=true", "common.bf16=true"], "common.fp16 and common.bf1"),
         (["task.target_length=200", "model.modalities.image.patch_size=16"], "divisible by"),
         (["lr_scheduler.warmup_updates=500"], "lr_scheduler.warmup_updates is 500"),
         (["size=base"], "size is set by --size"),
-        (["--config-name", "finetune"], "model.model_path is not set"),
+        (
+            ["--config-name", "finetune"],
+            "the clips have no labels; fix: list them with eat manifest --layout",
+        ),
     ],
 )
 def test_doctor__broken_configuration(data, capsys, overrides, words):

@@ -16,7 +16,7 @@ BROKEN = {
     "two fairseqs": ({"fairseq": "0.12.3"}, "are both installed"),
     "fairseq and Python": (
         {**OLD_STACK, "python": (3, 12, 0)},
-        "fairseq 0.12.2 cannot be imported",
+        "0.12.2 cannot be imported",
     ),
     "fairseq and hydra": ({**OLD_STACK, "hydra_core": "1.3.2"}, "hydra 1.0 and omegaconf 2.0 only"),
     "fairseq and NumPy": ({**OLD_STACK, "numpy": "1.26.4"}, "np.float"),
