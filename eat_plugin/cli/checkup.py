@@ -124,7 +124,7 @@ def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _R
     if start.nothing_to_do:
         yield of_problem(CONFIGURATION, f"{start.nothing_to_do}; choose another --out", WARNING)
     with checks.working_in(folder), checks.collecting_warnings() as later:
-        has_norm = cfg.task.norm_mean is not None
+        has_norm = "norm_mean" in cfg.task and cfg.task.norm_mean is not None
         found, problems = _load(_Run(start.cfg, start.task, folder, has_data, has_norm))
     yield from problems
     for text in dict.fromkeys([*start.warnings, *later]):
@@ -243,10 +243,11 @@ def _check_data(path: Path, found: _Run | None) -> Iterator[Finding]:
 
     task = None if found is None else found.task.cfg
     channels = MEAN if task is None else task.channels
+    single_label = task is not None and "single_label" in task and bool(task.single_label)
     known = {}
     if found is not None and found.dataset is not None:
         known[found.cfg.dataset.train_subset] = found.dataset.reader.manifest
-    folder, findings = data.read_folder(path, bool(task and task.get("single_label")), known)
+    folder, findings = data.read_folder(path, single_label, known)
     yield from findings
     yield from data.check_overlap(folder, checked=bool(known))
     manifest = folder.manifests.get(data.TRAIN)

@@ -67,6 +67,10 @@ def count_batches(cfg: DictConfig, clips: int) -> Batches:
     return found._replace(updates=min(limits, default=0))
 
 
+def _show(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def describe_batches(batches: Batches) -> Finding:
     """Say how many clips, updates and epochs a run has."""
     parts = [f"{count(batches.size, 'clip')}"]
@@ -78,7 +82,7 @@ def describe_batches(batches: Batches) -> Finding:
         return Finding(CONFIGURATION, OK, f"{seen}, the run {batches.updates} updates")
     seen = (
         f"{seen}, an epoch {batches.per_epoch} updates ({count(batches.clips, 'clip')}), the run "
-        f"{batches.updates} updates: {batches.epochs:.3g} epochs"
+        f"{batches.updates} updates: {_show(batches.epochs)} epochs"
     )
     if batches.epochs < 1:
         fix = f"optimization.max_update={batches.per_epoch} for one epoch"
@@ -150,7 +154,7 @@ def check_time(cfg: DictConfig, batches: Batches, rate: float, source: str, widt
         width: of the model.
     """
     hours = batches.updates * batches.per_update / (rate * batches.processes) / 3600
-    shown = f"{hours:.3g} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
+    shown = f"{_show(hours)} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
     seen = f"about {rate:.3g} clips/s of a process, {shown} in all ({source})"
     if cfg.common.cpu and width >= WIDTH_FOR_GPU:
         return Finding(CONFIGURATION, WARNING, seen, "a GPU; --size tiny is for CPUs")

@@ -161,7 +161,7 @@ def count_checkpoints(cfg: DictConfig, updates: int, epochs: float) -> int:
     interval, keep = options.save_interval_updates, options.keep_interval_updates
     if interval > 0:
         kept += min(updates // interval, keep if keep > 0 else updates)
-        pattern = options.get("keep_interval_updates_pattern", -1)
+        pattern = options.keep_interval_updates_pattern
         kept += updates // math.lcm(interval, pattern) if keep > 0 and pattern > 0 else 0
     if not options.no_epoch_checkpoints:
         saved, keep = int(epochs) // options.save_interval, options.keep_last_epochs

@@ -61,8 +61,8 @@ def check_reading(speed: Speed, needed: float, workers: int, processes: int, cor
     running = min(cores, processes * max(1, workers))
     made, wanted = running * speed.clips, math.ceil(needed / speed.clips)
     seen = (
-        f"a data worker makes {speed.clips:.3g} clips/s of yours ({speed.measured} measured), "
-        f"{running} make {made:.3g}; the model takes about {needed:.3g}"
+        f"data workers make {made:.3g} of your clips a second ({running} x {speed.clips:.3g}, "
+        f"{speed.measured} measured); the model takes about {needed:.3g}"
     )
     if made >= needed:
         return Finding(MACHINE, OK, seen)
