@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eat_plugin.cli import training
+from eat_plugin.cli.outputs import check_folder
 from eat_plugin.doctor.finding import (
     CONFIGURATION,
     DATA,
@@ -77,7 +78,7 @@ class _Run(NamedTuple):
         folder: of the run.
         has_data: it has a data folder.
         has_norm: the configuration has mean and deviation of the inputs.
-        dataset: the training clips; None if they cannot be used.
+        dataset: the training clips; None if they cannot be used. The task has the other splits.
         model: without values; None if it cannot be built.
     """
 
@@ -103,10 +104,11 @@ def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _R
     """Compose a configuration and set up its run; ``empty`` is the data folder without one."""
     from eat_plugin.launch import checks, launchers
 
-    has_data, overrides = args.data is not None, []
-    overrides += [] if args.size is None else [f"size={args.size}"]
+    has_data = args.data is not None
+    overrides = [] if args.size is None else [f"size={args.size}"]
     try:
         name, folder = training.find_names(args, CONFIG)
+        check_folder(folder, "the folder of the run")
         if not has_data:
             args = argparse.Namespace(**{**vars(args), "data": empty})
             chosen = {text.partition("=")[0] for text in args.overrides}
@@ -123,8 +125,8 @@ def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _R
     yield Finding(CONFIGURATION, OK, f"{name} is valid{choices}")
     if start.nothing_to_do:
         yield of_problem(CONFIGURATION, f"{start.nothing_to_do}; choose another --out", WARNING)
+    has_norm = "norm_mean" in cfg.task and cfg.task.norm_mean is not None
     with checks.working_in(folder), checks.collecting_warnings() as later:
-        has_norm = "norm_mean" in cfg.task and cfg.task.norm_mean is not None
         found, problems = _load(_Run(start.cfg, start.task, folder, has_data, has_norm))
     yield from problems
     for text in dict.fromkeys([*start.warnings, *later]):
@@ -134,17 +136,19 @@ def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _R
 
 
 def _load(found: _Run) -> tuple[_Run, list[Finding]]:
-    """Load the training clips and build the model, as far as they can be."""
+    """Load the splits of a run and build its model, as far as they can be."""
     from eat_plugin.doctor.cost import build_without_values
 
     problems = []
     if found.has_data:
-        split = found.cfg.dataset.train_subset
-        try:
-            found.task.load_dataset(split)
-            found = found._replace(dataset=found.task.dataset(split))
-        except (ValueError, OSError) as error:
-            problems.append(of_problem(DATA, error))
+        options = found.cfg.dataset
+        held_out = [] if options.disable_validation else options.valid_subset.split(",")
+        for split in [options.train_subset, *held_out]:
+            try:
+                found.task.load_dataset(split)
+            except (ValueError, OSError) as error:
+                problems.append(of_problem(DATA, error))
+        found = found._replace(dataset=found.task.datasets.get(options.train_subset))
     try:
         model = build_without_values(found.task, found.cfg, found.has_data)
         found = found._replace(model=model)
@@ -244,12 +248,11 @@ def _check_data(path: Path, found: _Run | None) -> Iterator[Finding]:
     task = None if found is None else found.task.cfg
     channels = MEAN if task is None else task.channels
     single_label = task is not None and "single_label" in task and bool(task.single_label)
-    known = {}
-    if found is not None and found.dataset is not None:
-        known[found.cfg.dataset.train_subset] = found.dataset.reader.manifest
+    loaded = {} if found is None else found.task.datasets
+    known = {split: dataset.reader.manifest for split, dataset in loaded.items()}
     folder, findings = data.read_folder(path, single_label, known)
     yield from findings
-    yield from data.check_overlap(folder, checked=bool(known))
+    yield from data.check_overlap(folder, checked=data.TRAIN in known)
     manifest = folder.manifests.get(data.TRAIN)
     if manifest is None or manifest.entry(0).storage is Storage.IMAGE:
         return

@@ -155,6 +155,7 @@ def test_doctor__broken_machine(good, capsys, changes):
         (["task.target_length=200", "model.modalities.image.patch_size=16"], "divisible by"),
         (["lr_scheduler.warmup_updates=500"], "lr_scheduler.warmup_updates is 500"),
         (["size=base"], "size is set by --size"),
+        (["--out", "data/train.tsv"], "give the folder of the run"),
         (
             ["--config-name", "finetune"],
             "the clips have no labels; fix: list them with",
@@ -265,11 +266,32 @@ def test_doctor__finetuning(data, capsys):
     labels = [f"{number}.wav\t{classes[number % 2]}" for number in range(12)]
     (data / "train.lbl").write_text("\n".join(labels) + "\n")
     (data / "label_descriptors.csv").write_text("0,dog,Dog\n1,rain,Rain\n")
-    code, lines = doctor(
-        capsys, "--data", "data", "--size", "tiny", "--config-name", "finetune",
-        "model.model_path=null", "dataset.disable_validation=true",
-    )  # fmt: skip
+    options = ["--data", "data", "--size", "tiny", "--config-name", "finetune"]
+    options.append("model.model_path=null")
+    code, lines = doctor(capsys, *options)
+    (missing,) = (text for level, _, text in lines if level == "error")
+    assert code == 2
+    assert "eval.tsv; fix: hold out clips with eat manifest --valid" in missing
+    code, lines = doctor(capsys, *options, "dataset.disable_validation=true")
     text = "\n".join(" ".join(line) for line in lines)
     assert code == 0, text
     assert "of 2 classes" in text
     assert "2 classes, 6 to 6 training clips each" in text
+
+
+def test_doctor__images(tmp_path, capsys, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    lines = [f"{number}.png\t4096" for number in range(4)]
+    (tmp_path / "data" / "train.tsv").write_text("\n".join([str(tmp_path), *lines]) + "\n")
+    code, lines = doctor(capsys, "--data", "data")
+    text = "\n".join(" ".join(line) for line in lines)
+    assert code == 0, text
+    assert "image_pretrain is valid" in text
+    assert "an image is 196 patches of 16 x 16" in text
+    assert "data workers make" in text
+    assert "stats.json" not in text
