@@ -189,6 +189,18 @@ def test_doctor__slow_loader_and_heavy_utterance_loss_are_warnings(data, capsys,
     assert "fix: model.cls_loss=2 keeps the published balance" in worst
 
 
+def test_doctor__repeats_what_the_task_warns_of(data, capsys):
+    code, lines = doctor(capsys, "--data", "data", "--size", "tiny", "dataset.batch_size=24")
+    warned = [
+        text for level, group, text in lines if (level, group) == ("warning", "configuration")
+    ]
+    assert code == 0
+    assert warned == [
+        "dataset.batch_size=24 is more than the 12 clips of an epoch: an epoch is one update with "
+        "all of them; fix: look for the message in docs/troubleshooting.md"
+    ]
+
+
 def test_doctor__held_out_clip_is_one_line(data, capsys):
     text = (data / "train.tsv").read_text()
     (data / "eval.tsv").write_text("\n".join(text.splitlines()[:3]) + "\n")

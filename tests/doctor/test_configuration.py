@@ -35,6 +35,9 @@ def test_weigh__base_takes_what_was_measured_on_an_h100():
     # docs/performance.md: 11,008 and 38,684 MiB at 12 and 48 clips.
     assert found.memory(12) / 2**20 == pytest.approx(11_008, rel=0.05)
     assert found.memory(48) / 2**20 == pytest.approx(38_684, rel=0.05)
+    # docs/sizing.md, computed from both.
+    assert found.fixed / GIB == pytest.approx(1.8, rel=0.03)
+    assert found.per_clip / GIB == pytest.approx(0.75, rel=0.03)
     # Weights in bfloat16, master and moments of Adam, averages of the teacher.
     averaged = sum(each.numel() for each in model.teacher.averages.values())
     extra = found.checkpoint - 87_840_000 * (2 + 4 + 8) - averaged * 4

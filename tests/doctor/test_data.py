@@ -127,6 +127,18 @@ def test_broken_folder__is_named(folder, change, level, words, fix):
     assert named[0].fix
 
 
+@pytest.mark.parametrize(
+    ("change", "words"), [(invert, ["phase"]), (silence(1, 2), ["2 of 8 sampled clips: silent"])]
+)
+def test_check_sample__names_the_cause_alone(folder, change, words):
+    """Channels that cancel out are silent too, and silent clips are equal."""
+    change(folder)
+    sample = decode_sample(read_folder(folder)[0].manifests["train"])
+    seen = [one.seen for one in check_sample(sample) if one.level != "ok"]
+    assert len(seen) == len(words)
+    assert words[0] in seen[0]
+
+
 def test_single_label__is_checked(folder):
     replace("train.lbl", "2.wav\tdog", "2.wav\tdog,rain")(folder)
     assert {one.level for one in read_folder(folder)[1]} == {"ok"}
