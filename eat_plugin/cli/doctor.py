@@ -10,7 +10,7 @@ Examples:
   eat doctor --data /my/data --json
 
 A line a finding: ok, warning or error; software, machine, configuration or data; what was seen; the
-fix. Takes the options of eat pretrain, trains nothing and writes nothing. It takes some seconds, of
+fix. Takes the options of eat pretrain and writes nothing. It takes some seconds, of
 which two measure how fast the clips can be read. Without --time, hours and memory are estimates:
 from the FLOPs of the model and the speed of matrix products on this machine.
 
