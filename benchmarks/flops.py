@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
-from eat_plugin.masking import MaskSpec
-from eat_plugin.models.config import EatConfig, decoder_kernel
+from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
+from eat_plugin.models.flops import TEACHER, count_flops
 from eat_plugin.options import patch_sides
 
 from .launching import say
 from .timing import PEAKS
 from .training import FRAMES, MEL_BINS, load_config
 
-EMBEDDING, TEACHER = "patch embedding", "teacher"
 PRECISIONS = {"bf16": 2, "float32": 4}  # bytes per value
 BATCHES = (12, 48)  # clips
 CLIPS = 400_000 * 48  # of the published pre-training on AS-2M: updates x clips
@@ -35,65 +34,6 @@ LINKS = {
 BUCKET = 25 * 2**20  # bytes per all-reduce of DDP
 LATENCY = 10e-6  # seconds per step of a ring, an assumption
 MOST_NODES = 1000
-
-
-def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float, float]]:
-    """Count the FLOPs of a clip in an update, forward and backward, per part of the model.
-
-    Matrix products and convolutions count, with two FLOPs per multiply-add: the student over all
-    clones forward and backward, the teacher forward. Backward has twice the FLOPs of forward, but a
-    spectrogram needs no gradient. Recomputation in backward (attention weights,
-    ``model.recompute``) does not count.
-
-    Args:
-        cfg: the model.
-        grid: (time, mel) size of the patch grid.
-    """
-    image, width, clones = cfg.modalities.image, cfg.embed_dim, cfg.clone_batch
-    patches, values = grid[0] * grid[1], math.prod(patch_sides(image.patch_size)) * image.in_chans
-    visible = MaskSpec.from_options(image, grid).num_visible
-    hidden = clones * (patches - visible)
-
-    def attention(length: int) -> float:
-        return cfg.depth * (8 * length * width**2 + 4 * length**2 * width)
-
-    def mlp(length: int) -> float:
-        return cfg.depth * 4 * length * width * int(width * cfg.mlp_ratio)
-
-    length = visible + image.num_extra_tokens
-    embedding = 2 * patches * values * image.embed_dim
-    widening = 2 * patches * image.embed_dim * width * (image.embed_dim != width)
-    forward: dict[str, float] = {
-        "student: attention": clones * attention(length), "student: MLP": clones * mlp(length)
-    }  # fmt: skip
-    decoder = image.decoder
-    if decoder is not None and (cfg.d2v_loss > 0 or cfg.recon_loss > 0):
-        kernel, inner, convolutions = decoder_kernel(image), width, 0.0
-        # An even side of the kernel adds a row or a column.
-        places = clones * math.prod(n + 1 - side % 2 for n, side in zip(grid, kernel))
-        for _ in range(decoder.decoder_layers):
-            weights = math.prod(kernel) * (inner // decoder.decoder_groups) * decoder.decoder_dim
-            convolutions, inner = convolutions + 2 * places * weights, decoder.decoder_dim
-        forward["decoder: convolutions"] = convolutions
-        forward["decoder: projection"] = 2 * hidden * inner * width
-    reconstruction = 2 * hidden * width * values * (cfg.recon_loss > 0)
-    distribution = 2 * clones * width**2 * (cfg.cls_loss > 0 and cfg.utterance_level)
-    if reconstruction or distribution:
-        forward["losses"] = reconstruction + distribution
-    trained = image.local_grad_mult > 0
-    own_embedding = image.ema_local_encoder and not cfg.ema_encoder_only
-    length = patches + image.num_extra_tokens
-    teacher = attention(length) + mlp(length) + (embedding + widening) * own_embedding
-    return {
-        EMBEDDING: (embedding + widening, (embedding + 2 * widening) * trained),
-        **{name: (flops, 2 * flops) for name, flops in forward.items()},
-        TEACHER: (teacher, 0.0),
-    }
-
-
-def update_flops(cfg: EatConfig, grid: tuple[int, int]) -> float:
-    """Count the FLOPs of a clip in an update, see `count_flops`."""
-    return sum(sum(pair) for pair in count_flops(cfg, grid).values())
 
 
 def count_trained(cfg: EatConfig) -> int:
@@ -201,7 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flops", description=__doc__)
     parser.add_argument("--size", choices=sorted(RATES), default="base", help="size of the model")
     parser.add_argument(
-        "--rates", metavar="N", type=float, nargs="+",
+        "--rates",
+        metavar="N",
+        type=float,
+        nargs="+",
         help="clips/s of a GPU (default: the goals of base)",
     )
     parser.add_argument(

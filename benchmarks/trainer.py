@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 
 from eat_plugin.data.manifest import write_manifest
 from eat_plugin.models.eat import EatModel
+from eat_plugin.models.flops import update_flops
 from eat_plugin.options import patch_sides
 
-from .flops import update_flops
 from .front_end import write_clip
 from .plain_training import PlainUpdate
 from .timing import Case, Form, Place, Prepare

@@ -47,8 +47,10 @@ MAY_IMPORT = {
         "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
     },
     "launch": {"choices", "configs", "prepare", "records"},
+    "doctor": {"data", "models", "modules", "prepare"},
     "cli": {
-        "checkpoint_files", "choices", "configs", "data", "images", "prepare", "masking", "models",
+        "checkpoint_files", "choices", "configs", "data", "doctor", "images", "prepare", "masking",
+        "models",
         "inference", "launch", "records", "registered", "options", "safetensors_files", *METRICS,
     },
 }  # fmt: skip

@@ -28,7 +28,21 @@ PASSIVE = ("OMP_WAIT_POLICY", "passive")
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the arguments of both commands, for a default configuration."""
     parser.add_argument(
-        "--data", metavar="DATA", type=Path, required=True, help="folder that eat manifest wrote"
+        "--dry-run",
+        action="store_true",
+        help="check the configuration and print the fairseq-hydra-train command, without training",
+    )
+    add_configuration(parser, name)
+
+
+def add_configuration(parser: argparse.ArgumentParser, name: str, has_data: bool = True) -> None:
+    """Declare the arguments that choose a configuration; ``has_data``: it needs clips."""
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        type=Path,
+        required=has_data,
+        help="folder that eat manifest wrote",
     )
     parser.add_argument(
         "--out",
@@ -53,11 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         "--config-name", metavar="NAME", help=f"configuration (default: {name}, or image_{name})"
     )
     parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check the configuration and print the fairseq-hydra-train command, without training",
-    )
-    parser.add_argument(
         "overrides",
         metavar="OPTION=VALUE",
         nargs="*",
@@ -76,19 +85,17 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     Raises:
         ValueError: an option or a file is invalid.
     """
-    data = args.data.expanduser().resolve()
-    _check_data(args.data)
+    check_data(args.data)
     if args.size is not None:
         overrides = [f"size={args.size}", *overrides]
-    name = args.config_name or _choose_config(data, name)
-    folder = (args.out or Path("runs", f"{name}-{data.name}")).expanduser().resolve()
+    name, folder = find_names(args, name)
     check_folder(folder, "the folder of the run", writes=not args.dry_run)
 
     os.environ.setdefault(*PASSIVE)  # read when PyTorch is imported
     from eat_plugin.launch import checks, launchers, machine
 
     place = launchers.find_place()
-    cfg, arguments, given = _compose(args, name, overrides, folder, place)
+    cfg, arguments, given = compose(args, name, overrides, folder, place)
     start = checks.check_settings(cfg, folder)
     reports = start.cfg.common.log_interval
     if "common.log_interval" not in given:
@@ -117,7 +124,14 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     return status
 
 
-def _compose(
+def find_names(args: argparse.Namespace, name: str) -> tuple[str, Path]:
+    """Return the names of the configuration, by default the one for the data, and of the run."""
+    data = Path("nodata") if args.data is None else args.data.expanduser().resolve()
+    name = args.config_name or (name if args.data is None else _choose_config(data, name))
+    return name, (args.out or Path("runs", f"{name}-{data.name}")).expanduser().resolve()
+
+
+def compose(
     args: argparse.Namespace, name: str, overrides: list[str], folder: Path, place: Place
 ) -> tuple[Any, list[str], set[str]]:
     """Return the configuration, arguments for fairseq-hydra-train, and the options of the user."""
@@ -125,9 +139,10 @@ def _compose(
 
     own = [
         f"common.user_dir={quote(USER_DIR)}",
-        f"task.data={quote(args.data.expanduser().resolve())}",
         f"hydra.run.dir={quote(folder)}",
     ]
+    if args.data is not None:
+        own.append(f"task.data={quote(args.data.expanduser().resolve())}")
     given = {composing.parse_override(text).key for text in args.overrides}
     _refuse_taken(given)
     precision = machine.choose_precision(given)
@@ -159,7 +174,7 @@ def _train(command: str, arguments: list[str], folder: Path, total: int, rank: i
     return 0
 
 
-def _check_data(data: Path) -> None:
+def check_data(data: Path) -> None:
     """Raise ValueError if a folder has no manifest of training clips."""
     if not (data / "train.tsv").is_file():
         problem = "has no train.tsv" if data.is_dir() else "is not a folder"

@@ -15,6 +15,7 @@ from benchmarks.flops import BUCKET, LATENCY, all_reduce_seconds, most_nodes
 from benchmarks.training import load_config, make_model
 from eat_plugin.masking import MaskSpec, draw_masks
 from eat_plugin.models.eat import EatModel
+from eat_plugin.models.flops import count_flops, update_flops
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTENTION = pytest.importorskip("torch.nn.attention")  # of PyTorch 2.3
@@ -56,7 +57,7 @@ def counted_by_pytorch(model):
 
 def on_paper(model):
     """The same numbers from `count_flops`."""
-    forward, backward = zip(*flops.count_flops(model.cfg, GRID).values())
+    forward, backward = zip(*count_flops(model.cfg, GRID).values())
     return CLIPS * sum(forward), CLIPS * (sum(forward) + sum(backward))
 
 
@@ -76,7 +77,7 @@ def test_count_flops__equals_pytorchs_count(options, image):
     model = small_model({**image, "decoder": decoder}, **options)
     counted = counted_by_pytorch(model)
     assert on_paper(model) == counted
-    assert CLIPS * flops.update_flops(model.cfg, GRID) == counted[1]
+    assert CLIPS * update_flops(model.cfg, GRID) == counted[1]
 
 
 def test_count_flops__groups_differ_by_pytorchs_miscount():
@@ -98,7 +99,7 @@ def test_update_flops__base_hand_computed():
     embedding = 512 * 2 * 256 * width
     # The embedding: forward and weights of the student, forward of the teacher.
     expected = 3 * (student + decoder) + teacher + 3 * embedding
-    assert flops.update_flops(load_config("base").model, (64, 8)) == expected
+    assert update_flops(load_config("base").model, (64, 8)) == expected
 
 
 @pytest.mark.parametrize(("size", "number"), [("base", 87_840_000), ("large", 308_543_488)])

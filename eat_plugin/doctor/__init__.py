@@ -1,0 +1,1 @@
+"""Checks before a run, for `eat doctor`: software, machine, configuration, data."""

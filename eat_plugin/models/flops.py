@@ -1,0 +1,92 @@
+"""FLOPs of an update, counted from the configuration: matrix products and convolutions."""
+
+from __future__ import annotations
+
+import math
+
+from ..masking import MaskSpec
+from ..options import patch_sides
+from .config import EatConfig, decoder_kernel
+
+EMBEDDING, TEACHER = "patch embedding", "teacher"
+
+
+def attention_flops(cfg: EatConfig, length: int) -> float:
+    """Count the FLOPs of attention in all blocks, forward, over ``length`` tokens."""
+    return cfg.depth * (8 * length * cfg.embed_dim**2 + 4 * length**2 * cfg.embed_dim)
+
+
+def mlp_flops(cfg: EatConfig, length: int) -> float:
+    """Count the FLOPs of the MLPs of all blocks, forward, over ``length`` tokens."""
+    return cfg.depth * 4 * length * cfg.embed_dim * int(cfg.embed_dim * cfg.mlp_ratio)
+
+
+def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float, float]]:
+    """Count the FLOPs of a clip in an update, forward and backward, per part of the model.
+
+    Matrix products and convolutions count, with two FLOPs per multiply-add: the student over all
+    clones forward and backward, the teacher forward. Backward has twice the FLOPs of forward, but a
+    spectrogram needs no gradient. Recomputation in backward (attention weights,
+    ``model.recompute``) does not count.
+
+    Args:
+        cfg: the model.
+        grid: (time, mel) size of the patch grid.
+    """
+    image, width, clones = cfg.modalities.image, cfg.embed_dim, cfg.clone_batch
+    patches, values = grid[0] * grid[1], math.prod(patch_sides(image.patch_size)) * image.in_chans
+    visible = MaskSpec.from_options(image, grid).num_visible
+    hidden = clones * (patches - visible)
+
+    length = visible + image.num_extra_tokens
+    embedding = 2 * patches * values * image.embed_dim
+    widening = 2 * patches * image.embed_dim * width * (image.embed_dim != width)
+    forward: dict[str, float] = {
+        "student: attention": clones * attention_flops(cfg, length),
+        "student: MLP": clones * mlp_flops(cfg, length),
+    }
+    decoder = image.decoder
+    if decoder is not None and (cfg.d2v_loss > 0 or cfg.recon_loss > 0):
+        kernel, inner, convolutions = decoder_kernel(image), width, 0.0
+        # An even side of the kernel adds a row or a column.
+        places = clones * math.prod(n + 1 - side % 2 for n, side in zip(grid, kernel))
+        for _ in range(decoder.decoder_layers):
+            weights = math.prod(kernel) * (inner // decoder.decoder_groups) * decoder.decoder_dim
+            convolutions, inner = convolutions + 2 * places * weights, decoder.decoder_dim
+        forward["decoder: convolutions"] = convolutions
+        forward["decoder: projection"] = 2 * hidden * inner * width
+    reconstruction = 2 * hidden * width * values * (cfg.recon_loss > 0)
+    distribution = 2 * clones * width**2 * (cfg.cls_loss > 0 and cfg.utterance_level)
+    if reconstruction or distribution:
+        forward["losses"] = reconstruction + distribution
+    trained = image.local_grad_mult > 0
+    own_embedding = image.ema_local_encoder and not cfg.ema_encoder_only
+    length = patches + image.num_extra_tokens
+    teacher = attention_flops(cfg, length) + mlp_flops(cfg, length)
+    teacher += (embedding + widening) * own_embedding
+    return {
+        EMBEDDING: (embedding + widening, (embedding + 2 * widening) * trained),
+        **{name: (flops, 2 * flops) for name, flops in forward.items()},
+        TEACHER: (teacher, 0.0),
+    }
+
+
+def update_flops(cfg: EatConfig, grid: tuple[int, int]) -> float:
+    """Count the FLOPs of a clip in an update, see `count_flops`."""
+    return sum(sum(pair) for pair in count_flops(cfg, grid).values())
+
+
+def finetuning_flops(cfg: EatConfig, grid: tuple[int, int], frozen: bool = False) -> float:
+    """Count the FLOPs of a clip in an update of fine-tuning, forward and backward.
+
+    Args:
+        cfg: the encoder.
+        grid: (time, mel) size of the patch grid.
+        frozen: the encoder is not trained, so that it has no backward pass.
+    """
+    image, patches = cfg.modalities.image, grid[0] * grid[1]
+    length = patches + image.num_extra_tokens
+    values = math.prod(patch_sides(image.patch_size)) * image.in_chans
+    embedding = 2 * patches * values * image.embed_dim
+    blocks = attention_flops(cfg, length) + mlp_flops(cfg, length)
+    return embedding + blocks if frozen else 2 * embedding + 3 * blocks
