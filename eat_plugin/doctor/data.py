@@ -123,7 +123,8 @@ def _read_classes(folder: Folder, single_label: bool, findings: list[Finding]) -
 def check_classes(counts: np.ndarray, names: tuple[str, ...]) -> Finding:
     """Look for classes without training clips: ``counts`` [C] of the clips of each."""
     missing = [name for name, number in zip(names, counts) if number == 0]
-    clips = f"{counts.min()} to {counts.max()} training clips each"
+    least, most = counts.min(), counts.max()
+    clips = f"{least if least == most else f'{least} to {most}'} training clips each"
     seen = f"{count(len(counts), 'class')}, {clips}"
     if not missing:
         return Finding(DATA, OK, seen)

@@ -288,7 +288,7 @@ def test_doctor__finetuning(data, capsys):
     text = "\n".join(" ".join(line) for line in lines)
     assert code == 0, text
     assert "of 2 classes" in text
-    assert "2 classes, 6 to 6 training clips each" in text
+    assert "2 classes, 6 training clips each" in text
 
 
 def test_doctor__images(tmp_path, capsys, monkeypatch):

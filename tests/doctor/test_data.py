@@ -52,7 +52,7 @@ def test_good_folder__has_only_ok(folder):
     assert {one.level for one in found} == {"ok"}
     seen = " | ".join(one.seen for one in found)
     assert "train.tsv: 8 clips" in seen
-    assert "2 classes, 4 to 4 training clips each" in seen
+    assert "2 classes, 4 training clips each" in seen
     assert "8 clips decoded: 16 kHz, channels 1, 1 to 1 s" in seen
     assert "no training clip is held out" in seen
 
