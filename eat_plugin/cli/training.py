@@ -146,7 +146,7 @@ def compose(
     given = {composing.parse_override(text).key for text in args.overrides}
     _refuse_taken(given)
     precision = machine.choose_precision(given)
-    on_cpu = "common.cpu=true" in [*precision, *args.overrides]
+    on_cpu = machine.trains_on_cpu([*precision, *args.overrides])
     own += precision + launchers.choose_options(place, given, on_cpu) + overrides
     config_dir = _find_config_dir(args.config_dir)
     cfg, written = composing.compose(name, [*own, *args.overrides], config_dir)

@@ -1,4 +1,4 @@
-"""A configuration in plain words: batches, model, losses, cost; and what of it will not work."""
+"""A configuration in plain words: batches, model, losses, cost; and its mistakes."""
 
 from __future__ import annotations
 

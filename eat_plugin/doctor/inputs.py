@@ -1,4 +1,4 @@
-"""How clips fit the inputs that a configuration makes of them: window, bandwidth, normalisation."""
+"""Whether clips fit the window, the bandwidth and the normalisation of a configuration."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 FIRST_PORT, PORTS = 10000, 50000
 MPI = "OMPI_COMM_WORLD_SIZE"
+MEETING = "distributed_training.distributed_init_method"
 
 
 class Place(NamedTuple):
@@ -56,9 +57,15 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
 
 
 def _meeting(environment: Mapping[str, str]) -> str:
-    """Return an address on the first machine of a Slurm step; each step has its own port."""
+    """Return an address on the first machine of a Slurm step; each step has its own port.
+
+    Empty if Slurm cannot be asked, as in a container.
+    """
     command = ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]]
-    hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    try:
+        hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
     step = 31 * int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])
     return f"tcp://{hosts[0]}:{FIRST_PORT + step % PORTS}"
 
@@ -70,9 +77,17 @@ def choose_options(place: Place, given: set[str], on_cpu: bool) -> list[str]:
         place: of this process.
         given: options of the user, which stay.
         on_cpu: train without GPUs: processes are connected by gloo.
+
+    Raises:
+        ValueError: the processes do not know where to meet.
     """
     if place.processes == 1:
         return []
+    if not place.address and MEETING not in given:
+        raise ValueError(
+            "scontrol, which names the first machine of the Slurm step, cannot be run here; give "
+            f"{MEETING}=tcp://HOST:PORT"
+        )
     device = 0
     if not on_cpu:
         import torch

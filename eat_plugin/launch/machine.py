@@ -27,6 +27,12 @@ def choose_precision(given: set[str]) -> list[str]:
     return ["common.fp16=true"]
 
 
+def trains_on_cpu(overrides: list[str]) -> bool:
+    """Whether a run of these overrides has no GPU."""
+    asks = any(text.lower().replace(" ", "") == "common.cpu=true" for text in overrides)
+    return asks or not torch.cuda.is_available()
+
+
 def limit_workers(cfg: DictConfig, processes: int) -> int:
     """Return the number of data workers per process: as configured, or as the cores allow.
 

@@ -132,7 +132,7 @@ def forwarding_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in zip(numbers, given):
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not one of Python
 
 
 def _log_failure(error: BaseException) -> None:

@@ -154,7 +154,7 @@ class AudioTask(FairseqTask):
         if split == self.train_split or self._validates or path.is_file():
             reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
             dataset: Any = self.make_dataset(reader, cfg, split)
-            dataset.wait = 60 * cfg.wait_for_data
+            dataset.wait = 60 * self.cfg.wait_for_data
             if split == self.train_split:
                 checks.check_batches(self.run, dataset.epoch_size)
             if self.images is None:  # after all checks, since it may measure clips

@@ -5,6 +5,7 @@ update.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -34,6 +35,7 @@ class Stopping:
         self.is_active = False
         self._request = CONTINUE
         self._reason = ""
+        self._process = os.getpid()
         self._given: Dict[int, Any] = {}  # handlers before this run
         self._group: Any = None
         self._device = torch.device("cpu")
@@ -46,7 +48,7 @@ class Stopping:
         """
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group, self._device = _connect(device)
-        self.is_active = True
+        self.is_active, self._process = True, os.getpid()
         if threading.current_thread() is threading.main_thread():
             for number in _KINDS:
                 self._given[number] = signal.signal(number, self._handle)
@@ -102,10 +104,12 @@ class Stopping:
         self.is_active = False
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._given.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler or signal.SIG_DFL)  # None: not one of Python
         self._given.clear()
 
     def _handle(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # a data worker, which has the handlers of its parent
+            return
         if number == signal.SIGINT and self._request == INTERRUPTED:
             raise KeyboardInterrupt
         self._request = max(self._request, _KINDS[signal.Signals(number)])

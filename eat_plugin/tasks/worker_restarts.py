@@ -11,7 +11,6 @@ from .stopping import Stopping
 
 logger = logging.getLogger(__name__)
 
-_RAISED = re.compile(r"Caught .*\n[\w.]+: ", re.S)  # before the message of an error in a worker
 _KILLED = re.compile(r"DataLoader worker \(pid.*", re.S)  # PyTorch's message
 
 
@@ -56,7 +55,7 @@ def _survive(
             if killed is None or batches.num_workers == 0:
                 if not stopping.is_active:
                     raise
-                stopping.fail(_RAISED.sub("", str(error).strip()))
+                stopping.fail(_reason(error))
                 break
             before, batches.num_workers = batches.num_workers, batches.num_workers // 2
             logger.warning(
@@ -71,3 +70,12 @@ def _survive(
         items = start_again(delivered)
     while True:
         yield {}
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error; PyTorch gives one of a data worker with its traceback."""
+    message = str(error).strip()
+    if message.startswith("Caught "):
+        last = message.splitlines()[-1]
+        message = last.partition(": ")[2] or last
+    return message or type(error).__name__

@@ -25,7 +25,7 @@ def keep_position(
 
     fairseq saves the number of batches of one process.
     """
-    if resumed is None:
+    if resumed is None or "load_state_dict" in vars(batches):  # fairseq may reuse an iterator
         return batches
     before, now = count_processes(resumed), count_processes(run)
     load = batches.load_state_dict

@@ -33,6 +33,15 @@ def test_find_place__slurm(scontrol):
     ]  # fmt: skip
 
 
+def test_choose_options__slurm_that_cannot_be_asked(scontrol):
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    place = find_place(SLURM)
+    with pytest.raises(ValueError, match=r"give distributed_training.distributed_init_method=tcp"):
+        choose_options(place, set(), on_cpu=True)
+    given = {"distributed_training.distributed_init_method"}
+    assert "distributed_training.distributed_rank=3" in choose_options(place, given, on_cpu=True)
+
+
 @pytest.mark.parametrize(
     "environment",
     [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"SLURM_NTASKS": "8"}, {"SLURM_STEP_NUM_TASKS": "1"}],

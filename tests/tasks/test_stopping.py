@@ -1,5 +1,6 @@
 """Agreement of several processes to end a run."""
 
+import os
 import signal
 import socket
 
@@ -37,6 +38,22 @@ def agree_as(rank, port, backend, finds, queue):
         one.end(kinds[-1])
     except RuntimeError as error:
         queue.put((rank, kinds, one._group is dist.group.WORLD, str(error)))
+
+
+def test_handle__data_workers_go_on(capfd):
+    one = Stopping()
+    one.begin(torch.device("cpu"))
+    try:
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert one.agree() == CONTINUE
+    finally:
+        one.release()
+    assert "SIGINT" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ class DeadlyDataset(FairseqDataset):
         return samples
 
 
-def read(dataset, num_workers, offset=0):
+def read(dataset, num_workers, offset=0, stopping=None):
     batches = EpochBatchIterator(
         dataset, dataset.collater, [[2 * number, 2 * number + 1] for number in range(6)],
         num_workers=num_workers, buffer_size=2, seed=3,
     )  # fmt: skip
-    restart_workers(batches, Stopping())
+    restart_workers(batches, stopping or Stopping())
     if offset:
         batches.load_state_dict({"epoch": 1, "iterations_in_epoch": offset, "version": 2})
     epoch = batches.next_epoch_itr(shuffle=True)
@@ -64,3 +64,28 @@ def test_restart_workers__error_of_a_clip_ends_the_run(tmp_path):
 
     with pytest.raises(RuntimeError, match="has no clip"):
         read(Failing(tmp_path, ()), 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no clip"), "no clip"),
+        (MemoryError(), "MemoryError"),
+        (OSError("away"), "away"),
+    ],
+)
+def test_restart_workers__error_asks_a_run_to_end(tmp_path, workers, error, reason):
+    class Failing(DeadlyDataset):
+        def __getitem__(self, index):
+            raise error
+
+    stopping = Stopping()
+    stopping.begin(torch.device("cpu"))
+    try:
+        items, _ = read(Failing(tmp_path, ()), workers, stopping=stopping)
+        assert set(map(len, items)) == {0}  # not used by a run
+        with pytest.raises(RuntimeError, match=rf"^{reason}$"):
+            stopping.end(stopping.agree())
+    finally:
+        stopping.release()

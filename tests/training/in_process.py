@@ -1,5 +1,6 @@
 """Training runs in this process, without the seconds that an import of fairseq takes."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -47,3 +48,8 @@ def train(name, data, *overrides):
 def load(folder, file="checkpoint_last.pt"):
     """A checkpoint of a run in a folder."""
     return torch.load(Path(folder) / file, weights_only=True)
+
+def logged_updates(caplog):
+    """The values that a run has logged for each update."""
+    texts = [record.getMessage() for record in caplog.records if record.name == "train_inner"]
+    return [json.loads(text) for text in texts if text.startswith("{")]

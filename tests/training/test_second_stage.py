@@ -1,13 +1,12 @@
 """Runs of SSLAM's second stage: their start, choices, exact resume, lengths, refusals."""
 
-import json
 import logging
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests.training.in_process import compose_run, load, train
+from tests.training.in_process import compose_run, load, logged_updates, train
 from tests.versions import half_on_cpu
 
 ON = ["model.retention_loss=1", "model.cls_target=last_targets", "optimization.max_update=4"]
@@ -51,11 +50,7 @@ def test_resume__equals_one_run(clips, assert_same, precision):
 def test_run__logs_finite_losses(clips, caplog, options):
     caplog.set_level(logging.INFO)
     train("pretrain", clips, *ON, "common.log_interval=1", *options)
-    records = [
-        json.loads(record.getMessage())
-        for record in caplog.records
-        if record.name == "train_inner" and record.getMessage().startswith("{")
-    ]
+    records = logged_updates(caplog)
     assert len(records) == 4
     for record in records:
         assert 0 < float(record["loss"]) < 1e4

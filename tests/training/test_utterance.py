@@ -1,11 +1,10 @@
 """Runs with the losses of whole clips: resumed, accumulated, of clips of different length."""
 
-import json
 import logging
 
 import pytest
 
-from tests.training.in_process import load, train
+from tests.training.in_process import load, logged_updates, train
 from tests.versions import half_on_cpu
 
 ON = [
@@ -42,11 +41,7 @@ def test_resume__equals_one_run(clips, assert_same, precision):
 def test_run__logs_finite_losses(clips, caplog, options):
     caplog.set_level(logging.INFO)
     train("pretrain", clips, *ON, "common.log_interval=1", *options)
-    records = [
-        json.loads(record.getMessage())
-        for record in caplog.records
-        if record.name == "train_inner" and record.getMessage().startswith("{")
-    ]
+    records = logged_updates(caplog)
     assert len(records) == 4
     for record in records:
         assert 0 < float(record["loss"]) < 1e4
