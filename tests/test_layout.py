@@ -48,10 +48,13 @@ MAY_IMPORT = {
     },
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
+    "report": {
+        "checkpoint_files", "data", "inference", "masking", "models", "options", "records", *METRICS,
+    },
     "cli": {
         "checkpoint_files", "choices", "configs", "data", "doctor", "images", "prepare", "masking",
-        "models",
-        "inference", "launch", "records", "registered", "options", "safetensors_files", *METRICS,
+        "models", "inference", "launch", "records", "registered", "report", "options",
+        "safetensors_files", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.

@@ -42,7 +42,6 @@ import numpy as np
 from eat_plugin.cli import (
     SOME_FAILED,
     Failures,
-    charts,
     conclude,
     inputs,
     progress,
@@ -60,6 +59,7 @@ from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, su
 from eat_plugin.prepare.amounts import count
 from eat_plugin.prepare.data_folder import DESCRIPTORS
 from eat_plugin.ranking import RankedScores
+from eat_plugin.report import charts
 
 if TYPE_CHECKING:
     from eat_plugin.inference import Loaded

@@ -59,7 +59,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import add_workers, at_least, charts, progress, quality_report, say
+from eat_plugin.cli import add_workers, at_least, progress, quality_report, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.entries import IMAGE_ENDINGS
 from eat_plugin.prepare.arrangement import TRAIN
@@ -68,6 +68,7 @@ from eat_plugin.prepare.find import AUDIO_ENDINGS
 from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
 from eat_plugin.prepare.listing import list_clips
 from eat_plugin.prepare.quality import check_clips
+from eat_plugin.report import charts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,8 @@ from eat_plugin.cli import say
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eat_plugin.cli.example import Example
-    from eat_plugin.cli.runlog import Curves
+    from eat_plugin.report.example import Example
+    from eat_plugin.report.runlog import Curves
 
 WIDTH, CURVES_HEIGHT, EXAMPLE_HEIGHT = 10.0, 2.4, 4.0  # inches
 DOTS_PER_INCH = 150
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from eat_plugin.cli.draw_curves import draw_comparison, name_runs
     from eat_plugin.cli.outputs import check_file
-    from eat_plugin.cli.runlog import read_curves
     from eat_plugin.data.files import replacing
+    from eat_plugin.report.draw_curves import draw_comparison, name_runs
+    from eat_plugin.report.runlog import read_curves
 
     out = args.out if args.out.suffix else args.out.with_name(f"{args.out.name}.png")
     check_file(out, ENDINGS, "a picture")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_checkpoint(run_dir: Path) -> tuple[dict[str, Any], Example | None]:
     """Return configuration and example; what cannot be read is reported and left out."""
-    from eat_plugin.cli.example import (
+    from eat_plugin.report.example import (
         find_checkpoint,
         is_finetuned,
         read_configuration,
@@ -105,9 +105,9 @@ def draw_figure(
     curves: Curves, cfg: Mapping[str, Any], example: Example | None, title: str
 ) -> Figure:
     """Draw curves and references, and below them the clip if there is an example."""
-    from eat_plugin.cli.charts import escape, styled_figure
-    from eat_plugin.cli.draw_curves import STYLE, arrange_panels, draw_panels
-    from eat_plugin.cli.references import find_references
+    from eat_plugin.report.charts import escape, styled_figure
+    from eat_plugin.report.draw_curves import STYLE, arrange_panels, draw_panels
+    from eat_plugin.report.references import find_references
 
     curves = _without_unused_rate(curves, cfg)
     rows = arrange_panels(curves)
@@ -118,7 +118,7 @@ def draw_figure(
         parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         draw_panels(parts, rows, curves, find_references(cfg))
         if example:
-            from eat_plugin.cli.draw_example import draw_example
+            from eat_plugin.report.draw_example import draw_example
 
             draw_example(parts[-1], example)
     return figure

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eat_plugin.cli import add_channels
-from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
 from eat_plugin.prepare.amounts import count
 from eat_plugin.prepare.arrangement import ListedClip
 from eat_plugin.prepare.quality import (
@@ -21,6 +20,7 @@ from eat_plugin.prepare.quality import (
     TABLE,
     Examination,
 )
+from eat_plugin.report.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,6 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main
-from eat_plugin.cli.example import read_example
 from eat_plugin.data.frames import count_frames
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.label_set import read_label_set
@@ -25,6 +24,7 @@ from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import digest_clips, read_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.prepare import cache_shards
+from eat_plugin.report.example import read_example
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("dog", "rain", "clock")

@@ -11,10 +11,11 @@ import torch
 from fairseq.tasks import setup_task
 from omegaconf import OmegaConf
 
-from eat_plugin.cli import charts, main
+from eat_plugin.cli import main
 from eat_plugin.inference import load_checkpoint
 from eat_plugin.metrics import summarize
 from eat_plugin.ranking import RankedScores
+from eat_plugin.report import charts
 
 TARGETS = np.eye(3)[np.arange(11) % 3]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from eat_plugin.cli import main, plot
-from eat_plugin.cli.draw_curves import arrange_panels, draw_comparison, name_runs
-from eat_plugin.cli.example import Example
-from eat_plugin.cli.runlog import read_curves
+from eat_plugin.report.draw_curves import arrange_panels, draw_comparison, name_runs
+from eat_plugin.report.example import Example
+from eat_plugin.report.runlog import read_curves
 
 
 def log_line(update, tag="train_inner", **values):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from eat_plugin.cli import main
-from eat_plugin.cli.example import read_example
 from eat_plugin.inference import load_checkpoint
+from eat_plugin.report.example import read_example
 from tests.training.in_process import load, train
 
 PRETRAIN = ["model.modalities.image.patch_size=[4,128]", "model.recon_loss=1"]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from eat_plugin.cli import charts
+from eat_plugin.report import charts
 
 
 def bars_of(figure):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from eat_plugin.options import patch_sides
+from ..options import patch_sides
 
 COLLAPSED = 0.1  # the default of model.min_target_var, which stops a run
 

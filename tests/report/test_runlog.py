@@ -4,7 +4,7 @@ import logging
 import pytest
 from fairseq.logging import progress_bar
 
-from eat_plugin.cli.runlog import parse_line, read_curves
+from eat_plugin.report.runlog import parse_line, read_curves
 
 
 def log_line(update, tag="train_inner", **values):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from eat_plugin.records import CONSOLE, EPOCH, parse_record
+from ..records import CONSOLE, EPOCH, parse_record
 
 VARIANCES = ("target_var", "pred_var")
 LOSS_SCALE = "loss_scale"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from eat_plugin.cli.example import NUM_MASKS, find_checkpoint, read_example
+from eat_plugin.report.example import NUM_MASKS, find_checkpoint, read_example
 
 
 @pytest.fixture

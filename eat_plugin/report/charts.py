@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eat_plugin.data.files import replacing
+from ..data.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eat_plugin.cli.charts import BAR_COLOUR, MEAN_COLOUR, escape, shorten, styled_figure
-from eat_plugin.cli.references import Reference
-from eat_plugin.cli.runlog import (
+from .charts import BAR_COLOUR, MEAN_COLOUR, escape, shorten, styled_figure
+from .references import Reference
+from .runlog import (
     LOSS_SCALE,
     METRICS,
     OPTIMIZATION,

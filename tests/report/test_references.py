@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from eat_plugin.cli.example import read_configuration
-from eat_plugin.cli.references import find_references
 from eat_plugin.inference import load_checkpoint
 from eat_plugin.masking import MaskSpec, draw_masks
+from eat_plugin.report.example import read_configuration
+from eat_plugin.report.references import find_references
 
 
 def values_of(references, name):

@@ -10,8 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from eat_plugin.data.manifest import Manifest
-    from eat_plugin.inference.loaded import Loaded
+    from ..data.manifest import Manifest
+    from ..inference.loaded import Loaded
 
 NUM_MASKS = 2
 MOST_CLIPS = 20  # tried until one can be read
@@ -55,7 +55,7 @@ def read_configuration(checkpoint: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not a checkpoint of fairseq.
     """
-    from eat_plugin.checkpoint_files import read_data
+    from ..checkpoint_files import read_data
 
     try:
         saved = read_data(checkpoint, check=False, only_data=True)
@@ -80,9 +80,9 @@ def read_example(checkpoint: Path) -> Example:
     """
     import torch
 
-    from eat_plugin.data.manifest import read_manifest
-    from eat_plugin.inference.loading import load_state
-    from eat_plugin.models.interop import read_checkpoint
+    from ..data.manifest import read_manifest
+    from ..inference.loading import load_state
+    from ..models.interop import read_checkpoint
 
     state = read_checkpoint(checkpoint)
     state["cfg"]["model"]["compile"] = False  # takes longer than the single pass here
@@ -97,8 +97,8 @@ def read_example(checkpoint: Path) -> Example:
 
 def _read_clip(loaded: Loaded, manifest: Manifest) -> tuple[str, Tensor]:
     """Return the name and the log-mel energies [n, F] of the longest clip that can be read."""
-    from eat_plugin.data.clip import ClipError
-    from eat_plugin.data.reader import read_energies
+    from ..data.clip import ClipError
+    from ..data.reader import read_energies
 
     order = np.argsort(-manifest.sizes, kind="stable")[:MOST_CLIPS].tolist()  # the least padding
     problems = []
@@ -113,9 +113,9 @@ def _read_clip(loaded: Loaded, manifest: Manifest) -> tuple[str, Tensor]:
 def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
     import torch
 
-    from eat_plugin.masking import MaskSpec, draw_masks
-    from eat_plugin.models.eat import EatModel
-    from eat_plugin.models.prediction import measure_agreement, reconstruct
+    from ..masking import MaskSpec, draw_masks
+    from ..models.eat import EatModel
+    from ..models.prediction import measure_agreement, reconstruct
 
     model = loaded.model
     assert isinstance(model, EatModel)

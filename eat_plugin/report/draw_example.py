@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eat_plugin.cli.charts import escape, shorten
-from eat_plugin.cli.example import Example
-from eat_plugin.data.frames import FRAMES_A_SECOND, HIGH_HZ, LOW_HZ
+from ..data.frames import FRAMES_A_SECOND, HIGH_HZ, LOW_HZ
+from .charts import escape, shorten
+from .example import Example
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
