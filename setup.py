@@ -33,7 +33,15 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["eat_plugin", "eat_plugin.*"]),
-    package_data={"eat_plugin": ["config/*.yaml", "config/*/*.yaml", "data/*.csv"]},
+    package_data={
+        "eat_plugin": [
+            "config/*.yaml",
+            "config/*/*.yaml",
+            "data/*.csv",
+            "report/*.j2",
+            "report/*.json",
+        ]
+    },
     # What the use of a model needs. Training also needs fairseq, which is installed as `fairseq` or
     # as `fairseq-fixed`, often from a checkout; whoever has one must not have it replaced. `train`
     # brings one to the others.
@@ -44,6 +52,7 @@ setup(
         "safetensors": ["safetensors"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "plot": ["matplotlib"],
+        "report": ["jinja2", "matplotlib", "vl-convert-python"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],
         "probe": ["scikit-learn"],

@@ -138,6 +138,6 @@ Done in $SECONDS s.
   picture     $picture  (losses with reference values; a clip, masks and predictions)${result:-}
 Next:
   DATA=/folder/of/your/audio bash scripts/quickstart.sh    pre-train on your own sounds
-  .venv/bin/tensorboard --logdir "$run/tb"                 live curves
+  .venv/bin/eat report "$run"                              a page on the run, for the browser
   README.md, docs/                                         larger models, GPUs, clusters
 END

@@ -49,7 +49,8 @@ MAY_IMPORT = {
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "report": {
-        "checkpoint_files", "data", "inference", "masking", "models", "options", "records", *METRICS,
+        "checkpoint_files", "data", "inference", "masking", "models", "modules", "options",
+        "records", *METRICS,
     },
     "cli": {
         "checkpoint_files", "choices", "configs", "data", "doctor", "images", "prepare", "masking",

@@ -27,16 +27,18 @@ from eat_plugin.prepare.processes import available_cores
 # it runs, so that help and mistakes are fast.
 SUBCOMMANDS = (
     "doctor", "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "probe", "predict",
-    "features", "export", "plot", "config", "config-dir", "user-dir", "flags", "demo", "bench",
+    "features", "export", "plot", "report", "config", "config-dir", "user-dir", "flags", "demo",
+    "bench",
 )  # fmt: skip
 # Extra of the package -> the modules that it brings; the names of packages that differ from these.
 EXTRAS = {
     "train": ("fairseq", "fairseq_cli", "hydra", "omegaconf"), "plot": ("matplotlib",),
     "probe": ("sklearn",), "hdf5": ("h5py",), "images": ("PIL",), "safetensors": ("safetensors",),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"), "report": ("jinja2", "vl_convert"),
 }  # fmt: skip
 PACKAGES = {
     "fairseq_cli": "fairseq", "hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow",
+    "vl_convert": "vl-convert-python",
 }  # fmt: skip
 OUTPUT = "standard output"
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130  # exit codes

@@ -92,15 +92,6 @@ def _read_checkpoint(run_dir: Path) -> tuple[dict[str, Any], Example | None]:
         return cfg, None
 
 
-def _without_unused_rate(curves: Curves, cfg: Mapping[str, Any]) -> Curves:
-    """Leave out the learning rate after the last update: fairseq's schedule starts again there."""
-    last = cfg.get("optimization", {}).get("max_update")
-    updates, values = curves.get("lr", ([], []))
-    if len(updates) < 2 or updates[-1] != last:
-        return curves
-    return {**curves, "lr": (updates[:-1], values[:-1])}
-
-
 def draw_figure(
     curves: Curves, cfg: Mapping[str, Any], example: Example | None, title: str
 ) -> Figure:
@@ -108,8 +99,9 @@ def draw_figure(
     from eat_plugin.report.charts import escape, styled_figure
     from eat_plugin.report.draw_curves import STYLE, arrange_panels, draw_panels
     from eat_plugin.report.references import find_references
+    from eat_plugin.report.runlog import without_unused_rate
 
-    curves = _without_unused_rate(curves, cfg)
+    curves = without_unused_rate(curves, cfg)
     rows = arrange_panels(curves)
     heights = [CURVES_HEIGHT] * len(rows) + ([EXAMPLE_HEIGHT] if example else [])
     with styled_figure(WIDTH, sum(heights) + 0.3, STYLE) as figure:

@@ -13,7 +13,9 @@ from .example import Example
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
+
+    from .features import FeatureView
 
 FREQUENCY_TICKS = (250, 500, 1000, 2000, 4000)  # Hz
 HIDDEN_COLOUR = "#dcdfe4"
@@ -23,7 +25,7 @@ RECONSTRUCTION = (
 )
 
 
-def draw_example(figure: SubFigure, example: Example) -> None:
+def draw_example(figure: Figure | SubFigure, example: Example) -> None:
     """Draw the whole spectrogram, and for each mask the input and the prediction."""
     count = len(example.masks)
     has_prediction = example.reconstructions is not None or example.agreements is not None
@@ -56,6 +58,25 @@ def draw_example(figure: SubFigure, example: Example) -> None:
     elif example.agreements is not None:
         label = "cosine to target"
         figure.colorbar(predictions[-1], ax=predictions[-1].axes, label=label, pad=0.015)
+
+
+def draw_features(figure: Figure, example: Example, view: FeatureView) -> None:
+    """Draw a spectrogram, the main components of its patch features, and the attention of CLS."""
+    all_axes = figure.subplots(1, 2 + (view.attention is not None), squeeze=False)[0]
+    _draw_spectrogram(all_axes[0], example, example.spectrogram)
+    all_axes[0].set_title(f"clip: {escape(shorten(example.name, 24))}", loc="left")
+    colours = view.components.transpose(1, 0, 2)
+    num_frames, num_bins = example.spectrogram.shape
+    extent = (0, num_frames / FRAMES_A_SECOND, 0, num_bins)
+    all_axes[1].imshow(colours, origin="lower", aspect="auto", extent=extent)
+    all_axes[1].set_title("three main components, as red, green and blue", loc="left")
+    if view.attention is not None:
+        image = _draw_image(all_axes[2], example, view.attention, cmap="viridis", vmin=0)
+        all_axes[2].set_title("attention of CLS in the last block", loc="left")
+        figure.colorbar(image, ax=all_axes[2], label="1: even", pad=0.015)
+    for axes in all_axes:
+        axes.set_xlabel("time (s)")
+        _show_frequencies(axes, example)
 
 
 def _draw_prediction(axes: Axes, example: Example, number: int) -> Any:

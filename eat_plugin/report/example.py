@@ -10,7 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.manifest import Manifest
     from ..inference.loaded import Loaded
 
 NUM_MASKS = 2
@@ -78,39 +77,60 @@ def read_example(checkpoint: Path) -> Example:
         OSError: the checkpoint cannot be read.
         ValueError: it is not one of pre-training on sound, or no clip can be read.
     """
+    loaded = load_for_drawing(checkpoint)
+    return make_example(loaded, *find_longest(loaded, 1)[0])
+
+
+def load_for_drawing(checkpoint: Path, device: str = "cpu") -> Loaded:
+    """Load a model of sound.
+
+    Raises:
+        OSError: the checkpoint cannot be read.
+        ValueError: it is not one of ours, or a model of images.
+    """
     import torch
 
-    from ..data.manifest import read_manifest
     from ..inference.loading import load_state
     from ..models.interop import read_checkpoint
 
     state = read_checkpoint(checkpoint)
     state["cfg"]["model"]["compile"] = False  # takes longer than the single pass here
-    loaded = load_state(checkpoint, state, torch.device("cpu"))
+    loaded = load_state(checkpoint, state, torch.device(device))
     if loaded.images is not None:
         raise ValueError(f"{checkpoint} is a model of images, which are not drawn")
-    split = (state["cfg"].get("dataset") or {}).get("train_subset", "train").split(",")[0]
-    manifest = read_manifest(Path(loaded.cfg["task"]["data"]) / f"{split}.tsv")
-    name, energies = _read_clip(loaded, manifest)
-    return _predict(loaded, name, energies)
+    return loaded
 
 
-def _read_clip(loaded: Loaded, manifest: Manifest) -> tuple[str, Tensor]:
-    """Return the name and the log-mel energies [n, F] of the longest clip that can be read."""
+def find_longest(loaded: Loaded, most: int) -> list[tuple[str, Tensor]]:
+    """Return names and log-mel energies [n, F] of the longest usable clips of the training data.
+
+    Raises:
+        ValueError: the manifest cannot be read, or none of its longest clips.
+    """
     from ..data.clip import ClipError
+    from ..data.manifest import read_manifest
     from ..data.reader import read_energies
 
+    split = (loaded.cfg.get("dataset") or {}).get("train_subset", "train").split(",")[0]
+    manifest = read_manifest(Path(loaded.cfg["task"]["data"]) / f"{split}.tsv")
     order = np.argsort(-manifest.sizes, kind="stable")[:MOST_CLIPS].tolist()  # the least padding
-    problems = []
+    found, problems = [], []
     for index in order:
         try:
-            return manifest.name(index), read_energies(manifest.path(index), loaded.front_end)
+            energies = read_energies(manifest.path(index), loaded.front_end)
         except ClipError as error:
             problems.append(f"{manifest.path(index)}: {error}")
-    raise ValueError(f"none of the {len(problems)} longest clips can be read: {problems[0]}")
+            continue
+        found.append((manifest.name(index), energies))
+        if len(found) == most:
+            return found
+    if not found:
+        raise ValueError(f"none of the {len(problems)} longest clips can be read: {problems[0]}")
+    return found
 
 
-def _predict(loaded: Loaded, name: str, energies: Tensor) -> Example:
+def make_example(loaded: Loaded, name: str, energies: Tensor) -> Example:
+    """Draw masks of a clip, and predict its hidden patches; the model is one of pre-training."""
     import torch
 
     from ..masking import MaskSpec, draw_masks

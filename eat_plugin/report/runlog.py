@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..records import CONSOLE, EPOCH, parse_record
 
 VARIANCES = ("target_var", "pred_var")
 LOSS_SCALE = "loss_scale"
 OPTIMIZATION = ("lr", "gnorm", LOSS_SCALE)
+CLIPS_A_SECOND = "clips_per_second"  # computed from updates a second and clips of an update
 METRICS = ("accuracy", "mAP")  # of fine-tuning; the first one in the log is shown
 
 Curves = dict[str, tuple[list[int], list[float]]]
@@ -26,6 +29,16 @@ def read_curves(run_dir: Path) -> Curves:
     Raises:
         ValueError: there is no such folder, or no logged update in it.
     """
+    found = read_series(run_dir, parse_line)
+    return {name: found[name] for name in _order_names(found)}
+
+
+def read_series(run_dir: Path, parse: Callable[[str], Iterator[tuple[str, int, float]]]) -> Curves:
+    """Collect what ``parse`` finds in each line, see ``read_curves``; by name.
+
+    Raises:
+        ValueError: there is no such folder, or no logged update in it.
+    """
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a folder of a run")
     values: dict[str, dict[int, float]] = {}
@@ -35,7 +48,7 @@ def read_curves(run_dir: Path) -> Curves:
         # A progress bar ends its lines with "\r", which text mode treats as a line break.
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                for name, update, value in parse_line(line):
+                for name, update, value in parse(line):
                     values.setdefault(name, {})[update] = value
     for name in [name for name in values if name.startswith(EPOCH)]:
         values.setdefault(name[len(EPOCH) :], values.pop(name))
@@ -46,8 +59,8 @@ def read_curves(run_dir: Path) -> Curves:
             f"and hydra.run.dir={run_dir}"
         )
     return {
-        name: (sorted(values[name]), [values[name][u] for u in sorted(values[name])])
-        for name in _order_names(values)
+        name: (sorted(found), [found[update] for update in sorted(found)])
+        for name, found in values.items()
     }
 
 
@@ -58,6 +71,15 @@ def _order_names(values: Mapping[str, object]) -> list[str]:
     for metric in METRICS:
         found = found or sorted(n for n in values if n.endswith(f"_{metric}"))
     return losses + found + [n for n in (*VARIANCES, *OPTIMIZATION) if n in values]
+
+
+def without_unused_rate(curves: Curves, cfg: Mapping[str, Any]) -> Curves:
+    """Leave out the learning rate after the last update: fairseq's schedule starts again there."""
+    last = (cfg.get("optimization") or {}).get("max_update")
+    updates, values = curves.get("lr", ([], []))
+    if len(updates) < 2 or updates[-1] != last:
+        return curves
+    return {**curves, "lr": (updates[:-1], values[:-1])}
 
 
 def is_of_validation(name: str) -> bool:
@@ -76,6 +98,23 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
     for name, value in record.values.items():
         if name == "loss" or _is_plotted(name, is_training=record.prefix in ("", EPOCH)):
             yield record.prefix + name, record.update, value
+
+
+def parse_all(line: str) -> Iterator[tuple[str, int, float]]:
+    """Yield name, update and value of each finite number in a line of a log.
+
+    Of validation, loss and metrics alone.
+    """
+    record = parse_record(line)
+    if record is None:
+        return
+    values = {name: value for name, value in record.values.items() if math.isfinite(value)}
+    if record.prefix not in ("", EPOCH):
+        values = {name: value for name, value in values.items() if name in ("loss", *METRICS)}
+    if {"ups", "bsz"} <= values.keys():
+        values[CLIPS_A_SECOND] = values["ups"] * values["bsz"]
+    for name, value in values.items():
+        yield record.prefix + name, record.update, value
 
 
 def _is_plotted(name: str, is_training: bool) -> bool:

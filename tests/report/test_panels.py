@@ -1,0 +1,45 @@
+import numpy as np
+
+from eat_plugin.report.panels import MOST_POINTS, draw_classes, draw_curve, group_names
+from eat_plugin.report.references import Reference
+
+
+def test_group_names__known_values_have_their_place_and_others_are_kept():
+    names = [
+        "gnorm", "loss", "loss_recon", "eval_accuracy", "loss_scale", "wps", "train_loss",
+        "skipped_clips", "effective_rank", "ema_decay", "eval_loss",
+    ]  # fmt: skip
+    assert group_names(names) == {
+        "Losses": ["loss", "loss_recon"],
+        "Validation": ["eval_accuracy", "eval_loss"],
+        "Optimisation": ["gnorm", "loss_scale"],
+        "Teacher and targets": ["ema_decay"],
+        "Other values": ["effective_rank"],
+        "Speed": ["skipped_clips"],
+    }
+
+
+def test_draw_curve__long_curves_are_thinned_and_keep_their_end():
+    updates = list(range(1, 1201))
+    chart = draw_curve("loss", {"run": {"loss": (updates, [float(u) for u in updates])}})
+    shown = [row["update"] for row in chart.spec["data"]["values"]]
+    assert len(shown) <= MOST_POINTS
+    assert shown[-1] == 1200
+
+
+def test_draw_curve__references_and_the_healthy_run_up_to_the_last_update():
+    references = [Reference("line", 2.0, "predicting 0"), Reference("update", 50, "warm-up")]
+    healthy = {"loss": ([10, 20, 30], [3.0, 2.0, 1.0])}
+    chart = draw_curve("loss", {"run": {"loss": ([5, 20], [3.0, 2.5])}}, references, healthy)
+    layers = chart.spec["layer"]
+    assert len(layers) == 4  # a line, the healthy run, the curve, the points below the pointer
+    assert layers[0]["encoding"]["tooltip"] == {"value": "predicting 0"}
+    assert [row["update"] for row in layers[1]["data"]["values"]] == [10, 20]
+
+
+def test_draw_classes__undefined_precisions_are_left_out():
+    chart = draw_classes(["b", "A", "c"], np.array([0.5, 1.0, np.nan]), np.array([3, 1, 0]))
+    rows = chart.spec["data"]["values"]
+    assert [(row["class"], row["AP"], row["alphabetic"]) for row in rows] == [
+        ("b", 0.5, 1), ("A", 1.0, 0),
+    ]  # fmt: skip
