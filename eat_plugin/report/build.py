@@ -216,28 +216,25 @@ def list_options(
         yield Section("Options that differ between the runs", header=header, table=rows)
     if packaged is not None:
         rows = [
-            (key, _text(options[0][key]), _chosen(packaged[key]))
+            (key, _text(options[0][key]), _text(packaged[key]))
             for key in keys
             if key in packaged
             and key not in UNCOMPARED
-            and _text(options[0].get(key)) != _text(packaged[key])
+            and packaged[key] not in CHOSEN
+            and _text(options[0][key]) != _text(packaged[key])
         ]
         header = ("option", "this run", name)
-        text = "The published settings, but for what a recipe chooses from the length of a run."
+        text = "The published settings. Left out: what a recipe chooses at the start of a run."
         yield Section(f"Options that differ from {name}", text, header=header, table=rows)
     rows = [(key, _text(options[0].get(key))) for key in keys]
     yield Section("All options", header=("option", "value"), table=rows, is_folded=True)
 
 
-def _chosen(value: object) -> str:
-    return "chosen at start" if value in CHOSEN else _text(value)
-
-
 def _text(value: object) -> str:
     if isinstance(value, Enum):
         return value.name
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e9:
-        value = int(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         items = [_text(item) for item in value[:MOST_ITEMS]]
         rest = [f"... {len(value)} in all"] if len(value) > MOST_ITEMS else []

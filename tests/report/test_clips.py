@@ -12,10 +12,9 @@ def make_clip(vector, scores=None, targets=None):
 
 
 def test_find_neighbours__nearest_without_what_all_have_in_common():
-    # All vectors point in nearly the same direction: the common part must not count.
-    clips = [make_clip([100, 1, 0]), make_clip([100, -1, 0.1]), make_clip([100, 0.9, 0.1]),
-             make_clip([100, -0.9, 0])]  # fmt: skip
-    assert find_neighbours(clips, 2, 1) == [[0, 2], [3, 1]]
+    # The third vector points nearly where the first does, in what all have in common.
+    clips = [make_clip([10, 1]), make_clip([10, 2]), make_clip([20, 2.2])]
+    assert find_neighbours(clips, 2, 1) == [[0, 1], [2, 1]]
     assert find_neighbours(clips[:1], 2, 1) == []
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from eat_plugin.report.features import attend, view_features
@@ -26,5 +27,7 @@ def test_view_features__shapes_even_attention_and_common_colours(make_checkpoint
     assert (views[0].components == views[2].components).all()
     assert views[0].components.min() == 0
     assert views[0].components.max() == 1
+    clipped = np.concatenate([view.components.ravel() % 1 == 0 for view in views])
+    assert 0 < clipped.mean() < 0.05
     # Attention to patches and CLS sums to 1; of random weights it is nearly even.
     assert 0.8 < views[1].attention.mean() <= 1
