@@ -73,7 +73,7 @@ def _read_vega() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, for an inline script."""
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle()
+    script: str = vl_convert.javascript_bundle(None)
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
