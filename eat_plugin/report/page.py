@@ -73,7 +73,7 @@ def _read_vega() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, for an inline script."""
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle(None)
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
