@@ -13,6 +13,7 @@ from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
 import eat_plugin
+from eat_plugin.models.bat_options import remove_ingredients
 from eat_plugin.models.config import validate_config
 from eat_plugin.models.utterance_options import default_options
 from eat_plugin.tasks.choosing import choose_options
@@ -53,6 +54,7 @@ def without(model):
         model.pop(field)
     for field in ("recompute", "compile", "convolution", *default_options()):
         model.pop(field, None)
+    remove_ingredients(model)
     for field in ("mel_by_time", "image_size", "mask_strategy"):
         model["modalities"]["image"].pop(field, None)
     return model
