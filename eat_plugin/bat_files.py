@@ -1,7 +1,7 @@
 """Published checkpoints of BAT (Ghaffari et al. 2026, arXiv 2602.16305) in our own form.
 
-They have one of two layouts: a dictionary with ``encoder``, ``decoder`` and ``ema_encoder``; or flat
-names, ``student.encoder.*``. The encoder of the student is taken. Only this file knows their names.
+They have one of two layouts: a dictionary with ``encoder``, ``decoder`` and ``ema_encoder``; or
+flat names, ``student.encoder.*``. The student's encoder is taken. Only this file knows the names.
 """
 
 from __future__ import annotations
