@@ -96,7 +96,9 @@ def asymmetric_loss(
     logits, targets = _at_least_float32(logits), _at_least_float32(targets)
     absent = (logits.sigmoid() - shift).clamp(min=0)
     present = (-logits).sigmoid().pow(gamma_positive) * F.logsigmoid(logits)
-    return -(targets * present + (1 - targets) * absent.pow(gamma_negative) * (-absent).log1p())
+    # Without a shift the logarithm of a confident mistake would be infinite.
+    missed = absent.pow(gamma_negative) * (1 - absent).clamp(min=1e-8).log()
+    return -(targets * present + (1 - targets) * missed)
 
 
 def normalize_patches(values: Tensor) -> Tensor:

@@ -131,7 +131,10 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     classes = cfg.num_classes
     rule = "it must be 2 or more; the task eat_classification sets it"
     require((classes or 0) >= 2, "model.num_classes", classes, rule)
-    for name in ("mixup", "cutmix", "gamma_negative", "gamma_positive"):
+    for name in ("gamma_negative", "gamma_positive"):
+        value = getattr(cfg, name)  # gradients are infinite between 0 and 1
+        require(value == 0 or value >= 1, f"model.{name}", value, "it must be 0, or 1 or more")
+    for name in ("mixup", "cutmix"):
         value = getattr(cfg, name)
         require(value >= 0, f"model.{name}", value, "it must be 0 or more")
     mode = cfg.prediction_mode
