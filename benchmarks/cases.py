@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .arguments import CPU, CUDA
+from .bat import CASES as BAT
+from .bat import COUNTS as COUNTED_OF_BAT
 from .counts import CASES as COUNTED
 from .encoding import CASES as ENCODING
 from .front_end import CASES as FRONT_END
@@ -45,5 +47,8 @@ ROWS: dict[str, Row] = {
     "train_base_48": _train_on_gpu("base", 48),
     "train_base_96": _train_on_gpu("base", 96),
     "train_large_12": _train_on_gpu("large", 12),
-    **{name: Row(prepare) for name, prepare in {**COUNTED, **COUNTED_OF_STAGES}.items()},
+    **{
+        name: Row(prepare)
+        for name, prepare in {**BAT, **COUNTED, **COUNTED_OF_STAGES, **COUNTED_OF_BAT}.items()
+    },
 }

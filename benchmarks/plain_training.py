@@ -19,8 +19,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eat_plugin.models.bat_options import ELEMENTS
 from eat_plugin.models.eat import EatModel
 from eat_plugin.models.encoder import EatEncoder
+from eat_plugin.modules.vit_decoder import VitDecoder
 
 # fairseq's half precision wrappers demand a window for the loss scale; bfloat16 does not use it.
 HALF_OPTIONS = {"bf16": True, "fp16_scale_window": 1}
@@ -29,7 +31,7 @@ HALF_OPTIONS = {"bf16": True, "fp16_scale_window": 1}
 def compute_losses(
     student: EatModel, teacher: EatEncoder, source: Tensor, mask: Tensor
 ) -> tuple[dict[str, Tensor], int]:
-    """Compute the losses of a batch (EAT, Chen et al. 2024, section 3).
+    """Compute the losses of a batch (EAT, Chen et al. 2024, section 3; or BAT).
 
     The model has post-norm blocks, the published targets and utterance loss by regression.
 
@@ -55,18 +57,24 @@ def compute_losses(
     x = encoder.contextualize(tokens.gather(1, kept))
     for block in student.blocks:
         x, _ = transform(block, x)
-    y = make_targets(teacher, source, cfg.average_top_k_layers).repeat_interleave(clones, dim=0)
+    y = make_targets(teacher, source, cfg.average_top_k_layers, cfg.target_norm_eps)
+    y = y.repeat_interleave(clones, dim=0)
     hidden = mask.bool()
     num_hidden = int(hidden.sum())
     losses = {}
-    scale = width**-0.5
+    is_mean = cfg.loss_average == ELEMENTS
+    scale = width ** (-1.0 if is_mean else -0.5)
     if cfg.cls_loss > 0:
         error = F.mse_loss(x[:, 0].to(y.dtype), y.mean(dim=1), reduction="none")
-        losses["cls"] = error * scale * (cfg.cls_loss * num_hidden)
-    noise = torch.randn_like(tokens[:, num_visible:]) * encoder.cfg.mask_noise_std
-    canvas = torch.cat([x[:, 1:], noise], dim=1).gather(1, places[..., None].expand(-1, -1, width))
-    predicted = decode(encoder.decoder, canvas.transpose(1, 2).reshape(rows, width, *grid))
-    predicted = predicted[hidden]
+        losses["cls"] = error * scale * (cfg.cls_loss * num_hidden / (rows if is_mean else 1))
+    decoder: Any = encoder.decoder
+    if isinstance(decoder, VitDecoder):
+        predicted = decode_by_transformer(decoder, x[:, 1:], places)[hidden]
+    else:
+        noise = torch.randn_like(tokens[:, num_visible:]) * encoder.cfg.mask_noise_std
+        canvas = torch.cat([x[:, 1:], noise], dim=1)
+        canvas = canvas.gather(1, places[..., None].expand(-1, -1, width))
+        predicted = decode(decoder, canvas.transpose(1, 2).reshape(rows, width, *grid))[hidden]
     error = F.mse_loss(predicted.to(y.dtype), y[hidden], reduction="none")
     losses["regression"] = error * scale * cfg.d2v_loss
     return losses, num_hidden
@@ -81,14 +89,17 @@ def transform(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     weights = (q * (width // attention.num_heads) ** -0.5) @ k.transpose(-2, -1)  # [N, heads, S, S]
     weights = weights.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
     heads = (weights @ v).transpose(1, 2).reshape(batch, length, width)
+    if attention.gate is not None:
+        heads = heads * multiply(attention.gate, x).sigmoid()
     x = x + multiply(attention.proj, heads)
     residual = block.norm1(x)
     target = multiply(block.mlp.fc2, F.gelu(multiply(block.mlp.fc1, residual)))
-    return block.norm2(residual + target), target
+    x = block.norm2(residual + target)
+    return x, x if block.end_of_block_target else target
 
 
 @torch.no_grad()
-def make_targets(teacher: EatEncoder, source: Tensor, top: int) -> Tensor:
+def make_targets(teacher: EatEncoder, source: Tensor, top: int, eps: float) -> Tensor:
     """Average the normalised outputs of the teacher's last blocks: [B, L, D]."""
     x = teacher.patch_encoder.contextualize(teacher.patch_encoder.embed(source))
     layers = []
@@ -96,11 +107,13 @@ def make_targets(teacher: EatEncoder, source: Tensor, top: int) -> Tensor:
         x, target = transform(block, x)
         layers.append(target[:, 1:])
     normalised = [
-        F.instance_norm(layer.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2))
+        F.instance_norm(
+            layer.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2), eps=eps
+        )
         for layer in layers[-top:]
     ]
     y = torch.stack(normalised).mean(dim=0).transpose(1, 2)
-    return F.layer_norm(y, y.shape[-1:])
+    return F.layer_norm(y, y.shape[-1:], eps=eps)
 
 
 def decode(decoder: Any, x: Tensor) -> Tensor:
@@ -110,6 +123,24 @@ def decode(decoder: Any, x: Tensor) -> Tensor:
         y = F.gelu(F.layer_norm(y, y.shape[-1:], eps=1e-5).transpose(1, -1))
         x = y + x if y.shape == x.shape else y
     return multiply(decoder.proj, x.flatten(2).transpose(1, 2))
+
+
+def decode_by_transformer(decoder: VitDecoder, visible: Tensor, places: Tensor) -> Tensor:
+    """Decode all patches, [N, L, D], through whole blocks.
+
+    Args:
+        decoder: of the model.
+        visible: [N, V, D], output of the student at visible patches.
+        places: [N, L], the place of each patch among the visible, then the hidden ones.
+    """
+    x = visible if decoder.in_proj is None else multiply(decoder.in_proj, visible)
+    masked = decoder.mask_token.expand(len(x), places.size(1) - x.size(1), -1)
+    canvas = torch.cat([x, masked], dim=1)
+    canvas = canvas.gather(1, places[..., None].expand(-1, -1, canvas.size(2)))
+    canvas = canvas + decoder.positions[:, : places.size(1)]
+    for block in decoder.blocks:
+        canvas, _ = transform(block, canvas)
+    return multiply(decoder.proj, canvas)
 
 
 def multiply(layer: nn.Linear, x: Tensor) -> Tensor:

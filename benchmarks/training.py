@@ -35,18 +35,22 @@ FIXED = [  # the first for every size; the others for tiny
 LR, DECAY, CLIP_NORM = 5e-4, 0.9998, 4.0
 
 
-def load_config(size: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Read config/pretrain.yaml with a file of config/size, completed as fairseq does.
+def load_config(
+    size: str, overrides: Sequence[str] = (), name: str = "pretrain", groups: Sequence[str] = ()
+) -> DictConfig:
+    """Read config/NAME.yaml with a file of config/size, completed as fairseq does.
+
+    ``groups`` are further files of config, as losses/equal.
 
     What is chosen by the clips is fixed: of tiny square patches, windows of 2.08 s and one mean.
     """
-    given: Any = OmegaConf.load(CONFIG / "pretrain.yaml")
+    given: Any = OmegaConf.load(CONFIG / f"{name}.yaml")
     for name in ("defaults", "hydra"):
         del given[name]
     cfg: Any = OmegaConf.structured(FairseqConfig())
     OmegaConf.set_struct(cfg, False)
-    size_options = OmegaConf.load(CONFIG / "size" / f"{size}.yaml")
-    cfg = OmegaConf.merge(cfg, given, size_options)
+    chosen = [OmegaConf.load(CONFIG / f"{part}.yaml") for part in (f"size/{size}", *groups)]
+    cfg = OmegaConf.merge(cfg, given, *chosen)
     fixed = FIXED if size == "tiny" else FIXED[:1]
     cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([*fixed, *overrides]))
     add_defaults(cfg)

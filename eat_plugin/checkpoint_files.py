@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .bat_files import convert_bat
 from .safetensors_files import is_safetensors, read_safetensors
 
 ZIP = b"PK\x03\x04"  # first bytes of a zip archive
@@ -98,7 +99,7 @@ def _check(archive: zipfile.ZipFile, record: zipfile.ZipInfo, has_checksums: boo
 def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool = False) -> Any:
     """Read a file of ``torch.save``, or a safetensors file, onto the CPU, as data.
 
-    No code in it is executed.
+    No code in it is executed. A published BAT checkpoint is returned in our form.
 
     Args:
         path: the file.
@@ -108,7 +109,7 @@ def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool 
     Raises:
         OSError: the file cannot be read.
         DamagedError: it is damaged, or no checkpoint.
-        ValueError: it holds more than plain data.
+        ValueError: it holds more than plain data, or an unknown model of BAT.
     """
     if is_safetensors(path):
         return read_safetensors(path, only_data)
@@ -118,7 +119,7 @@ def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool 
     with open(path, "rb") as file:
         can_map = only_data and file.read(len(ZIP)) == ZIP
     try:
-        return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=can_map)
+        state = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=can_map)
     except NO_CHECKPOINT as error:
         if "GLOBAL" in str(error) or "Unsupported class" in str(error):
             raise ValueError(
@@ -127,3 +128,4 @@ def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool 
                 f"{_OF_OLD_TORCH}"
             ) from error
         raise DamagedError(f"{path} is not a PyTorch checkpoint, or is damaged") from error
+    return convert_bat(state, os.fspath(path)) or state

@@ -75,6 +75,32 @@ def dino_loss(
     return -(losses if weights is None else losses * weights.to(losses.dtype)).mean()
 
 
+def asymmetric_loss(
+    logits: Tensor, targets: Tensor, gamma_negative: float, gamma_positive: float, shift: float
+) -> Tensor:
+    """Binary cross-entropy with less weight on what is easy (Ridnik et al. 2021, eq. 7).
+
+    With p the probability of the right answer, each term is ``-(1 - p)^gamma log(p)``. The
+    probability of an absent class is lowered by ``shift`` before, so that those below it count 0.
+
+    Args:
+        logits: [N, classes].
+        targets: [N, classes], from 0 to 1; between them (mixup, smoothing) both terms count.
+        gamma_negative: exponent for absent classes.
+        gamma_positive: exponent for those that are there.
+        shift: of the probability of absent classes.
+
+    Returns:
+        [N, classes], float32.
+    """
+    logits, targets = _at_least_float32(logits), _at_least_float32(targets)
+    absent = (logits.sigmoid() - shift).clamp(min=0)
+    present = (-logits).sigmoid().pow(gamma_positive) * F.logsigmoid(logits)
+    # Without a shift the logarithm of a confident mistake would be infinite.
+    missed = absent.pow(gamma_negative) * (1 - absent).clamp(min=1e-8).log()
+    return -(targets * present + (1 - targets) * missed)
+
+
 def normalize_patches(values: Tensor) -> Tensor:
     """Standardise patch values [..., p*p*channels] by their mean and unbiased variance, in float32.
 
@@ -104,6 +130,7 @@ def average_layers(
     instance_norm: bool = False,
     layer_norm: bool = False,
     padding: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
     """Average a teacher's layers into targets (data2vec 2.0, Baevski et al. 2022, sec. 3.2).
 
@@ -115,6 +142,7 @@ def average_layers(
         instance_norm: normalise the average over L; after ``layer_norm``.
         layer_norm: normalise the average over D.
         padding: bool [B, L], True = padding, which is excluded; or None.
+        eps: epsilon of all these norms.
 
     Returns:
         [B, L, D], float32.
@@ -123,41 +151,41 @@ def average_layers(
     for output in layer_outputs:
         x = output.to(total.dtype)
         if batch_norm_layer:
-            x = _normalize_batch(x, padding)
+            x = _normalize_batch(x, padding, eps)
         if instance_norm_layer:
-            x = _normalize_clips(x, padding)
+            x = _normalize_clips(x, padding, eps)
         if layer_norm_layer:
-            x = F.layer_norm(x, x.shape[-1:])
+            x = F.layer_norm(x, x.shape[-1:], eps=eps)
         total += x
     y = total / len(layer_outputs)
     if layer_norm:
-        y = F.layer_norm(y, y.shape[-1:])
+        y = F.layer_norm(y, y.shape[-1:], eps=eps)
     if instance_norm:
-        y = _normalize_clips(y, padding)
+        y = _normalize_clips(y, padding, eps)
     return y
 
 
-def _normalize_clips(x: Tensor, padding: Tensor | None) -> Tensor:
+def _normalize_clips(x: Tensor, padding: Tensor | None, eps: float) -> Tensor:
     """Standardise each channel of x [B, L, D] over the patches of each clip."""
     if padding is None:
-        return F.instance_norm(x.transpose(1, 2)).transpose(1, 2)
-    return _standardize(x, padding, (1,))
+        return F.instance_norm(x.transpose(1, 2), eps=eps).transpose(1, 2)
+    return _standardize(x, padding, (1,), eps)
 
 
-def _normalize_batch(x: Tensor, padding: Tensor | None) -> Tensor:
+def _normalize_batch(x: Tensor, padding: Tensor | None, eps: float) -> Tensor:
     """Standardise each channel of x [B, L, D] over the patches of all clips."""
     if padding is None:
-        return F.batch_norm(x.transpose(1, 2), None, None, training=True).transpose(1, 2)
-    return _standardize(x, padding, (0, 1))
+        return F.batch_norm(x.transpose(1, 2), None, None, training=True, eps=eps).transpose(1, 2)
+    return _standardize(x, padding, (0, 1), eps)
 
 
-def _standardize(x: Tensor, padding: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _standardize(x: Tensor, padding: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     blank = padding.unsqueeze(-1)
     count = (~blank).sum(dim=dims, keepdim=True)
     mean = x.masked_fill(blank, 0).sum(dim=dims, keepdim=True) / count
     centred = (x - mean).masked_fill(blank, 0)
     variance = centred.square().sum(dim=dims, keepdim=True) / count
-    return centred * (variance + 1e-5).rsqrt()
+    return centred * (variance + eps).rsqrt()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

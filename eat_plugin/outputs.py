@@ -31,11 +31,13 @@ class PretrainingOutput(TypedDict, total=False):
             [N_hidden, p*p*channels]; ``retention`` [N_hidden / 2, D], of the mixtures;
             ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``;
             ``dino``, ``contrast``, ``vicreg``, ``koleo``, scalars times ``sample_size``.
+            With ``loss_average=elements`` their sums over ``sample_size`` are means of elements.
             Padding is excluded. Among clips of different length, a row of ``cls`` is also weighted
             by its number of hidden patches over the mean of all rows.
         loss_items: number of items by objective (hidden patches, or hidden patches times
             utterances); the sum of a loss over it is the mean of one item.
-        sample_size: number of hidden patches in the batch, over all clones (and mixtures).
+        sample_size: number of hidden patches that are predicted in the batch, over all clones (and
+            mixtures).
         masked_pct: share of hidden patches.
         pred_var: mean over channels of the standard deviation of predictions, over all ranks.
         target_var: the same of the targets; near 0 after a collapse.
@@ -65,8 +67,10 @@ class ClassificationOutput(TypedDict, total=False):
     """Output of the classifier with targets.
 
     Attributes:
-        losses: ``main``: [B] for cross-entropy, [B, classes] for binary cross-entropy.
-        sample_size: number of clips; with several labels per clip, of positive labels.
+        losses: ``main``: [B] for cross-entropy and the asymmetric loss, [B, classes] for binary
+            cross-entropy.
+        sample_size: number of clips; of binary cross-entropy with several labels per clip, of
+            positive labels.
         _predictions: [B, classes] probabilities, in evaluation.
         _targets: [B, classes], in evaluation.
         correct: number of correctly classified clips, in evaluation with one label per clip.

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .bat_files import convert_bat
+
 ENDING = ".safetensors"
 DESCRIPTION = "eat_plugin"  # entry of the metadata: all but the weights, as JSON
 
@@ -20,7 +22,7 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
 
 
 def read_safetensors(path: str | os.PathLike[str], only_data: bool = False) -> dict[str, Any]:
-    """Read a file of ``write_safetensors``; nothing in it is executed.
+    """Read a file of ``write_safetensors``, or of BAT; nothing in it is executed.
 
     Args:
         path: the file.
@@ -37,11 +39,14 @@ def read_safetensors(path: str | os.PathLike[str], only_data: bool = False) -> d
     try:
         with safe_open(path, framework="pt") as file:
             description = (file.metadata() or {}).get(DESCRIPTION)
-            names = [] if only_data else list(file.keys())
+            names = [] if only_data and description is not None else list(file.keys())
             weights = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from error
     if description is None:
+        published = convert_bat(weights, path)
+        if published is not None:
+            return published
         raise ValueError(
             f"{path} has no entry {DESCRIPTION!r} in its metadata: it was not written by eat export"
         )

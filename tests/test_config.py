@@ -13,6 +13,7 @@ from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
 import eat_plugin
+from eat_plugin.models.bat_options import remove_ingredients
 from eat_plugin.models.config import validate_config
 from eat_plugin.models.utterance_options import default_options
 from eat_plugin.tasks.choosing import choose_options
@@ -53,13 +54,14 @@ def without(model):
         model.pop(field)
     for field in ("recompute", "compile", "convolution", *default_options()):
         model.pop(field, None)
+    remove_ingredients(model)
     for field in ("mel_by_time", "image_size", "mask_strategy"):
         model["modalities"]["image"].pop(field, None)
     return model
 
 
-def test_sizes__are_tiny_base_and_large():
-    assert SIZES == ["base", "large", "tiny"]
+def test_sizes__are_found():
+    assert SIZES == ["base", "large", "small", "tiny"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -127,6 +129,54 @@ def test_sslam__differs_from_pretrain_in_its_own_settings():
         "optimization.lr", "optimization.max_update", "model.clone_batch",
         "model.retention_loss", "model.mixed_share", "model.cls_target",
     }  # fmt: skip
+
+
+def test_bat__has_the_published_settings():
+    cfg = load(name="bat")
+    model, image = cfg["model"], cfg["model"]["modalities"]["image"]
+    assert (model["ema_decay"], model["ema_end_decay"]) == (0.9998, 0.99999)
+    assert model["ema_anneal_end_step"] == 100000
+    assert (image["mask_prob"], image["mask_prob_adjust"], image["mask_length"]) == (0.8, 0.07, 5)
+    assert (model["clone_batch"], cfg["optimization"]["max_update"]) == (16, 400000)
+    assert cfg["lr_scheduler"]["warmup_updates"] == 53333
+    assert (cfg["lr_scheduler"]["lr"], cfg["lr_scheduler"]["min_lr"]) == ([5e-4], 1e-6)
+    assert cfg["optimizer"]["weight_decay"] == 0.05
+    assert not cfg["optimizer"]["apply_weight_decay_scale"]
+    assert cfg["optimization"]["clip_norm"] == 0
+    decoder = image["decoder"]
+    assert (decoder["decoder_kind"], decoder["decoder_layers"]) == ("vit", 6)
+    validate_config(OmegaConf.create(model))
+
+
+def test_bat__differs_from_pretrain_in_its_own_settings():
+    cfg, base = (compose(name, [*GIVEN, "size=tiny"]) for name in ("bat", "pretrain"))
+    pairs = (
+        ("", cfg, base), ("model.", cfg.model, base.model),
+        ("image.", cfg.model.modalities.image, base.model.modalities.image),
+        ("decoder.", cfg.model.modalities.image.decoder, base.model.modalities.image.decoder),
+    )  # fmt: skip
+    different = {
+        f"{prefix}{name}"
+        for prefix, ours, other in pairs
+        for name, value in OmegaConf.to_container(ours).items()
+        if value != OmegaConf.to_container(other).get(name)
+    }
+    assert different == {
+        "model", "optimization", "lr_scheduler", "model.attention_gate", "model.mae_init",
+        "model.end_of_block_targets", "model.target_norm_eps", "model.loss_average",
+        "model.cls_loss", "model.recon_loss", "model.modalities", "image.extra_token_std",
+        "image.positions", "image.decoder", "decoder.decoder_kind", "decoder.decoder_mlp_ratio",
+        "decoder.hidden_share",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bat__has_equal_losses_in_every_size(size):
+    chosen = ["task.target_length=208", "model.modalities.image.patch_size=16"]
+    model = load(f"size={size}", *(chosen if size == "tiny" else []), name="bat")["model"]
+    weights = (model["d2v_loss"], model["cls_loss"], model["recon_loss"], model["loss_average"])
+    assert weights == (1.0, 1.0, 0.0, "elements")
+    validate_config(OmegaConf.create(model))
 
 
 def test_size__base_is_the_default():

@@ -23,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Their code may be fragments and their options examples: only files and links are checked.
 FRAGMENTS = {"architecture.md", "extend.md"}
 GUIDES = [path for path in DOCUMENTS if path.name not in FRAGMENTS]
-CONFIGS = ("pretrain", "sslam", "finetune", "image_pretrain", "image_finetune")
+CONFIGS = ("pretrain", "sslam", "bat", "finetune", "image_pretrain", "image_finetune")
 TRAIN = "fairseq-hydra-train"
 FLAGS = ("fairseq-train", "fairseq-validate")
 PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun", "sbatch"}

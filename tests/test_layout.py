@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "registration": {"registered", "criterions", "tasks", "optim"},
     "registered": {"choices", "flags", "models", "options"},
     "__main__": {"cli"}, "choices": set(), "options": set(),
-    "checkpoint_files": {"safetensors_files"}, "safetensors_files": set(),
+    "checkpoint_files": {"bat_files", "safetensors_files"}, "safetensors_files": {"bat_files"},
+    "bat_files": set(),
     "configs": {"choices"}, "records": set(), "sections": {"options"},
     "flags": {"options"}, "masking": set(), "losses": set(), "outputs": set(),
     "modules": {"options"},
@@ -150,7 +151,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
         "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
-        "safetensors_files", "sections",
+        "bat_files", "safetensors_files", "sections",
     }  # fmt: skip
 
 

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from eat_plugin.losses import (
+    asymmetric_loss,
     average_layers,
     dino_loss,
     normalize_patches,
@@ -127,6 +129,23 @@ def test_average_layers__excludes_padding(option):
     padding = torch.tensor([[False, False, True]])
     result = average_layers([layer], **{option: True}, padding=padding)[0, :2]
     assert torch.allclose(result, torch.tensor([[-1.0], [1.0]]), atol=1e-4)
+
+
+def test_asymmetric_loss__by_hand():
+    three = math.log(3)  # probability 3/4
+    logits = torch.tensor([[0.0, three, -three, -9.0]], requires_grad=True)
+    targets = torch.tensor([[1.0, 0.0, 0.5, 0.0]])
+    loss = asymmetric_loss(logits, targets, 4.0, 1.0, 0.05)
+    present = [-0.5 * math.log(0.5), -0.75 * math.log(0.25)]
+    absent = [-(p**4) * math.log(1 - p) for p in (0.7, 0.2)]
+    expected = [present[0], absent[0], (present[1] + absent[1]) / 2, 0.0]
+    assert loss[0].tolist() == pytest.approx(expected)
+    loss.sum().backward()
+    assert logits.grad[0, 3] == 0  # below the shift
+    plain = asymmetric_loss(logits, targets, 0.0, 0.0, 0.0)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    torch.testing.assert_close(plain, entropy)
+    assert asymmetric_loss(torch.tensor([[99.0]]), torch.zeros(1, 1), 4.0, 1.0, 0.0).isfinite()
 
 
 def test_dino_loss__row_weights():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..models.bat_options import VIT
 from ..models.eat import EatModel
 from ..models.flops import finetuning_flops, update_flops
 from ..modules.linear import Linear
@@ -17,6 +18,7 @@ FLOAT32, HALF, MOMENTS = 4, 2, 8  # bytes per value; of Adam's two moments
 # a decoder layer keeps. By recompute: all; without GELU and norms. They give 708 and 520 MiB for a
 # clip of base in bfloat16, counted are 712 and 524 (docs/performance.md).
 KEPT = {"none": (9, 2, 3), "gelu": (9, 1, 2), "blocks": (1, 0, 1)}
+GATED = 2  # more values of a token in a block with a gate: the gate, the gated output
 PEAK = 1.08  # peak over what is kept: 768 of 712 MiB per clip (base, H100)
 LIBRARIES = 0.6e9  # bytes of main memory of a process before it has a model, without a GPU
 # Share of the speed of matrix products that whole updates reach: on an H100 136 of about 550
@@ -93,12 +95,16 @@ def _count_kept(cfg: Any, encoder: Any, grid: tuple[int, int]) -> float:
     own, image = encoder.cfg, encoder.cfg.modalities.image
     patches = math.prod(grid)
     constant, times_mlp, of_decoder = KEPT[own.recompute]
+    constant += GATED * (own.attention_gate and own.recompute != "blocks")
     clones, visible, decoded = 1, patches, 0.0
     if isinstance(encoder, EatModel):
         clones = own.clone_batch
         visible = int(patches * (1 - image.mask_prob))
         if encoder.patch_encoder.decoder is not None:
             decoder = image.decoder
+            if decoder.decoder_kind == VIT:
+                of_decoder = constant + times_mlp * decoder.decoder_mlp_ratio
+                patches = visible + int(decoder.hidden_share * (patches - visible))
             decoded = patches * decoder.decoder_dim * decoder.decoder_layers * of_decoder
     tokens = visible + image.num_extra_tokens
     blocks = tokens * own.embed_dim * own.depth * (constant + times_mlp * own.mlp_ratio)

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..losses import asymmetric_loss
 from ..modules.mixing import mask_spectrogram, mix_batch, smooth_targets
 from ..modules.patches import column_padding, own_columns
 from ..options import explain_path
 from ..outputs import ClassificationOutput
 from ..sections import is_missing, plain
 from .classifier_config import (
+    ASYMMETRIC,
     REPLACED_OPTIONS,
     EatClassifierConfig,
     Objective,
@@ -159,7 +161,8 @@ class EatClassifier(nn.Module):
         extra = self.model.num_extra_tokens
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = pool(x, self.cfg.prediction_mode, extra, grid, padding, self.cfg.segments)
-        return self.head(x if self.fc_norm is None else self.fc_norm(x))
+        x = x if self.fc_norm is None else self.fc_norm(x)
+        return self.head(F.dropout(x, self.cfg.head_dropout, self.training))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of logits [B, classes], by the loss that the model learnt."""
@@ -205,11 +208,17 @@ class EatClassifier(nn.Module):
             targets = smooth_targets(targets, self.objective.smoothing)
         if self.objective.loss == "ce":
             loss = F.cross_entropy(logits, targets, reduction="none")  # [B]
+        elif self.objective.loss == ASYMMETRIC:
+            cfg = self.cfg
+            loss = asymmetric_loss(
+                logits, targets, cfg.gamma_negative, cfg.gamma_positive, cfg.asymmetric_shift
+            ).mean(dim=1)  # [B]
         else:
             loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        per_clip = self.objective.single_label or self.objective.loss == ASYMMETRIC
         result: ClassificationOutput = {
             "losses": {"main": mean_windows(loss, num_windows)},
-            "sample_size": label.size(0) if self.objective.single_label else label.sum(),
+            "sample_size": label.size(0) if per_clip else label.sum(),
         }
         if not self.training:
             scores = mean_windows(self.probabilities(logits), num_windows)

@@ -7,7 +7,8 @@ from typing import Any, List, NamedTuple, Optional
 from ..options import MISSING, follow, option, require
 from .config import EatConfig
 
-LOSSES = ("bce", "ce")
+ASYMMETRIC = "asymmetric"
+LOSSES = ("bce", "ce", ASYMMETRIC)
 
 
 class PredictionMode(Enum):
@@ -29,7 +30,16 @@ class EatClassifierConfig(EatConfig):
     )
     no_pretrained_weights: bool = option(False, "take the checkpoint's options, not its weights")
     num_classes: Optional[int] = option(None, "number of classes; null: that of the data")
-    loss: str = option("bce", "bce (binary, per class) or ce (one class per clip)")
+    loss: str = option(
+        "bce",
+        "bce (binary, per class), ce (one class per clip) or asymmetric (binary, less weight on "
+        "easy classes, mainly absent ones)",
+    )
+    gamma_negative: float = option(4.0, "asymmetric: exponent for absent classes")
+    gamma_positive: float = option(1.0, "asymmetric: exponent for classes that are there")
+    asymmetric_shift: float = option(
+        0.05, "asymmetric: subtracted from the probabilities of absent classes"
+    )
     single_label: bool = option(follow("task.single_label"), "each clip has exactly one label")
     prediction_mode: Optional[PredictionMode] = option(
         PredictionMode.CLS_TOKEN,
@@ -38,6 +48,7 @@ class EatClassifierConfig(EatConfig):
     )
     segments: int = option(8, "SEGMENT_POOLING: segments of time, whose means are concatenated")
     use_fc_norm: bool = option(True, "LayerNorm before the last layer")
+    head_dropout: float = option(0.0, "dropout rate before the last layer")
     linear_probe: bool = option(False, "train the last layers only, not the encoder")
     target_length: int = option(
         follow("task.target_length"), "window of a clip, in frames of 10 ms"
@@ -90,9 +101,9 @@ class Objective(NamedTuple):
     """The objective of a classifier.
 
     Attributes:
-        loss: ``bce`` or ``ce``.
+        loss: one of ``LOSSES``.
         single_label: one label per clip: the loss is divided by the number of clips, otherwise by
-            the number of positive labels.
+            the number of positive labels (``asymmetric``: a mean over clips and classes).
         smoothing: label smoothing in training.
     """
 
@@ -120,6 +131,9 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     classes = cfg.num_classes
     rule = "it must be 2 or more; the task eat_classification sets it"
     require((classes or 0) >= 2, "model.num_classes", classes, rule)
+    for name in ("gamma_negative", "gamma_positive"):
+        value = getattr(cfg, name)  # gradients are infinite between 0 and 1
+        require(value == 0 or value >= 1, f"model.{name}", value, "it must be 0, or 1 or more")
     for name in ("mixup", "cutmix"):
         value = getattr(cfg, name)
         require(value >= 0, f"model.{name}", value, "it must be 0 or more")
@@ -127,7 +141,8 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     names = ", ".join(PredictionMode.__members__)
     require(mode is not None, "model.prediction_mode", "null", f"choose one of {names}")
     require(cfg.segments >= 1, "model.segments", cfg.segments, "it must be 1 or more")
-    for name in ("label_smoothing", "mask_ratio", "drop_path_rate"):
+    fractions = ("label_smoothing", "mask_ratio", "drop_path_rate", "head_dropout")
+    for name in (*fractions, "asymmetric_shift"):
         value = getattr(cfg, name)
         require(0 <= value < 1, f"model.{name}", value, "it must be from 0 to below 1")
     decay = cfg.layer_decay

@@ -11,6 +11,13 @@ from ..masking import STRATEGIES
 from ..modules.convolution import CHOICES as CONVOLUTIONS
 from ..modules.recompute import CHOICES as RECOMPUTE
 from ..options import Section, follow, option, patch_sides, read_patch_size, require
+from .bat_options import (
+    BatDecoderOptions,
+    BatImageOptions,
+    BatModelOptions,
+    validate_decoder,
+    validate_ingredients,
+)
 from .objectives import OBJECTIVES, choose_objectives
 from .published_options import (
     PublishedDecoderOptions,
@@ -25,13 +32,13 @@ IMAGE = "model.modalities.image"
 
 
 @dataclass
-class DecoderConfig(PublishedDecoderOptions):
+class DecoderConfig(PublishedDecoderOptions, BatDecoderOptions):
     """The decoder that predicts hidden patches."""
 
-    decoder_dim: int = option(384, "channels of the decoder's layers")
+    decoder_dim: int = option(384, "width of the decoder's layers")
     decoder_groups: int = option(16, "groups of the decoder's convolutions")
     decoder_kernel: int = option(5, "side of the decoder's kernels, in patches")
-    decoder_layers: int = option(5, "number of convolutional layers")
+    decoder_layers: int = option(5, "number of layers")
     input_dropout: float = option(0.1, "dropout rate of the decoder's input")
     add_positions_masked: bool = option(False, "add positions to the hidden patches' noise")
     add_positions_all: bool = option(False, "add positions to the whole input of the decoder")
@@ -39,12 +46,12 @@ class DecoderConfig(PublishedDecoderOptions):
 
 
 @dataclass
-class ImageConfig(PublishedImageOptions):
+class ImageConfig(PublishedImageOptions, BatImageOptions):
     """Patches, positions, masks and decoder of a spectrogram or an image."""
 
     prenet_dropout: float = option(0.0, "dropout rate of the encoder's input tokens")
     num_extra_tokens: int = option(0, "learned tokens before the patches; the last one is CLS")
-    init_extra_token_zero: bool = option(True, "start the first extra token at 0, not at N(0, 1)")
+    init_extra_token_zero: bool = option(True, "start the first extra token at 0")
     mask_noise_std: float = option(0.01, "standard deviation of the noise at hidden patches")
     mask_prob: float = option(0.7, "share of patches that is hidden")
     inverse_mask: bool = option(False, "keep blocks rather than hide blocks")
@@ -96,11 +103,11 @@ class ModalitiesConfig(Section):
 
 
 @dataclass
-class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, Section):
+class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, BatModelOptions, Section):
     """The student, its teacher, and the losses between them."""
 
     loss_beta: float = option(0.0, "smooth L1 turns linear at this error; 0 for squared error")
-    loss_scale: Optional[float] = option(None, "factor on the losses; null for 1/sqrt(width)")
+    loss_scale: Optional[float] = option(None, "factor on the losses; null: by loss_average")
     depth: int = option(12, "number of transformer blocks")
     start_drop_path_rate: float = option(0.0, "drop path rate of the first block")
     end_drop_path_rate: float = option(0.0, "drop path rate of the last block")
@@ -218,6 +225,7 @@ def validate_config(cfg: EatConfig) -> None:
         1 <= cfg.average_top_k_layers <= cfg.depth, "model.average_top_k_layers",
         cfg.average_top_k_layers, f"it must lie between 1 and model.depth={cfg.depth}",
     )  # fmt: skip
+    validate_ingredients(cfg)
     _validate_input(image)
     if not cfg.skip_ema:
         _validate_training(cfg)
@@ -275,8 +283,7 @@ def _validate_training(cfg: EatConfig) -> None:
             f"{IMAGE}.decoder is null; pre-training needs a decoder "
             "(or model.skip_ema=true for an encoder alone)"
         )
-    for name, width in (("decoder_dim", decoder.decoder_dim), ("embed_dim", cfg.embed_dim)):
-        _require_divisible(f"model {name}", width, "decoder_groups", decoder.decoder_groups)
+    validate_decoder(cfg)
     require(cfg.clone_batch >= 1, "model.clone_batch", cfg.clone_batch, "it must be 1 or more")
     weights = {kind.weight_option: getattr(cfg, kind.weight_option) for kind in OBJECTIVES}
     if min(weights.values()) < 0 or not any(weights.values()):

@@ -199,6 +199,7 @@ class EatModel(EatEncoder):
         assert self.teacher is not None
         patches, clones = self.patch_encoder, self.cfg.clone_batch
         grid, split = patches.grid_of(source), split_patches(masks, num_visible, clones, padding)
+        split = patches.choose_hidden(split, masks.size(1), noise_seed, clones)
         # The student sees the visible patches of each clone.
         local = patches.local_features(source)  # [B, L, D]
         student = self.encode_visible(local, split)  # [B*K, E + V, D]
@@ -257,12 +258,12 @@ class EatModel(EatEncoder):
     def _collect_statistics(self, step: Step) -> PretrainingOutput:
         """Return the output without its losses."""
         assert self.teacher is not None
-        num_hidden = len(step.split.hidden_rows)
+        num_hidden, num_masked = len(step.split.hidden_rows), step.split.num_masked
         result: PretrainingOutput = {
             "losses": {},
             "loss_items": {},
             "sample_size": num_hidden,
-            "masked_pct": num_hidden / (num_hidden + len(step.split.visible_rows)),
+            "masked_pct": num_masked / (num_masked + len(step.split.visible_rows)),
             "target_var": channel_deviation(step.hidden_targets),
             "ema_decay": self.teacher.decay * 1000,
             **self.teacher.norms,  # type: ignore[typeddict-item]

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..modules.decoders import ConvDecoder
 from ..modules.patch_split import PatchSplit, pick_tokens
 from ..modules.transformer import TransformerBlock, make_norm
 from .config import EatConfig
@@ -27,7 +28,7 @@ class EatEncoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(cfg, float(rate)) for rate in rates)
         self.norm = make_norm(cfg) if cfg.layer_norm_first else None
         self.apply(_init_xavier if cfg.mae_init else init_normal)
-        if self.patch_encoder.decoder is not None:
+        if isinstance(self.patch_encoder.decoder, ConvDecoder):
             self.patch_encoder.decoder.proj.reset_parameters()
 
     @property
@@ -123,10 +124,15 @@ def init_normal(module: nn.Module) -> None:
     """Initialise a linear layer by N(0, 0.02), with bias 0."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        _blank_bias(module)
 
 
 def _init_xavier(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        _blank_bias(module)
+
+
+def _blank_bias(layer: nn.Linear) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

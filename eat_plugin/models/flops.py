@@ -6,6 +6,7 @@ import math
 
 from ..masking import MaskSpec
 from ..options import patch_sides
+from .bat_options import VIT
 from .config import EatConfig, decoder_kernel
 
 EMBEDDING, TEACHER = "patch embedding", "teacher"
@@ -13,12 +14,46 @@ EMBEDDING, TEACHER = "patch embedding", "teacher"
 
 def attention_flops(cfg: EatConfig, length: int) -> float:
     """Count the FLOPs of attention in all blocks, forward, over ``length`` tokens."""
-    return cfg.depth * (8 * length * cfg.embed_dim**2 + 4 * length**2 * cfg.embed_dim)
+    layers = 4 + cfg.attention_gate
+    return cfg.depth * (2 * layers * length * cfg.embed_dim**2 + 4 * length**2 * cfg.embed_dim)
 
 
 def mlp_flops(cfg: EatConfig, length: int) -> float:
     """Count the FLOPs of the MLPs of all blocks, forward, over ``length`` tokens."""
     return cfg.depth * 4 * length * cfg.embed_dim * int(cfg.embed_dim * cfg.mlp_ratio)
+
+
+def _convolution_flops(cfg: EatConfig, grid: tuple[int, int], hidden: int) -> dict[str, float]:
+    """Count the FLOPs of a convolutional decoder for a clone, forward."""
+    image, inner, convolutions = cfg.modalities.image, cfg.embed_dim, 0.0
+    decoder, kernel = image.decoder, decoder_kernel(image)
+    assert decoder is not None
+    # An even side of the kernel adds a row or a column.
+    places = math.prod(n + 1 - side % 2 for n, side in zip(grid, kernel))
+    for _ in range(decoder.decoder_layers):
+        weights = math.prod(kernel) * (inner // decoder.decoder_groups) * decoder.decoder_dim
+        convolutions, inner = convolutions + 2 * places * weights, decoder.decoder_dim
+    return {
+        "decoder: convolutions": convolutions,
+        "decoder: projection": 2 * hidden * inner * cfg.embed_dim,
+    }
+
+
+def _transformer_flops(cfg: EatConfig, visible: int, hidden: int) -> dict[str, float]:
+    """Count the FLOPs of a transformer as decoder for a clone, forward."""
+    decoder = cfg.modalities.image.decoder
+    assert decoder is not None
+    width, length = decoder.decoder_dim, visible + hidden
+    # All but keys and values; the last block computes them for the hidden patches only.
+    asked = length * (decoder.decoder_layers - 1) + hidden
+    attention = 2 * (2 + cfg.attention_gate) * asked * width**2 + 4 * asked * length * width
+    attention += decoder.decoder_layers * 4 * length * width**2
+    projections = hidden + visible * (width != cfg.embed_dim)
+    return {
+        "decoder: attention": attention,
+        "decoder: MLP": 4 * asked * width * int(width * decoder.decoder_mlp_ratio),
+        "decoder: projections": 2 * projections * width * cfg.embed_dim,
+    }
 
 
 def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float, float]]:
@@ -36,7 +71,8 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
     image, width, clones = cfg.modalities.image, cfg.embed_dim, cfg.clone_batch
     patches, values = grid[0] * grid[1], math.prod(patch_sides(image.patch_size)) * image.in_chans
     visible = MaskSpec.from_options(image, grid).num_visible
-    hidden = clones * (patches - visible)
+    share = 1.0 if image.decoder is None else image.decoder.hidden_share
+    hidden = max(1, math.ceil(share * (patches - visible)))
 
     length = visible + image.num_extra_tokens
     embedding = 2 * patches * values * image.embed_dim
@@ -47,15 +83,12 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
     }
     decoder = image.decoder
     if decoder is not None and (cfg.d2v_loss > 0 or cfg.recon_loss > 0):
-        kernel, inner, convolutions = decoder_kernel(image), width, 0.0
-        # An even side of the kernel adds a row or a column.
-        places = clones * math.prod(n + 1 - side % 2 for n, side in zip(grid, kernel))
-        for _ in range(decoder.decoder_layers):
-            weights = math.prod(kernel) * (inner // decoder.decoder_groups) * decoder.decoder_dim
-            convolutions, inner = convolutions + 2 * places * weights, decoder.decoder_dim
-        forward["decoder: convolutions"] = convolutions
-        forward["decoder: projection"] = 2 * hidden * inner * width
-    reconstruction = 2 * hidden * width * values * (cfg.recon_loss > 0)
+        if decoder.decoder_kind == VIT:
+            counted = _transformer_flops(cfg, visible, hidden)
+        else:
+            counted = _convolution_flops(cfg, grid, hidden)
+        forward.update((name, clones * flops) for name, flops in counted.items())
+    reconstruction = 2 * clones * hidden * width * values * (cfg.recon_loss > 0)
     distribution = 2 * clones * width**2 * (cfg.cls_loss > 0 and cfg.utterance_level)
     if reconstruction or distribution:
         forward["losses"] = reconstruction + distribution

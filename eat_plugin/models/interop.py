@@ -100,7 +100,7 @@ def encoder_config(options: Mapping[str, Any], **changes: Any) -> EatConfig:
 
 
 def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
-    """Load an encoder's weights, except the table of positions, which may have another length.
+    """Load an encoder's weights; the table of positions unless it has another length.
 
     Raises:
         ValueError: names the first weight that does not fit.
@@ -108,7 +108,9 @@ def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
     own = encoder.state_dict()
     for name, value in own.items():
         found = pretrained.state.get(name)
-        if name.endswith("fixed_positional_encoder.positions"):
+        if name.endswith("fixed_positional_encoder.positions") and (
+            found is None or found.shape != value.shape
+        ):
             continue
         if found is None:
             raise ValueError(f"{pretrained.path} has no weights {name!r} of the encoder")

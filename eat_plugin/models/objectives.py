@@ -16,6 +16,7 @@ from ..losses import dino_loss, normalize_patches
 from ..modules.patches import patchify
 from ..modules.processes import sum_over_processes
 from ..options import patch_sides
+from .bat_options import ELEMENTS
 from .contrast import CloneContrast
 from .dino import PrototypeDino
 from .koleo import NearestNeighbour
@@ -66,6 +67,8 @@ class Reconstruction(PretrainingObjective):
 class UtteranceRegression(UtteranceObjective):
     """CLS predicts the teacher's target of a clip, by default the mean of its targets (EAT eq. 3).
 
+    With ``loss_average=elements`` it is the mean over the clones of a batch, not their sum.
+
     Among clips of different length, each row is weighted by its share of the hidden patches. The
     ratio of utterance loss to patch loss of a clip then does not depend on the other clips.
     """
@@ -84,7 +87,10 @@ class UtteranceRegression(UtteranceObjective):
         lengths, num_hidden = step.split.lengths, len(step.split.hidden_rows)
         share = None if lengths is None else lengths.hidden_share
         loss = self.compare(step.model, cls, target, share) * (self.weight * num_hidden)
-        return loss, num_hidden * loss.shape[:1].numel()
+        rows = loss.shape[:1].numel()
+        if self.cfg.loss_average == ELEMENTS:
+            return loss / rows, num_hidden
+        return loss, num_hidden * rows
 
     def compare(
         self, model: EatModel, cls: Tensor, target: Tensor, share: Tensor | None

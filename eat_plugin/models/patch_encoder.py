@@ -7,12 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..masking import MaskSpec, draw_masks, join_masks
-from ..modules.decoders import ConvDecoder, Seeds, draw_noise
+from ..modules.decoders import ConvDecoder, Seeds, draw_noise, draw_scores
 from ..modules.gradients import scale_gradient
-from ..modules.patch_split import PatchSplit
-from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
+from ..modules.patch_split import PatchSplit, keep_hidden
+from ..modules.patches import (
+    FixedPositions,
+    PatchEmbedding,
+    blank_padding,
+    make_positions,
+    own_columns,
+)
 from ..modules.transformer import make_norm
+from ..modules.vit_decoder import VitDecoder
 from ..options import patch_sides
+from .bat_options import VIT
 from .config import MEL_BINS, EatConfig, decoder_kernel, image_size_of
 
 
@@ -45,7 +53,7 @@ class PatchEncoder(nn.Module):
         if image.num_extra_tokens > 0:
             self.extra_tokens = nn.Parameter(torch.zeros(1, image.num_extra_tokens, cfg.embed_dim))
             first = 1 if image.init_extra_token_zero else 0
-            nn.init.normal_(self.extra_tokens[:, first:])
+            nn.init.normal_(self.extra_tokens[:, first:], std=image.extra_token_std)
         embedding = PatchEmbedding(image.in_chans, self.patch_sides, image.embed_dim)
         self.local_encoder: nn.Module | None = embedding
         if image.embed_dim != cfg.embed_dim:
@@ -57,11 +65,23 @@ class PatchEncoder(nn.Module):
         if image.fixed_positions:
             p, q = self.patch_sides
             height, width = self.image_size or (image.max_length * p, MEL_BINS)
-            self.fixed_positional_encoder = FixedPositions(height // p, width // q, cfg.embed_dim)
+            self.fixed_positional_encoder = FixedPositions(
+                make_positions(height // p, width // q, cfg.embed_dim, image.positions)
+            )
         self.context_encoder = ContextEncoder(cfg)
-        self.decoder = None
+        self.decoder: ConvDecoder | VitDecoder | None = None
         if with_decoder and image.decoder is not None:
-            self.decoder = ConvDecoder(cfg, decoder_kernel(image))
+            self.decoder = self._make_decoder(cfg)
+
+    def _make_decoder(self, cfg: EatConfig) -> ConvDecoder | VitDecoder:
+        options = self.cfg.decoder
+        assert options is not None
+        if options.decoder_kind != VIT:
+            return ConvDecoder(cfg, decoder_kernel(self.cfg))
+        p, q = self.patch_sides
+        height, width = self.image_size or (self.cfg.target_length, MEL_BINS)
+        table = make_positions(height // p, width // q, options.decoder_dim, self.cfg.positions)
+        return VitDecoder(cfg, table)
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
         """Return the size of the patch grid of [B, C, T, F], (time, mel).
@@ -125,22 +145,51 @@ class PatchEncoder(nn.Module):
             x = torch.cat([self.extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
         return self.context_encoder(x)
 
+    def choose_hidden(
+        self, split: PatchSplit, num_patches: int, noise_seed: Seeds, clones: int
+    ) -> PatchSplit:
+        """Return the patches that the decoder predicts in training, by ``hidden_share``.
+
+        Args:
+            split: visible and hidden patches.
+            num_patches: L.
+            noise_seed: see ``draw_noise``.
+            clones: K.
+        """
+        share = 1.0 if self.cfg.decoder is None else self.cfg.decoder.hidden_share
+        if share == 1 or not self.training:
+            return split
+        scores = draw_scores(split, len(split.hidden), num_patches, noise_seed)
+        return keep_hidden(split, share, scores, clones)
+
     def predict_hidden(
         self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], noise_seed: Seeds
     ) -> Tensor:
-        """Predict hidden patches [N_hidden, D]: put visible tokens and noise in place, and decode.
+        """Predict hidden patches, [N_hidden, D].
 
         Args:
             tokens: [N, V, D], output of the blocks at visible patches.
             split: visible and hidden patches.
             grid: (time, mel) size of the patch grid.
             noise_seed: see ``draw_noise``.
+
+        Raises:
+            ValueError: there are more patches than a decoder with learned positions has seen.
         """
         decoder, cfg = self.decoder, self.cfg.decoder
         assert decoder is not None
         assert cfg is not None
         rows, num_patches = tokens.size(0), grid[0] * grid[1]
-        visible = split.flatten_visible(F.dropout(tokens, cfg.input_dropout, self.training))
+        tokens = F.dropout(tokens, cfg.input_dropout, self.training)
+        if isinstance(decoder, VitDecoder):
+            longest = decoder.positions.size(1)
+            if num_patches > longest:
+                raise ValueError(
+                    f"the input has {num_patches} patches, the decoder positions for {longest}: "
+                    "raise model.modalities.image.target_length"
+                )
+            return decoder(tokens, split)
+        visible = split.flatten_visible(tokens)
         canvas = draw_noise(tokens, num_patches, self.cfg.mask_noise_std, split, noise_seed)
         if cfg.add_positions_masked and self.fixed_positional_encoder is not None:
             table = self.fixed_positional_encoder(num_patches)[0]

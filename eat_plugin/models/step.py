@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..losses import regression_loss
 from ..options import require
+from .bat_options import ELEMENTS
 
 if TYPE_CHECKING:
     from ..modules.decoders import Seeds
@@ -136,9 +137,11 @@ class PretrainingObjective:
         raise NotImplementedError
 
     def regress(self, prediction: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
-        """Compare [N, D] with [N, D], by ``loss_beta`` and ``loss_scale``."""
+        """Compare [N, D] with [N, D], by ``loss_beta``, ``loss_scale`` and ``loss_average``."""
         scale = self.cfg.loss_scale
-        scale = prediction.size(-1) ** -0.5 if scale is None else scale
+        if scale is None:
+            power = -1.0 if self.cfg.loss_average == ELEMENTS else -0.5
+            scale = prediction.size(-1) ** power
         return regression_loss(prediction, target, self.cfg.loss_beta, scale * weight)
 
 

@@ -134,7 +134,7 @@ class Teacher:
         norms: Any = {
             "batch_norm_layer": cfg.batch_norm_target_layer,
             "layer_norm_layer": cfg.layer_norm_target_layer,
-            "padding": padding,
+            "padding": padding, "eps": cfg.target_norm_eps,
         }
         whole = {
             **norms, "instance_norm_layer": cfg.instance_norm_target_layer,
@@ -152,7 +152,7 @@ class Teacher:
         else:
             chosen = layers if cfg.cls_target == "layers" else layers[-1:]
             clip = mean_patches(average_layers(chosen, **norms), padding)
-        return targets, F.layer_norm(clip, clip.shape[-1:])
+        return targets, F.layer_norm(clip, clip.shape[-1:], eps=cfg.target_norm_eps)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy averages.

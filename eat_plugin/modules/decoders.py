@@ -1,4 +1,4 @@
-"""The convolutional decoder that predicts hidden patches from visible ones."""
+"""The convolutional decoder that predicts hidden patches from visible ones; the noise at these."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .patch_split import PatchSplit
 from .recompute import recompute, recomputes
 
 Seeds = Union[int, Sequence[int], None]
+SCORES = 4  # stream of random numbers other than those of the noise and of ``models.mixtures``
 
 
 class ConvLayer(nn.Sequential):
@@ -164,6 +165,17 @@ def draw_noise(
     if variable is None:
         return noise
     return like.new_zeros(shape).index_copy(0, variable.own_rows, noise)
+
+
+def draw_scores(split: PatchSplit, num_rows: int, num_patches: int, noise_seed: Seeds) -> Tensor:
+    """Draw a random number for each patch of N rows, float32 [N, L]; of clips as ``draw_noise``."""
+    seed: Seeds = None
+    if isinstance(noise_seed, int):
+        seed = noise_seed ^ SCORES
+    elif noise_seed is not None:
+        seed = [each ^ SCORES for each in noise_seed]
+    like = torch.empty(num_rows, 1, 1, device=split.visible.device)
+    return draw_noise(like, num_patches, 1.0, split, seed).view(num_rows, num_patches)
 
 
 def _generator(like: Tensor, seed: int | None) -> torch.Generator | None:

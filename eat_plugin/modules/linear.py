@@ -24,21 +24,30 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
-        if not self._uses_onednn(x):
-            return F.linear(x, self.weight, self.bias)
+        return self.compute(x, 0, self.out_features)
+
+    def compute(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Map [..., in_features] to the outputs from ``first`` up to ``last``, without it."""
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if last - first < self.out_features:
+            weight, bias = weight[first:last], bias if bias is None else bias[first:last]
+        if not _uses_onednn(x, weight):
+            return F.linear(x, weight, bias)
         # Channels last: memory holds [rows, features] before and after.
         grid = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
-        y = F.conv2d(grid, self.weight[:, :, None, None], self.bias)
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        y = F.conv2d(grid, weight[:, :, None, None], bias)
+        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], last - first)
 
-    def _uses_onednn(self, x: Tensor) -> bool:
-        return (
-            not is_traced()
-            and x.is_cpu
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.numel() * self.out_features >= MIN_PRODUCTS
-            and prefers_onednn()
-        )
+
+def _uses_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not is_traced()
+        and x.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * len(weight) >= MIN_PRODUCTS
+        and prefers_onednn()
+    )
 
 
 @lru_cache(maxsize=1)

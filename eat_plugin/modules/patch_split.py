@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ class VariableLengths:
         padding: bool [N, L], True = padding.
         unused: bool [N, V], True where ``visible`` has no patch: column >= V_n.
         used: [N_visible], rows of the others in a flattened [N * V, D].
+        hidden_unused: bool [N, M], True where ``hidden`` has no patch.
+        hidden_used: [N_hidden], rows of the others in a flattened [N * M, D].
         own_rows: [N_visible + N_hidden], rows without padding in a flattened [N * L, D].
         num_patches: L_b of each clip, on the host.
         hidden_share: float64 [N], hidden patches of a row over the mean of all rows.
@@ -24,6 +27,8 @@ class VariableLengths:
     padding: Tensor
     unused: Tensor
     used: Tensor
+    hidden_unused: Tensor
+    hidden_used: Tensor
     own_rows: Tensor
     num_patches: list[int]
     hidden_share: Tensor
@@ -36,21 +41,31 @@ class PatchSplit:
     Attributes:
         visible: [N, V] indices of the visible patches, ascending; V is the largest of all rows.
         visible_rows: [N_visible], their rows in a flattened [N * L, D].
-        hidden_rows: [N_hidden], rows of the hidden patches there.
+        hidden: [N, M] indices of the hidden patches; M is the largest of all rows.
+        hidden_rows: [N_hidden], rows of the hidden patches in a flattened [N * L, D].
         hidden_sources: [N_hidden], rows of the hidden patches in the clips' patches, [B * L, D].
+        num_masked: number of patches that the student does not see; more than N_hidden where some
+            were left out.
         lengths: given for clips of different length.
     """
 
     visible: Tensor
     visible_rows: Tensor
+    hidden: Tensor
     hidden_rows: Tensor
     hidden_sources: Tensor
+    num_masked: int
     lengths: VariableLengths | None = None
 
     def flatten_visible(self, x: Tensor) -> Tensor:
         """Flatten tokens [N, V, D] in the order of ``visible`` to [N_visible, D]."""
         x = x.flatten(0, 1)
         return x if self.lengths is None else x.index_select(0, self.lengths.used)
+
+    def flatten_hidden(self, x: Tensor) -> Tensor:
+        """Flatten tokens [N, M, D] in the order of ``hidden`` to [N_hidden, D]."""
+        x = x.flatten(0, 1)
+        return x if self.lengths is None else x.index_select(0, self.lengths.hidden_used)
 
 
 def split_patches(
@@ -75,8 +90,10 @@ def split_patches(
     return PatchSplit(
         visible,
         flat_indices(visible, length),
+        hidden,
         flat_indices(hidden, length),
         flat_indices(hidden, length, clones),
+        hidden.numel(),
     )
 
 
@@ -85,26 +102,73 @@ def _split_variable(mask: Tensor, clones: int, padding: Tensor) -> PatchSplit:
     padding = padding.repeat_interleave(clones, dim=0)  # [N, L]
     is_visible = (mask == 0) & ~padding
     is_hidden = (mask != 0) & ~padding
-    num_hidden = is_hidden.sum(dim=1).double()
-    counts = is_visible.sum(dim=1, keepdim=True)
-    order = (~is_visible).to(torch.uint8).argsort(dim=1, stable=True)
-    visible = order[:, : int(counts.max())]
-    unused = torch.arange(visible.size(1), device=mask.device) >= counts
+    visible, unused = _list_true(is_visible)
+    hidden, hidden_unused = _list_true(is_hidden)
     hidden_rows = _true_rows(is_hidden)
     length = mask.size(1)
     clips = hidden_rows.div(length * clones, rounding_mode="floor")
     return PatchSplit(
         visible,
         _true_rows(is_visible),
+        hidden,
         hidden_rows,
         clips * length + hidden_rows % length,
+        len(hidden_rows),
         VariableLengths(
             padding=padding,
             unused=unused,
             used=_true_rows(~unused),
+            hidden_unused=hidden_unused,
+            hidden_used=_true_rows(~hidden_unused),
             own_rows=_true_rows(~padding),
             num_patches=num_patches.tolist(),
-            hidden_share=num_hidden / num_hidden.mean(),
+            hidden_share=_share_of(hidden_unused),
+        ),
+    )
+
+
+def _list_true(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of the true values of each row, ascending, and where there is none."""
+    counts = values.sum(dim=1, keepdim=True)
+    order = (~values).to(torch.uint8).argsort(dim=1, stable=True)
+    indices = order[:, : int(counts.max())]
+    return indices, torch.arange(indices.size(1), device=values.device) >= counts
+
+
+def _share_of(hidden_unused: Tensor) -> Tensor:
+    numbers = torch.logical_not(hidden_unused).sum(dim=1).double()
+    return numbers / numbers.mean()
+
+
+def keep_hidden(split: PatchSplit, share: float, scores: Tensor, clones: int) -> PatchSplit:
+    """Leave out hidden patches: keep a share of each row, at least one, those of lowest scores.
+
+    Args:
+        split: all of them.
+        share: between 0 and 1.
+        scores: [N, L], random numbers.
+        clones: K, number of consecutive rows per clip.
+    """
+    lengths, length = split.lengths, scores.size(1)
+    own = scores.gather(1, split.hidden)
+    most = max(1, math.ceil(share * split.hidden.size(1)))
+    if lengths is None:
+        hidden = split.hidden.gather(1, own.argsort(dim=1)[:, :most])
+        rows, sources = flat_indices(hidden, length), flat_indices(hidden, length, clones)
+        return replace(split, hidden=hidden, hidden_rows=rows, hidden_sources=sources)
+    numbers = torch.logical_not(lengths.hidden_unused).sum(dim=1, keepdim=True)
+    kept = (numbers.double() * share).ceil().clamp(min=1)
+    order = own.masked_fill(lengths.hidden_unused, torch.inf).argsort(dim=1)
+    hidden = split.hidden.gather(1, order[:, :most])
+    unused = torch.arange(most, device=hidden.device) >= kept
+    used = _true_rows(~unused)
+    return replace(
+        split,
+        hidden=hidden,
+        hidden_rows=flat_indices(hidden, length)[used],
+        hidden_sources=flat_indices(hidden, length, clones)[used],
+        lengths=replace(
+            lengths, hidden_unused=unused, hidden_used=used, hidden_share=_share_of(unused)
         ),
     )
 

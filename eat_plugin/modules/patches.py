@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ..options import patch_sides
 
+PUBLISHED = "published"
+ORDERS = ("grid", PUBLISHED)  # of a table of positions
 Sides = Union[int, tuple[int, int]]  # of a patch: (frames, mel bins), one number for a square
 
 
@@ -32,14 +34,13 @@ class PatchEmbedding(nn.Module):
 
 
 class FixedPositions(nn.Module):
-    """Fixed table of positions, see ``sincos_positions``.
+    """Fixed table of positions, [L, D], see ``make_positions``.
 
     It is a parameter without gradient, because published checkpoints have it as one.
     """
 
-    def __init__(self, num_rows: int, num_columns: int, dim: int) -> None:
+    def __init__(self, table: Tensor) -> None:
         super().__init__()
-        table = sincos_positions(num_rows, num_columns, dim)
         self.positions = nn.Parameter(table.unsqueeze(0), requires_grad=False)
 
     def forward(self, num_tokens: int) -> Tensor:
@@ -55,6 +56,17 @@ class FixedPositions(nn.Module):
                 "raise model.modalities.image.max_length or lower task.target_length"
             )
         return self.positions[:, :num_tokens]
+
+
+def make_positions(num_rows: int, num_columns: int, dim: int, order: str) -> Tensor:
+    """Make a sine-cosine table in one of ``ORDERS``, [num_rows * num_columns, D].
+
+    ``grid``: row i belongs to token i. ``published``: the transposed table of BAT's published code,
+    over columns and rows, is laid over the same tokens, so that neighbours in time are far apart.
+    """
+    if order == PUBLISHED:
+        num_rows, num_columns = num_columns, num_rows
+    return sincos_positions(num_rows, num_columns, dim)
 
 
 def sincos_positions(num_rows: int, num_columns: int, dim: int) -> Tensor:

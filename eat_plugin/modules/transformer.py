@@ -12,6 +12,13 @@ from .compiled import Compiled
 from .linear import Linear
 from .recompute import recompute, recomputes
 
+# Options of a block.
+BLOCK_OPTIONS = (
+    "embed_dim", "num_heads", "mlp_ratio", "attention_gate", "layer_norm_first",
+    "end_of_block_targets", "norm_eps", "norm_affine", "encoder_dropout", "attention_dropout",
+    "activation_dropout", "post_mlp_drop", "recompute", "compile",
+)  # fmt: skip
+
 
 def make_norm(cfg: Any) -> nn.LayerNorm:
     """Make a LayerNorm of the model's width."""
@@ -19,26 +26,52 @@ def make_norm(cfg: Any) -> nn.LayerNorm:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values."""
+    """Multi-head self-attention with one projection for queries, keys and values.
+
+    With ``attention_gate`` the heads' output is multiplied by ``sigmoid(gate(x))``, for each token
+    and channel, before the last projection (BAT, Ghaffari et al. 2026, arXiv 2602.16305).
+    """
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.num_heads = cfg.num_heads
+        self.gate = Linear(cfg.embed_dim, cfg.embed_dim) if cfg.attention_gate else None
         self.attention_dropout = cfg.attention_dropout
         self.qkv = Linear(cfg.embed_dim, 3 * cfg.embed_dim)
         self.proj = Linear(cfg.embed_dim, cfg.embed_dim)
         self.proj_drop = nn.Dropout(cfg.encoder_dropout)
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Map [N, S, D] to [N, S, D]; no token attends to padding, bool [N, S]."""
-        batch, length, dim = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [N, heads, S, D / heads]
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, num_queries: int | None = None
+    ) -> Tensor:
+        """Map [N, S, D] to [N, Q, D], the last Q = ``num_queries`` tokens; None for all.
+
+        No token attends to padding, bool [N, S].
+        """
+        q, k, v = self._project(x, num_queries)  # each [N, heads, S or Q, D / heads]
         allowed = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        x = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             q, k, v, allowed, dropout_p=self.attention_dropout if self.training else 0.0
         )
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(batch, length, dim)))
+        attended = attended.transpose(1, 2).flatten(2)
+        if self.gate is not None:
+            attended = attended * self.gate(last_tokens(x, num_queries)).sigmoid()
+        return self.proj_drop(self.proj(attended))
+
+    def _project(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, ...]:
+        """Return queries, keys and values; queries of the last tokens only."""
+        heads, dim = self.num_heads, x.size(2)
+        if num_queries is None:
+            qkv = self.qkv(x).unflatten(2, (3, heads, -1))
+            return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q = self.qkv.compute(last_tokens(x, num_queries), 0, dim).unflatten(2, (heads, -1))
+        kv = self.qkv.compute(x, dim, 3 * dim).unflatten(2, (2, heads, -1))
+        return (q.transpose(1, 2), *kv.permute(2, 0, 3, 1, 4).unbind(0))
+
+
+def last_tokens(x: Tensor, number: int | None) -> Tensor:
+    """Return the last tokens of x [N, S, D]; None for all."""
+    return x if number is None else x[:, x.size(1) - number :]
 
 
 class Mlp(nn.Module):
@@ -115,16 +148,20 @@ class TransformerBlock(nn.Module):
         self.compiled = cfg.compile
         self.compiled_in_evaluation = False
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, num_queries: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the block's output and its target output, [N, S, D] each.
 
         Args:
             x: [N, S, D].
             padding_mask: bool [N, S], True = padding.
+            num_queries: compute the last tokens only, [N, Q, D]; they attend to all. None for all.
         """
         # Drawn outside of the compiled code, which blocks with different rates share.
         rate = self.drop_path if self.training else 0.0
-        args = (self, x, padding_mask, draw_drop_path(x, rate), draw_drop_path(x, rate))
+        factors = (draw_drop_path(x, rate), draw_drop_path(x, rate))
+        args = (self, x, padding_mask, *factors, num_queries)
         transform: Callable[..., tuple[Tensor, Tensor]] = transform_sequences
         if self.compiled if self.training else self.compiled_in_evaluation:
             transform = COMPILED.choose(*args)
@@ -139,14 +176,15 @@ def transform_sequences(
     padding_mask: Tensor | None,
     attention_factors: Tensor | None,
     mlp_factors: Tensor | None,
+    num_queries: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Compute a block, given the drop path factors of its branches."""
+    branch = block.attn(block.norm1(x) if block.pre_norm else x, padding_mask, num_queries)
+    x = last_tokens(x, num_queries) + scale_sequences(branch, attention_factors)
     if block.pre_norm:
-        x = x + scale_sequences(block.attn(block.norm1(x), padding_mask), attention_factors)
         target = block.mlp(block.norm2(x))
         x = x + scale_sequences(block.mlp_drop(target), mlp_factors)
     else:
-        x = x + scale_sequences(block.attn(x, padding_mask), attention_factors)
         residual = block.norm1(x)
         target = block.mlp(residual)
         x = block.norm2(residual + scale_sequences(block.mlp_drop(target), mlp_factors))

@@ -1,6 +1,6 @@
 """Architectures for ``fairseq-train --arch``: the models of the packaged configurations, by size.
 
-``eat_tiny``, ``eat_base`` and ``eat_large`` have the options of ``config/pretrain.yaml``,
+``eat_tiny``, ``eat_small``, ``eat_base`` and ``eat_large`` have those of ``config/pretrain.yaml``,
 ``eat_classifier_tiny`` and so on those of ``config/finetune.yaml``; flags replace them.
 """
 

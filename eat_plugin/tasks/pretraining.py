@@ -106,6 +106,8 @@ class EatPretrainingTask(AudioTask):
         model: Any = super().build_model(cfg, from_checkpoint)
         # Without it the checkpoint does not match its configuration, which is found out later.
         self._decoder = getattr(getattr(model, "patch_encoder", None), "decoder", None)
+        if not hasattr(self._decoder, "way"):  # it has no convolutions
+            self._decoder = None
         way = None if self.resumed is None else self.resumed.state.get(CONVOLUTION)
         if way is not None and self._decoder is not None:
             self._decoder.continue_way(way)

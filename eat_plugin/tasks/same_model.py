@@ -17,9 +17,14 @@ ENCODER = (
     f"{IMAGE}.input_size", f"{IMAGE}.max_length", f"{IMAGE}.num_extra_tokens",
     f"{IMAGE}.fixed_positions", f"{IMAGE}.decoder.decoder_dim", f"{IMAGE}.decoder.decoder_groups",
     f"{IMAGE}.decoder.decoder_kernel", f"{IMAGE}.decoder.decoder_layers",
+    f"{IMAGE}.decoder.decoder_heads", f"{IMAGE}.decoder.decoder_mlp_ratio",
 )  # fmt: skip
+KIND = f"{IMAGE}.decoder.decoder_kind"
+# More of them, and what older checkpoints, which do not name them, have.
+NEWER = {"attention_gate": False, f"{IMAGE}.positions": "grid", KIND: "conv"}
 CLASSIFIER = ("num_classes", "use_fc_norm", "segments")
-# Options that may change if the optimizer is reset.
+# Options that may change if the optimizer is reset; not with a transformer as decoder, which has
+# learned the positions of a window.
 SAME_RUN = (f"{IMAGE}.target_length",)
 SAME_CLASSIFIER = ("prediction_mode",)
 OF_ENCODER = "pretrained_model_args"  # of a classifier: the options of its encoder
@@ -82,8 +87,8 @@ def _pick(options: Mapping[str, Any], is_same_run: bool) -> Dict[str, Any]:
     classifier = OF_ENCODER in options
     encoder = (options[OF_ENCODER] or {}).get("model") or {} if classifier else options
     # The kind has no option of its own: the names of models have published aliases.
-    picked: Dict[str, Any] = {"num_classes": None}
-    of_encoder = ENCODER + SAME_RUN * is_same_run
+    picked: Dict[str, Any] = {"num_classes": None, **NEWER}
+    of_encoder = (*ENCODER, *NEWER, *SAME_RUN)
     of_classifier = (CLASSIFIER + SAME_CLASSIFIER * is_same_run) * classifier
     for names, values in ((of_classifier, options), (of_encoder, encoder)):
         for name in names:
@@ -92,4 +97,7 @@ def _pick(options: Mapping[str, Any], is_same_run: bool) -> Dict[str, Any]:
                 value = value.get(part, ...) if isinstance(value, Mapping) else ...
             if value is not ...:
                 picked[name] = value
+    if not is_same_run and (classifier or picked[KIND] != "vit"):
+        for name in SAME_RUN:
+            picked.pop(name, None)
     return picked

@@ -52,7 +52,8 @@ def check_first_stage(run: RunConfig) -> None:
     """Refuse a checkpoint from which pre-training cannot continue.
 
     Raises:
-        ValueError: it is a classifier, which has no decoder; or its model has other weights.
+        ValueError: it is a classifier or an encoder, which has no decoder; or its model has other
+            weights.
     """
     path = run.get(NAME)
     before = _read_model_options(path) if path else {}
@@ -62,6 +63,11 @@ def check_first_stage(run: RunConfig) -> None:
         )
     if not before:
         return
+    if before.get("skip_ema"):
+        raise ValueError(
+            f"{NAME} is {path!r}, an encoder without teacher and decoder; pre-training starts from "
+            "a checkpoint of pre-training"
+        )
     now: Any = OmegaConf.to_container(run.get("model"), resolve=True, enum_to_str=True)
     found = describe_difference(before, now, is_same_run=False)
     for name in WITH_WEIGHTS:

@@ -70,6 +70,14 @@ def on_paper(model):
         ({"d2v_loss": 0.0}, {"embed_dim": 48}),
         ({"ema_encoder_only": True, "mlp_ratio": 2.0}, {"decoder": {"decoder_kernel": 4}}),
         ({}, {"local_grad_mult": 0.0, "decoder": {"decoder_kernel": 5}}),
+        ({"attention_gate": True}, {"decoder": {"decoder_kind": "vit"}}),
+        (
+            {"recon_loss": 1.0},
+            {"decoder": {
+                "decoder_kind": "vit", "decoder_dim": 48, "decoder_layers": 3,
+                "decoder_mlp_ratio": 2.0, "hidden_share": 0.4,
+            }},
+        ),
     ],
 )
 def test_count_flops__equals_pytorchs_count(options, image):

@@ -50,7 +50,7 @@ def test_compose__options_of_another_task_follow_its_name():
         ("batch_size=3", "there is no option 'batch_size'; did you mean dataset.batch_size"),
         ("+model.detph=3", "there is no option 'model.detph'; did you mean model.depth"),
         ("size=tinny", "there is no size 'tinny'; did you mean tiny?"),
-        ("size=huge", "there is no size 'huge'; choose one of base, large, tiny"),
+        ("size=huge", "there is no size 'huge'; choose one of base, large, small, tiny"),
         ("siez=tiny", "there is no option 'siez'; did you mean size"),
         ("optimization.max_update", "is not an override; write option=value"),
         ("optimization.max_update=many", "optimization.max_update=many: .*Integer"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from eat_plugin.losses import asymmetric_loss
 from eat_plugin.models.classifier import EatClassifier
 from eat_plugin.models.classifier_config import EatClassifierConfig, PredictionMode
 from eat_plugin.models.pooling import mean_segments, pool
@@ -65,6 +66,27 @@ def test_forward__bce_on_one_label_is_divided_by_clips(make_classifier, clips):
     model = make_classifier(loss="bce", single_label=True).eval()
     label = torch.ones(4, 3, dtype=torch.float64)
     assert model(clips, label)["sample_size"] == 4
+
+
+def test_forward__asymmetric_is_a_mean_over_clips_and_classes(make_classifier, clips):
+    options = {"gamma_negative": 2.0, "gamma_positive": 1.0, "asymmetric_shift": 0.1}
+    model = make_classifier(loss="asymmetric", **options).eval()
+    output, logits = model(clips, LABELS), model(clips)
+    each = asymmetric_loss(logits.float(), LABELS, 2.0, 1.0, 0.1)
+    mean = output["losses"]["main"].sum() / output["sample_size"]
+    torch.testing.assert_close(mean, each.mean().to(mean.dtype))
+    assert output["losses"]["main"].shape == (4,)
+    torch.testing.assert_close(output["_predictions"].double(), logits.sigmoid(), atol=1e-6, rtol=0)
+
+
+def test_head_dropout__in_training_only(make_classifier, clips):
+    model = make_classifier(head_dropout=0.2)
+    model.head = torch.nn.Identity()
+    whole, dropped = model.eval()(clips), model.train()(clips)
+    kept = dropped != 0
+    assert 0.7 < kept.double().mean() < 0.9  # four deviations
+    torch.testing.assert_close(dropped[kept], whole[kept] / 0.8)
+    assert torch.equal(model.eval()(clips), whole)
 
 
 def test_forward__no_scores_in_training(make_classifier, clips):
@@ -281,6 +303,8 @@ def test_layer_decay__no_decay_blocks(make_classifier):
     ("changes", "problem"),
     [
         ({"loss": "mse"}, "model.loss is 'mse'; choose one of bce, ce"),
+        ({"gamma_negative": 0.5}, "model.gamma_negative is 0.5; it must be 0, or 1 or more"),
+        ({"asymmetric_shift": 1.0}, "model.asymmetric_shift is 1.0; it must be from 0"),
         ({"loss": "ce", "single_label": False}, "needs one label per clip"),
         ({"label_smoothing": 0.1}, "model.label_smoothing is 0.1; with several labels"),
         ({"num_classes": None}, "model.num_classes is None"),

@@ -27,6 +27,10 @@ VARIANTS = [
     pytest.param({"instance_norm_target_layer": False, "layer_norm_targets": False}, id="none"),
     pytest.param({"loss_beta": 0.5, "loss_scale": 2.0}, id="smooth-l1"),
     pytest.param({"ema_encoder_only": True}, id="ema-blocks"),
+    pytest.param(
+        {"attention_gate": True, "loss_average": "elements", "target_norm_eps": 1e-3,
+         "modalities__image__decoder__decoder_kind": "vit"}, id="bat",
+    ),
     pytest.param({"modalities__image__num_extra_tokens": 2}, id="two-extra-tokens"),
     pytest.param({"modalities__image__num_extra_tokens": 0, "cls_loss": 0.0}, id="no-extra-token"),
     pytest.param(
@@ -70,14 +74,19 @@ def hidden_of(columns):
     return CLONES * (columns * 8 - MaskSpec((columns, 8), 0.8).num_visible)
 
 
-def parts_of(losses):
+def divisor_of(changes):
+    """What the utterance loss of three clips is divided by; means of elements are already."""
+    return 1 if changes.get("loss_average") == "elements" else 3
+
+
+def parts_of(losses, divisor):
     """Parts of each loss by clip; utterance losses are divided by the number of clips."""
     parts = {}
     for name, loss in losses.items():
         if loss.dim() == 0:
             continue
         sizes = [CLONES] * 3 if name == "cls" else [hidden_of(columns) for columns in COLUMNS]
-        parts[name] = (loss / 3 if name == "cls" else loss).split(sizes)
+        parts[name] = (loss / divisor if name == "cls" else loss).split(sizes)
     return parts
 
 
@@ -86,7 +95,7 @@ def test_losses__equal_those_of_each_clip_alone(make_model, changes):
     model = make_model(**{**LOUD, **changes}).eval()  # DINO's centre does not move
     batch = make_batch()
     together = model(**batch)
-    parts = parts_of(together["losses"])
+    parts = parts_of(together["losses"], divisor_of(changes))
     each = [model(**alone(batch, clip)) for clip in range(3)]
     for clip, own in enumerate(each):
         assert own["sample_size"] == hidden_of(COLUMNS[clip])
@@ -98,6 +107,24 @@ def test_losses__equal_those_of_each_clip_alone(make_model, changes):
         torch.testing.assert_close(together["losses"]["cls"], total, **EXACT)
     assert together["sample_size"] == sum(map(hidden_of, COLUMNS))
     assert together["masked_pct"] == together["sample_size"] / (CLONES * 8 * sum(COLUMNS))
+
+
+def test_hidden_share__of_each_clip_alone(make_model):
+    decoder = {"decoder_kind": "vit", "hidden_share": 0.3}
+    changes = {f"modalities__image__decoder__{name}": value for name, value in decoder.items()}
+    model = make_model(**{**LOUD, **changes}).train()
+    batch = make_batch(math.nan)
+    together = model(**batch)
+    each = [model(**alone(batch, clip)) for clip in range(3)]
+    sizes = [CLONES * math.ceil(0.3 * hidden_of(columns) / CLONES) for columns in COLUMNS]
+    assert [own["sample_size"] for own in each] == sizes
+    parts = together["losses"]["regression"].split(sizes)
+    for part, own in zip(parts, each):
+        torch.testing.assert_close(part, own["losses"]["regression"], **EXACT)
+    of_clips = together["losses"]["cls"].split(CLONES)
+    for part, own in zip(of_clips, each):
+        torch.testing.assert_close(part / 3, own["losses"]["cls"], **EXACT)
+    assert together["masked_pct"] == sum(map(hidden_of, COLUMNS)) / (CLONES * 8 * sum(COLUMNS))
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
@@ -113,7 +140,7 @@ def test_gradients__of_clips_sum_to_those_of_the_batch(make_model, changes):
         sum(loss.sum() for loss in losses.values()).backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
-    together = gradients(batch, 3)
+    together = gradients(batch, divisor_of(changes))
     each = [gradients(alone(batch, clip), 1) for clip in range(3)]
     assert len(together) > 20
     for name, gradient in together.items():

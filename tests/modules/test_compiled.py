@@ -100,6 +100,22 @@ def test_blocks__share_one_compilation(set_backend, caplog):
     assert warnings(caplog) == []
 
 
+def test_block__of_the_last_tokens_with_a_gate(set_backend, caplog):
+    backend = set_backend(Backend())
+    blocks = [make_blocks(1, compile=each, attention_gate=True)[0] for each in (True, False)]
+    results = []
+    for block in blocks:
+        torch.manual_seed(1)
+        x = torch.randn(3, 5, 8, requires_grad=True)
+        output, _ = block(x, None, 2)
+        output.square().sum().backward()
+        results.append([output, x.grad, *(p.grad for p in block.parameters())])
+    assert results[0][0].shape == (3, 2, 8)
+    assert_close(*results)
+    assert backend.count == 1
+    assert warnings(caplog) == []
+
+
 def test_blocks__compile_evaluation_for_a_teacher_only(set_backend):
     backend = set_backend(Backend())
     blocks = make_blocks(3, compile=True).eval()

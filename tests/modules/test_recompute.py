@@ -54,7 +54,8 @@ def assert_equal(first, second):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("recompute", ["gelu", "blocks"])
 @pytest.mark.parametrize(
-    "options", [{}, {"layer_norm_first": True}, RANDOM, {**RANDOM, "drop_path": 0.5}]
+    "options",
+    [{}, {"layer_norm_first": True}, RANDOM, {**RANDOM, "drop_path": 0.5, "attention_gate": True}],
 )
 def test_block__same_result_bit_for_bit(dtype, recompute, options):
     results = [

@@ -8,7 +8,7 @@ from fairseq.tasks import setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin.tasks.resumed import ResumedRun
-from eat_plugin.tasks.same_model import check_same_model
+from eat_plugin.tasks.same_model import check_same_model, describe_difference
 
 MODEL = {
     "_name": "eat", "depth": 12, "embed_dim": 768, "num_heads": 12, "clone_batch": 16,
@@ -67,6 +67,32 @@ def test_check_same_model__names_file_option_and_values(name, value):
     )
     with pytest.raises(ValueError, match=message):
         resume(MODEL, now)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "old"),
+    [
+        ("attention_gate", True, False), ("modalities.image.positions", "published", "grid"),
+        ("modalities.image.decoder.decoder_kind", "vit", "conv"),
+    ],
+)  # fmt: skip
+def test_check_same_model__older_checkpoints_have_what_was_there_then(name, value, old):
+    message = rf"has model.{name}={old}, this run model.{name}={value}: "
+    with pytest.raises(ValueError, match=message):
+        resume(MODEL, changed(MODEL, **{name.replace(".", "__"): value}))
+    resume(MODEL, changed(MODEL, **{name.replace(".", "__"): old}))
+
+
+@pytest.mark.parametrize("kind", ["conv", "vit"])
+def test_describe_difference__another_window_after_learned_positions(kind):
+    name = "modalities__image__decoder__decoder_kind"
+    before, now = (
+        changed(MODEL, **{name: kind, "modalities__image__target_length": length})
+        for length in (1024, 512)
+    )
+    found = describe_difference(before, now, is_same_run=False)
+    assert (found is None) == (kind == "conv")
+    assert describe_difference(before, now, is_same_run=True) is not None
 
 
 def test_check_same_model__shows_the_first_of_many():

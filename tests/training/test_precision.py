@@ -58,7 +58,7 @@ def test_precision__both_float32_weight_modes_train_equally(trainer, precision):
 # The precision that an override asks for is what it gets: fairseq looks at either of the
 # memory-efficient options before it looks at amp.
 @pytest.mark.parametrize(
-    "name", ["pretrain", "sslam", "finetune", "image_pretrain", "image_finetune"]
+    "name", ["pretrain", "sslam", "bat", "finetune", "image_pretrain", "image_finetune"]
 )
 def test_config__memory_efficient_option_matches_the_precision(name):
     composed = compose(name, [])
