@@ -1,19 +1,25 @@
-"""Spectrograms or images to the tokens that enter the blocks, and back to hidden patches."""
+"""Spectrograms or images to the tokens that enter the blocks."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..masking import MaskSpec, draw_masks, join_masks
-from ..modules.decoders import ConvDecoder, Seeds, draw_noise
 from ..modules.gradients import scale_gradient
-from ..modules.patch_split import PatchSplit
-from ..modules.patches import FixedPositions, PatchEmbedding, blank_padding, own_columns
+from ..modules.patches import (
+    MEL_BINS,
+    FixedPositions,
+    PatchEmbedding,
+    blank_padding,
+    image_size_of,
+)
 from ..modules.transformer import make_norm
 from ..options import patch_sides
-from .config import MEL_BINS, EatConfig, decoder_kernel, image_size_of
+
+if TYPE_CHECKING:
+    from .config import EatConfig
 
 
 class ContextEncoder(nn.Module):
@@ -30,12 +36,9 @@ class ContextEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Turn spectrograms or images into the tokens that enter the blocks.
+    """Turn spectrograms or images into the tokens that enter the blocks."""
 
-    Published checkpoints keep the decoder here: ``with_decoder`` builds it.
-    """
-
-    def __init__(self, cfg: EatConfig, with_decoder: bool) -> None:
+    def __init__(self, cfg: EatConfig) -> None:
         super().__init__()
         image = cfg.modalities.image
         self.cfg = image
@@ -59,9 +62,6 @@ class PatchEncoder(nn.Module):
             height, width = self.image_size or (image.max_length * p, MEL_BINS)
             self.fixed_positional_encoder = FixedPositions(height // p, width // q, cfg.embed_dim)
         self.context_encoder = ContextEncoder(cfg)
-        self.decoder = None
-        if with_decoder and image.decoder is not None:
-            self.decoder = ConvDecoder(cfg, decoder_kernel(image))
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
         """Return the size of the patch grid of [B, C, T, F], (time, mel).
@@ -94,7 +94,7 @@ class PatchEncoder(nn.Module):
         grid = self.grid_of(source)
         if padding_mask is None:
             return source, None
-        _check_shape("padding_mask", padding_mask, source.size(0), grid)
+        check_mask_shape("padding_mask", padding_mask, source.size(0), grid)
         padding_mask = padding_mask.bool()
         return blank_padding(source, padding_mask, self.patch_sides), padding_mask
 
@@ -125,55 +125,9 @@ class PatchEncoder(nn.Module):
             x = torch.cat([self.extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
         return self.context_encoder(x)
 
-    def predict_hidden(
-        self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], noise_seed: Seeds
-    ) -> Tensor:
-        """Predict hidden patches [N_hidden, D]: put visible tokens and noise in place, and decode.
 
-        Args:
-            tokens: [N, V, D], output of the blocks at visible patches.
-            split: visible and hidden patches.
-            grid: (time, mel) size of the patch grid.
-            noise_seed: see ``draw_noise``.
-        """
-        decoder, cfg = self.decoder, self.cfg.decoder
-        assert decoder is not None
-        assert cfg is not None
-        rows, num_patches = tokens.size(0), grid[0] * grid[1]
-        visible = split.flatten_visible(F.dropout(tokens, cfg.input_dropout, self.training))
-        canvas = draw_noise(tokens, num_patches, self.cfg.mask_noise_std, split, noise_seed)
-        if cfg.add_positions_masked and self.fixed_positional_encoder is not None:
-            table = self.fixed_positional_encoder(num_patches)[0]
-            positions = table[split.hidden_rows % num_patches].to(canvas.dtype)
-            canvas.index_add_(0, split.hidden_rows, positions)
-        canvas.index_put_((split.visible_rows,), visible)  # index_copy keeps them for backward
-        canvas = canvas.view(rows, num_patches, -1)
-        if cfg.add_positions_all:
-            canvas = self.add_positions(canvas)
-        padding = None if split.lengths is None else split.lengths.padding
-        return decoder(canvas, grid, split.hidden_rows, padding)
-
-    def make_masks(
-        self, source: Tensor, clones: int, precomputed: Tensor | None, padding: Tensor | None
-    ) -> Tensor:
-        """Return masks [B * clones, L], 1 = hidden: those given, checked, or drawn ones.
-
-        Raises:
-            ValueError: if the masks do not fit the source.
-        """
-        grid, rows = self.grid_of(source), source.size(0) * clones
-        if precomputed is not None:
-            _check_shape("precomputed_mask", precomputed, rows, grid)
-            return precomputed
-        spec = MaskSpec.from_options(self.cfg, grid)
-        if padding is None:
-            return draw_masks(spec, rows).to(source.device)
-        columns = own_columns(padding, grid[1]).tolist()
-        masks = [draw_masks(spec.resized(number), clones) for number in columns]
-        return join_masks(masks).to(source.device)
-
-
-def _check_shape(name: str, mask: Tensor, rows: int, grid: tuple[int, int]) -> None:
+def check_mask_shape(name: str, mask: Tensor, rows: int, grid: tuple[int, int]) -> None:
+    """Raise ValueError unless a mask is of some rows and the patches of a grid."""
     expected = (rows, grid[0] * grid[1])
     if tuple(mask.shape) != expected:
         raise ValueError(

@@ -7,7 +7,7 @@ if all clips have the same length.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -15,7 +15,20 @@ from torch import Tensor, nn
 
 from ..options import patch_sides
 
+MEL_BINS = 128  # of a spectrogram
 Sides = Union[int, tuple[int, int]]  # of a patch: (frames, mel bins), one number for a square
+
+
+def image_size_of(cfg: Any) -> tuple[int, int] | None:
+    """Return height and width of a model's images; None for spectrograms.
+
+    Args:
+        cfg: the options of ``models.config.ImageConfig``.
+    """
+    if cfg.image_size is not None:
+        height, width = cfg.image_size
+        return height, width
+    return None if cfg.in_chans == 1 else (cfg.input_size, cfg.input_size)
 
 
 class PatchEmbedding(nn.Module):
@@ -39,8 +52,15 @@ class FixedPositions(nn.Module):
 
     def __init__(self, num_rows: int, num_columns: int, dim: int) -> None:
         super().__init__()
-        table = sincos_positions(num_rows, num_columns, dim)
-        self.positions = nn.Parameter(table.unsqueeze(0), requires_grad=False)
+        self.grid = num_rows, num_columns
+        table = torch.empty(1, num_rows * num_columns, dim)
+        self.positions = nn.Parameter(table, requires_grad=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Compute the table."""
+        self.positions.copy_(sincos_positions(*self.grid, self.positions.size(2)))
 
     def forward(self, num_tokens: int) -> Tensor:
         """Return the first ``num_tokens`` rows, [1, L, D].
