@@ -90,10 +90,17 @@ class EatEncoder(nn.Module):
         """
         patches = self.patch_encoder
         patches.grid_of(source)
-        x = self.dropout_input(patches.contextualize(patches.embed(source)))
+        return self.run_each(patches.contextualize(patches.embed(source)))
+
+    def run_each(self, x: Tensor, padding_mask: Tensor | None = None) -> list[Tensor]:
+        """Run the transformer on [N, S, D]; return the output of each block, of the same shape.
+
+        The last one is that of the model, after its norm; the padding is bool [N, S].
+        """
+        x = self.dropout_input(x)
         outputs = []
         for block in self.blocks:
-            x, _ = block(x)
+            x, _ = block(x, padding_mask)
             outputs.append(x)
         if self.norm is not None:
             outputs[-1] = self.norm(x)

@@ -121,9 +121,14 @@ class PatchEncoder(nn.Module):
 
     def contextualize(self, x: Tensor) -> Tensor:
         """Prepend the extra tokens to [N, S, D] and normalise: [N, E + S, D]."""
-        if self.extra_tokens is not None:
-            x = torch.cat([self.extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
-        return self.context_encoder(x)
+        return self.context_encoder(prepend(self.extra_tokens, x))
+
+
+def prepend(extra_tokens: Tensor | None, x: Tensor) -> Tensor:
+    """Put tokens [1, E, D] before those of each sequence [N, S, D]: [N, E + S, D]."""
+    if extra_tokens is None:
+        return x
+    return torch.cat([extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
 
 
 def check_mask_shape(name: str, mask: Tensor, rows: int, grid: tuple[int, int]) -> None:
