@@ -42,6 +42,7 @@ setup(
         "train": [read_pin("fairseq-fixed"), "hydra-core", "omegaconf"],
         "completion": ["argcomplete"],
         "safetensors": ["safetensors"],
+        "hf": ["safetensors", "transformers>=4.51"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],

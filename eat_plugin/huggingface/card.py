@@ -16,7 +16,7 @@ METRICS = ("accuracy", "mAP", "mAUC", "d_prime")  # of eat evaluate
 # Options of training in the card, where a checkpoint has them: section, option, what it is.
 TRAINING = (
     ("optimization", "lr", "learning rate"),
-    ("optimization", "max_update", "updates planned"),
+    ("optimization", "max_update", "updates of the recipe"),
     ("lr_scheduler", "warmup_updates", "updates of warm-up"),
     ("dataset", "batch_size", "clips of a batch on each device"),
     ("distributed_training", "distributed_world_size", "devices"),
@@ -142,17 +142,15 @@ def _numbers(measured: Mapping[str, float], metrics: Mapping[str, Any] | None) -
 
 
 def _training(state: Mapping[str, Any], loaded: Loaded) -> str:
-    cfg, lines = state["cfg"], []
-    for section, name, what in TRAINING:
-        value = (cfg.get(section) or {}).get(name)
+    updates = int((state.get("optimizer_history") or [{}])[-1].get("num_updates", 0))
+    lines = [f"- updates: {updates}"] if updates else []
+    for section, name, what in TRAINING if updates else ():  # an imported one has defaults there
+        value = (state["cfg"].get(section) or {}).get(name)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         used = loaded.labels is None or name not in PRETRAINED  # not by a classifier
         if used and value not in (None, False, 0, 0.0):
             lines.append(f"- {what}" if value is True else f"- {what}: {value}")
-    updates = int((state.get("optimizer_history") or [{}])[-1].get("num_updates", 0))
-    if updates:
-        lines.append(f"- updates done: {updates}")
     listed = "\n".join(lines) or "The checkpoint does not state it."
     return f"## Training\n\n{listed}\n"
 
@@ -190,6 +188,13 @@ def _use(loaded: Loaded, config: Mapping[str, Any]) -> str:
         return text
     function = "sigmoid" if config["problem_type"] == MULTI_LABEL else "softmax"
     return text + (
-        f'\n`pipeline("audio-classification", ...)`: give `function_to_apply="{function}"`; '
-        "transformers 4 takes softmax otherwise, whatever the loss was.\n"
+        "\nOr, with samples at 16 kHz:\n\n"
+        "```python\n"
+        "from transformers import pipeline\n\n"
+        'classify = pipeline("audio-classification", model=folder, feature_extractor=folder, '
+        "trust_remote_code=True)\n"
+        f'classify(samples, function_to_apply="{function}")\n'
+        "```\n\n"
+        "transformers 4 needs both: without them it finds no feature extractor, and takes softmax "
+        "for any model.\n"
     )

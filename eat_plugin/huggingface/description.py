@@ -11,6 +11,9 @@ from ..models.config import EatConfig
 from ..sections import plain
 from .network_eat import FINE_TUNED
 
+WEIGHTS, CONFIG, INPUT, CARD = (
+    "model.safetensors", "config.json", "preprocessor_config.json", "README.md",
+)  # fmt: skip
 MULTI_LABEL, SINGLE_LABEL = "multi_label_classification", "single_label_classification"
 
 

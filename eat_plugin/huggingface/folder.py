@@ -23,12 +23,16 @@ from ..inference.portable import Difference, portable_state, summarise
 from ..safetensors_files import read_weights, write_weights
 from .card import write_card
 from .copied_code import copy_code
-from .description import SINGLE_LABEL, describe_input, describe_model
+from .description import (
+    CARD,
+    CONFIG,
+    INPUT,
+    SINGLE_LABEL,
+    WEIGHTS,
+    describe_input,
+    describe_model,
+)
 from .names import PREFIX, name_in_folder
-
-WEIGHTS, CONFIG, INPUT, CARD = FILES = (
-    "model.safetensors", "config.json", "preprocessor_config.json", "README.md",
-)  # fmt: skip
 
 
 def check_out(out: Path) -> None:

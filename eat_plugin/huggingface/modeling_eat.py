@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
+from ..modules.patches import FixedPositions
 from .configuration_eat import EATConfig
 from .network_eat import EATNetwork, NetworkOutput
 
@@ -25,13 +26,14 @@ class EATPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, EATNetwork) and module.extra_tokens is not None:
             nn.init.normal_(module.extra_tokens)
-        elif hasattr(module, "positions"):
+        elif isinstance(module, FixedPositions):
             module.reset_parameters()
 
     def _run(
@@ -113,7 +115,7 @@ class EATForAudioClassification(EATPreTrainedModel):
         """
         found, states = self._run(input_values, attention_mask, output_hidden_states)
         loss = None
-        if labels is not None:
+        if labels is not None and found.logits is not None:
             loss = self._compare(found.logits, labels)
         result = SequenceClassifierOutput(loss=loss, logits=found.logits, hidden_states=states)
         return result if _wants_dict(self.config, return_dict) else result.to_tuple()
