@@ -119,10 +119,9 @@ def _check_out(args: argparse.Namespace, chosen: str) -> None:
         if is_given and chosen != of:
             raise ValueError(f"{option} is for --format {of}, not for {chosen}")
     if chosen == "hf":
-        from eat_plugin.huggingface.folder import check_out
-
         check_folder(args.out, "a new folder for --format hf")
-        check_out(args.out)
+        if args.out.is_dir() and any(args.out.iterdir()):
+            raise ValueError(f"--out is {args.out}, which is not empty; give a new folder")
         return
     content = "a PyTorch checkpoint" if chosen == "published" else f"a file of --format {chosen}"
     check_file(args.out, (FORMATS[chosen],), content)

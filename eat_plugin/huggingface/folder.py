@@ -35,14 +35,6 @@ from .description import (
 from .names import PREFIX, name_in_folder
 
 
-def check_out(out: Path) -> None:
-    """Raise ValueError if a folder cannot be written: it is a file, or not empty."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out is {out}, which is a file; --format hf writes a folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out is {out}, which is not empty; give a new folder")
-
-
 def write_folder(
     out: Path,
     state: Mapping[str, Any],
