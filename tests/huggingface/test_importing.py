@@ -12,6 +12,7 @@ from eat_plugin.huggingface.names import name_in_checkpoint, name_in_folder
 from eat_plugin.inference import load_checkpoint
 from eat_plugin.models.encoder import EatEncoder
 from eat_plugin.models.interop import encoder_config, load_encoder, read_encoder
+from eat_plugin.safetensors_files import read_weights
 
 
 def run_import(source, out):
@@ -80,6 +81,12 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+# Options that both have, with the same values.
+SHARED = PUBLISHED.keys() - {
+    "architectures", "auto_map", "transformers_version", "end_drop_path_rate",
+}  # fmt: skip
+
+
 @pytest.fixture(params=["pretrain", "finetune"])
 def published(request, shared, tmp_path):
     """A folder in the published layout, made of a checkpoint of the published code."""
@@ -116,6 +123,26 @@ def test_import__a_published_folder(published, clips, tmp_path, capsys):
     if first.labels is not None:
         assert second.labels.ids == first.labels.ids
         assert torch.equal(first.predict(clips), second.predict(clips))
+
+
+def test_folder__has_the_names_of_a_published_one_and_loads_it(
+    published, export, transformers, clips
+):
+    path, folder = published
+    code, own = export(path)
+    assert code == 0
+    names = [read_weights(each / "model.safetensors")[0].keys() for each in (own, folder)]
+    assert names[0] == names[1]
+    config = json.loads((own / "config.json").read_text())
+    assert {name: config[name] for name in SHARED} == {name: PUBLISHED[name] for name in SHARED}
+    loaded = load_checkpoint(path)
+    ours = transformers.AutoModel.from_pretrained(own, trust_remote_code=True)
+    model, info = type(ours).from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    source = loaded.spectrogram(clips[1])[None]
+    with torch.no_grad():
+        found = model(source).last_hidden_state
+    assert (found - loaded.features(source, "all")).abs().max() < 1e-5
 
 
 def edit(name, **changes):
