@@ -50,6 +50,7 @@ setup(
         "train": [read_pin("fairseq-fixed"), "hydra-core", "omegaconf"],
         "completion": ["argcomplete"],
         "safetensors": ["safetensors"],
+        "hf": ["safetensors", "transformers>=4.51"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         "plot": ["matplotlib"],
         "report": ["jinja2", "matplotlib", "vl-convert-python"],

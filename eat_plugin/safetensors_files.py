@@ -33,39 +33,57 @@ def read_safetensors(path: str | os.PathLike[str], only_data: bool = False) -> d
         ValueError: it is damaged, or of another program.
         ModuleNotFoundError: the package safetensors is not installed.
     """
+    weights, metadata = read_weights(path, only_data)
+    description = metadata.get(DESCRIPTION)
+    if description is None:
+        published = convert_bat(weights or read_weights(path)[0], os.fspath(path))
+        if published is not None:
+            return published
+        raise ValueError(
+            f"{os.fspath(path)} has no entry {DESCRIPTION!r} in its metadata: it was not written "
+            "by eat export"
+        )
+    try:
+        return {**json.loads(description), "model": weights}
+    except (ValueError, TypeError, RecursionError) as error:
+        what = f"the entry {DESCRIPTION!r} of its metadata is not what eat export writes"
+        raise ValueError(f"{os.fspath(path)} is damaged: {what}") from error
+
+
+def read_weights(
+    path: str | os.PathLike[str], only_data: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read the weights and the metadata of any safetensors file; errors as above."""
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
     try:
         with safe_open(path, framework="pt") as file:
-            description = (file.metadata() or {}).get(DESCRIPTION)
-            names = [] if only_data and description is not None else list(file.keys())
-            weights = {name: file.get_tensor(name) for name in names}
+            names = [] if only_data else list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from error
-    if description is None:
-        published = convert_bat(weights, path)
-        if published is not None:
-            return published
-        raise ValueError(
-            f"{path} has no entry {DESCRIPTION!r} in its metadata: it was not written by eat export"
-        )
-    return {**json.loads(description), "model": weights}
 
 
 def write_safetensors(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write weights, ``model``, and everything else as JSON.
+    """Write weights, ``model``, and everything else as JSON; errors as in ``write_weights``."""
+    others = {name: value for name, value in state.items() if name != "model"}
+    write_weights(path, state["model"], {DESCRIPTION: json.dumps(others, default=_as_number)})
+
+
+def write_weights(
+    path: str | os.PathLike[str], weights: Mapping[str, Any], metadata: Mapping[str, str]
+) -> None:
+    """Write weights with metadata.
 
     Raises:
         OSError: the file cannot be written.
         ModuleNotFoundError: the package safetensors is not installed.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    others = {name: value for name, value in state.items() if name != "model"}
-    description = json.dumps(others, default=_as_number)
-    weights = {name: value.contiguous() for name, value in state["model"].items()}
-    save_file(weights, os.fspath(path), {"format": "pt", DESCRIPTION: description})
+    own = {name: value.contiguous() for name, value in weights.items()}
+    Path(path).write_bytes(save(own, {"format": "pt", **metadata}))
 
 
 def _as_number(value: Any) -> Any:

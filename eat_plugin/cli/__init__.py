@@ -27,7 +27,8 @@ from eat_plugin.prepare.processes import available_cores
 # it runs, so that help and mistakes are fast.
 SUBCOMMANDS = (
     "doctor", "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "probe", "predict",
-    "features", "export", "plot", "report", "config", "config-dir", "user-dir", "flags", "demo",
+    "features", "export", "import", "plot", "report", "config", "config-dir", "user-dir", "flags",
+    "demo",
     "bench",
 )  # fmt: skip
 # Extra of the package -> the modules that it brings; the names of packages that differ from these.

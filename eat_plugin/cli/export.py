@@ -1,12 +1,13 @@
-"""Rewrite a checkpoint for use elsewhere: published names, safetensors or ONNX.
+"""Rewrite a checkpoint for use elsewhere: published names, Hugging Face, safetensors or ONNX.
 
 Examples:
   eat export --checkpoint checkpoint_best.pt --out published.pt
   eat export --checkpoint checkpoint_best.pt --out model.safetensors --clips dog.wav rain.flac
   eat export --checkpoint checkpoint_best.pt --out model.onnx
+  eat export --checkpoint checkpoint_best.pt --out folder --format hf --metrics metrics.json
 
-The file is written under a temporary name, read again and compared with the checkpoint on clips;
-the largest difference is printed. Only then it gets its name.
+The file (hf: the folder) is written under a temporary name, read again and compared with the
+checkpoint on clips; the largest difference is printed. Only then it gets its name.
 
 published (.pt): the keys and configuration of the published code, to be loaded and fine-tuned
 elsewhere. It has no optimizer state, so training cannot be resumed from it. The published code has
@@ -17,6 +18,12 @@ training alone are listed and left out.
 
 safetensors (.safetensors): the weights of encoder and classifier, the configuration and labels in
 the metadata. All commands that take a checkpoint take it, eat finetune too.
+
+hf (a new folder): AutoModel, AutoFeatureExtractor and, with a classifier,
+AutoModelForAudioClassification of transformers 4.51 and later load it with trust_remote_code=True,
+without fairseq and this package: config.json, model.safetensors, preprocessor_config.json, code,
+and README.md, a model card. The comparison runs the folder's code but for what is of transformers.
+eat import reads the folder.
 
 onnx (.onnx): opset 18, batch and time dynamic. Input spectrogram, float32 [batch, 1, frames, 128],
 normalised, frames a multiple of the patch; outputs tokens [batch, 1 + patches, width] of the last
@@ -36,7 +43,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eat_plugin.cli import say
-from eat_plugin.cli.outputs import check_file
+from eat_plugin.cli.outputs import check_file, check_folder
 from eat_plugin.data.files import drafted
 
 if TYPE_CHECKING:
@@ -44,8 +51,8 @@ if TYPE_CHECKING:
     from eat_plugin.inference.loaded import Loaded
     from eat_plugin.inference.portable import Difference
 
-# Format -> the ending of its file.
-FORMATS = {"published": ".pt", "safetensors": ".safetensors", "onnx": ".onnx"}
+# Format -> the ending of its file; "" for a folder.
+FORMATS = {"published": ".pt", "safetensors": ".safetensors", "onnx": ".onnx", "hf": ""}
 CLIPS = 6  # synthetic ones, without --clips
 
 
@@ -55,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", metavar="F", type=Path, required=True,
-        help=f"file to write, {', '.join(FORMATS.values())}",
+        help="file to write, .pt, .safetensors or .onnx; hf: a new folder",
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=FORMATS, help="format (default: by the ending of --out)"
+        "--format", choices=FORMATS, help="format (default: by the ending of --out; never hf)"
     )
     parser.add_argument(
         "--clips", metavar="FILE", type=Path, nargs="+",
@@ -67,6 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--waveform", action="store_true", help="onnx: the graph takes waveforms at 16 kHz"
     )
+    parser.add_argument(
+        "--metrics", metavar="FILE", type=Path,
+        help="hf: metrics.json of eat evaluate, for the model card",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,12 +86,9 @@ def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference import load_state
     from eat_plugin.models.interop import read_checkpoint
 
-    by_ending = {ending: name for name, ending in FORMATS.items()}
+    by_ending = {ending: name for name, ending in FORMATS.items() if ending}
     chosen = args.format or by_ending.get(args.out.suffix.lower(), "published")
-    content = "a PyTorch checkpoint" if chosen == "published" else f"a file of --format {chosen}"
-    check_file(args.out, (FORMATS[chosen],), content)
-    if args.out.exists() and args.out.samefile(args.checkpoint):
-        raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
+    _check_out(args, chosen)
     state = read_checkpoint(args.checkpoint)
     loaded = load_state(args.checkpoint, state, torch.device("cpu"))
     clips = args.clips or _synthesise()
@@ -89,17 +97,50 @@ def run(args: argparse.Namespace) -> int:
             f"{args.checkpoint} is a model of images (task.images), which --format {chosen} does "
             "not take"
         )
-    if args.waveform and chosen != "onnx":
-        raise ValueError(f"--waveform is for --format onnx, not for {chosen}")
-    writers: dict[str, Callable[..., tuple[str, Difference]]] = {
-        "published": _published, "safetensors": _safetensors,
-        "onnx": partial(_onnx, waveform=args.waveform),
-    }  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with drafted(args.out) as draft:
-        description, difference = writers[chosen](args.out, draft, state, loaded, clips)
+    if chosen == "hf":
+        description, difference = _folder(args, state, loaded, clips)
+    else:
+        writers: dict[str, Callable[..., tuple[str, Difference]]] = {
+            "published": _published, "safetensors": _safetensors,
+            "onnx": partial(_onnx, waveform=args.waveform),
+        }  # fmt: skip
+        with drafted(args.out) as draft:
+            description, difference = writers[chosen](args.out, draft, state, loaded, clips)
     say(f"{args.out}: {description}; largest difference on {difference}")
     return 0
+
+
+def _check_out(args: argparse.Namespace, chosen: str) -> None:
+    """Raise ValueError unless the output and the options fit the format."""
+    for option, is_given, of in (
+        ("--waveform", args.waveform, "onnx"), ("--metrics", args.metrics is not None, "hf")
+    ):  # fmt: skip
+        if is_given and chosen != of:
+            raise ValueError(f"{option} is for --format {of}, not for {chosen}")
+    if chosen == "hf":
+        check_folder(args.out, "a new folder for --format hf")
+        if args.out.is_dir() and any(args.out.iterdir()):
+            raise ValueError(f"--out is {args.out}, which is not empty; give a new folder")
+        return
+    content = "a PyTorch checkpoint" if chosen == "published" else f"a file of --format {chosen}"
+    check_file(args.out, (FORMATS[chosen],), content)
+    if args.out.exists() and args.out.samefile(args.checkpoint):
+        raise ValueError(f"--out is {args.out}, the checkpoint itself; choose another file")
+
+
+def _folder(
+    args: argparse.Namespace, state: dict[str, Any], loaded: Loaded, clips: list[Clip]
+) -> tuple[str, Difference]:
+    from eat_plugin.huggingface.card import read_metrics
+    from eat_plugin.huggingface.folder import write_folder
+
+    metrics = None if args.metrics is None else read_metrics(args.metrics)
+    kind = "AutoModel" if loaded.labels is None else "AutoModelForAudioClassification"
+    difference = write_folder(args.out, state, loaded, clips, metrics)
+    return (
+        f"folder for transformers ({kind}), compared by its own code without transformers"
+    ), difference
 
 
 def _synthesise() -> list[Clip]:

@@ -11,9 +11,12 @@ those of ``PIECES`` seconds spread evenly over it. Of equally loud channels the 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .clip import AudioClip
+if TYPE_CHECKING:
+    from .clip import AudioClip
 
 MEAN, FIRST, LOUDEST = CHANNELS = ("mean", "first", "loudest")
 FEW_CHANNELS = 7  # NumPy adds more of them in another order

@@ -22,7 +22,7 @@ from ..data.frontend import FrontEnd
 from ..inputs.tasks import PUBLISHED, read_input
 from ..models.bat_options import PUBLISHED_AVERAGE, VIT, remove_ingredients
 from ..models.classifier import EatClassifier
-from ..models.interop import fold_normalisation
+from ..models.interop import as_checkpoint, fold_normalisation
 from ..models.published import MaeImageClassificationConfig, MaeImageClassificationModel
 from ..models.published_options import square_patches
 from ..models.utterance_options import default_options, without_parts
@@ -104,27 +104,13 @@ def convert_to_published(
             user_dir="EAT", memory_efficient_fp16=False, memory_efficient_bf16=False
         )
     history = state.get("optimizer_history") or [{}]
-    exported = {
-        "args": None,
-        "cfg": cfg,
-        "model": fold_normalisation(
-            without_parts(state["model"]),
-            (loaded.front_end.mean, loaded.front_end.std),
-            (front_end.mean, front_end.std),
-        ),
-        "criterion": None,
-        "optimizer_history": [
-            {
-                "criterion_name": "ModelCriterion",
-                "optimizer_name": "FairseqCompositeOptimizer",
-                "lr_scheduler_state": {},
-                "num_updates": int(history[-1].get("num_updates", 0)),
-            }
-        ],
-        "task_state": state.get("task_state") or {},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
+    weights = fold_normalisation(
+        without_parts(state["model"]),
+        (loaded.front_end.mean, loaded.front_end.std),
+        (front_end.mean, front_end.std),
+    )
+    updates, task_state = int(history[-1].get("num_updates", 0)), state.get("task_state") or {}
+    exported = as_checkpoint(cfg, weights, task_state, updates)
     return exported, left_out
 
 

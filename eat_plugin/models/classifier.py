@@ -21,14 +21,13 @@ from .classifier_config import (
     REPLACED_OPTIONS,
     EatClassifierConfig,
     Objective,
-    PredictionMode,
     validate_classifier,
 )
 from .config import EatConfig
 from .encoder import EatEncoder
 from .interop import PretrainedEncoder, encoder_config, load_encoder, read_encoder
 from .param_groups import set_finetuning_groups, set_param_groups
-from .pooling import mean_windows, pool, pooled_width
+from .pooling import PredictionMode, mean_windows, pool, pooled_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

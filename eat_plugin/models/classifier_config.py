@@ -1,24 +1,14 @@
 """Options of the classifier, with published names and some of our own."""
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, List, NamedTuple, Optional
 
 from ..options import MISSING, follow, option, require
 from .config import EatConfig
+from .pooling import PredictionMode
 
 ASYMMETRIC = "asymmetric"
 LOSSES = ("bce", "ce", ASYMMETRIC)
-
-
-class PredictionMode(Enum):
-    """How tokens are pooled, by published names."""
-
-    MEAN_POOLING = 1
-    CLS_TOKEN = 2
-    LIN_SOFTMAX = 3
-    SEGMENT_POOLING = 4  # this one and the next are ours
-    MEAN_MAX_POOLING = 5
 
 
 @dataclass

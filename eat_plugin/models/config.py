@@ -9,6 +9,7 @@ from typing import Any, Iterable, List, Optional, Tuple
 
 from ..masking import STRATEGIES
 from ..modules.convolution import CHOICES as CONVOLUTIONS
+from ..modules.patches import MEL_BINS, image_size_of
 from ..modules.recompute import CHOICES as RECOMPUTE
 from ..options import Section, follow, option, patch_sides, read_patch_size, require
 from .bat_options import (
@@ -27,7 +28,6 @@ from .published_options import (
 )
 from .utterance_options import CLS_TARGETS, MixtureOptions, UtteranceOptions
 
-MEL_BINS = 128
 IMAGE = "model.modalities.image"
 
 
@@ -178,14 +178,6 @@ class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, BatMode
         "how the decoder's convolutions are computed: channels_last; channels_first; triton (on a "
         "GPU); auto (the fastest, timed at the first update and kept when the run is resumed)",
     )
-
-
-def image_size_of(image: ImageConfig) -> Optional[Tuple[int, int]]:
-    """Return height and width of the model's images; None for spectrograms."""
-    if image.image_size is not None:
-        height, width = image.image_size
-        return height, width
-    return None if image.in_chans == 1 else (image.input_size, image.input_size)
 
 
 def decoder_kernel(image: ImageConfig) -> Tuple[int, int]:

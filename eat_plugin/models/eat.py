@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..modules.decoders import Seeds
-from ..modules.patch_split import pick_tokens, split_patches
+from ..modules.decoders import ConvDecoder, Seeds
+from ..modules.patch_split import PatchSplit, pick_tokens, split_patches
 from ..outputs import FeatureOutput, PretrainingOutput
 from .config import EatConfig, validate_config
 from .encoder import MODALITY, EatEncoder, init_normal
 from .objectives import channel_deviation, choose_objectives
 from .param_groups import set_param_groups
 from .step import Inputs, Step
+from .student_patches import StudentPatches
 from .teacher import Teacher, annealed_decay
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class EatModel(EatEncoder):
     def __init__(self, cfg: EatConfig) -> None:
         validate_config(cfg)
         objectives = [] if cfg.skip_ema else choose_objectives(cfg)
-        super().__init__(cfg, with_decoder=any(one.needs_decoder for one in objectives))
+        has_decoder = any(one.needs_decoder for one in objectives)
+        super().__init__(cfg, StudentPatches(cfg, has_decoder))
+        if isinstance(self.patch_encoder.decoder, ConvDecoder):
+            self.patch_encoder.decoder.proj.reset_parameters()
         self.objectives = objectives
         self.teacher = None
         self.num_updates = 0
@@ -56,6 +60,11 @@ class EatModel(EatEncoder):
         self.teacher = Teacher(self, cfg, objectives)
         if cfg.compile:
             self.teacher.encoder.compile_evaluation()
+
+    @property
+    def patch_encoder(self) -> StudentPatches:
+        """The patch encoder, with the decoder."""
+        return self.modality_encoders[MODALITY]  # type: ignore[return-value]
 
     # ---- Precision, teacher steps, checkpoints ----------------------------------------------
 
@@ -215,6 +224,13 @@ class EatModel(EatEncoder):
             self, source, target, grid, split, padding, noise_seed, student, targets,
             hidden_targets, prediction, clip_targets, notes or {},
         )  # fmt: skip
+
+    def encode_visible(self, local: Tensor, split: PatchSplit) -> Tensor:
+        """Encode the visible patches of embeddings without positions [B, L, D]: [B*K, E + V, D]."""
+        patches = self.patch_encoder
+        tokens = pick_tokens(patches.add_positions(local), split.visible, self.cfg.clone_batch)
+        unused = None if split.lengths is None else self.token_padding(split.lengths.unused)
+        return self.run_blocks(patches.contextualize(tokens), unused, keep_targets=False)[0]
 
     def extract_features(
         self,

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modules.decoders import ConvDecoder
-from ..modules.patch_split import PatchSplit, pick_tokens
 from ..modules.transformer import TransformerBlock, make_norm
-from .config import EatConfig
 from .patch_encoder import PatchEncoder
+
+if TYPE_CHECKING:
+    from .config import EatConfig
 
 MODALITY = "IMAGE"
 
 
 class EatEncoder(nn.Module):
-    """Patch encoder and transformer blocks of a validated configuration, by published names."""
+    """Patch encoder and transformer blocks of a validated configuration, by published names.
 
-    def __init__(self, cfg: EatConfig, with_decoder: bool = False) -> None:
+    Args:
+        cfg: the configuration.
+        patches: another patch encoder of the configuration than ``PatchEncoder``.
+    """
+
+    def __init__(self, cfg: EatConfig, patches: PatchEncoder | None = None) -> None:
         super().__init__()
         self.cfg = cfg
-        self.modality_encoders = nn.ModuleDict({MODALITY: PatchEncoder(cfg, with_decoder)})
+        self.modality_encoders = nn.ModuleDict({MODALITY: patches or PatchEncoder(cfg)})
         self.dropout_input = nn.Dropout(cfg.dropout_input)
         rates = np.linspace(cfg.start_drop_path_rate, cfg.end_drop_path_rate, cfg.depth)
         self.blocks = nn.ModuleList(TransformerBlock(cfg, float(rate)) for rate in rates)
         self.norm = make_norm(cfg) if cfg.layer_norm_first else None
         self.apply(_init_xavier if cfg.mae_init else init_normal)
-        if isinstance(self.patch_encoder.decoder, ConvDecoder):
-            self.patch_encoder.decoder.proj.reset_parameters()
 
     @property
     def patch_encoder(self) -> PatchEncoder:
@@ -85,21 +90,21 @@ class EatEncoder(nn.Module):
         """
         patches = self.patch_encoder
         patches.grid_of(source)
-        x = self.dropout_input(patches.contextualize(patches.embed(source)))
+        return self.run_each(patches.contextualize(patches.embed(source)))
+
+    def run_each(self, x: Tensor, padding_mask: Tensor | None = None) -> list[Tensor]:
+        """Run the transformer on [N, S, D]; return the output of each block, of the same shape.
+
+        The last one is that of the model, after its norm; the padding is bool [N, S].
+        """
+        x = self.dropout_input(x)
         outputs = []
         for block in self.blocks:
-            x, _ = block(x)
+            x, _ = block(x, padding_mask)
             outputs.append(x)
         if self.norm is not None:
             outputs[-1] = self.norm(x)
         return outputs
-
-    def encode_visible(self, local: Tensor, split: PatchSplit) -> Tensor:
-        """Encode the visible patches of embeddings without positions [B, L, D]: [B*K, E + V, D]."""
-        patches = self.patch_encoder
-        tokens = pick_tokens(patches.add_positions(local), split.visible, self.cfg.clone_batch)
-        unused = None if split.lengths is None else self.token_padding(split.lengths.unused)
-        return self.run_blocks(patches.contextualize(tokens), unused, keep_targets=False)[0]
 
     def run_blocks(
         self, x: Tensor, padding_mask: Tensor | None = None, keep_targets: bool = True

@@ -57,6 +57,38 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state
 
 
+def as_checkpoint(
+    cfg: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    task_state: Mapping[str, Any],
+    updates: int = 0,
+) -> dict[str, Any]:
+    """Return the contents of a checkpoint without the state of an optimizer.
+
+    Args:
+        cfg: the whole configuration.
+        weights: of the model.
+        task_state: such as the classes.
+        updates: number of updates of the model.
+    """
+    history = {
+        "criterion_name": "ModelCriterion",
+        "optimizer_name": "FairseqCompositeOptimizer",
+        "lr_scheduler_state": {},
+        "num_updates": updates,
+    }
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": weights,
+        "criterion": None,
+        "optimizer_history": [history],
+        "task_state": task_state,
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
 def read_encoder(path: str | os.PathLike[str]) -> PretrainedEncoder:
     """Read the encoder of a checkpoint, pre-trained or fine-tuned, ours or published.
 

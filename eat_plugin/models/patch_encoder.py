@@ -1,27 +1,25 @@
-"""Spectrograms or images to the tokens that enter the blocks, and back to hidden patches."""
+"""Spectrograms or images to the tokens that enter the blocks."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..masking import MaskSpec, draw_masks, join_masks
-from ..modules.decoders import ConvDecoder, Seeds, draw_noise, draw_scores
 from ..modules.gradients import scale_gradient
-from ..modules.patch_split import PatchSplit, keep_hidden
 from ..modules.patches import (
+    MEL_BINS,
     FixedPositions,
     PatchEmbedding,
     blank_padding,
-    make_positions,
-    own_columns,
+    image_size_of,
 )
 from ..modules.transformer import make_norm
-from ..modules.vit_decoder import VitDecoder
 from ..options import patch_sides
-from .bat_options import VIT
-from .config import MEL_BINS, EatConfig, decoder_kernel, image_size_of
+
+if TYPE_CHECKING:
+    from .config import EatConfig
 
 
 class ContextEncoder(nn.Module):
@@ -38,12 +36,9 @@ class ContextEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Turn spectrograms or images into the tokens that enter the blocks.
+    """Turn spectrograms or images into the tokens that enter the blocks."""
 
-    Published checkpoints keep the decoder here: ``with_decoder`` builds it.
-    """
-
-    def __init__(self, cfg: EatConfig, with_decoder: bool) -> None:
+    def __init__(self, cfg: EatConfig) -> None:
         super().__init__()
         image = cfg.modalities.image
         self.cfg = image
@@ -66,22 +61,9 @@ class PatchEncoder(nn.Module):
             p, q = self.patch_sides
             height, width = self.image_size or (image.max_length * p, MEL_BINS)
             self.fixed_positional_encoder = FixedPositions(
-                make_positions(height // p, width // q, cfg.embed_dim, image.positions)
+                height // p, width // q, cfg.embed_dim, image.positions
             )
         self.context_encoder = ContextEncoder(cfg)
-        self.decoder: ConvDecoder | VitDecoder | None = None
-        if with_decoder and image.decoder is not None:
-            self.decoder = self._make_decoder(cfg)
-
-    def _make_decoder(self, cfg: EatConfig) -> ConvDecoder | VitDecoder:
-        options = self.cfg.decoder
-        assert options is not None
-        if options.decoder_kind != VIT:
-            return ConvDecoder(cfg, decoder_kernel(self.cfg))
-        p, q = self.patch_sides
-        height, width = self.image_size or (self.cfg.target_length, MEL_BINS)
-        table = make_positions(height // p, width // q, options.decoder_dim, self.cfg.positions)
-        return VitDecoder(cfg, table)
 
     def grid_of(self, source: Tensor) -> tuple[int, int]:
         """Return the size of the patch grid of [B, C, T, F], (time, mel).
@@ -114,7 +96,7 @@ class PatchEncoder(nn.Module):
         grid = self.grid_of(source)
         if padding_mask is None:
             return source, None
-        _check_shape("padding_mask", padding_mask, source.size(0), grid)
+        check_mask_shape("padding_mask", padding_mask, source.size(0), grid)
         padding_mask = padding_mask.bool()
         return blank_padding(source, padding_mask, self.patch_sides), padding_mask
 
@@ -141,88 +123,18 @@ class PatchEncoder(nn.Module):
 
     def contextualize(self, x: Tensor) -> Tensor:
         """Prepend the extra tokens to [N, S, D] and normalise: [N, E + S, D]."""
-        if self.extra_tokens is not None:
-            x = torch.cat([self.extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
-        return self.context_encoder(x)
-
-    def choose_hidden(
-        self, split: PatchSplit, num_patches: int, noise_seed: Seeds, clones: int
-    ) -> PatchSplit:
-        """Return the patches that the decoder predicts in training, by ``hidden_share``.
-
-        Args:
-            split: visible and hidden patches.
-            num_patches: L.
-            noise_seed: see ``draw_noise``.
-            clones: K.
-        """
-        share = 1.0 if self.cfg.decoder is None else self.cfg.decoder.hidden_share
-        if share == 1 or not self.training:
-            return split
-        scores = draw_scores(split, len(split.hidden), num_patches, noise_seed)
-        return keep_hidden(split, share, scores, clones)
-
-    def predict_hidden(
-        self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], noise_seed: Seeds
-    ) -> Tensor:
-        """Predict hidden patches, [N_hidden, D].
-
-        Args:
-            tokens: [N, V, D], output of the blocks at visible patches.
-            split: visible and hidden patches.
-            grid: (time, mel) size of the patch grid.
-            noise_seed: see ``draw_noise``.
-
-        Raises:
-            ValueError: there are more patches than a decoder with learned positions has seen.
-        """
-        decoder, cfg = self.decoder, self.cfg.decoder
-        assert decoder is not None
-        assert cfg is not None
-        rows, num_patches = tokens.size(0), grid[0] * grid[1]
-        tokens = F.dropout(tokens, cfg.input_dropout, self.training)
-        if isinstance(decoder, VitDecoder):
-            longest = decoder.positions.size(1)
-            if num_patches > longest:
-                raise ValueError(
-                    f"the input has {num_patches} patches, the decoder positions for {longest}: "
-                    "raise model.modalities.image.target_length"
-                )
-            return decoder(tokens, split)
-        visible = split.flatten_visible(tokens)
-        canvas = draw_noise(tokens, num_patches, self.cfg.mask_noise_std, split, noise_seed)
-        if cfg.add_positions_masked and self.fixed_positional_encoder is not None:
-            table = self.fixed_positional_encoder(num_patches)[0]
-            positions = table[split.hidden_rows % num_patches].to(canvas.dtype)
-            canvas.index_add_(0, split.hidden_rows, positions)
-        canvas.index_put_((split.visible_rows,), visible)  # index_copy keeps them for backward
-        canvas = canvas.view(rows, num_patches, -1)
-        if cfg.add_positions_all:
-            canvas = self.add_positions(canvas)
-        padding = None if split.lengths is None else split.lengths.padding
-        return decoder(canvas, grid, split.hidden_rows, padding)
-
-    def make_masks(
-        self, source: Tensor, clones: int, precomputed: Tensor | None, padding: Tensor | None
-    ) -> Tensor:
-        """Return masks [B * clones, L], 1 = hidden: those given, checked, or drawn ones.
-
-        Raises:
-            ValueError: if the masks do not fit the source.
-        """
-        grid, rows = self.grid_of(source), source.size(0) * clones
-        if precomputed is not None:
-            _check_shape("precomputed_mask", precomputed, rows, grid)
-            return precomputed
-        spec = MaskSpec.from_options(self.cfg, grid)
-        if padding is None:
-            return draw_masks(spec, rows).to(source.device)
-        columns = own_columns(padding, grid[1]).tolist()
-        masks = [draw_masks(spec.resized(number), clones) for number in columns]
-        return join_masks(masks).to(source.device)
+        return self.context_encoder(prepend(self.extra_tokens, x))
 
 
-def _check_shape(name: str, mask: Tensor, rows: int, grid: tuple[int, int]) -> None:
+def prepend(extra_tokens: Tensor | None, x: Tensor) -> Tensor:
+    """Put tokens [1, E, D] before those of each sequence [N, S, D]: [N, E + S, D]."""
+    if extra_tokens is None:
+        return x
+    return torch.cat([extra_tokens.expand(x.size(0), -1, -1), x], dim=1)
+
+
+def check_mask_shape(name: str, mask: Tensor, rows: int, grid: tuple[int, int]) -> None:
+    """Raise ValueError unless a mask is of some rows and the patches of a grid."""
     expected = (rows, grid[0] * grid[1])
     if tuple(mask.shape) != expected:
         raise ValueError(

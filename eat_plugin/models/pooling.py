@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..modules.patches import mean_patches, own_columns
-from .classifier_config import PredictionMode
+
+
+class PredictionMode(Enum):
+    """How tokens are pooled, by published names."""
+
+    MEAN_POOLING = 1
+    CLS_TOKEN = 2
+    LIN_SOFTMAX = 3
+    SEGMENT_POOLING = 4  # this one and the next are ours
+    MEAN_MAX_POOLING = 5
 
 
 def pool(

@@ -7,7 +7,7 @@ if all clips have the same length.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -15,9 +15,22 @@ from torch import Tensor, nn
 
 from ..options import patch_sides
 
+MEL_BINS = 128  # of a spectrogram
 PUBLISHED = "published"
 ORDERS = ("grid", PUBLISHED)  # of a table of positions
 Sides = Union[int, tuple[int, int]]  # of a patch: (frames, mel bins), one number for a square
+
+
+def image_size_of(cfg: Any) -> tuple[int, int] | None:
+    """Return height and width of a model's images; None for spectrograms.
+
+    Args:
+        cfg: the options of ``models.config.ImageConfig``.
+    """
+    if cfg.image_size is not None:
+        height, width = cfg.image_size
+        return height, width
+    return None if cfg.in_chans == 1 else (cfg.input_size, cfg.input_size)
 
 
 class PatchEmbedding(nn.Module):
@@ -34,14 +47,22 @@ class PatchEmbedding(nn.Module):
 
 
 class FixedPositions(nn.Module):
-    """Fixed table of positions, [L, D], see ``make_positions``.
+    """Fixed table of positions, see ``make_positions``.
 
     It is a parameter without gradient, because published checkpoints have it as one.
     """
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, num_rows: int, num_columns: int, dim: int, order: str) -> None:
         super().__init__()
-        self.positions = nn.Parameter(table.unsqueeze(0), requires_grad=False)
+        self.grid, self.order = (num_rows, num_columns), order
+        table = torch.empty(1, num_rows * num_columns, dim)
+        self.positions = nn.Parameter(table, requires_grad=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Compute the table."""
+        self.positions.copy_(make_positions(*self.grid, self.positions.size(2), self.order))
 
     def forward(self, num_tokens: int) -> Tensor:
         """Return the first ``num_tokens`` rows, [1, L, D].

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from eat_plugin.losses import asymmetric_loss
 from eat_plugin.models.classifier import EatClassifier
-from eat_plugin.models.classifier_config import EatClassifierConfig, PredictionMode
-from eat_plugin.models.pooling import mean_segments, pool
+from eat_plugin.models.classifier_config import EatClassifierConfig
+from eat_plugin.models.pooling import PredictionMode, mean_segments, pool
 from eat_plugin.models.published import MaeImageClassificationConfig, MaeImageClassificationModel
 from eat_plugin.modules.patches import column_padding
 

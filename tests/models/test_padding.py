@@ -7,8 +7,7 @@ import torch
 
 from eat_plugin.losses import average_layers
 from eat_plugin.masking import MaskSpec, draw_masks, join_masks
-from eat_plugin.models.classifier_config import PredictionMode
-from eat_plugin.models.pooling import pool
+from eat_plugin.models.pooling import PredictionMode, pool
 from eat_plugin.modules.patch_split import split_patches
 from eat_plugin.modules.patches import blank_padding, column_padding, mean_patches, own_columns
 

@@ -1,0 +1,1 @@
+"""Folders that Hugging Face's transformers loads: written from a checkpoint, and read again."""

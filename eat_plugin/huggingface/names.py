@@ -1,0 +1,46 @@
+"""Names of weights: in a checkpoint, and in a Hugging Face folder, ours or a published one.
+
+Published folders: huggingface.co/worstchan/EAT-base_epoch30_pretrain and _finetune_AS2M. They have
+neither the decoder nor the teacher (``_ema``).
+"""
+
+from __future__ import annotations
+
+from ..models.encoder import MODALITY
+from ..models.interop import CLASSIFIER_PREFIX
+
+PREFIX = "model."  # of all names in a folder
+_PATCHES = f"modality_encoders.{MODALITY}."
+# Beginning of a name in ``EatEncoder`` -> in a folder, after ``PREFIX``.
+ENCODER = {
+    f"{_PATCHES}context_encoder.norm.": "pre_norm.",
+    f"{_PATCHES}extra_tokens": "extra_tokens",
+    f"{_PATCHES}local_encoder.": "local_encoder.",
+    f"{_PATCHES}fixed_positional_encoder.": "fixed_positional_encoder.",
+    "blocks.": "blocks.",
+    "norm.": "norm.",
+}
+HEAD = {"fc_norm.": "fc_norm.", "head.": "head."}  # of a classifier
+
+
+def _table(is_classifier: bool) -> dict[str, str]:
+    """Return the beginnings of all names in a checkpoint, and of those in a folder."""
+    own = CLASSIFIER_PREFIX if is_classifier else ""
+    table = {f"{own}{name}": f"{PREFIX}{other}" for name, other in ENCODER.items()}
+    if is_classifier:
+        table.update({name: f"{PREFIX}{other}" for name, other in HEAD.items()})
+    return table
+
+
+def name_in_folder(name: str, is_classifier: bool) -> str:
+    """Return the name in a folder of a weight of a checkpoint's encoder or classifier."""
+    start = next(start for start in _table(is_classifier) if name.startswith(start))
+    return _table(is_classifier)[start] + name[len(start) :]
+
+
+def name_in_checkpoint(name: str, is_classifier: bool) -> str | None:
+    """Do the reverse; None for a name that no folder of EAT has."""
+    for own, start in _table(is_classifier).items():
+        if name.startswith(start):
+            return own + name[len(start) :]
+    return None
