@@ -50,7 +50,8 @@ def _encoder_options(cfg: EatConfig) -> dict[str, Any]:
         "norm_eps": cfg.norm_eps, "norm_affine": cfg.norm_affine,
         "fixed_positions": image.fixed_positions, "num_extra_tokens": image.num_extra_tokens,
         "patch_embed_dim": None if image.embed_dim == cfg.embed_dim else image.embed_dim,
-        "mel_by_time": image.mel_by_time,
+        "mel_by_time": image.mel_by_time, "positions": image.positions,
+        "attention_gate": cfg.attention_gate,
     }  # fmt: skip
 
 

@@ -167,10 +167,12 @@ def _encoder_options(config: Any, target_length: int) -> dict[str, Any]:
         "embed_dim": config.patch_embed_dim or config.embed_dim, "decoder": None,
         "fixed_positions": config.fixed_positions, "target_length": target_length,
         "max_length": config.max_length, "mel_by_time": config.mel_by_time,
+        "positions": config.positions,
     }  # fmt: skip
     return {
         "embed_dim": config.embed_dim, "depth": config.depth, "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_ratio, "layer_norm_first": config.layer_norm_first,
+        "mlp_ratio": config.mlp_ratio, "attention_gate": config.attention_gate,
+        "layer_norm_first": config.layer_norm_first,
         "norm_eps": config.norm_eps, "norm_affine": config.norm_affine,
         "start_drop_path_rate": config.start_drop_path_rate,
         "end_drop_path_rate": config.end_drop_path_rate, "encoder_dropout": config.drop_rate,

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "num_extra_tokens": 1,  # before the patches; the last one is CLS
     "patch_embed_dim": None,  # width of the patch embedding, if it has another one
     "mel_by_time": False,  # the input is [B, 1, mel, time]
+    "positions": "grid",  # order of the table, of a folder without one
+    "attention_gate": False,
     "pooling": "CLS_TOKEN",
     "segments": 8,  # of the pooling SEGMENT_POOLING
     "use_fc_norm": True,
@@ -42,11 +44,12 @@ def network_options(config: Any) -> Any:
         patch_size=config.patch_size, max_length=config.max_length, image_size=None,
         num_extra_tokens=config.num_extra_tokens, init_extra_token_zero=False,
         fixed_positions=config.fixed_positions, mel_by_time=config.mel_by_time,
-        prenet_dropout=0.0, local_grad_mult=1.0,
+        positions=config.positions, extra_token_std=1.0, prenet_dropout=0.0, local_grad_mult=1.0,
     )  # fmt: skip
     return SimpleNamespace(
         embed_dim=config.embed_dim, depth=config.depth, num_heads=config.num_heads,
-        mlp_ratio=config.mlp_ratio, layer_norm_first=config.layer_norm_first,
+        mlp_ratio=config.mlp_ratio, attention_gate=config.attention_gate,
+        layer_norm_first=config.layer_norm_first,
         norm_eps=config.norm_eps, norm_affine=config.norm_affine,
         start_drop_path_rate=config.start_drop_path_rate,
         end_drop_path_rate=config.end_drop_path_rate, encoder_dropout=config.drop_rate,
