@@ -102,12 +102,15 @@ def draw_blocks(summary: dict[str, Any]) -> Figure:
         )
         weights = axes.twinx()
         weights.bar(numbers, [row["weight"] for row in rows], color=BAR_COLOUR, alpha=0.35)
-        weights.set_ylabel("weight of a block")
+        weights.set_ylabel("weight of a block", fontsize=9)
+        weights.tick_params(labelsize=8)
+        axes.set_zorder(weights.get_zorder() + 1)  # the line before the bars
+        axes.patch.set_visible(False)
     axes.set_xticks(numbers)
-    axes.set_xlabel("block")
-    axes.set_ylabel(f"{summary['metric']} (%)")
+    axes.set_xlabel("block", fontsize=9)
+    axes.set_ylabel(f"{summary['metric']} (%)", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(escape(shorten(summary["checkpoint"], 60)), loc="left")
+    axes.set_title(escape(shorten(summary["checkpoint"], 60)), loc="left", fontsize=11)
     return figure
 
 

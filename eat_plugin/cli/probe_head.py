@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -131,9 +132,16 @@ def _find(args: argparse.Namespace, reader: TokenReader, clips: Clips, folder: P
         if found is not None and reader.with_patches:
             return found
     entries = [clips.manifest.entry(int(number)) for number in clips.numbers]
-    computed = tokens.collect_tokens(reader, entries, folder, clips.split)
-    *_, result = progress(computed, f"reading {clips.split}", "clip", len(entries))
-    assert result is not None
+
+    def watch(found: tokens.Found) -> tokens.Found:
+        return iter(progress(found, f"reading {clips.split}", "clip", len(entries)))
+
+    result = tokens.collect_tokens(reader, entries, folder, clips.split, watch)
+    if isinstance(result.patches, tokens.ComputedPatches):
+        sys.stderr.write(
+            f"eat probe: the features of {clips.split} would take more than half of the free space "
+            f"in {folder}; they are computed again in each pass\n"
+        )
     if args.features is not None:
         tokens.save_tokens(folder, clips.split, key, result)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -177,10 +177,17 @@ class SplitTokens(NamedTuple):
     failures: dict[int, str]
 
 
+Found = Iterator[tuple[int, "Tokens | ClipError"]]
+
+
 def collect_tokens(
-    reader: TokenReader, entries: Sequence[Entry], folder: Path, name: str
-) -> Iterator[SplitTokens | None]:
-    """Compute the tokens of a split; yield None for each clip, then the result.
+    reader: TokenReader,
+    entries: Sequence[Entry],
+    folder: Path,
+    name: str,
+    watch: Callable[[Found], Found] = iter,
+) -> SplitTokens:
+    """Compute the tokens of a split.
 
     Patches are kept in ``folder``, unless they would take more than half of its free space: then
     they are computed again when they are taken.
@@ -190,6 +197,7 @@ def collect_tokens(
         entries: the clips.
         folder: exists.
         name: of the files in it.
+        watch: passes the clips on one by one, as a progress bar does.
 
     Raises:
         ValueError: the model gives values that are not finite.
@@ -201,10 +209,9 @@ def collect_tokens(
     failures: dict[int, str] = {}
     keeps = reader.with_patches
     with open(path, "wb") as file:
-        for number, tokens in reader.read(entries):
+        for number, tokens in watch(reader.read(entries)):
             if isinstance(tokens, ClipError):
                 failures[number] = str(tokens)
-                yield None
                 continue
             whole[number] = tokens.whole
             if tokens.patches is not None:
@@ -214,7 +221,6 @@ def collect_tokens(
                 if len(counts) == TRIED:
                     free = shutil.disk_usage(folder).free + file.tell()
                     keeps = file.tell() / TRIED * len(entries) <= MOST_OF_DISK * free
-            yield None
     usable = list(whole)  # complete in order, as jobs are
     patches: Patches | None = None
     if keeps and usable:
@@ -225,7 +231,7 @@ def collect_tokens(
         patches = ComputedPatches(reader, [entries[number] for number in usable])
     stacked = [whole[number] for number in usable]
     array = np.stack(stacked) if stacked else np.zeros((0, *reader.shape), np.float32)
-    yield SplitTokens(usable, array, patches, failures)
+    return SplitTokens(usable, array, patches, failures)
 
 
 def save_tokens(folder: Path, name: str, key: dict[str, Any], found: SplitTokens) -> None:

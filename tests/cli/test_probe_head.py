@@ -86,7 +86,9 @@ def test_head__same_for_a_seed_wherever_features_are(
     monkeypatch.setattr(kept, "MOST_OF_DISK", 0)  # nothing fits: computed in each pass
     monkeypatch.setattr(kept, "TRIED", 1)
     assert run(pretrained, data, "cgp", "--json", *QUICK) == 0
-    found = results(capsys)
+    said = capsys.readouterr()
+    assert "the features of eval would take more than half of the free space" in said.err
+    found = json.loads(said.out)
     again = [found["value"], *(row["weight"] for row in found["blocks"])]
     assert again == pytest.approx(figures[0], abs=1e-4)
     assert len(read) > 40
