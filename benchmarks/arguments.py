@@ -6,7 +6,8 @@ import argparse
 
 CPU, CUDA = "cpu", "cuda"
 OF_WORKERS = (
-    "resample", "resample_44k", "log_mel", "masks", "read_wav", "load_wav", "load_flac", "load_mp3",
+    "resample", "resample_44k", "log_mel", "decibels", "masks", "read_wav", "load_wav", "load_flac",
+    "load_mp3",
 )  # fmt: skip
 OF_MODELS = (
     "features_1", "features_32", "finetune_1", "finetune_32", "update_tiny", "update_base",

@@ -11,8 +11,9 @@ import soundfile
 import torch
 from torch import Tensor
 
-from eat_plugin.data.frames import SAMPLE_RATE
-from eat_plugin.data.frontend import FrontEnd, log_mel
+from eat_plugin.data.frames import DB, SAMPLE_RATE
+from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.kaldi import log_mel
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader
 from eat_plugin.data.resampling import resample
@@ -58,6 +59,16 @@ def log_mel_energies(place: Place) -> Case:
     clip = make_noise(SAMPLE_RATE)
     return BurstCase(
         f"log-mel energies of {SECONDS} s", lambda: plain.log_mel(clip), lambda: log_mel(clip)
+    )
+
+
+def decibels(place: Place) -> Case:
+    """Decibels from 0 to 1."""
+    clip, front_end = make_noise(SAMPLE_RATE), FrontEnd(FRAMES, 0.0, 0.5, kind=DB)
+    return BurstCase(
+        f"decibels of {SECONDS} s (task.frontend=db)",
+        lambda: plain.decibels(clip, FRAMES),
+        lambda: front_end(clip, SAMPLE_RATE),
     )
 
 
@@ -124,6 +135,7 @@ CASES: dict[str, Prepare] = {
     "resample": resampling(32_000),
     "resample_44k": resampling(44_100),
     "log_mel": log_mel_energies,
+    "decibels": decibels,
     "masks": masks,
     "read_wav": read_wav,
     "load_wav": loading("wav"),

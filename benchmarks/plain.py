@@ -46,6 +46,22 @@ def log_mel(waveform: Tensor) -> Tensor:
     return (power @ filters.T).clamp(min=2**-23).log()
 
 
+def decibels(waveform: Tensor, target_length: int) -> Tensor:
+    """Compute the decibels [1, T, 128] of a waveform [n] at 16 kHz, from 0 to 1."""
+    window = torch.hann_window(1024)
+    spectrum = torch.stft(waveform, 1024, 160, window=window, return_complex=True)  # [513, frames]
+    edges = torch.linspace(0, 2595 * math.log10(1 + 8000 / 700), 130)
+    edges = 700 * (10 ** (edges / 2595) - 1)[:, None]
+    bins = torch.arange(513) * (16_000 / 1024)
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    values = 10 * (filters @ spectrum.abs() ** 2).T.clamp(min=1e-10).log10()
+    values = values.clamp(min=values.max() - 80)
+    values = (values - values.min()) / (values.max() - values.min())
+    return F.pad(values, (0, 0, 0, target_length - len(values)))[None]
+
+
 def draw_masks(
     grid: tuple[int, int], num_masks: int, mask_prob: float, adjust: float, length: int
 ) -> Tensor:

@@ -10,8 +10,9 @@ Examples:
 CACHE becomes a data folder: SPLIT.tsv for each split of DATA, with labels, weights, classes and
 stats.json. It holds the energies of whole clips before they are cropped, padded and normalised, so
 it serves every target_length, length, crop, norm, norm_mean, norm_std, pad_value, and one value of
-task.channels, that of --channels. task.roll_gain needs waveforms, and is refused with a cache: set
-it to false with a published benchmark. A second of audio takes 25.6 kB.
+task.channels and task.frontend, those of --channels and --frontend. task.roll_gain needs waveforms,
+and is refused with a cache: set it to false with a published benchmark. task.roll rotates cached
+frames. A second of audio takes 25.6 kB.
 
 Energies are rounded to float16: by at most 0.004, or 0.0004 after normalisation by AudioSet's
 values.
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from eat_plugin.cli import SOME_FAILED, add_channels, add_workers, progress, say
 from eat_plugin.cli.outputs import check_folder
+from eat_plugin.data.frames import FRONT_ENDS, KALDI
 from eat_plugin.prepare.amounts import count
 
 
@@ -44,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify", metavar="CACHE", type=Path, help="verify the shards of an existing cache"
     )
     add_channels(parser)
+    parser.add_argument(
+        "--frontend",
+        choices=FRONT_ENDS,
+        default=KALDI,
+        help="spectrograms: as task.frontend in training (default: %(default)s)",
+    )
     add_workers(parser)
 
 
@@ -57,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None or args.out is None:
         raise ValueError("DATA and --out CACHE are needed: eat cache DATA --out CACHE")
     check_folder(args.out)
-    for line in make_cache(args.data, args.out, args.workers, progress, args.channels):
+    made = make_cache(args.data, args.out, args.workers, progress, args.channels, args.frontend)
+    for line in made:
         say(line)
     return 0
 

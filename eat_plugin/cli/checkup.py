@@ -102,6 +102,7 @@ def _check_run(args: argparse.Namespace, machine: Machine) -> Generator[Finding,
 
 def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _Run | None]:
     """Compose a configuration and set up its run; ``empty`` is the data folder without one."""
+    from eat_plugin.data.frontend import find_spectra
     from eat_plugin.launch import checks, launchers
 
     has_data = args.data is not None
@@ -126,6 +127,7 @@ def _start(args: argparse.Namespace, empty: Path) -> Generator[Finding, None, _R
     if start.nothing_to_do:
         yield of_problem(CONFIGURATION, f"{start.nothing_to_do}; choose another --out", WARNING)
     has_norm = "norm_mean" in cfg.task and cfg.task.norm_mean is not None
+    has_norm = has_norm or find_spectra(start.task.cfg.frontend).norm is not None
     with checks.working_in(folder), checks.collecting_warnings() as later:
         found, problems = _load(_Run(start.cfg, start.task, folder, has_data, has_norm))
     yield from problems

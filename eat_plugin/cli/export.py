@@ -29,8 +29,8 @@ onnx (.onnx): opset 18, batch and time dynamic. Input spectrogram, float32 [batc
 normalised, frames a multiple of the patch; outputs tokens [batch, 1 + patches, width] of the last
 block and, with a classifier, probabilities [batch, classes]. The metadata say how the spectrogram
 is made, and the labels. With --waveform the front end is in the graph: input waveform, float32
-[batch, samples], 400 or more at 16 kHz. It rounds in another way than ours: features differ by up
-to 1e-3.
+[batch, samples], 400 or more (task.frontend=db: 513) at 16 kHz. It rounds in another way than ours:
+features differ by up to 1e-3.
 """
 
 from __future__ import annotations

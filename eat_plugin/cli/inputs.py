@@ -129,7 +129,8 @@ def open_split(data: Path, split: str, loaded: Loaded) -> Manifest:
     if manifest.entry(0).storage is Storage.CACHE:
         from eat_plugin.data.feature_cache import check_cache
 
-        check_cache(manifest.entry(0), loaded.front_end.channels)
+        front_end = loaded.front_end
+        check_cache(manifest.entry(0), front_end.channels, kind=front_end.kind)
     return manifest
 
 

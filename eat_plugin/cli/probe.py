@@ -3,6 +3,7 @@
 Examples:
   eat probe --checkpoint checkpoint_last.pt --data data --out probe
   eat probe --checkpoint checkpoint_last.pt --data data --split valid --layer -1 --json
+  eat probe --checkpoint checkpoint_last.pt --data data --head cgp --out probe_cgp
 
 Two simple classifiers learn the labels of DATA/train from vectors of frozen features, one vector
 per clip, and are scored on DATA/eval: a linear probe (logistic regression, one-vs-rest for several
@@ -29,6 +30,16 @@ alone (5 folds, fixed seed); * marks the best of each source in cross-validation
 with *: no other choice is made on the held-out split. Vectors are standardised by the training
 split; C is from 0.0001 to 1, k from 1 to 20.
 
+With --head, a head learns from the frozen features of all blocks, by AdamW (1e-3, dropout 0.2):
+  cgp          blocks mixed by learnt weights, compared with K prototypes by cosine; of each
+               prototype the least and largest over patches, and that of CLS; then a linear layer
+  lcgp         CLS of the mixed blocks (without CLS the mean over patches), then a linear layer
+  linear       the same of the last block alone
+It reports the figure of the head, the weight of each block, and a linear probe of each block; --out
+also gets them as a chart, probe.png. The features of cgp are written once to a temporary folder
+(TMPDIR), 2 bytes a number; if they would fill more than half of the free disk, they are computed
+again in each pass. --features keeps them for other runs.
+
 Time and memory grow with layers, clips, width and classes: --layer and --max-clips bound them.
 --out DIR writes probe.json (all rows), probe.md (the table) and missing.tsv (unusable clips, with
 the reasons). --json prints probe.json as one line and nothing else; undefined values are null. If
@@ -46,6 +57,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from eat_plugin.choices import HEADS
 from eat_plugin.cli import SOME_FAILED, Failures, at_least, conclude, inputs, progress, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
@@ -93,32 +105,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=MOST_CLIPS,
         help="most clips of each split, drawn by a fixed seed (default: %(default)s)",
     )
+    parser.add_argument("--head", choices=HEADS, help="train a head on all blocks instead")
+    parser.add_argument(
+        "--prototypes", metavar="K", type=at_least(1),
+        help="cgp: number of prototypes (default: half the training clips, 20 to 10,000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--updates", metavar="N", type=at_least(1),
+        help="head: updates of 48 clips (default: as many as training clips, 1,000 to 20,000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--features", metavar="DIR", type=Path,
+        help="cgp: keep the features here, and use those that are there (default: a temporary "
+        "folder)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", metavar="N", type=at_least(0), default=SEED,
+        help="head: seed of weights, order and dropout (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the results as a line of JSON")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the results")
     inputs.add_scoring_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from eat_plugin.cli import probe_report
-    from eat_plugin.inference import load_checkpoint
-    from eat_plugin.inference.clip_vectors import VectorReader
-    from eat_plugin.inference.probing import Judge, check_targets, mark_chosen, probe_vectors
+    if args.head is not None:
+        from eat_plugin.cli.probe_head import run_head
 
-    began = time.monotonic()
+        return run_head(args)
+    for name in ("prototypes", "updates", "features"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} needs --head")
+    return _run_vectors(args)
+
+
+def open_data(args: argparse.Namespace) -> tuple[Loaded, LabelSet, tuple[str, str]]:
+    """Check the options; return the model, the classes, and the names of both splits."""
+    from eat_plugin.inference import load_checkpoint
+
     if args.out is not None:
         check_folder(args.out)
     if args.train_split == args.split:
         raise ValueError(f"--train-split and --split are both {args.split!r}; hold one out")
-    _require_scikit_learn()
     loaded = load_checkpoint(args.checkpoint, args.device)
+    return loaded, read_label_set(args.data / DESCRIPTORS), (args.train_split, args.split)
+
+
+def _run_vectors(args: argparse.Namespace) -> int:
+    from eat_plugin.cli import probe_report
+    from eat_plugin.inference.clip_vectors import VectorReader
+    from eat_plugin.inference.probing import Judge, check_targets, mark_chosen, probe_vectors
+
+    began = time.monotonic()
+    _require_scikit_learn()
+    loaded, label_set, names = open_data(args)
     reader = VectorReader(loaded, args.layer, SEED)
-    label_set = read_label_set(args.data / DESCRIPTORS)
-    names = (args.train_split, args.split)
-    splits = [_choose_clips(args, name, label_set, loaded) for name in names]
+    splits = [choose_clips(args, name, label_set, loaded) for name in names]
     check_targets(splits[0].labels.multi_hot(splits[0].numbers))  # before work that takes long
     read = [_read_vectors(reader, clips, args.batch_size) for clips in splits]
     failures = [unusable for _, unusable in read]
-    _conclude(splits, failures)
+    conclude_splits(splits, failures)
     train, heldout = (split for split, _ in read)
     judge = Judge.choose(train, heldout, args.resamples, SEED)
     found = probe_vectors(train, heldout, reader.layers, judge)
@@ -130,8 +176,8 @@ def run(args: argparse.Namespace) -> int:
         "data": str(args.data),
         "classes": len(label_set),
         "unseen_classes": int((heldout.targets.any(0) & ~train.targets.any(0)).sum()),
-        "train": _describe(splits[0], failures[0]),
-        "heldout": _describe(splits[1], failures[1]),
+        "train": describe_clips(splits[0], failures[0]),
+        "heldout": describe_clips(splits[1], failures[1]),
         **probe_report.summarize(rows, mark_chosen(rows), judge, heldout.targets),
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -142,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
             say(line)
     if args.out is not None:
         probe_report.write(args.out, summary, names, failures)
-    return SOME_FAILED if _missing_share(summary) > args.max_missing else 0
+    return exit_code(summary, args.max_missing)
 
 
 def _require_scikit_learn() -> None:
@@ -151,7 +197,7 @@ def _require_scikit_learn() -> None:
         raise ModuleNotFoundError(name="sklearn")
 
 
-def _choose_clips(
+def choose_clips(
     args: argparse.Namespace, split: str, label_set: LabelSet, loaded: Loaded
 ) -> Clips:
     """List the clips of a split; draw some if there are too many."""
@@ -184,13 +230,14 @@ def _read_vectors(reader: VectorReader, clips: Clips, batch_size: int) -> tuple[
     return Split(stack_vectors(vectors.pop(clip) for clip in usable), targets), failures
 
 
-def _conclude(splits: list[Clips], failures: list[Failures]) -> None:
+def conclude_splits(splits: list[Clips], failures: list[Failures]) -> None:
     """List the unusable clips; raise ValueError if a split has no other."""
     for clips, unusable in zip(splits, failures):
         conclude("probe", unusable, len(clips.numbers))
 
 
-def _describe(clips: Clips, failures: Failures) -> dict[str, Any]:
+def describe_clips(clips: Clips, failures: Failures) -> dict[str, Any]:
+    """Return the counts of a split as data."""
     left_out = clips.listed - len(clips.manifest)  # by the cache
     return {
         "split": clips.split,
@@ -201,7 +248,8 @@ def _describe(clips: Clips, failures: Failures) -> dict[str, Any]:
     }
 
 
-def _missing_share(summary: dict[str, Any]) -> float:
-    """Return the share of missing clips in the split that has more."""
+def exit_code(summary: dict[str, Any], allowed: float) -> int:
+    """Return 1 if a larger share of the clips of a split is missing than is allowed."""
     parts = (summary["train"], summary["heldout"])
-    return max(part["n_missing"] / part["n_drawn"] for part in parts)
+    missing = max(part["n_missing"] / part["n_drawn"] for part in parts)
+    return SOME_FAILED if missing > allowed else 0

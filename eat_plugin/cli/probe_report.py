@@ -39,7 +39,7 @@ def summarize(
         {
             "method": method,
             "source": source,
-            **_describe_interval(
+            **describe_interval(
                 judge.compare(chosen[MODEL, method].scores, outcome.scores, targets)
             ),
         }
@@ -65,7 +65,7 @@ def _describe_row(row: Row) -> dict[str, Any]:
     }
     for method, outcome in row.outcomes.items():
         described[method] = {
-            **_describe_interval(outcome.heldout),
+            **describe_interval(outcome.heldout),
             "cv": _finite(outcome.cv),
             METHODS[method][1]: outcome.setting,
             "is_chosen": outcome.is_chosen,
@@ -73,7 +73,8 @@ def _describe_row(row: Row) -> dict[str, Any]:
     return described
 
 
-def _describe_interval(interval: Interval) -> dict[str, float | None]:
+def describe_interval(interval: Interval) -> dict[str, float | None]:
+    """Return an interval as data; undefined numbers are None."""
     return {name: _finite(value) for name, value in interval._asdict().items()}
 
 
@@ -83,14 +84,7 @@ def _finite(value: float) -> float | None:
 
 def format_report(summary: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the report: what was probed, the table, the comparisons."""
-    note = "; its encoder is probed" if summary["kind"] == "fine-tuned" else ""
-    yield f"checkpoint: {summary['checkpoint']}, {summary['kind']}{note}"
-    for part in (summary["train"], summary["heldout"]):
-        role = "learnt from" if part is summary["train"] else "held out"
-        yield f"{role}: {_describe_clips(part)}"
-    unseen = summary["unseen_classes"]
-    missing = f", {unseen} of the held-out split not in training" if unseen else ""
-    yield f"labels: {count(summary['classes'], 'class')}{missing}"
+    yield from describe_sides(summary)
     yield (
         f"{summary['metric']} in %, on the held-out clips with the 95 % interval; cv: on the "
         f"training clips, {summary['folds']}-fold; * best cv of a source"
@@ -99,11 +93,23 @@ def format_report(summary: dict[str, Any]) -> Iterator[str]:
     yield from _format_table(summary["rows"])
     yield ""
     for each in summary["differences"]:
-        ends = _format_ends(each, "{:+.1f}")
+        ends = format_ends(each, "{:+.1f}")
         yield (
             f"{METHODS[each['method']][0]}, chosen rows: model - {each['source']} "
-            f"{_percent(each['value'], '{:+.1f}')} points{ends}"
+            f"{percent(each['value'], '{:+.1f}')} points{ends}"
         )
+
+
+def describe_sides(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield what was probed: the checkpoint, both splits, the labels."""
+    note = "; its encoder is probed" if summary["kind"] == "fine-tuned" else ""
+    yield f"checkpoint: {summary['checkpoint']}, {summary['kind']}{note}"
+    for part in (summary["train"], summary["heldout"]):
+        role = "learnt from" if part is summary["train"] else "held out"
+        yield f"{role}: {_describe_clips(part)}"
+    unseen = summary["unseen_classes"]
+    missing = f", {unseen} of the held-out split not in training" if unseen else ""
+    yield f"labels: {count(summary['classes'], 'class')}{missing}"
 
 
 def _describe_clips(part: dict[str, Any]) -> str:
@@ -114,7 +120,7 @@ def _describe_clips(part: dict[str, Any]) -> str:
 
 
 def _format_table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a Markdown table with aligned columns."""
+    """Yield the table of all rows."""
     cells = [["features", "layer", "vector", "width"]]
     for title, setting in METHODS.values():
         cells[0] += [title, "cv", setting]
@@ -125,24 +131,31 @@ def _format_table(rows: list[dict[str, Any]]) -> Iterator[str]:
             outcome = row[method]
             mark = " *" if outcome["is_chosen"] else ""
             line += [
-                _percent(outcome["value"]) + _format_ends(outcome) + mark,
-                _percent(outcome["cv"]),
+                percent(outcome["value"]) + format_ends(outcome) + mark,
+                percent(outcome["cv"]),
                 f"{outcome[setting]:g}",
             ]
         cells.append(line)
+    yield from format_rows(cells)
+
+
+def format_rows(cells: list[list[str]]) -> Iterator[str]:
+    """Yield a Markdown table with aligned columns; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*cells)]
-    cells.insert(1, ["-" * width for width in widths])
-    for line in cells:
+    rule = ["-" * width for width in widths]
+    for line in (cells[0], rule, *cells[1:]):
         yield f"| {' | '.join(text.ljust(width) for text, width in zip(line, widths))} |"
 
 
-def _format_ends(interval: dict[str, Any], form: str = "{:.1f}") -> str:
+def format_ends(interval: dict[str, Any], form: str = "{:.1f}") -> str:
+    """Return the ends of an interval in percent; empty without them."""
     if interval["low"] is None:
         return ""
-    return f" ({_percent(interval['low'], form)} to {_percent(interval['high'], form)})"
+    return f" ({percent(interval['low'], form)} to {percent(interval['high'], form)})"
 
 
-def _percent(value: float | None, form: str = "{:.1f}") -> str:
+def percent(value: float | None, form: str = "{:.1f}") -> str:
+    """Return a share in percent."""
     return "-" if value is None else form.format(100 * value)
 
 
@@ -155,6 +168,11 @@ def write(
         file.write(f"{json.dumps(summary, indent=2)}\n".encode())
     with replacing(out / "probe.md") as file:
         file.writelines(f"{line}\n".encode() for line in format_report(summary))
+    write_missing(out, splits, failures)
+
+
+def write_missing(out: Path, splits: tuple[str, ...], failures: list[Failures]) -> None:
+    """Write the list of unusable clips to a folder."""
     with replacing(out / "missing.tsv") as file:
         for split, unusable in zip(splits, failures):
             lines = (f"{split}\t{name}\t{reason}\n" for name, reason in unusable.items())

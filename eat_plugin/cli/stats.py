@@ -3,7 +3,8 @@
 Decodes every clip of DATA/SPLIT.tsv; padding is excluded. Writes the result to DATA/stats.json.
 Training on DATA uses it if task.norm_mean and task.norm_std are null, as in the configurations for
 your own data; without it a sample of the clips is measured at start. task.channels must be that of
---channels. Clips that cannot be used are named, and the exit code is 1.
+--channels. Clips that cannot be used are named, and the exit code is 1. task.frontend=db needs no
+statistics.
 
   eat manifest /my/audio --out /my/data
   eat stats /my/data
@@ -32,11 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.data.statistics import FILE, Statistics, write_statistics
-    from eat_plugin.prepare.measure import measure_split
+    from eat_plugin.prepare.measure import measure_split, needs_statistics
 
     path = args.data / f"{args.split}.tsv"
     if args.data.is_dir():
         check_writable(args.data)
+    if not needs_statistics(path):
+        say(f"{args.data} is a cache of task.frontend=db, which needs no statistics: none written")
+        return 0
     moments, clips, failures = measure_split(path, args.workers, progress, args.channels)
     skipped = len(failures)
     code = conclude("stats", failures, clips + skipped)

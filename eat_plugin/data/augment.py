@@ -14,14 +14,18 @@ LARGEST_NOISE = 0.1  # in units of the normalised spectrogram
 LARGEST_SHIFT = 10  # frames
 
 
+def roll(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Rotate a waveform [n], or frames [n, F], along time by any number of places."""
+    return values.roll(int(torch.randint(max(len(values), 1), (), generator=generator)), dims=0)
+
+
 def roll_and_gain(waveform: Tensor, generator: torch.Generator) -> Tensor:
     """Rotate a waveform [n] by any number of samples, and scale it by 0.5 + Beta(10, 10).
 
     The gain has mean 1 and standard deviation 0.109.
     """
-    shift = torch.randint(max(len(waveform), 1), (), generator=generator)
-    gain = LEAST_GAIN + _draw_beta(GAIN_SHAPE, generator)
-    return waveform.roll(int(shift)) * gain
+    rolled = roll(waveform, generator)
+    return rolled * (LEAST_GAIN + _draw_beta(GAIN_SHAPE, generator))
 
 
 def add_noise(spectrogram: Tensor, generator: torch.Generator) -> Tensor:

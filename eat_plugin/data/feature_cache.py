@@ -1,8 +1,8 @@
 """The feature cache: log-mel energies of whole clips, computed once by ``eat cache``.
 
 The energies are those before windows are cut, padded and normalised: one cache serves every window
-length, mean, standard deviation and ``pad_value``, but one value of ``task.channels``, which its
-settings name. A cache is a data folder of its own, with entries
+length, mean, standard deviation and ``pad_value``, but one value of ``task.frontend`` and of
+``task.channels``, which its settings name. A cache is a data folder of its own, with entries
 ``SPLIT-00000.mel:FIRST:FRAMES/ENTRY``; the manifest's samples are at 16 kHz.
 
     SPLIT-00000.mel    a shard: rows of 128 float16, little-endian, one per frame
@@ -15,7 +15,8 @@ float16 rounds energies, which lie between -16 and 12, by at most 2**-8 = 0.0039
 AudioSet's values, inputs of noise at -40 to 0 dB differ by 0.0002 (root mean square), 0.00043 at
 most. A window computed from a part of a file differs by more in two places: a resampled part lacks
 the samples before its first frame; and bins with almost no energy (above 4 kHz in a clip at 8 kHz)
-are rounding errors of float32 in either case.
+are rounding errors of float32 in either case. Of the front end ``db``, a window within a clip has
+the frames of the whole clip, so four at each end are not reflected there.
 
 A process maps each shard once and keeps it, up to a number of recently used ones. Maps are
 read-only and have no position, so a forked process can share them.
@@ -33,24 +34,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import frontend, resampling
+from .cache_settings import FRONT_END, SettingsError, check_settings, compare_options, made_with
 from .channels import MEAN
 from .clip import ClipError
 from .entries import CachedSpan, Entry, split_cached
-from .frames import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, SAMPLE_RATE, count_frames
+from .frames import KALDI, MEL_BINS, SAMPLE_RATE
+from .frontend import KINDS
 from .json_text import parse_json
 
-FORMAT = 1  # of shards, records and entries
 ENERGY = np.dtype("<f2")
 FRAME_BYTES = MEL_BINS * ENERGY.itemsize
-CHANNELS = "channels"  # name of a setting
 MOST_OPEN = 128  # shards that a process keeps open; each takes a file descriptor
 MOST_RECORDS = 1 << 14  # shard sizes that a process keeps
 AGAIN = "run eat cache again"
-
-
-class SettingsError(ClipError):
-    """A cache was made by another front end. The message names file, setting and values."""
 
 
 def probe_cached(entry: Entry) -> tuple[int, int]:
@@ -60,12 +56,14 @@ def probe_cached(entry: Entry) -> tuple[int, int]:
         ClipError: its shard cannot be used.
     """
     span = _parse(entry)
-    _check_span(entry, span, _open_shard(span.shard))
-    samples = FRAME_LENGTH + (span.frames - 1) * FRAME_SHIFT if span.frames else 0
-    return samples, SAMPLE_RATE
+    rows, kind = _open_shard(span.shard)
+    _check_span(entry, span, rows, kind)
+    return KINDS[kind].least_samples(span.frames), SAMPLE_RATE
 
 
-def read_cached(entry: Entry, start: int, most: int, channels: str = MEAN) -> Tensor:
+def read_cached(
+    entry: Entry, start: int, most: int, channels: str = MEAN, kind: str = KALDI
+) -> Tensor:
     """Read the energies of a part of a clip.
 
     Args:
@@ -73,6 +71,7 @@ def read_cached(entry: Entry, start: int, most: int, channels: str = MEAN) -> Te
         start: first frame.
         most: frames to read at most.
         channels: how the reader mixes the channels of clips.
+        kind: front end of the reader.
 
     Returns:
         `[n, 128]` float32; n is ``most``, or less at the end of the clip.
@@ -82,14 +81,14 @@ def read_cached(entry: Entry, start: int, most: int, channels: str = MEAN) -> Te
             is outside of it, or has another length than its entry says.
     """
     span = _parse(entry)
-    rows = _open_shard(span.shard, channels)
-    _check_span(entry, span, rows)
+    rows, kind = _open_shard(span.shard, channels, kind)
+    _check_span(entry, span, rows, kind)
     part = rows[span.first + start : span.first + min(start + most, span.frames)]
     return torch.from_numpy(part.copy()).float()  # PyTorch is 8 times as fast as NumPy's astype
 
 
-def _check_span(entry: Entry, span: CachedSpan, rows: np.ndarray) -> None:
-    if entry.size is not None and count_frames(entry.size) != span.frames:
+def _check_span(entry: Entry, span: CachedSpan, rows: np.ndarray, kind: str) -> None:
+    if entry.size is not None and KINDS[kind].count_frames(entry.size) != span.frames:
         raise ClipError(f"has {span.frames} frames, but {entry.size} samples were expected")
     if span.first + span.frames > len(rows):
         raise ClipError(
@@ -104,15 +103,17 @@ def _parse(entry: Entry) -> CachedSpan:
     return span
 
 
-def _open_shard(path: str, channels: str | None = None) -> np.ndarray:
-    """Return the frames of a shard, `[frames, 128]` float16, mapped into memory."""
+def _open_shard(
+    path: str, channels: str | None = None, kind: str | None = None
+) -> tuple[np.ndarray, str]:
+    """Return the frames of a shard, `[frames, 128]` float16, mapped into memory; its front end."""
     try:
         status = os.stat(path)
         version = (status.st_ino, status.st_size, status.st_mtime_ns)
         rows = _map_shard(path, version)
-        if channels not in (None, made_with := _read_size(path, version)[1]):
-            raise _other_channels(record_path(path), made_with, channels)
-        return rows
+        _, found = _read_size(path, version)
+        compare_options(found, record_path(path), channels, kind)
+        return rows, found[FRONT_END]
     except OSError as error:
         raise ClipError(f"its shard {path} cannot be opened: {error.strerror}") from error
 
@@ -131,19 +132,20 @@ def _map_shard(path: str, version: tuple[int, ...]) -> np.ndarray:
 
 
 @lru_cache(maxsize=MOST_RECORDS)
-def _read_size(path: str, version: tuple[int, ...]) -> tuple[int, str]:
-    """Return the bytes of a shard, and the value of ``task.channels`` that it was made with."""
+def _read_size(path: str, version: tuple[int, ...]) -> tuple[int, dict[str, str]]:
+    """Return the bytes of a shard, and the options of tasks that it was made with."""
     record = read_record(path)
-    return record.size, record.settings.get(CHANNELS, MEAN)
+    return record.size, made_with(record.settings)
 
 
-def check_cache(entry: Entry, channels: str, roll_gain: bool = False) -> None:
+def check_cache(entry: Entry, channels: str, roll_gain: bool = False, kind: str = KALDI) -> None:
     """Refuse a cache of another front end before any clip is read, or options that need samples.
 
     Args:
         entry: the first clip of the manifest.
         channels: how the reader mixes the channels of clips.
         roll_gain: the option ``task.roll_gain``.
+        kind: front end of the reader.
 
     Raises:
         SettingsError: another front end computed the cache, or from other channels.
@@ -152,7 +154,7 @@ def check_cache(entry: Entry, channels: str, roll_gain: bool = False) -> None:
     if roll_gain:
         refuse_roll_gain(entry)
     try:
-        read_record(_parse(entry).shard, channels)
+        read_record(_parse(entry).shard, channels, kind)
     except SettingsError:
         raise
     except ClipError:
@@ -168,54 +170,14 @@ def refuse_roll_gain(entry: Entry) -> None:
     )
 
 
-def cache_settings(channels: str) -> dict[str, Any]:
-    """Return the settings of a new cache: those of the front end, and ``task.channels``."""
-    return {**front_end_settings(), CHANNELS: channels}
-
-
-def front_end_settings() -> dict[str, Any]:
-    """Return the settings of the front end that the energies in a cache depend on."""
-    return {
-        "format": FORMAT,
-        "sample_rate": frontend.SAMPLE_RATE,
-        "frame_length": frontend.FRAME_LENGTH,
-        "frame_shift": frontend.FRAME_SHIFT,
-        "fft_size": frontend.FFT_SIZE,
-        "mel_bins": frontend.MEL_BINS,
-        "low_hz": frontend.LOW_HZ,
-        "high_hz": frontend.HIGH_HZ,
-        "preemphasis": frontend.PREEMPHASIS,
-        "energy_floor": frontend.ENERGY_FLOOR,
-        "resampler_zero_crossings": resampling.ZERO_CROSSINGS,
-        "resampler_rolloff": resampling.ROLLOFF,
-    }
-
-
-def check_settings(found: Any, path: str | os.PathLike[str], channels: str | None = None) -> None:
-    """Raise SettingsError if the settings found in a file differ from those of this front end.
-
-    ``channels`` is compared if given; caches without it, of earlier versions, hold averages.
-    """
-    known = found if isinstance(found, dict) else {}
-    for name, value in front_end_settings().items():
-        if known.get(name) != value:
-            raise SettingsError(
-                f"{path}: the cache was made with {name}={known.get(name)}, but this front end has "
-                f"{name}={value}; make another one with eat cache"
-            )
-    made_with = known.get(CHANNELS, MEAN)
-    if channels not in (None, made_with):
-        raise _other_channels(path, made_with, channels)
-
-
-def _other_channels(
-    path: str | os.PathLike[str], made_with: str, channels: str | None
-) -> SettingsError:
-    return SettingsError(
-        f"{path}: the cache was made with channels={made_with}, but channels={channels} is needed; "
-        f"make another cache with eat cache --channels {channels}, or train with "
-        f"task.channels={made_with}"
-    )
+def cached_kind(entry: Entry) -> str:
+    """Return the front end of a cache, by one of its clips; ``kaldi`` if its shard is damaged."""
+    try:
+        return _open_shard(_parse(entry).shard)[1]
+    except SettingsError:
+        raise
+    except ClipError:
+        return KALDI
 
 
 @dataclass(frozen=True)
@@ -251,19 +213,21 @@ def record_path(shard: str | os.PathLike[str]) -> Path:
     return Path(shard).with_suffix(".json")
 
 
-def read_record(shard: str | os.PathLike[str], channels: str | None = None) -> ShardRecord:
+def read_record(
+    shard: str | os.PathLike[str], channels: str | None = None, kind: str | None = None
+) -> ShardRecord:
     """Read the record of a shard.
 
     Raises:
-        SettingsError: another front end made the shard, or not from ``channels``.
+        SettingsError: another front end made the shard than ``kind``, or not from ``channels``.
         ClipError: the record is missing or invalid.
     """
     path = record_path(shard)
     try:
         fields = parse_json(path.read_bytes())
-        check_settings(fields["settings"], path, channels)
+        check_settings(fields["settings"], path, channels, kind)
         record = ShardRecord(**fields)
-        if count_bytes(record.samples) != record.size:
+        if count_bytes(record) != record.size:
             raise ValueError("the lengths of its clips do not add up to its size")
         if record.samples.count(None) != len(record.problems):
             raise ValueError("it lacks the reason for a clip that cannot be used")
@@ -276,6 +240,7 @@ def read_record(shard: str | os.PathLike[str], channels: str | None = None) -> S
     return record
 
 
-def count_bytes(samples: list[int | None]) -> int:
+def count_bytes(record: ShardRecord) -> int:
     """Return the bytes of a shard for the samples of its clips."""
-    return FRAME_BYTES * sum(count_frames(each) for each in samples if each is not None)
+    count = KINDS[made_with(record.settings)[FRONT_END]].count_frames
+    return FRAME_BYTES * sum(count(each) for each in record.samples if each is not None)

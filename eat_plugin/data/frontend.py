@@ -1,143 +1,66 @@
-"""The front end: a waveform of any rate becomes a normalised log-mel spectrogram.
-
-Tables are computed once and cached. They and the order of operations follow published EAT features,
-in float32: bins with almost no energy amplify a rounding error a million times.
-"""
+"""The front end: a waveform of any rate becomes the spectrogram that a model takes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .channels import MEAN, check_channels
-from .frames import (
-    FRAME_LENGTH,
-    FRAME_SHIFT,
-    HIGH_HZ,
-    LOW_HZ,
-    MEL_BINS,
-    SAMPLE_RATE,
-    Numbers,
-)
+from .decibels import Decibels
+from .frames import FRONT_ENDS, KALDI, MEL_BINS, SAMPLE_RATE, Count, Numbers, Pair
+from .kaldi import Kaldi
+from .mel import Scale
 from .resampling import rate_pair, resample
 
-FFT_SIZE = 512  # samples
-BAND = 16  # mel filters computed at once
-CPU_FRAMES = 512  # computed at once on a CPU: they fit into the cache of a core
-PREEMPHASIS = 0.97
-ENERGY_FLOOR = 1.1920928955078125e-07  # 2**-23: keeps the logarithm of silence finite
-# Log-mel energies of padding. The published 0 lies 16 above silence, and one standard deviation
-# above the mean of AudioSet.
-PAD_VALUES = {"zero": 0.0, "silence": math.log(ENERGY_FLOOR)}
 
+class Spectra(Protocol):
+    """A kind of spectrogram: its frames at 16 kHz, and how a model gets them.
 
-def log_mel(waveform: Tensor) -> Tensor:
-    """Compute Kaldi-style log-mel energies, without dither or padding.
-
-    Frames of 25 ms every 10 ms: subtract the mean, pre-emphasise (0.97, the first sample against
-    itself), apply a symmetric Hann window, take the logarithm of the energies of 128 triangular
-    filters over the 512-point power spectrum.
-
-    Args:
-        waveform: `[..., n]` float32 at 16 kHz.
-
-    Returns:
-        `[..., 1 + (n - 400) // 160, 128]` float32; `[..., 0, 128]` where n < 400.
+    Attributes:
+        name: value of ``task.frontend``.
+        low_hz: outer edge of the lowest mel filter.
+        norm: mean and deviation that normalise inputs, if they do not depend on the data.
     """
-    if waveform.shape[-1] < FRAME_LENGTH:
-        return waveform.new_zeros(*waveform.shape[:-1], 0, MEL_BINS)
-    frames = waveform.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)  # [..., frames, 400]
-    if not waveform.is_cpu:
-        return _energies(frames)
-    return torch.cat([_energies(part) for part in frames.split(CPU_FRAMES, dim=-2)], dim=-2)
+
+    name: ClassVar[str]
+    low_hz: ClassVar[float]
+    norm: ClassVar[Pair | None]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the values depend on, for a cache."""
+
+    def count_frames(self, samples: Count) -> Count:
+        """Return the number of frames for a number of samples at 16 kHz."""
+
+    def least_samples(self, frames: int) -> int:
+        """Return the least number of samples that has so many frames."""
+
+    def span(self, frames: int) -> int:
+        """Return the number of samples from the start on that determine so many frames."""
+
+    def compute(self, waveforms: Tensor) -> Tensor:
+        """Compute the values of waveforms at 16 kHz: `[..., n]` to `[..., frames, 128]`."""
+
+    def check_padding(self, pad_value: str) -> None:
+        """Raise ValueError for an unknown value of ``task.pad_value``."""
+
+    def finish(self, values: Tensor, out: Tensor, pad_value: str, scale: Scale) -> None:
+        """Write the inputs for values `[..., n, 128]`, and padding, to `[..., T, 128]`."""
 
 
-def _energies(frames: Tensor) -> Tensor:
-    """Compute the log-mel energies of frames: `[..., 400]` to `[..., 128]`."""
-    shape = frames.shape[:-1]
-    frames = (frames - frames.mean(dim=-1, keepdim=True)).view(-1, FRAME_LENGTH)
-    padded = frames.new_empty(len(frames), FFT_SIZE)
-    padded[:, FRAME_LENGTH:] = 0
-    emphasised = padded[:, :FRAME_LENGTH]
-    # The order and the rounding of each product matter: see the module docstring.
-    torch.mul(frames[:, :-1], PREEMPHASIS, out=emphasised[:, 1:])
-    torch.mul(frames[:, :1], PREEMPHASIS, out=emphasised[:, :1])
-    torch.sub(frames, emphasised, out=emphasised)
-    window, bands = _frame_tables(frames.device, frames.dtype)
-    emphasised *= window
-    power = _power(torch.fft.rfft(padded))  # [frames, 257]
-    energies = power.new_empty(len(power), MEL_BINS)
-    for (bins, weights), band in zip(bands, energies.split(BAND, dim=1)):
-        torch.mm(power[:, bins], weights, out=band)
-    return _log_(energies.clamp_(min=ENERGY_FLOOR)).view(*shape, MEL_BINS)
+KINDS: dict[str, Spectra] = {kind.name: kind for kind in (Kaldi(), Decibels())}
 
 
-def _power(spectrum: Tensor) -> Tensor:
-    """Square the magnitudes of a complex spectrum."""
-    if spectrum.is_cpu:  # NumPy takes half as long with strided values
-        values = spectrum.numpy()
-        power = np.square(values.real)
-        power += np.square(values.imag)
-        return torch.from_numpy(power)
-    return spectrum.real.square() + spectrum.imag.square()
-
-
-def _log_(values: Tensor) -> Tensor:
-    """Take the logarithm of values in place."""
-    if values.is_cpu:  # NumPy is faster
-        np.log(values.numpy(), out=values.numpy())
-        return values
-    return values.log_()
-
-
-@lru_cache(maxsize=8)
-def _frame_tables(
-    device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, list[tuple[slice, Tensor]]]:
-    """Return the window and the bands of filters on a device."""
-    bands = [(bins, weights.to(device, dtype)) for bins, weights in _bands()]
-    return frame_window().to(device, dtype), bands
-
-
-@lru_cache(maxsize=1)
-def _bands() -> list[tuple[slice, Tensor]]:
-    """Split the mel filters into bands: the bins that each covers, and weights `[bins, BAND]`."""
-    bands = []
-    for filters in mel_filters().split(BAND):
-        covered = filters.any(dim=0).nonzero().flatten().tolist()
-        bins = slice(covered[0], covered[-1] + 1)
-        bands.append((bins, filters[:, bins].T.contiguous()))
-    return bands
-
-
-@lru_cache(maxsize=1)
-def frame_window() -> Tensor:
-    """Return the symmetric Hann window of a frame, `[400]` float32."""
-    return torch.hann_window(FRAME_LENGTH, periodic=False, dtype=torch.float32)
-
-
-@lru_cache(maxsize=1)
-def mel_filters() -> Tensor:
-    """Return the mel filters over the bins of the power spectrum, `[128, 257]` float32.
-
-    Triangles on the scale mel(f) = 1127 ln(1 + f / 700), spaced evenly from 20 Hz to 8 kHz; each
-    rises from its left neighbour's centre and falls to its right neighbour's.
-    """
-    bin_hz = torch.arange(FFT_SIZE // 2 + 1, dtype=torch.float32) * (SAMPLE_RATE / FFT_SIZE)
-    # The logarithm of float32 depends on the processor, in its last bit.
-    bins = 1127.0 * torch.log((1.0 + bin_hz / 700.0).double()).float()  # [257], mel
-    low, high = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (LOW_HZ, HIGH_HZ))
-    step = (high - low) / (MEL_BINS + 1)
-    edges = low + step * torch.arange(MEL_BINS + 2, dtype=torch.float32)[:, None]  # [130, 1]
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]  # [128, 1] each
-    rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return torch.minimum(rising, falling).clamp(min=0)
+def find_spectra(name: Any) -> Spectra:
+    """Return the kind of spectrogram of a name; raise ValueError if there is none."""
+    if name not in KINDS:
+        raise ValueError(f"task.frontend is {name!r}; choose one of {', '.join(FRONT_ENDS)}")
+    return KINDS[name]
 
 
 @dataclass(frozen=True)
@@ -154,11 +77,12 @@ class FrontEnd:
             frames.
         patch_bins: with ``patch``, the mel bins of a patch; 0 for as many as frames.
         channels: how the channels of a clip are mixed, see the module ``channels``.
+        kind: ``kaldi``; or ``db``, which needs no statistics: mean and std are 0 and 0.5.
 
     Raises:
         ValueError: ``target_length`` or ``std`` is not positive, a value is not finite, the mel
-            bins are not 128, ``pad_value`` or ``channels`` is unknown, or T is not a multiple of
-            ``patch``.
+            bins are not 128, ``pad_value``, ``channels`` or ``kind`` is unknown, T is not a
+            multiple of ``patch``, or mean and std are not those of the kind.
     """
 
     target_length: int
@@ -168,6 +92,7 @@ class FrontEnd:
     patch: int = 0
     channels: str = MEAN
     patch_bins: int = 0
+    kind: str = KALDI
 
     def __post_init__(self) -> None:
         if self.target_length < 1:
@@ -183,10 +108,10 @@ class FrontEnd:
                 raise ValueError(f"mean must be finite, got {mean}")
             if not (math.isfinite(std) and std > 0):
                 raise ValueError(f"std must be positive and finite, got {std}")
-        if self.pad_value not in PAD_VALUES:
-            raise ValueError(
-                f"pad_value is {self.pad_value!r}; choose one of {', '.join(PAD_VALUES)}"
-            )
+        fixed = self.spectra.norm
+        if fixed not in (None, (self.mean, self.std)):
+            raise ValueError(f"mean and std of the front end {self.kind} are {fixed}")
+        self.spectra.check_padding(self.pad_value)
         if self.patch and self.target_length % self.patch:
             raise ValueError(
                 f"target_length is {self.target_length}; it must be divisible by "
@@ -194,10 +119,19 @@ class FrontEnd:
             )
         check_channels(self.channels)
 
+    @property
+    def spectra(self) -> Spectra:
+        """The kind of spectrogram."""
+        return find_spectra(self.kind)
+
+    def count_frames(self, samples: Count) -> Count:
+        """Return the number of frames for a number of samples at 16 kHz."""
+        return self.spectra.count_frames(samples)
+
     def needed_samples(self, sample_rate: int) -> int:
         """Return the number of samples at ``sample_rate`` that determine T frames."""
         period_in, period_out, width = rate_pair(sample_rate, SAMPLE_RATE)
-        last = FRAME_LENGTH + (self.target_length - 1) * FRAME_SHIFT - 1  # at 16 kHz
+        last = self.spectra.span(self.target_length) - 1  # at 16 kHz
         return last * period_in // period_out + width + 1
 
     def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:
@@ -224,11 +158,8 @@ class FrontEnd:
     def batch_energies(self, waveforms: Tensor, sample_rate: int) -> Tensor:
         """Compute the energies of clips of one length: `[..., n]` to `[..., frames, 128]`."""
         given = waveforms[..., : self.needed_samples(sample_rate)]
-        resampled = resample(given, sample_rate)
-        # Two rows: PyTorch splits one long sum among threads, so their number would matter.
-        mean = resampled.expand(2, *resampled.shape).mean(dim=-1, keepdim=True)[0]
-        centred = resampled - mean if resampled is given else resampled.sub_(mean)
-        return log_mel(centred)[..., : self.target_length, :]
+        values = self.spectra.compute(resample(given, sample_rate))
+        return values[..., : self.target_length, :]
 
     def finish(self, energies: Tensor) -> Tensor:
         """Cut or pad log-mel energies `[..., n, 128]` to T frames, and normalise them.
@@ -240,12 +171,9 @@ class FrontEnd:
         if self.patch:
             length = min(length, math.ceil(energies.shape[-2] / self.patch) * self.patch)
         kept = energies[..., :length, :]
-        count = kept.shape[-2]
         finished = energies.new_empty(*kept.shape[:-2], length, MEL_BINS)
-        mean, divisor = self.scale(energies)
-        torch.sub(kept, mean, out=finished[..., :count, :])
-        finished[..., count:, :].fill_(PAD_VALUES[self.pad_value]).sub_(mean)
-        return finished.div_(divisor).unsqueeze(-3)
+        self.spectra.finish(kept, finished, self.pad_value, self.scale)
+        return finished.unsqueeze(-3)
 
     def scale(self, like: Tensor) -> tuple[Any, Any]:
         """Return ``mean`` and ``2 * std``: numbers, or `[128]` on the device of another tensor."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import ClipError
-from .frames import SAMPLE_RATE, count_frames
-from .frontend import FrontEnd
+from .frames import KALDI, SAMPLE_RATE
+from .frontend import FrontEnd, find_spectra
 from .manifest import Manifest
 from .sources import probe_clip
 
@@ -35,10 +35,10 @@ class ClipLengths(NamedTuple):
     bins: int
 
 
-def sample_frames(manifest: Manifest) -> np.ndarray:
+def sample_frames(manifest: Manifest, kind: str = KALDI) -> np.ndarray:
     """Return the lengths of some clips, spread evenly over a manifest, int64 [n] in frames.
 
-    Clips whose header cannot be read are left out.
+    Clips whose header cannot be read are left out. ``kind`` is a value of ``task.frontend``.
 
     Raises:
         ValueError: none can be read.
@@ -50,7 +50,8 @@ def sample_frames(manifest: Manifest) -> np.ndarray:
             f"as {manifest.name(0)}; run eat manifest again, which names damaged files"
         )
     samples = [-(-int(manifest.sizes[index]) * SAMPLE_RATE // rate) for index, rate in rates]
-    return np.maximum(1, count_frames(np.array(samples, dtype=np.int64)))
+    frames = find_spectra(kind).count_frames(np.array(samples, dtype=np.int64))
+    return np.maximum(1, frames)
 
 
 def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
@@ -65,7 +66,7 @@ def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
     """
     rates = [rate for _, rate in _probe_rates(manifest, PROBES)]
     samples = -(-manifest.sizes * SAMPLE_RATE // min(rates, default=SAMPLE_RATE))
-    frames, patch = np.maximum(1, count_frames(samples)), front_end.patch
+    frames, patch = np.maximum(1, front_end.count_frames(samples)), front_end.patch
     whole = -(-frames // patch) * patch
     frames = np.minimum(whole, front_end.target_length)
     return ClipLengths(frames, patch, front_end.patch_bins or patch)

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .augment import add_noise, roll_and_gain
+from .augment import add_noise, roll, roll_and_gain
 from .clip import ClipError
 from .entries import Clip, Storage, locate, split_cached
-from .frames import FRAMES_A_SECOND, SAMPLE_RATE, TOO_SHORT, count_frames
+from .frames import FRAMES_A_SECOND, SAMPLE_RATE, TOO_SHORT
 from .frontend import FrontEnd
 from .lengths import ClipLengths, measure_lengths, pad_clips
 from .manifest import Manifest
@@ -60,6 +60,7 @@ class SpectrogramReader:
         front_end: computes spectrograms.
         crop: position of the window in a longer clip: ``start``, or ``random`` in each epoch.
         roll_gain: roll each waveform and scale it.
+        roll: roll each waveform, or the frames of a cached clip.
         noise: add noise to each spectrogram.
 
     Raises:
@@ -74,6 +75,7 @@ class SpectrogramReader:
         *,
         crop: str = "start",
         roll_gain: bool = False,
+        roll: bool = False,
         noise: bool = False,
     ) -> None:
         if crop not in CROPS:
@@ -83,6 +85,7 @@ class SpectrogramReader:
         self.front_end = front_end
         self.crop = crop
         self.roll_gain = roll_gain
+        self.roll = roll
         self.noise = noise
         self.lengths = measure_lengths(manifest, front_end) if front_end.patch else None
 
@@ -114,8 +117,10 @@ class SpectrogramReader:
 
             refuse_roll_gain(entry)
         values, sample_rate = read_part(entry, self.front_end, place)
-        _check_length(len(values), sample_rate)
-        return roll_and_gain(values, generator) if self.roll_gain else values, sample_rate
+        _check_length(len(values), sample_rate, self.front_end)
+        if self.roll_gain:
+            return roll_and_gain(values, generator), sample_rate
+        return roll(values, generator) if self.roll else values, sample_rate
 
     def collate(self, clips: list[Any]) -> dict[str, Any]:
         """Join clips: ``source`` [B, 1, T, F]; ``padding_mask`` [B, L] if lengths differ."""
@@ -152,7 +157,7 @@ class WindowsReader:
         entry = self.manifest.entry(index)
         _, sample_rate = probe_clip(entry)
         assert entry.size is not None
-        starts = spread_windows(entry.size, sample_rate, self.num_frames, self.most)
+        starts = spread_windows(entry.size, sample_rate, self.front_end, self.most)
         return torch.stack([read_window(entry, self.front_end, start) for start in starts])
 
     def collate(self, clips: list[Tensor]) -> dict[str, Any]:
@@ -165,16 +170,17 @@ def _check_cache(manifest: Manifest, front_end: FrontEnd, roll_gain: bool) -> No
     if entry.storage is Storage.CACHE:
         from .feature_cache import check_cache
 
-        check_cache(entry, front_end.channels, roll_gain)
+        check_cache(entry, front_end.channels, roll_gain, front_end.kind)
 
 
-def spread_windows(num_samples: int, sample_rate: int, frames: int, most: int) -> list[int]:
+def spread_windows(num_samples: int, sample_rate: int, front_end: FrontEnd, most: int) -> list[int]:
     """Spread at most ``most`` windows evenly over a recording; a single one lies in the middle.
 
     Returns:
         First frames of the windows, ascending and distinct.
     """
-    room = count_frames(math.ceil(num_samples * SAMPLE_RATE / sample_rate)) - frames
+    frames = front_end.count_frames(math.ceil(num_samples * SAMPLE_RATE / sample_rate))
+    room = frames - front_end.target_length
     if room <= 0:
         return [0]
     if most == 1:
@@ -199,7 +205,8 @@ def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, in
         cached = split_cached(entry.path)
         assert cached is not None
         start = place(cached.frames - front_end.target_length, 1)
-        return read_cached(entry, start, front_end.target_length, front_end.channels), None
+        length, channels, kind = front_end.target_length, front_end.channels, front_end.kind
+        return read_cached(entry, start, length, channels, kind), None
     with open_clip(entry) as opened:
         sample_rate = opened.samplerate
         needed = front_end.needed_samples(sample_rate)
@@ -208,11 +215,11 @@ def read_part(clip: Clip, front_end: FrontEnd, place: Place) -> tuple[Tensor, in
         return read_opened(opened, start, needed, front_end.channels), sample_rate
 
 
-def _check_length(count: int, sample_rate: int | None, start: int = 0) -> None:
+def _check_length(count: int, sample_rate: int | None, front_end: FrontEnd, start: int = 0) -> None:
     """Raise ClipError if samples, or frames of a cached clip, do not give one frame."""
     frames = count
     if sample_rate is not None:
-        frames = count_frames(math.ceil(count * SAMPLE_RATE / sample_rate))
+        frames = front_end.count_frames(math.ceil(count * SAMPLE_RATE / sample_rate))
     if frames == 0:
         raise ClipError(f"{TOO_SHORT} from frame {start} on" if start else TOO_SHORT)
 
@@ -227,7 +234,7 @@ def read_energies(clip: Clip, front_end: FrontEnd, start: int = 0) -> Tensor:
         ClipError: the clip cannot be used, or has less than a frame (25 ms) from ``start`` on.
     """
     values, sample_rate = read_part(clip, front_end, lambda _, per_frame: round(start * per_frame))
-    _check_length(len(values), sample_rate, start)
+    _check_length(len(values), sample_rate, front_end, start)
     return values if sample_rate is None else front_end.energies(values, sample_rate)
 
 

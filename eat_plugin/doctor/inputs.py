@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.channels import MEAN
 from ..data.frames import FRAMES_A_SECOND, SAMPLE_RATE
+from ..data.frontend import find_spectra
 from ..data.manifest import Manifest
 from ..data.statistics import FILE, WHOLE, check_statistics, measure_some, read_statistics
 from ..prepare.quality import Examination
@@ -43,6 +44,8 @@ def check_normalisation(manifest: Manifest, task: Any) -> list[Finding]:
         manifest: the training clips.
         task: the options of the task, whose ``norm_mean`` and ``norm_std`` are null or numbers.
     """
+    if find_spectra(task.frontend).norm is not None:
+        return []
     try:
         sample = measure_some(manifest, CLIPS, channels=task.channels)
     except ValueError as error:
@@ -85,7 +88,8 @@ def check_window(clips: list[Examination], task: Any) -> list[Finding]:
         seen += f"the first {seconds} are heard"
         findings.append(Finding(DATA, WARNING, seen, "task.crop=random, or a longer window"))
     low = [one.rate for one in clips if one.rate < SAMPLE_RATE]
-    if 2 * len(low) > len(clips) and task.norm == WHOLE:
+    needs_norm = find_spectra(task.frontend).norm is None
+    if 2 * len(low) > len(clips) and needs_norm and task.norm == WHOLE:
         seen = (
             f"clips of {max(low) / 1000:g} kHz have nothing above {max(low) / 2000:g} kHz; there, "
             "one mean and deviation for all mel bins has no meaning"

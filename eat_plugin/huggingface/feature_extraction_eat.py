@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
-from ..data.frames import MEL_BINS, SAMPLE_RATE, TOO_SHORT
+from ..data.frames import KALDI, MEL_BINS, SAMPLE_RATE, TOO_SHORT
 from ..data.frontend import FrontEnd
 
 
@@ -26,6 +26,7 @@ class EATFeatureExtractor(SequenceFeatureExtractor):
             a batch ``attention_mask`` says which frames are theirs.
         patch_bins: mel bins of a patch; 0 for as many as frames.
         channels: how clips were mixed in training; clips here have one channel.
+        kind: ``kaldi``, log-mel energies, or ``db``, decibels from 0 to 1.
         feature_size: number of mel bins.
         sampling_rate: rate after resampling, in Hz.
         padding_value: of the padding of a batch.
@@ -43,6 +44,7 @@ class EATFeatureExtractor(SequenceFeatureExtractor):
         patch: int = 0,
         patch_bins: int = 0,
         channels: str = "mean",
+        kind: str = KALDI,
         feature_size: int = MEL_BINS,
         sampling_rate: int = SAMPLE_RATE,
         padding_value: float = 0.0,
@@ -51,7 +53,7 @@ class EATFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
         self.target_length, self.mean, self.std = target_length, mean, std
         self.pad_value, self.patch, self.patch_bins = pad_value, patch, patch_bins
-        self.channels = channels
+        self.channels, self.kind = channels, kind
 
     def __call__(
         self,
@@ -97,7 +99,7 @@ class EATFeatureExtractor(SequenceFeatureExtractor):
         mean, std = (tuple(n) if isinstance(n, (list, tuple)) else n for n in (self.mean, self.std))
         return FrontEnd(
             self.target_length, mean, std, self.pad_value, self.patch, self.channels,
-            self.patch_bins,
+            self.patch_bins, self.kind,
         )  # fmt: skip
 
 

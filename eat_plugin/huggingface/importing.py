@@ -103,6 +103,7 @@ def _read_input(folder: Path, config: Any, notes: list[str]) -> dict[str, Any]:
         "target_length": values.get("target_length", config.img_size[0]),
         "norm": "bins" if isinstance(mean, list) else "whole", "norm_mean": mean, "norm_std": std,
         "channels": values.get("channels", FrontEnd.channels),
+        "frontend": values.get("kind", FrontEnd.kind),
         "pad_value": values.get("pad_value", FrontEnd.pad_value), "length": length,
         "patch_size": config.patch_size,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..choices import DEFAULT_BATCH
 from ..data.clip import ClipError
 from ..data.entries import Entry
-from ..data.frames import SAMPLE_RATE, count_frames
+from ..data.frames import SAMPLE_RATE
 from ..models.encoder import EatEncoder
 from .batches import Job, list_jobs
 from .loaded import Loaded
@@ -126,7 +126,8 @@ class VectorReader:
             steps = [windowing.frames] * len(windows)
             if loaded.images is None:
                 # Reading refuses a clip without a frame.
-                frames = max(count_frames(math.ceil(size * SAMPLE_RATE / rate)), 1)
+                frames = math.ceil(size * SAMPLE_RATE / rate)
+                frames = max(loaded.front_end.count_frames(frames), 1)
                 steps = [min(windowing.frames, frames - window.start) for window in windows]
             patches = {source: PatchPool(windows) for source in self._models}
             pools[clip] = _Pools(windows, steps, FramePool(sum(steps)), patches)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..data.channels import MEAN
-from ..data.frames import MEL_BINS
+from ..data.frames import KALDI, MEL_BINS
 from ..data.frontend import FrontEnd
 from ..inputs.tasks import PUBLISHED, read_input
 from ..models.bat_options import PUBLISHED_AVERAGE, VIT, remove_ingredients
@@ -48,7 +48,7 @@ CLASSIFIER_OPTIONS = (
 TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
     "task": {
         "crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01,
-        "fbank": {"device": "cpu"},
+        "fbank": {"device": "cpu"}, "roll": False,
     },
     "model": {
         **default_options(), "layer_decay_embeddings": False, "recompute": "none",
@@ -149,6 +149,10 @@ def _convert_task(
     if loaded.front_end.channels != MEAN:
         raise ValueError(
             f"task.channels={loaded.front_end.channels} has no published name; only {MEAN} has"
+        )
+    if loaded.front_end.kind != KALDI:
+        raise ValueError(
+            f"task.frontend={loaded.front_end.kind} has no published name; only {KALDI} has"
         )
     given = _published_task(name, options)
     for flags in _combinations(given):

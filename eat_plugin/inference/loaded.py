@@ -242,7 +242,8 @@ class Loaded:
         """Choose the windows of a recording whose scores validation averages."""
         if not self.eval_windows:
             return self.plan(windowing, num_samples, sample_rate)[:1]
-        starts = spread_windows(num_samples, sample_rate, windowing.frames, self.eval_windows)
+        front_end = replace(self.front_end, target_length=windowing.frames)
+        starts = spread_windows(num_samples, sample_rate, front_end, self.eval_windows)
         return [Window(start, 0, windowing.frames // windowing.patch) for start in starts]
 
     def times(self, windowing: Windowing, windows: list[Window]) -> np.ndarray | None:

@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.frames import FRAME_LENGTH, MEL_BINS, SAMPLE_RATE
+from ..data.frames import MEL_BINS, SAMPLE_RATE
 from ..data.resampling import resample
 from ..data.sources import read_audio
 from ..models.classifier import EatClassifier
 from ..sections import plain
 from .clips import Clip, naming_clip
 from .loaded import Loaded
-from .onnx_front_end import GraphFrontEnd
+from .onnx_front_end import GRAPHS
 from .portable import Difference, summarise
 
 OPSET = 18
 OLDEST_TORCH = (2, 9)  # whose exporter keeps sizes dynamic
 SPECTROGRAM, WAVEFORM, TOKENS, PROBABILITIES = "spectrogram", "waveform", "tokens", "probabilities"
-WAVEFORM_TOLERANCE = 1e-3  # see GraphFrontEnd
+WAVEFORM_TOLERANCE = 1e-3  # see KaldiGraph
 DESCRIPTION = "eat_plugin"  # entry of the metadata: the front end and the labels, as JSON
 
 
@@ -35,7 +35,7 @@ class Graph(nn.Module):
 
     def __init__(self, loaded: Loaded, waveform: bool) -> None:
         super().__init__()
-        self.front_end = GraphFrontEnd(loaded.front_end) if waveform else None
+        self.front_end = GRAPHS[loaded.front_end.kind](loaded.front_end) if waveform else None
         self.model, self.encoder = loaded.model, loaded.encoder
 
     def forward(self, source: Tensor) -> tuple[Tensor, ...]:
@@ -53,9 +53,9 @@ def export_onnx(loaded: Loaded, path: str | os.PathLike[str], waveform: bool = F
     """Write a model as an ONNX graph; batch and time may have any size, T whole patches.
 
     Input ``spectrogram`` float32 [B, 1, T, 128], normalised, time before mel. With ``waveform``
-    the front end is in the graph: input ``waveform`` float32 [B, n], 400 or more samples at 16 kHz;
-    those after the window have no effect. Outputs ``tokens`` [B, E + L, D] of the last block, and
-    with a classifier ``probabilities`` [B, classes].
+    the front end is in the graph: input ``waveform`` float32 [B, n], samples at 16 kHz, 400 or more
+    (513 with ``task.frontend=db``); those after the window have no effect. Outputs ``tokens``
+    [B, E + L, D] of the last block, and with a classifier ``probabilities`` [B, classes].
 
     Raises:
         ModuleNotFoundError: onnx, onnxruntime or onnxscript is not installed.
@@ -85,7 +85,7 @@ def export_onnx(loaded: Loaded, path: str | os.PathLike[str], waveform: bool = F
 def _example(loaded: Loaded, waveform: bool) -> tuple[Tensor, dict[int, Any]]:
     """Return an input, and which of its dimensions is time."""
     if waveform:
-        samples = torch.export.Dim("samples", min=FRAME_LENGTH)
+        samples = torch.export.Dim("samples", min=GRAPHS[loaded.front_end.kind].least)
         return torch.zeros(2, 3 * SAMPLE_RATE // 2 + 7), {1: samples}
     columns = loaded.front_end.target_length // loaded.patch
     time = loaded.patch * torch.export.Dim("columns", min=1, max=_most_columns(loaded))
@@ -164,7 +164,7 @@ def _waveforms(loaded: Loaded, clips: Sequence[Clip]) -> Iterator[tuple[Tensor, 
         with naming_clip(clip) as entry:
             samples, rate = read_audio(entry, channels=front_end.channels)
         samples = resample(samples, rate)
-        half = samples[: max(len(samples) // 2, FRAME_LENGTH)]
+        half = samples[: max(len(samples) // 2, GRAPHS[front_end.kind].least)]
         for batch in (samples[None], torch.stack([half, half.flip(0)])):
             spectrograms = [front_end(row, SAMPLE_RATE) for row in batch]
             yield batch.contiguous(), torch.stack(spectrograms)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from ..images.image_reader import ImageFrontEnd
 
 # Options that apply to sound only -> their defaults.
-FOR_SOUND = {"crop": "start", "roll_gain": False, "noise": False, "pad_value": "zero"}
+FOR_SOUND = {
+    "crop": "start", "roll_gain": False, "roll": False, "noise": False, "pad_value": "zero",
+    "frontend": "kaldi",
+}  # fmt: skip
 
 
 @dataclass

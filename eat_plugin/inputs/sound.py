@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 from ..data.channels import MEAN
-from ..data.frames import MEL_BINS, Numbers
-from ..data.frontend import FrontEnd
+from ..data.frames import KALDI, MEL_BINS, Numbers, Pair
+from ..data.frontend import FrontEnd, find_spectra
 from ..data.statistics import BINS, NORMS, WHOLE
 from ..options import NUMBERS, follow, option, patch_sides, read_patch_size
 from .images import ImagesConfig
@@ -22,6 +22,10 @@ CHANNELS_HELP = (
     "the signal that is heard of a clip with several channels: mean (their average, as published), "
     "first (the first one) or loudest (the one with the most energy in the whole clip)"
 )
+FRONT_END_HELP = (
+    "spectrograms: kaldi (log-mel, as published, normalised by norm_mean and norm_std) or db "
+    "(decibels, from 0 to 1 in each clip, as BAT's)"
+)
 AUDIOSET = AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
 NORM_HELP = (
     "inputs are normalised by the mean and deviation of all log-mel values (whole, as published), "
@@ -32,14 +36,13 @@ HELP = (
     "stats.json in data (eat stats), or measured on a sample of the training clips"
 )
 
-Pair = Tuple[Numbers, Numbers]
-
 
 @dataclass
 class InputConfig:
     """Options of all tasks that decide what their models hear or see."""
 
     target_length: int = option(1024, "window of a clip, in frames of 10 ms")
+    frontend: Optional[str] = option(KALDI, FRONT_END_HELP)
     norm: str = option("whole", NORM_HELP)
     norm_mean: Any = option(None, HELP.format("mean"), flag=NUMBERS)
     norm_std: Any = option(None, HELP.format("standard deviation"), flag=NUMBERS)
@@ -67,18 +70,27 @@ def choose_norm(cfg: Any) -> str:
             f"task.norm is {cfg.norm}, which is for sound, but task.images is set; leave it at "
             f"{WHOLE}"
         )
+    if find_spectra(cfg.frontend).norm and cfg.norm != WHOLE:
+        raise ValueError(
+            f"task.norm is {cfg.norm}, but task.frontend={cfg.frontend} needs no statistics; leave "
+            f"it at {WHOLE}"
+        )
     return str(cfg.norm)
 
 
 def read_numbers(cfg: Any) -> Optional[Pair]:
     """Return ``task.norm_mean`` and ``task.norm_std``, numbers or tuples of 128; None if null.
 
+    Those of a front end that needs no statistics, whatever the options are.
+
     Raises:
         ValueError: they are not what ``task.norm`` needs.
     """
+    norm, fixed = choose_norm(cfg), find_spectra(cfg.frontend).norm
+    if fixed is not None:
+        return fixed
     if cfg.norm_mean is None:
         return None
-    norm = choose_norm(cfg)
     mean, std = (read_number(name, getattr(cfg, name), norm) for name in ("norm_mean", "norm_std"))
     return mean, std
 
@@ -128,7 +140,7 @@ def make_front_end(cfg: Any) -> FrontEnd:
     mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first clip is read
     return FrontEnd(
         cfg.target_length, mean, std, cfg.pad_value, patch, cfg.channels,
-        patch_bins=0 if bins == patch else bins,
+        patch_bins=0 if bins == patch else bins, kind=cfg.frontend,
     )  # fmt: skip
 
 

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from ..data.cache_settings import SettingsError, cache_settings, check_settings
 from ..data.channels import MEAN
 from ..data.entries import Storage
-from ..data.feature_cache import SettingsError, cache_settings, check_settings, shard_path
+from ..data.feature_cache import shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
-from ..data.frames import FRAMES_A_SECOND, count_frames
+from ..data.frames import FRAMES_A_SECOND, KALDI
+from ..data.frontend import find_spectra
 from ..data.json_text import parse_json
 from ..data.label_set import read_label_set
 from ..data.labels import count_labels, split_line
@@ -40,16 +42,21 @@ LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per c
 
 
 def make_cache(
-    data: Path, out: Path, workers: int, progress: Progress, channels: str = MEAN
+    data: Path,
+    out: Path,
+    workers: int,
+    progress: Progress,
+    channels: str = MEAN,
+    kind: str = KALDI,
 ) -> Iterator[str]:
     """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
     names = _find_splits(data)
     if TRAIN in names:
         check_held_out(data)
-    statistics = read_statistics(data)
+    statistics = None if find_spectra(kind).norm else read_statistics(data)
     if statistics is not None:
         check_statistics(data, statistics, channels)
-    splits = plan_shards(out, data, names, channels)
+    splits = plan_shards(out, data, names, channels, kind)
     counts: Counter[bool] = Counter()
     for shards in splits:
         with closing(finish_all(shards, workers)) as finished:
@@ -103,15 +110,15 @@ def _find_splits(data: Path) -> list[str]:
 
 
 def plan_shards(
-    out: Path, data: Path, splits: list[str], channels: str = MEAN
+    out: Path, data: Path, splits: list[str], channels: str = MEAN, kind: str = KALDI
 ) -> list[SplitShards]:
     """Plan the shards of each split of a new or unfinished cache, and write its head."""
     if out.exists() and os.path.samefile(out, data):
         raise ValueError(f"the cache cannot be in its own data folder, {data}")
-    shards = [_plan(out, data, split, channels) for split in splits]
+    shards = [_plan(out, data, split, channels, kind) for split in splits]
     head: dict[str, Any] = {"splits": {}}
     if (out / HEAD).exists():
-        head = _read_head(out, channels)
+        head = _read_head(out, channels, kind)
     elif out.is_dir() and (others := sorted(out.glob("*.tsv"))):
         raise ValueError(f"{others[0]} exists, and is not part of a cache; choose another --out")
     for split in head["splits"]:
@@ -134,12 +141,12 @@ def plan_shards(
         }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / HEAD) as file:
-        head = {"settings": cache_settings(channels), "data": os.path.abspath(data), **head}
+        head = {"settings": cache_settings(channels, kind), "data": os.path.abspath(data), **head}
         file.write(f"{json.dumps(head, indent=2)}\n".encode())
     return shards
 
 
-def _plan(out: Path, data: Path, split: str, channels: str) -> SplitShards:
+def _plan(out: Path, data: Path, split: str, channels: str, kind: str) -> SplitShards:
     path = data / f"{split}.tsv"
     manifest = read_manifest(path)
     check_archives(path.with_suffix(".archives"), manifest.root)
@@ -159,17 +166,19 @@ def _plan(out: Path, data: Path, split: str, channels: str) -> SplitShards:
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():
         _count(data, split)  # an invalid label is found now and not after hours
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return SplitShards.plan(out, split, manifest, digest, channels)
+    return SplitShards.plan(out, split, manifest, digest, channels, kind)
 
 
-def _read_head(folder: Path, channels: str | None = None) -> dict[str, Any]:
+def _read_head(
+    folder: Path, channels: str | None = None, kind: str | None = None
+) -> dict[str, Any]:
     """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of the manifest."""
     path = folder / HEAD
     if not path.exists():
         raise ValueError(f"{folder} is not a cache: it has no {HEAD}")
     try:
         head = parse_json(path.read_bytes())
-        check_settings(head["settings"], path, channels)
+        check_settings(head["settings"], path, channels, kind)
         splits = {
             split: {"sha256": str(values["sha256"]), "shards": int(values["shards"])}
             for split, values in head["splits"].items()
@@ -203,7 +212,7 @@ def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[s
             rejected.append((outcome.name, outcome.problem))
         else:
             kept += 1
-            frames += count_frames(outcome.samples)
+            frames += shards.count_frames(outcome.samples)
     if kept:
         out, split = shards.folder, shards.split
         for ending in (LABELS, WEIGHTS):

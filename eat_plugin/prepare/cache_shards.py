@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.cache_settings import SettingsError, cache_settings
 from ..data.channels import MEAN
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry
 from ..data.feature_cache import (
     AGAIN,
     ENERGY,
-    SettingsError,
     ShardRecord,
-    cache_settings,
     read_record,
     record_path,
     shard_path,
 )
 from ..data.files import replacing
 from ..data.fingerprints import take_fingerprint
-from ..data.frames import SAMPLE_RATE, TOO_SHORT, count_frames
+from ..data.frames import KALDI, SAMPLE_RATE, TOO_SHORT
+from ..data.frontend import KINDS
 from ..data.manifest import Manifest
 from ..data.sources import read_blocks
 from .measure import BLOCK_SECONDS, block_energies
@@ -72,10 +72,17 @@ class SplitShards:
     sha256: str  # of the manifest file
     bounds: tuple[int, ...]  # position of each shard's first clip, and the number of clips
     channels: str = MEAN  # how the channels of clips are mixed
+    kind: str = KALDI  # front end
 
     @classmethod
     def plan(
-        cls, folder: Path, split: str, manifest: Manifest, sha256: str, channels: str = MEAN
+        cls,
+        folder: Path,
+        split: str,
+        manifest: Manifest,
+        sha256: str,
+        channels: str = MEAN,
+        kind: str = KALDI,
     ) -> SplitShards:
         """Divide the clips of a split into shards."""
         sizes = np.minimum(manifest.sizes, MOST_SAMPLES)  # the sum fits into 64 bits
@@ -83,7 +90,7 @@ class SplitShards:
         numbers = (np.cumsum(sizes) - sizes) // most
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         bounds = (*starts.tolist(), len(manifest))
-        return cls(folder, split, manifest, sha256, bounds, channels)
+        return cls(folder, split, manifest, sha256, bounds, channels, kind)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -95,6 +102,10 @@ class SplitShards:
     def clips(self, number: int) -> range:
         """Return the positions of a shard's clips in the manifest."""
         return range(self.bounds[number], self.bounds[number + 1])
+
+    def count_frames(self, samples: int) -> int:
+        """Return the frames of a clip for its samples at 16 kHz."""
+        return KINDS[self.kind].count_frames(samples)
 
     def finish(self, number: int, stop: Event | None = None) -> tuple[int, bool]:
         """Write a shard unless an earlier run did and none of its unusable clips is usable now.
@@ -117,7 +128,7 @@ class SplitShards:
     def _is_finished(self, number: int) -> bool:
         clips = self.clips(number)
         try:
-            record = read_record(self.path(number), self.channels)
+            record = read_record(self.path(number), self.channels, self.kind)
             size = self.path(number).stat().st_size
         except SettingsError:
             raise
@@ -130,7 +141,7 @@ class SplitShards:
         return all(isinstance(self._compute(entry), str) for entry in entries)
 
     def _compute(self, entry: Entry) -> tuple[int, bytes] | str:
-        return try_call(partial(compute_energies, channels=self.channels), entry)
+        return try_call(partial(compute_energies, channels=self.channels, kind=self.kind), entry)
 
     def _write(self, number: int, stop: Event | None) -> None:
         clips, digest = self.clips(number), hashlib.sha256()
@@ -153,8 +164,8 @@ class SplitShards:
                 file.write(rows)
             size = file.tell()
         record = ShardRecord(
-            cache_settings(self.channels), self.sha256, clips.start, samples, problems, size,
-            digest.hexdigest(),
+            cache_settings(self.channels, self.kind), self.sha256, clips.start, samples, problems,
+            size, digest.hexdigest(),
         )  # fmt: skip
         with replacing(record_path(self.path(number))) as file:
             file.write(json.dumps(asdict(record)).encode())
@@ -169,12 +180,12 @@ class SplitShards:
                 if samples is None:
                     yield Outcome(name, None, 0, next(problems))
                 else:
-                    frames = count_frames(samples)
+                    frames = self.count_frames(samples)
                     yield Outcome(name, f"{shard}:{first}:{frames}/{name}", samples, "")
                     first += frames
 
 
-def compute_energies(clip: Clip, channels: str = MEAN) -> tuple[int, bytes]:
+def compute_energies(clip: Clip, channels: str = MEAN, kind: str = KALDI) -> tuple[int, bytes]:
     """Compute the log-mel energies of a whole clip, 30 s at a time.
 
     Returns:
@@ -192,7 +203,7 @@ def compute_energies(clip: Clip, channels: str = MEAN) -> tuple[int, bytes]:
             yield waveform, rate
 
     # Everything is computed before anything is written, since the clip may be damaged at its end.
-    rows = torch.cat([block.half() for block in block_energies(blocks())])
+    rows = torch.cat([block.half() for block in block_energies(blocks(), kind)])
     if len(rows) == 0:
         raise ClipError(TOO_SHORT)
     return -(-samples * SAMPLE_RATE // rate), rows.numpy().astype(ENERGY, copy=False).tobytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
 from ..data.fingerprints import find_containers, take_fingerprint
-from ..data.frames import SAMPLE_RATE, TOO_SHORT, count_frames
+from ..data.frames import FRAME_LENGTH, SAMPLE_RATE, TOO_SHORT
 from ..data.manifest import encode_name
 from ..data.overlap import SplitFiles, find_shared, is_held_out
 from ..data.sources import probe_clip
@@ -119,7 +119,7 @@ def _probe(listing: Listing, names: list[str], options: Namespace, progress: Pro
             listing.rejected.append((item.name, f"{result}; {hint}" if hint else result))
         else:
             samples, rate = result
-            if rate and not count_frames(math.ceil(samples * SAMPLE_RATE / rate)):
+            if rate and math.ceil(samples * SAMPLE_RATE / rate) < FRAME_LENGTH:
                 listing.rejected.append((item.name, TOO_SHORT))
                 continue
             shown = listing.found.shown(item.name)

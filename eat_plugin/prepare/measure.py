@@ -6,6 +6,7 @@ Clips are read in blocks, without padding: an hour of audio needs no more memory
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from ..data.channels import MEAN
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.fingerprints import check_archives
-from ..data.frames import FRAMES_A_SECOND, SAMPLE_RATE, TOO_SHORT
-from ..data.frontend import FrontEnd
+from ..data.frames import FRAMES_A_SECOND, KALDI, SAMPLE_RATE, TOO_SHORT
+from ..data.frontend import FrontEnd, find_spectra
 from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks
 from ..data.statistics import Moments, sum_up
@@ -55,7 +56,7 @@ def _clip_energies(entry: Entry, channels: str) -> Iterator[Tensor]:
         start += block
 
 
-def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
+def block_energies(blocks: Iterator[tuple[Tensor, int]], kind: str = KALDI) -> Iterator[Tensor]:
     """Compute the log-mel energies of a clip block by block; the frames equal those of the whole.
 
     Blocks start at whole seconds, which are whole samples before and after resampling. Each is
@@ -63,18 +64,32 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]]) -> Iterator[Tensor]:
 
     Args:
         blocks: consecutive parts of the clip, of any length: `[n]` float32, and the rate in Hz.
+        kind: front end.
 
     Yields:
         Energies, `[frames, 128]` float32.
     """
-    front_end = FrontEnd((LEAD_SECONDS + BLOCK_SECONDS) * FRAMES_A_SECOND, 0.0, 1.0)
+    length = (LEAD_SECONDS + BLOCK_SECONDS) * FRAMES_A_SECOND
+    mean, std = find_spectra(kind).norm or (0.0, 1.0)  # not used
+    front_end = FrontEnd(length, mean, std, kind=kind)
     held, rate, lead = torch.zeros(0), SAMPLE_RATE, 0
     for waveform, rate in blocks:
         held = torch.cat([held, waveform])
         while len(held) >= front_end.needed_samples(rate):
             yield front_end.energies(held, rate)[lead:]
             held, lead = held[BLOCK_SECONDS * rate :], LEAD_SECONDS * FRAMES_A_SECOND
-    yield front_end.energies(held, rate)[lead:]
+    rest = replace(front_end, target_length=2 * length)  # frames may begin before the end
+    yield rest.energies(held, rate)[lead:]
+
+
+def needs_statistics(path: Path) -> bool:
+    """Whether the inputs of a manifest may need statistics; those of some caches do not."""
+    entry = read_manifest(path).entry(0)
+    if entry.storage is not Storage.CACHE:
+        return True
+    from ..data.feature_cache import cached_kind
+
+    return find_spectra(cached_kind(entry)).norm is None
 
 
 def measure_all(manifest: Manifest, workers: int, channels: str = MEAN) -> Iterator[Moments | str]:

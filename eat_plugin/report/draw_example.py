@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.frames import FRAMES_A_SECOND, HIGH_HZ, LOW_HZ
+from ..data.frames import FRAMES_A_SECOND, HIGH_HZ
 from .charts import escape, shorten
 from .example import Example
 
@@ -124,11 +124,11 @@ def _draw_image(axes: Axes, example: Example, values: np.ndarray, **style: Any) 
 
 def _show_frequencies(axes: Axes, example: Example) -> None:
     num_bins = example.spectrogram.shape[1]
-    axes.set_yticks([_mel_position(hz) * num_bins for hz in FREQUENCY_TICKS])
+    axes.set_yticks([_mel_position(hz, example.low_hz) * num_bins for hz in FREQUENCY_TICKS])
     axes.set_yticklabels([str(hz) for hz in FREQUENCY_TICKS])
 
 
-def _mel_position(hz: float) -> float:
+def _mel_position(hz: float, low_hz: float) -> float:
     """Return the position of a frequency on the mel axis, from 0 to 1."""
-    low, value, high = (math.log1p(f / 700) for f in (LOW_HZ, hz, HIGH_HZ))
+    low, value, high = (math.log1p(f / 700) for f in (low_hz, hz, HIGH_HZ))
     return (value - low) / (high - low)

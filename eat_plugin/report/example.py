@@ -22,6 +22,7 @@ class Example(NamedTuple):
     Attributes:
         name: in the manifest.
         spectrogram: normalised log-mel energies, float32 [T, F]; NaN in padding.
+        low_hz: outer edge of the lowest mel filter.
         masks: hidden patches, bool [masks, rows, columns] of the (time, mel) grid.
         reconstructions: the spectrogram with reconstructed hidden patches, [masks, T, F]; None
             without a reconstruction loss.
@@ -31,6 +32,7 @@ class Example(NamedTuple):
 
     name: str
     spectrogram: np.ndarray
+    low_hz: float
     masks: np.ndarray
     reconstructions: np.ndarray | None = None
     agreements: np.ndarray | None = None
@@ -153,6 +155,7 @@ def make_example(loaded: Loaded, name: str, energies: Tensor) -> Example:
     return Example(
         name=name,
         spectrogram=spectrogram,
+        low_hz=loaded.front_end.spectra.low_hz,
         masks=masks[:NUM_MASKS].unflatten(1, grid).bool().numpy(),
         reconstructions=None if reconstructed is None else reconstructed[:NUM_MASKS, 0].numpy(),
         agreements=None if agreement is None else agreement[:NUM_MASKS].unflatten(1, grid).numpy(),

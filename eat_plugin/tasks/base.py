@@ -33,6 +33,7 @@ from .run_state import early_stop_state, leave_on_device, start_run
 from .same_model import check_same_model
 from .saving import Saver
 from .skipped_clips import SKIPPED, check_share, count_clips, report_missing
+from .start_from import check_front_end
 from .worker_restarts import restart_workers
 from .world_size import keep_position
 
@@ -74,6 +75,8 @@ class AudioTask(FairseqTask):
         if not from_checkpoint:
             self.resumed = checks.check_run(run, self.recipe, cfg)
             self.check_own_options(run)
+            if self.resumed is None:
+                check_front_end(run)
             start_run(run, self.resumed)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self._front_end = sound.make_front_end(cfg, self.resumed)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..checkpoint_files import read_data
 from ..data.entries import Storage
+from ..data.frames import KALDI
 from ..data.lengths import sample_frames
 from ..data.manifest import Manifest
 from ..options import patch_sides
@@ -64,7 +65,7 @@ class Known:
         Raises:
             ValueError: there is no manifest, or no clip can be read.
         """
-        return sample_frames(self.manifest)
+        return sample_frames(self.manifest, self.run.get("task.frontend") or KALDI)
 
     @property
     def is_cached(self) -> bool:

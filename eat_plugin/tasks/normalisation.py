@@ -3,9 +3,9 @@
 ``task.norm``: by one mean and deviation (``whole``, as published), or by those of each mel bin
 (``bins``).
 
-Given numbers are used. If both are null, those of ``stats.json`` (``eat stats``) are; without that
-file a sample of the training clips is measured, the same one in every run. A resumed run keeps its
-numbers.
+A front end that needs no statistics has numbers of its own. Given numbers are used. If both are
+null, those of ``stats.json`` (``eat stats``) are; without that file a sample of the training clips
+is measured, the same one in every run. A resumed run keeps its numbers.
 """
 
 import logging
@@ -19,7 +19,8 @@ import torch
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..data.channels import check_channels
-from ..data.frames import Numbers
+from ..data.frames import Numbers, Pair
+from ..data.frontend import find_spectra
 from ..data.manifest import Manifest
 from ..data.statistics import (
     BINS,
@@ -34,7 +35,6 @@ from ..inputs.sound import (
     AUDIOSET,
     AUDIOSET_MEAN,
     AUDIOSET_STD,
-    Pair,
     choose_norm,
     read_number,
     read_numbers,
@@ -73,6 +73,9 @@ def resolve_norm(
             ``task.norm``.
     """
     norm = choose_norm(cfg)
+    if find_spectra(cfg.frontend).norm is not None:
+        _use_fixed(cfg, run)
+        return
     if (cfg.norm_mean is None) != (cfg.norm_std is None):
         raise ValueError(
             f"task.norm_mean is {_show(cfg.norm_mean)} and task.norm_std is {_show(cfg.norm_std)}; "
@@ -91,6 +94,18 @@ def resolve_norm(
         values = _find(Path(cfg.data), cfg.channels, norm)
     if values is not None:
         _store(cfg, run, values)
+
+
+def _use_fixed(cfg: Any, run: RunConfig) -> None:
+    """Set the numbers of a front end that needs no statistics; say that others are not used."""
+    values = read_numbers(cfg)
+    assert values is not None
+    if cfg.norm_mean is not None and (cfg.norm_mean, cfg.norm_std) != values:
+        logger.info(
+            "task.norm_mean=%s task.norm_std=%s are not used: task.frontend=%s needs no statistics",
+            _show(cfg.norm_mean), _show(cfg.norm_std), cfg.frontend,
+        )  # fmt: skip
+    _store(cfg, run, values)
 
 
 def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:

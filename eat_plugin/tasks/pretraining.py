@@ -72,6 +72,7 @@ class PretrainingConfig(AudioConfig):
         None, "draw masks in the data workers; {} follows the model"
     )
     flexible_mask: bool = option(False, "keep blocks of 6x4, 5x5 or 8x3 patches")
+    roll: bool = option(False, "rotate each training waveform by any number of samples")
 
 
 @register_task("eat_pretraining", dataclass=PretrainingConfig)

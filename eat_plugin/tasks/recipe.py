@@ -3,8 +3,10 @@
 To add a choice: a function of ``Known``, and its entry in a table at the end.
 """
 
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Mapping
 
+from ..data.frames import KALDI
+from ..data.frontend import find_spectra
 from .choosing import Known, Rule
 
 LEAST_CONSTANT = 100  # updates over which the teacher averages at the start of a run, at least
@@ -185,8 +187,20 @@ def pooling(known: Known) -> str:
     return "SEGMENT_POOLING" if is_short(known) else "MEAN_MAX_POOLING"
 
 
+def front_end(known: Known) -> str:
+    """Choose the spectrograms of the checkpoint; as published for random weights."""
+    return KALDI if known.start is None else front_end_of(known.start)
+
+
+def front_end_of(cfg: Mapping[str, Any]) -> str:
+    """Return the front end of a configuration; earlier versions and published code have one."""
+    return str((cfg.get("task") or {}).get("frontend") or KALDI)
+
+
 def norm(known: Known) -> str:
-    """Choose the normalisation of pre-training; by mel bin for random weights."""
+    """Choose the normalisation of pre-training; by mel bin for random weights, if it has any."""
+    if find_spectra(known.run.get("task.frontend") or KALDI).norm is not None:
+        return "whole"
     if known.start is None:
         return "bins"
     return str((known.start.get("task") or {}).get("norm", "whole"))
@@ -220,12 +234,15 @@ SECOND_STAGE = {
     "optimization.lr": Rule(tenth_of_rate, ("lr_scheduler.lr", "optimizer.lr")),
     "model.clone_batch": Rule(half_of_clones, ("task.precompute_mask_config.clone_batch",)),
 }
+FRONT_END = {"task.frontend": Rule(front_end, asks=None, shapes=True)}
 PRETRAINING = {
+    **FRONT_END,
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
     "task.target_length": Rule(short_window, WINDOW_COPIES),
     **SECOND_STAGE, **LENGTH_OF_PRETRAINING, **EPOCHS,
 }  # fmt: skip
 OWN_CLIPS = {
+    **FRONT_END,
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
     "task.norm": Rule(norm, asks="auto", shapes=True),
     "task.target_length": Rule(window, WINDOW_COPIES),

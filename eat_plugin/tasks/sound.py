@@ -37,6 +37,7 @@ from typing import Any, Dict, Optional
 from torch import nn
 
 from ..data.channels import MEAN
+from ..data.frames import KALDI
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.reader import ClipReader, SpectrogramReader, WindowsReader
@@ -45,6 +46,8 @@ from ..options import option
 from .resumed import ResumedRun
 
 DEVICES = ("cpu", "model")
+# Options that a resumed run keeps -> their value in earlier versions.
+HEARD = {"channels": MEAN, "frontend": KALDI}
 # Options that need spectrograms in the data workers -> their value that does not.
 NEEDS_WORKERS = {"noise": False, "images": None}
 
@@ -66,23 +69,26 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
         resumed: the checkpoint being resumed, or None.
 
     Raises:
-        ValueError: an option is invalid, or a resumed run would hear other channels; the message
-            names it, its value and the choices.
+        ValueError: an option is invalid, or a resumed run would hear other channels or
+            spectrograms; the message names it, its value and the choices.
     """
     _check_device(cfg)
-    _check_channels(cfg, resumed)
+    _check_resumed(cfg, resumed)
     if getattr(cfg, "eval_windows", 1) < 1:
         raise ValueError(f"task.eval_windows is {cfg.eval_windows}; it must be 1 or more")
     return sound.make_front_end(cfg)
 
 
-def _check_channels(cfg: Any, resumed: Optional[ResumedRun]) -> None:
-    before = MEAN if resumed is None else resumed.options.get("channels", MEAN)
-    if resumed is not None and resumed.optimizer and before != cfg.channels:
-        raise ValueError(
-            f"{os.path.abspath(resumed.path)} has task.channels={before}, this run {cfg.channels}: "
-            "choose another run folder (hydra.run.dir) or the same setting"
-        )
+def _check_resumed(cfg: Any, resumed: Optional[ResumedRun]) -> None:
+    if resumed is None or not resumed.optimizer:
+        return
+    for name, default in HEARD.items():
+        before, now = resumed.options.get(name, default), getattr(cfg, name)
+        if before != now:
+            raise ValueError(
+                f"{os.path.abspath(resumed.path)} has task.{name}={before}, this run {now}: choose "
+                "another run folder (hydra.run.dir) or the same setting"
+            )
 
 
 def _check_device(cfg: Any) -> None:
@@ -118,14 +124,17 @@ def make_reader(cfg: Any, manifest: Manifest, front_end: FrontEnd, train: bool) 
     windows = getattr(cfg, "eval_windows", 0)
     if windows and cfg.length == "crop" and not train:
         return WindowsReader(manifest, front_end, windows)
-    roll_gain = train and getattr(cfg, "roll_gain", False)
+    # The first is of fine-tuning, the second of pre-training.
+    roll_gain, roll = (train and getattr(cfg, name, False) for name in ("roll_gain", "roll"))
     crop = _choose_crop(cfg, train)
     if cfg.fbank.device == "model":
         from ..data.packed import PackedReader
 
-        return PackedReader(manifest, front_end, crop=crop, roll_gain=roll_gain)
+        return PackedReader(manifest, front_end, crop=crop, roll_gain=roll_gain, roll=roll)
     noise = train and getattr(cfg, "noise", False)
-    return SpectrogramReader(manifest, front_end, crop=crop, roll_gain=roll_gain, noise=noise)
+    return SpectrogramReader(
+        manifest, front_end, crop=crop, roll_gain=roll_gain, roll=roll, noise=noise
+    )
 
 
 def _choose_crop(cfg: Any, train: bool) -> str:

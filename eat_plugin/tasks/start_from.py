@@ -6,7 +6,9 @@ from omegaconf import OmegaConf, open_dict
 
 from ..checkpoint_files import read_data
 from ..options import require
+from .choosing import Known
 from .option_checks import check_checkpoints
+from .recipe import front_end_of
 from .resumed import UNREADABLE
 from .run_config import RunConfig
 from .same_model import describe_difference
@@ -42,6 +44,20 @@ def resolve_start(run: RunConfig) -> Optional[int]:
         else:
             run.root.checkpoint.finetune_from_model = None
     return options.get("num_classes") if encoder else None
+
+
+def check_front_end(run: RunConfig) -> None:
+    """Refuse a checkpoint to start from that was trained on other spectrograms.
+
+    Raises:
+        ValueError: ``task.frontend`` is another one.
+    """
+    start, now = Known(run).start, run.get("task.frontend")
+    if start is None or now is None:
+        return
+    before = front_end_of(start)
+    rule = f"the checkpoint to start from was trained with {before}: set it to {before}"
+    require(now == before, "task.frontend", now, rule)
 
 
 # Weights of an objective: it is on in both runs, or in none.

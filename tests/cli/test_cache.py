@@ -17,8 +17,8 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main
-from eat_plugin.data.frames import count_frames
 from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.kaldi import Kaldi
 from eat_plugin.data.label_set import read_label_set
 from eat_plugin.data.labels import read_labels
 from eat_plugin.data.manifest import digest_clips, read_manifest
@@ -82,7 +82,7 @@ def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
         original = read_manifest(data / f"{split}.tsv")
         assert names_of(out, split) == [original.name(n) for n in range(len(original))]
         assert read_manifest(out / f"{split}.tsv").sizes.tolist() == original.sizes.tolist()
-        seconds = sum(map(count_frames, original.sizes.tolist())) / 100
+        seconds = sum(map(Kaldi().count_frames, original.sizes.tolist())) / 100
         assert f"{out}/{split}.tsv: {len(original)} clips, {seconds:.2f} seconds\n" in said
         labels = [
             [line.split("\t")[1] for line in (folder / f"{split}.lbl").read_text().splitlines()]

@@ -11,7 +11,7 @@ import torch
 from eat_plugin.cli import main
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.inference import load_checkpoint, portable
-from eat_plugin.inference.onnx_front_end import GraphFrontEnd
+from eat_plugin.inference.onnx_front_end import KaldiGraph
 from eat_plugin.models.encoder import EatEncoder
 from eat_plugin.models.interop import encoder_config, load_encoder, read_encoder
 
@@ -214,7 +214,7 @@ def test_graph_front_end__is_the_front_end_up_to_rounding(samples, pad_value):
     front_end = FrontEnd(128, -4.268, 4.569, pad_value)
     waves = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(samples)) + 0.05
     expected = torch.stack([front_end(wave, 16_000) for wave in waves])
-    found = GraphFrontEnd(front_end)(waves)
+    found = KaldiGraph(front_end)(waves)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 1e-4
 
@@ -223,6 +223,6 @@ def test_graph_front_end__of_each_mel_bin_and_not_of_own_lengths():
     means, stds = tuple(-9.0 + i / 32 for i in range(128)), tuple(2 + i / 64 for i in range(128))
     front_end = FrontEnd(64, means, stds)
     wave = 0.1 * torch.randn(1, 5_000, generator=torch.Generator().manual_seed(0))
-    assert (GraphFrontEnd(front_end)(wave)[0] - front_end(wave[0], 16_000)).abs().max() < 1e-4
+    assert (KaldiGraph(front_end)(wave)[0] - front_end(wave[0], 16_000)).abs().max() < 1e-4
     with pytest.raises(ValueError, match="--waveform needs task.length=pad or crop"):
-        GraphFrontEnd(FrontEnd(128, -4.0, 4.0, patch=16))
+        KaldiGraph(FrontEnd(128, -4.0, 4.0, patch=16))

@@ -40,7 +40,7 @@ def make_example(**changes):
     masks[0, 1:, 2] = masks[1, 2] = True
     rng = np.random.default_rng(0)
     spectrogram = rng.standard_normal((64, 128)).astype(np.float32)
-    return Example("a_clip.wav", spectrogram, masks)._replace(**changes)
+    return Example("a_clip.wav", spectrogram, 20.0, masks)._replace(**changes)
 
 
 CURVES = {

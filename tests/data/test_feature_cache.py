@@ -11,11 +11,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from eat_plugin.data import feature_cache as cache
-from eat_plugin.data import frontend as features
+from eat_plugin.data import kaldi as features
 from eat_plugin.data import resampling
+from eat_plugin.data.cache_settings import SettingsError, front_end_settings
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import Entry, Storage, locate, split_cached
-from eat_plugin.data.feature_cache import SettingsError, front_end_settings, read_cached
+from eat_plugin.data.feature_cache import read_cached
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader, WindowsReader, read_window
@@ -89,7 +90,7 @@ def test_energies__equal_whole_clips_within_rounding(made):
     manifest = read_manifest(out / "train.tsv")
     for index, (_, rate, _) in enumerate(CACHED):
         wave, _ = soundfile.read(data / "a b" / f"{index}.wav", dtype="float32", always_2d=True)
-        wave = features.resample(torch.from_numpy(wave.mean(axis=1)), rate)
+        wave = resampling.resample(torch.from_numpy(wave.mean(axis=1)), rate)
         expected = features.log_mel(wave)
         found = read_cached(manifest.entry(index), 0, 1000)
         assert found.dtype == torch.float32
@@ -103,7 +104,7 @@ def test_compute_energies__clip_of_several_blocks(tmp_path, rate):
     wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
     length, rows = compute_energies(locate(tmp_path / "a.wav")._replace(size=samples))
-    wave = features.resample(torch.from_numpy(wave), rate)
+    wave = resampling.resample(torch.from_numpy(wave), rate)
     assert length == len(wave)
     found = torch.frombuffer(bytearray(rows), dtype=torch.float16).view(-1, 128).float()
     expected = features.log_mel(wave)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from eat_plugin.data import frontend as features
-from eat_plugin.data.frames import count_frames
-from eat_plugin.data.frontend import FrontEnd, log_mel
+from eat_plugin.data import kaldi as features
+from eat_plugin.data.frontend import FrontEnd
+from eat_plugin.data.kaldi import Kaldi, log_mel
 from eat_plugin.data.resampling import resample
 from tests.reading import read_audio
 
@@ -53,8 +53,9 @@ def test_log_mel__number_of_frames(samples: int, frames: int) -> None:
 def test_count_frames__agrees_with_log_mel() -> None:
     samples = [0, 1, 239, 240, 399, 400, 559, 560, 16_000]
     frames = [len(log_mel(torch.zeros(number))) for number in samples]
-    assert [count_frames(number) for number in samples] == frames
-    assert count_frames(np.array(samples)).tolist() == frames
+    count = Kaldi().count_frames
+    assert [count(number) for number in samples] == frames
+    assert count(np.array(samples)).tolist() == frames
 
 
 def test_log_mel__silence_gives_the_floor() -> None:

@@ -13,6 +13,7 @@ from eat_plugin.data.reader import read_window, spread_windows
 
 RATE = 16_000
 FRONT_END = FrontEnd(target_length=32, mean=-4.0, std=4.5)
+LONG = FrontEnd(target_length=100, mean=-4.0, std=4.5)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +29,9 @@ FRONT_END = FrontEnd(target_length=32, mean=-4.0, std=4.5)
     ],
 )
 def test_spread_windows__from_start_to_end(samples, most, expected):
-    assert spread_windows(samples, RATE, 100, most) == expected
-    doubled = spread_windows(2 * samples, 2 * RATE, 100, most)
-    assert doubled == spread_windows(samples, RATE, 100, most)
+    assert spread_windows(samples, RATE, LONG, most) == expected
+    doubled = spread_windows(2 * samples, 2 * RATE, LONG, most)
+    assert doubled == spread_windows(samples, RATE, LONG, most)
 
 
 @pytest.fixture

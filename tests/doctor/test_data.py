@@ -166,7 +166,8 @@ def test_check_normalisation(folder, norm, mean, std, levels):
     from eat_plugin.data.statistics import measure_some
 
     own = measure_some(manifest, 8).moments
-    task = SimpleNamespace(channels="mean", norm=norm, norm_mean=None, norm_std=None)
+    task = SimpleNamespace(frontend="kaldi", channels="mean", norm=norm)
+    task.norm_mean = task.norm_std = None
     if mean is not None:
         task.norm_mean, task.norm_std = own.mean + mean * own.std, own.std * std
     found = check_normalisation(manifest, task)
@@ -179,7 +180,7 @@ def test_check_normalisation(folder, norm, mean, std, levels):
 def test_check_normalisation__of_silence(folder):
     silence(*range(8))(folder)
     manifest = read_folder(folder)[0].manifests["train"]
-    (found,) = check_normalisation(manifest, SimpleNamespace(channels="mean"))
+    (found,) = check_normalisation(manifest, SimpleNamespace(frontend="kaldi", channels="mean"))
     assert found.level == "error"
     assert "silence" in found.seen
 
@@ -198,7 +199,9 @@ def test_check_normalisation__of_silence(folder):
 )
 def test_check_window(tmp_path, seconds, rate, options, fix):
     write_sound(tmp_path / "a.wav", 0, seconds, rate)
-    task = SimpleNamespace(target_length=208, crop="start", length="pad", norm="whole")
+    task = SimpleNamespace(
+        target_length=208, crop="start", length="pad", norm="whole", frontend="kaldi"
+    )
     task.__dict__.update(options)
     found = check_window([examine(str(tmp_path / "a.wav"))], task)
     assert [one.level for one in found] == ["warning"] * (fix is not None)
