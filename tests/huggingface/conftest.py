@@ -46,13 +46,16 @@ def export(tmp_path_factory, clips):
 
 @pytest.fixture(scope="session")
 def make_any(make_checkpoint, golden):
-    """Save a tiny model: ``pretraining``, ``classification``, or ``other``.
+    """Save a tiny model: ``pretraining``, ``bat``, ``classification``, ``other``.
 
     The last one is a classifier with all that the published model does not have.
     """
     micro = json.loads((golden / "pretraining_micro.json").read_text())["model"]["modalities"]
 
     def make(kind, **changes):
+        if kind == "bat":
+            gated = {"task_frontend": "db", "model_attention_gate": True, **changes}
+            return make_checkpoint("pretraining", **gated)
         if kind != "other":
             return make_checkpoint(kind, **changes)
         image = {**micro["image"], "patch_size": [16, 32], "num_extra_tokens": 2, "embed_dim": 24}

@@ -12,7 +12,8 @@ import torch
 
 from eat_plugin.inference import load_checkpoint
 
-KINDS_OF_MODELS = ["pretraining", "classification", "other"]
+ENCODERS, CLASSIFIERS = ["pretraining", "bat"], ["classification", "other"]
+KINDS_OF_MODELS = [*ENCODERS, *CLASSIFIERS]
 
 # Runs in a process that can import neither fairseq nor the plugin.
 ALONE = """
@@ -101,7 +102,7 @@ def test_folder_alone__gives_the_same(made, clips, tmp_path):
             tokens = loaded.features(source, "all")
             assert gap(found[f"{number}.{name}.tokens"], tokens) < 1e-5 * tokens.abs().max()
             logits = found.get(f"{number}.{name}.logits")
-            assert (logits is None) == (kind == "pretraining")
+            assert (logits is None) == (kind in ENCODERS)
             if logits is not None:
                 assert gap(loaded.model.probabilities(logits), loaded.predict(source)) < 1e-5
 
@@ -142,7 +143,7 @@ def test_model__without_a_mask_all_is_heard(open_folder, clips):
 
 @pytest.mark.parametrize("kind", KINDS_OF_MODELS)
 def test_model__is_saved_and_loaded_again(open_folder, transformers, clips, tmp_path, kind):
-    auto = "AutoModel" if kind == "pretraining" else "AutoModelForAudioClassification"
+    auto = "AutoModel" if kind in ENCODERS else "AutoModelForAudioClassification"
     _, extractor, model = open_folder(kind, auto)
     model.save_pretrained(tmp_path / "again")
     extractor.save_pretrained(tmp_path / "again")
