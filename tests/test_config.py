@@ -31,7 +31,11 @@ RULES = {
     "eat_classification": LENGTH_OF_FINETUNING,
 }
 # Modules that need a later hydra, or Triton; they hold no options.
-NOT_EVERYWHERE = {"eat_plugin.launch.sweep", "eat_plugin.modules.triton_convolution"}
+NOT_EVERYWHERE = {
+    "eat_plugin.launch.sweep", "eat_plugin.modules.triton_convolution",
+    "eat_plugin.huggingface.configuration_eat", "eat_plugin.huggingface.modeling_eat",
+    "eat_plugin.huggingface.feature_extraction_eat",
+}  # fmt: skip
 
 
 def load(*overrides, name="pretrain"):
