@@ -20,7 +20,7 @@ from ..data.channels import MEAN
 from ..data.frames import KALDI, MEL_BINS
 from ..data.frontend import FrontEnd
 from ..inputs.tasks import PUBLISHED, read_input
-from ..models.bat_options import PUBLISHED_AVERAGE, VIT, remove_ingredients
+from ..models.bat_options import PUBLISHED_AVERAGE, remove_ingredients, require_convolutions
 from ..models.classifier import EatClassifier
 from ..models.interop import as_checkpoint, fold_normalisation
 from ..models.published import MaeImageClassificationConfig, MaeImageClassificationModel
@@ -50,11 +50,10 @@ TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
         "crop": "start", "length": "pad", "replacement": False, "max_skipped_share": 0.01,
         "fbank": {"device": "cpu"}, "roll": False,
     },
-    "model": {
-        **default_options(), "layer_decay_embeddings": False, "recompute": "none",
-        "compile": False, "head_dropout": 0.0, "target_norm_eps": 1e-5,
-        "loss_average": PUBLISHED_AVERAGE,
-    },
+    "model": dict(
+        default_options(), layer_decay_embeddings=False, recompute="none", compile=False,
+        head_dropout=0.0, target_norm_eps=1e-5, loss_average=PUBLISHED_AVERAGE,
+    ),
     "optimizer": {"apply_weight_decay_scale": False},
 }
 LOG_KEYS = {
@@ -86,10 +85,7 @@ def convert_to_published(
         cfg["model"] = _convert_classifier(cfg["model"], task["data"], loaded.model)
     else:
         task, front_end = _convert_task(PRETRAINING, cfg["task"], loaded)
-        decoder = cfg["model"]["modalities"]["image"].get("decoder") or {}
-        if decoder.get("decoder_kind") == VIT:
-            raise ValueError(f"a decoder of decoder_kind={VIT} has no published name")
-        cfg["model"] = _convert_encoder(cfg["model"])
+        cfg["model"] = _convert_encoder(require_convolutions(cfg["model"]))
     cfg["task"] = task
     if cfg.get("criterion", {}).get("_name") != "model":
         keys = ["correct"] if loaded.single_label else LOG_KEYS[task["_name"]]
@@ -249,8 +245,6 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     values["supported_modality"] = values.get("supported_modality") or "IMAGE"
     for name in ("recompute", "compile", "convolution", *default_options()):  # of training alone
         values.pop(name, None)
-    if values.get("attention_gate"):
-        raise ValueError("model.attention_gate=true has no published name")
     remove_ingredients(values)  # the table of positions is among the weights
     image = square_patches(values["modalities"]["image"])
     for name in ("mask_strategy", "image_size"):  # the latter is None for spectrograms

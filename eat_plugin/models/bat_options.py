@@ -3,6 +3,7 @@
 The defaults are EAT's. ``eat export`` leaves them out of published configurations.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
@@ -107,8 +108,22 @@ def validate_decoder(cfg: Any) -> None:
     require(layers >= 1, f"{section}.decoder_layers", layers, "it must be 1 or more")
 
 
+def require_convolutions(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a model; raise ValueError if its decoder has no published name."""
+    decoder = options["modalities"]["image"].get("decoder") or {}
+    kind = decoder.get("decoder_kind", CONVOLUTIONS)
+    require(kind == CONVOLUTIONS, "decoder_kind", kind, "it has no published name")
+    return options
+
+
 def remove_ingredients(options: dict[str, Any]) -> None:
-    """Remove the options above from those of a model, and of the sections in it."""
+    """Remove the options above from those of a model, and of the sections in it.
+
+    Raises:
+        ValueError: the model has a gate, whose weights have no published name among EAT's.
+    """
+    gate = options.get("attention_gate", False)
+    require(not gate, "model.attention_gate", "true", "it has no published name")
     image = options["modalities"]["image"]
     of_sections = (
         (BatModelOptions, options),

@@ -258,6 +258,24 @@ def test_export__refuses_options_without_a_published_name(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("pretraining", {"model_attention_gate": True}, "model.attention_gate is true; it has no"),
+        ("classification", {"model_attention_gate": True}, "model.attention_gate is true; it has"),
+        ("classification", {"model_loss": "asymmetric"}, "model.loss=asymmetric with task.single"),
+    ],
+)
+def test_export__refuses_ingredients_without_a_published_name(
+    run, make_checkpoint, capsys, kind, options, message
+):
+    code, out = run(make_checkpoint(kind, **options))
+    assert (code, out.exists()) == (2, False)
+    error = capsys.readouterr().err
+    assert error.startswith(f"eat export: error: {message}")
+    assert error.count("\n") == 1
+
+
 def test_export__refuses_the_transposed_layout(run, make_checkpoint, capsys):
     path = make_checkpoint("pretraining")
     state = read_checkpoint(path)

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from eat_plugin.bat_files import IMAGE, NAMES
 from eat_plugin.losses import asymmetric_loss
+from eat_plugin.models.bat_options import require_convolutions
 from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 from eat_plugin.modules.patch_split import split_patches
@@ -311,3 +312,22 @@ def test_decoder__refuses_more_patches_than_positions():
     source = torch.randn(2, 1, 208, 128)
     with pytest.raises(ValueError, match="has 104 patches, the decoder positions for 96"):
         model(source)
+
+
+def test_images__have_positions_of_their_own_grid():
+    model = build(
+        modalities__image__in_chans=3, modalities__image__image_size=[32, 48],
+        modalities__image__patch_size=8, modalities__image__positions="grid",
+        modalities__image__mask_length=2,
+    )  # fmt: skip
+    assert model.patch_encoder.decoder.positions.shape == (1, 4 * 6, 48)
+    losses = losses_of(model(torch.randn(2, 3, 32, 48)))
+    assert all(0.1 < float(loss.detach()) < 10 for loss in losses)
+
+
+def test_require_convolutions__for_published_names():
+    options = OmegaConf.to_container(OmegaConf.create(OPTIONS))
+    with pytest.raises(ValueError, match="decoder_kind is vit; it has no published name"):
+        require_convolutions(options)
+    options["modalities"]["image"]["decoder"]["decoder_kind"] = "conv"
+    assert require_convolutions(options) is options

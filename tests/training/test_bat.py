@@ -70,3 +70,19 @@ def test_start__from_a_model_without_a_gate_is_refused(clips):
     start = f"checkpoint.finetune_from_model={clips / 'eat' / 'checkpoint_last.pt'}"
     with pytest.raises(ValueError, match=r"has model.attention_gate=False, .*this run .*=True"):
         train("bat", clips, start)
+
+
+def test_checkpoint__is_fine_tuned_with_the_asymmetric_loss(labelled, caplog):
+    train("bat", labelled, f"checkpoint.save_dir={labelled / 'bat'}")
+    caplog.set_level(logging.INFO)
+    train(
+        "finetune", labelled, f"checkpoint.save_dir={labelled / 'tuned'}",
+        f"model.model_path={labelled / 'bat' / 'checkpoint_last.pt'}", "model.loss=asymmetric",
+        "+model.head_dropout=0.2", "model.layer_decay=0.75", "task.single_label=false",
+        "checkpoint.best_checkpoint_metric=mAP", "common.log_interval=1",
+    )  # fmt: skip
+    assert all(0 < float(record["loss"]) < 1 for record in logged_updates(caplog)[-2:])
+    tuned, before = (load(labelled / name)["model"] for name in ("tuned", "bat"))
+    name = "blocks.1.attn.gate.weight"
+    moved = (tuned[f"model.{name}"] - before[name]).abs().max()
+    assert 0 < moved < 0.01
