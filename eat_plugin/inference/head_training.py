@@ -140,7 +140,7 @@ class _Dropout:
     def __enter__(self) -> None:
         self._fork = torch.random.fork_rng(devices=self._devices)
         self._fork.__enter__()
-        torch.manual_seed((self._seed << 32) + self._updates)
+        torch.manual_seed(((self._seed << 32) + self._updates) % 2**63)
         self._updates += 1
 
     def __exit__(self, *error: object) -> None:

@@ -87,7 +87,7 @@ def make_clips(single=True):
     return Clips(tokens, torch.device("cpu")), targets
 
 
-def fit(head, seed=0, updates=150, single=True):
+def fit(head, seed=0, updates=300, single=True):
     clips, targets = make_clips(single)
     plan = Plan(head, 6, updates, seed)
     made = make_head(plan, 3, 8, 3)
@@ -95,10 +95,9 @@ def fit(head, seed=0, updates=150, single=True):
     return made, losses, score_clips(made, clips, single), targets
 
 
-@pytest.mark.parametrize("single", [True, False])
-@pytest.mark.parametrize("name", [CGP, LCGP])
+@pytest.mark.parametrize(("name", "single"), [(CGP, True), (LCGP, False)])
 def test_train_head__finds_the_block_that_knows(name, single):
-    head, losses, scores, targets = fit(name, single=single, updates=400)
+    head, losses, scores, targets = fit(name, single=single)
     assert int(head.weights.argmax()) == 1
     assert losses[-1] < 0.8 * losses[0]
     assert ((scores > 0.5) == targets).mean() > 0.9
@@ -106,12 +105,11 @@ def test_train_head__finds_the_block_that_knows(name, single):
 
 
 def test_train_head__each_block_learns_as_if_alone():
-    head, _, scores, targets = fit(LINEAR, updates=400)
+    head, _, scores, targets = fit(LINEAR)
     assert isinstance(head, BlockLinears)
     right = (scores.argmax(axis=2) == targets.argmax(axis=1)).mean(axis=1)
-    assert right[1] == 1
-    assert right[0] < 0.9
-    assert right[2] < 0.9
+    assert right[1] > 0.85
+    assert max(right[0], right[2]) < 0.7
 
 
 def test_train_head__is_the_same_for_a_seed_and_leaves_the_callers_alone():
