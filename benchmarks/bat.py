@@ -23,7 +23,7 @@ from .training import DECAY, LR, Update, draw_batch_masks, load_config, make_cli
 
 def make_model(size: str, share: float, options: dict[str, Any]) -> EatModel:
     """Build a model of config/bat.yaml with a constant decay, always with the same weights."""
-    cfg = load_config(size, name="bat", groups=["losses/equal"]).model
+    cfg = load_config(size, name="bat", groups=["recipe/bat"]).model
     del cfg["_name"]
     constant = {"ema_decay": DECAY, "ema_end_decay": DECAY, "ema_anneal_end_step": 1}
     share_of = {"modalities": {"image": {"decoder": {"hidden_share": share}}}}

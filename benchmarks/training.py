@@ -40,7 +40,7 @@ def load_config(
 ) -> DictConfig:
     """Read config/NAME.yaml with a file of config/size, completed as fairseq does.
 
-    ``groups`` are further files of config, as losses/equal.
+    ``groups`` are further files of config, as recipe/bat.
 
     What is chosen by the clips is fixed: of tiny square patches, windows of 2.08 s and one mean.
     """

@@ -118,7 +118,6 @@ def _show_clips(run: Run, args: argparse.Namespace) -> list[Section]:
 
 def _find_recipe(cfg: Mapping[str, Any]) -> tuple[str, dict[str, object] | None]:
     """Return the name of the packaged recipe of a run, and its options; None without hydra."""
-    from eat_plugin.choices import CONFIG_DIR
     from eat_plugin.report.example import is_finetuned
     from eat_plugin.report.page import flatten
 
@@ -130,12 +129,6 @@ def _find_recipe(cfg: Mapping[str, Any]) -> tuple[str, dict[str, object] | None]
     title = " ".join([f"{name}.yaml", *overrides])
     if find_spec("fairseq") is None:
         return title, None
-    from omegaconf import OmegaConf
+    from eat_plugin.launch.composing import read_packaged
 
-    from eat_plugin.launch.composing import compose
-
-    composed = compose(name, overrides, CONFIG_DIR).cfg
-    with_values = OmegaConf.create(OmegaConf.to_container(composed))
-    with_values.common.user_dir = with_values.task.data = ""  # have to be set
-    options: Any = OmegaConf.to_container(with_values, resolve=True)
-    return title, dict(flatten(options))
+    return title, dict(flatten(read_packaged(name, overrides)))

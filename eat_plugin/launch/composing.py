@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..choices import CONFIG_DIR
 from ..configs import check_choice, list_groups, list_names, quote, suggest
 
 if hasattr(hydra, "compose"):
@@ -91,6 +92,14 @@ def compose(name: str, overrides: list[str], folder: Path) -> Composed:
     names = [*groups, *_option_names(whole)]
     checked = [str(_check(override, written, whole, names)) for override in parsed]
     return Composed(_with_defaults(_compose(name, checked, folder), checked), checked)
+
+
+def read_packaged(name: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the options of a packaged configuration, empty where they have to be given."""
+    cfg = OmegaConf.create(OmegaConf.to_container(compose(name, overrides, CONFIG_DIR).cfg))
+    cfg.common.user_dir = cfg.task.data = ""
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    return options
 
 
 def _make_absolute(override: Override) -> Override:

@@ -184,7 +184,6 @@ class EatModel(EatEncoder):
         for objective in self.objectives:
             inputs = objective.change_inputs(self, inputs)
         step = self.make_step(**vars(inputs))
-        # Each objective gives its loss.
         result = self._collect_statistics(step)
         for objective in self.objectives:
             loss, items = objective.compute(step)
