@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "inference": {
         "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
     },
+    "harness": {"data", "inference"},
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "cli": {
