@@ -43,6 +43,7 @@ setup(
         "completion": ["argcomplete"],
         "safetensors": ["safetensors"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
+        "events": ["sed_scores_eval", "pandas<3"],
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],

@@ -65,10 +65,12 @@ class ClassificationOutput(TypedDict, total=False):
     """Output of the classifier with targets.
 
     Attributes:
-        losses: ``main``: [B] for cross-entropy, [B, classes] for binary cross-entropy.
-        sample_size: number of clips; with several labels per clip, of positive labels.
-        _predictions: [B, classes] probabilities, in evaluation.
-        _targets: [B, classes], in evaluation.
+        losses: ``main``: [B] for cross-entropy, [B, classes] for binary cross-entropy, [B, steps,
+            classes] of time steps.
+        sample_size: number of clips; with several labels per clip, of positive labels; of time
+            steps with sound.
+        _predictions: [B, classes] or [B, steps, classes] probabilities, in evaluation.
+        _targets: the same shape, in evaluation; -1 in padding.
         correct: number of correctly classified clips, in evaluation with one label per clip.
     """
 

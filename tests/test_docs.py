@@ -26,7 +26,7 @@ GUIDES = [path for path in DOCUMENTS if path.name not in FRAGMENTS]
 CONFIGS = ("pretrain", "sslam", "finetune", "image_pretrain", "image_finetune")
 TRAIN = "fairseq-hydra-train"
 FLAGS = ("fairseq-train", "fairseq-validate")
-PROGRAMS = {".", "bash", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun", "sbatch"}
+PROGRAMS = {".", "bash", "cp", "eat", "eval", "pip", TRAIN, *FLAGS, "torchrun", "srun", "sbatch"}
 OTHERS = {"mkdocs", "heareval.embeddings.runner", "xares.run"}  # modules of other packages
 SWEEP = re.compile(r"launcher|sweep|interval\(|\{rate\}|=[^\[]*,")
 # A folder that a command prints -> a word for it.

@@ -33,7 +33,7 @@ SUBCOMMANDS = (
 EXTRAS = {
     "train": ("fairseq", "fairseq_cli", "hydra", "omegaconf"), "plot": ("matplotlib",),
     "probe": ("sklearn",), "hdf5": ("h5py",), "images": ("PIL",), "safetensors": ("safetensors",),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"), "events": ("sed_scores_eval",),
 }  # fmt: skip
 PACKAGES = {
     "fairseq_cli": "fairseq", "hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow",

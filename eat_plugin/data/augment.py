@@ -19,9 +19,14 @@ def roll_and_gain(waveform: Tensor, generator: torch.Generator) -> Tensor:
 
     The gain has mean 1 and standard deviation 0.109.
     """
-    shift = torch.randint(max(len(waveform), 1), (), generator=generator)
-    gain = LEAST_GAIN + _draw_beta(GAIN_SHAPE, generator)
-    return waveform.roll(int(shift)) * gain
+    shift, gain = draw_roll_and_gain(len(waveform), generator)
+    return waveform.roll(shift) * gain
+
+
+def draw_roll_and_gain(samples: int, generator: torch.Generator) -> tuple[int, float]:
+    """Draw the shift and the gain of ``roll_and_gain``."""
+    shift = torch.randint(max(samples, 1), (), generator=generator)
+    return int(shift), LEAST_GAIN + _draw_beta(GAIN_SHAPE, generator)
 
 
 def add_noise(spectrogram: Tensor, generator: torch.Generator) -> Tensor:

@@ -119,7 +119,7 @@ def make_reader(cfg: Any, manifest: Manifest, front_end: FrontEnd, train: bool) 
     if windows and cfg.length == "crop" and not train:
         return WindowsReader(manifest, front_end, windows)
     roll_gain = train and getattr(cfg, "roll_gain", False)
-    crop = _choose_crop(cfg, train)
+    crop = choose_crop(cfg, train)
     if cfg.fbank.device == "model":
         from ..data.packed import PackedReader
 
@@ -128,7 +128,8 @@ def make_reader(cfg: Any, manifest: Manifest, front_end: FrontEnd, train: bool) 
     return SpectrogramReader(manifest, front_end, crop=crop, roll_gain=roll_gain, noise=noise)
 
 
-def _choose_crop(cfg: Any, train: bool) -> str:
+def choose_crop(cfg: Any, train: bool) -> str:
+    """Return where the window of a longer clip is: ``start`` or ``random``."""
     if cfg.length != "pad":
         return "random" if train else "start"
     # Pre-training validates on windows like those that it trains on.

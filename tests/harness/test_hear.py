@@ -80,6 +80,7 @@ def test_layer__is_that_of_features(checkpoint, draw_audio):
         for layer in (1, 2, "mean")
     )
     torch.testing.assert_close(mean, (first + last) / 2)
+    assert not torch.allclose(first, last)
 
 
 @pytest.mark.parametrize(
