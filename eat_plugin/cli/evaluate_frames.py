@@ -97,9 +97,9 @@ def _score(
         entry = manifest.entry(number)
         try:
             size, rate = loaded.probe(entry)
+            size = size if entry.size is None else entry.size
         except ClipError:
             size, rate = 1, 1  # reading the clip gives the error
-        size = size if entry.size is None else entry.size
         plans.append(loaded.plan(windowing, size, rate))
         lengths.append(size / rate)
     jobs = list_jobs(zip((manifest.entry(number) for number in range(len(manifest))), plans))

@@ -136,6 +136,13 @@ def test_evaluate__measures_events(trained, tmp_path, capsys):
     assert 0 < found["psds1"] <= found["psds2"] <= 1
     assert found["segment_f1"] > 0.6
     assert found["mAP"] == pytest.approx(load(run)["extra_state"]["best"], abs=0.03)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "eval.events").write_text((data / "eval.events").read_text())
+    (damaged / "eval.tsv").write_text((data / "eval.tsv").read_text() + "none.wav\t99\n")
+    assert main([*map(str, (*command[:-1], damaged, "--json"))]) == 1
+    missing = json.loads(capsys.readouterr().out)
+    assert (missing["n_missing"], missing["psds1"]) == (1, found["psds1"])
     with open(tmp_path / "out" / "classes.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["events"]) for row in rows] == [("high", "8"), ("low", "8")]
@@ -155,6 +162,14 @@ def test_options__that_do_not_go_with_strong_labels_are_refused(tmp_path, option
     write_split(data, "eval", tones(1))
     with pytest.raises(ValueError, match=message):
         train("finetune", data, *FRAMES, f"checkpoint.save_dir={tmp_path / 'run'}", *options)
+
+
+def test_export__to_the_published_format_is_refused(trained, tmp_path, capsys):
+    run, _ = trained
+    command = ["export", "--checkpoint", run / "checkpoint_last.pt", "--out", tmp_path / "model.pt"]
+    assert main([*map(str, command)]) == 2
+    assert "model.prediction_mode=FRAMES has no published name" in capsys.readouterr().err
+    assert not (tmp_path / "model.pt").exists()
 
 
 KINDS = ("dog", "rooster", "crying_baby", "sneezing")
