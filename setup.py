@@ -52,6 +52,7 @@ setup(
         "safetensors": ["safetensors"],
         "hf": ["safetensors", "transformers>=4.51"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
+        "events": ["sed_scores_eval", "pandas<3"],
         "plot": ["matplotlib"],
         "report": ["jinja2", "matplotlib", "vl-convert-python"],
         "hdf5": ["h5py"],

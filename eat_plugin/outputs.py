@@ -68,11 +68,11 @@ class ClassificationOutput(TypedDict, total=False):
 
     Attributes:
         losses: ``main``: [B] for cross-entropy and the asymmetric loss, [B, classes] for binary
-            cross-entropy.
+            cross-entropy, [B, steps, classes] of time steps.
         sample_size: number of clips; of binary cross-entropy with several labels per clip, of
-            positive labels.
-        _predictions: [B, classes] probabilities, in evaluation.
-        _targets: [B, classes], in evaluation.
+            positive labels; of time steps with sound.
+        _predictions: [B, classes] or [B, steps, classes] probabilities, in evaluation.
+        _targets: the same shape, in evaluation; -1 in padding.
         correct: number of correctly classified clips, in evaluation with one label per clip.
     """
 

@@ -196,8 +196,9 @@ def finetune(*overrides):
     return load("model.model_path=/c.pt", *overrides, name="finetune")
 
 
-def test_benchmarks__published_ones_and_custom():
-    assert BENCHMARKS == ["audioset_20k", "audioset_2m", "custom", "esc50", "speech_commands_v2"]
+def test_benchmarks__published_ones_and_ours():
+    published = ["audioset_20k", "audioset_2m", "esc50", "speech_commands_v2"]
+    assert sorted(BENCHMARKS) == sorted([*published, "custom", "frames"])
 
 
 # The table of the paper and of the published scripts: window, batch, learning rate, updates,
@@ -237,12 +238,14 @@ def test_benchmark__composes_and_is_valid(benchmark):
     from eat_plugin.models.classifier import EatClassifier
     from eat_plugin.models.classifier_config import validate_classifier
 
-    chosen = {"prediction_mode": "CLS_TOKEN", "layer_decay": 0.65, "drop_path_rate": 0.1}
+    mode = "FRAMES" if benchmark == "frames" else "CLS_TOKEN"
+    chosen = {"prediction_mode": mode, "layer_decay": 0.65, "drop_path_rate": 0.1}
     fixed = [f"model.{name}={value}" for name, value in chosen.items()]
-    overrides = fixed if benchmark == "custom" else []
+    overrides = fixed if benchmark in ("custom", "frames") else []
     cfg = finetune(f"benchmark={benchmark}", "model.num_classes=9", *overrides)
     assert cfg["task"]["_name"] == cfg["criterion"]["_name"] == "eat_classification"
-    assert cfg["model"]["prediction_mode"] == "CLS_TOKEN"
+    assert cfg["model"]["prediction_mode"] == mode
+    assert cfg["task"]["events"] == (benchmark == "frames")
     assert cfg["model"]["layer_decay"] == 0.65
     assert cfg["dataset"]["required_batch_size_multiple"] == 1
     model = OmegaConf.create(cfg["model"])

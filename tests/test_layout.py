@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "data", "inference", "inputs", "models", "modules", "options", "safetensors_files",
         "sections",
     },
+    "harness": {"data", "inference"},
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "report": {

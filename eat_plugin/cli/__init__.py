@@ -36,6 +36,7 @@ EXTRAS = {
     "train": ("fairseq", "fairseq_cli", "hydra", "omegaconf"), "plot": ("matplotlib",),
     "probe": ("sklearn",), "hdf5": ("h5py",), "images": ("PIL",), "safetensors": ("safetensors",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"), "report": ("jinja2", "vl_convert"),
+    "events": ("sed_scores_eval",),
 }  # fmt: skip
 PACKAGES = {
     "fairseq_cli": "fairseq", "hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow",

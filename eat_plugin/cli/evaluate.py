@@ -20,6 +20,12 @@ infinite d_prime) are null. --out DIR also writes
   classes.png     average precision of each class; for one label per clip a confusion matrix
   missing.tsv     the unusable clips and the reasons
 
+A model that was fine-tuned with strong labels (benchmark=frames) is evaluated along time, on whole
+clips, by DATA/SPLIT.events; this needs the package sed_scores_eval. Metrics, over the classes that
+occur: psds1 and psds2, the polyphonic sound detection scores of DCASE 2021 task 4; segment_f1, of
+segments of 1 s at the threshold 0.5; mAP of time steps. There is neither interval nor picture;
+classes.csv has label, name, psds1, psds2, segment_f1, AP and events.
+
 If clips are missing, each figure says on how many it is, as 'accuracy 0.8125 on 16 of 20 clips'; in
 JSON "on" does. The exit code is then 1, unless --max-missing allows that share of the clips. The
 clips that eat cache left out count as missing: CACHE/rejected.tsv names them.
@@ -28,7 +34,6 @@ clips that eat cache left out count as missing: CACHE/rejected.tsv names them.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import sys
@@ -40,23 +45,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eat_plugin.cli import (
-    SOME_FAILED,
     Failures,
     conclude,
     inputs,
     progress,
     say,
 )
+from eat_plugin.cli.evaluation_report import (
+    describe,
+    exit_code,
+    finite,
+    show_clips,
+    write_summary,
+)
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import Entry, original_name
-from eat_plugin.data.files import replacing
 from eat_plugin.data.label_set import LabelSet, read_label_set
 from eat_plugin.data.labels import ClipLabels, read_labels
 from eat_plugin.data.manifest import Manifest
 from eat_plugin.data.tables import write_csv
 from eat_plugin.metrics import METRICS, bootstrap_interval, confusion_matrix, summarize
-from eat_plugin.prepare.amounts import count
 from eat_plugin.prepare.data_folder import DESCRIPTORS
 from eat_plugin.ranking import RankedScores
 from eat_plugin.report import charts
@@ -85,11 +94,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference import load_checkpoint
+    from eat_plugin.inference.recordings import classifies_frames
 
     if args.out is not None:
         check_folder(args.out)
     loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
+    if classifies_frames(loaded):
+        from eat_plugin.cli import evaluate_frames
+
+        return evaluate_frames.run(args, loaded, label_set)
     manifest = inputs.open_split(args.data, args.split, loaded)
     labels = _read_labels(args, loaded, label_set, manifest)
     failures: Failures = {}
@@ -101,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         _write(args.out, loaded, label_set, ranked, metrics, failures)
         if not args.json:
             say(f"{args.out}: {', '.join(name for name in FILES if (args.out / name).exists())}")
-    return SOME_FAILED if metrics["n_missing"] > args.max_missing * metrics["n_listed"] else 0
+    return exit_code(args, metrics)
 
 
 def _read_labels(
@@ -170,39 +184,22 @@ def _measure(
     ranked: RankedScores,
 ) -> dict[str, Any]:
     """Compute the metrics; undefined ones are None."""
-    from eat_plugin.prepare.cache_folder import count_listed
-
     single = loaded.single_label
     summary = summarize(ranked, single)
     interval = (math.nan, math.nan)
     if args.resamples:
         metric = RankedScores.accuracy if single else RankedScores.mean_average_precision
         interval = bootstrap_interval(ranked, metric, args.resamples, level=LEVEL)
-    listed = count_listed(args.data, args.split, manifest)
-    # The same checksum for a cache and its audio.
-    names = sorted(original_name(manifest.name(clip)) for clip in clips)
-    return {
-        "on": f"{len(clips)} of {count(listed, 'clip')}",
-        **{name: _finite(summary.get(name, math.nan)) for name in METRICS},
+    found = {
+        **{name: finite(summary.get(name, math.nan)) for name in METRICS},
         "interval": {
             "metric": "accuracy" if single else "mAP",
             "level": LEVEL,
-            "low": _finite(interval[0]),
-            "high": _finite(interval[1]),
+            "low": finite(interval[0]),
+            "high": finite(interval[1]),
         },
-        "n_clips": len(clips),
-        "n_missing": listed - len(clips),
-        "n_listed": listed,
-        "n_classes": ranked.scores.shape[1],
-        "clips_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        "split": args.split,
-        "data": str(args.data),
-        "checkpoint": loaded.path,
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return describe(args, loaded, manifest, clips, found)
 
 
 def _show(metrics: dict[str, Any], as_json: bool) -> None:
@@ -218,8 +215,7 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
         if name == interval["metric"] and interval["low"] is not None:
             line += f"  (95 % interval {interval['low']:.4f} to {interval['high']:.4f})"
         say(line)
-    for name in ("n_clips", "n_missing", "clips_sha256"):
-        say(f"{name:<12} {metrics[name]}")
+    show_clips(metrics)
 
 
 def _write(
@@ -231,11 +227,7 @@ def _write(
     failures: Failures,
 ) -> None:
     """Write metrics, table and picture of the classes, and the list of missing clips."""
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / "metrics.json") as file:
-        file.write(f"{json.dumps(metrics, indent=2)}\n".encode())
-    with replacing(out / "missing.tsv") as file:
-        file.writelines(f"{name}\t{reason}\n".encode() for name, reason in failures.items())
+    write_summary(out, metrics, failures)
     precisions = ranked.average_precision()
     columns: dict[str, Any] = {
         "label": label_set.ids,

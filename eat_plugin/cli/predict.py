@@ -15,6 +15,11 @@ with task.length=crop averages the probabilities of several windows. With --wind
 file is cut into windows, and lines begin with file, start and end in seconds; in JSON:
   {"file": ..., "windows": [{"start": 0.0, "end": 10.24, "predictions": [...]}, ...]}
 
+A model that was fine-tuned with strong labels (benchmark=frames) scores each time step. Without
+options, the score of a file is that of its best time step. --granularity frame shows all steps,
+with start and end:
+  eat predict --checkpoint checkpoint_best.pt scene.wav --granularity frame --top 1
+
 Labels and names are those in the checkpoint; AudioSet's classes have their display names. --labels
 FILE replaces them: lines 'index,label,name', as label_descriptors.csv and AudioSet's
 class_labels_indices.csv.
@@ -61,11 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="labels in place of those in the checkpoint"
     )
+    parser.add_argument(
+        "--granularity",
+        choices=("utterance", "frame"),
+        default="utterance",
+        help="unit of a prediction; frame: each time step (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="write JSON, one object per file")
 
 
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference import load_checkpoint
+    from eat_plugin.inference.recordings import classifies_frames
+    from eat_plugin.inference.windows import join_columns
 
     given = None
     if args.labels is not None:
@@ -78,31 +91,50 @@ def run(args: argparse.Namespace) -> int:
     total = len(clips) + len(failures)
     labels = loaded.require_labels()
     windowing = loaded.windowing(args.window, args.hop)
-    timeline = args.window is not None or args.hop is not None
+    detects = classifies_frames(loaded)
+    timeline = _choose_timeline(args, loaded)
     recordings = inputs.probe(clips, failures, images)
     plans = [loaded.plan(windowing, recording.samples, recording.rate) for recording in recordings]
     num_long = sum(len(windows) > 1 for windows in plans)
-    if not timeline:
+    if not timeline and not detects:
         plans = [loaded.plan_scores(windowing, each.samples, each.rate) for each in recordings]
     if not args.json:
         say("\t".join(["file", *(["start", "end"] if timeline else []), "label", "score"]))
     show = _show_json if args.json else _show_table
+    list_spans = _list_columns if detects else _list_windows
     for clip, scores in _predict(loaded, args.batch_size, windowing, recordings, plans):
         recording, spans = recordings[clip], [WHOLE]
         if isinstance(scores, ClipError):
             failures[recording.entry.path] = str(scores)
             continue
+        if detects:
+            scores = list(join_columns(scores, plans[clip]))
         if timeline:
-            spans = [_span(window, windowing, recording) for window in plans[clip]]
+            spans = list_spans(plans[clip], windowing, recording)
         else:
-            scores = [np.mean(scores, axis=0)]
+            scores = [(np.max if detects else np.mean)(scores, axis=0)]
         show(recording.entry.path, spans, scores, labels, args.top)
-    if num_long and not timeline and not loaded.eval_windows:
+    if num_long and not (timeline or detects or loaded.eval_windows):
         sys.stderr.write(
             f"eat predict: {count(num_long, 'file')} longer than {windowing.seconds} s, scored by "
             "the start only; --window scores all windows\n"
         )
     return conclude("predict", failures, total)
+
+
+def _choose_timeline(args: argparse.Namespace, loaded: Loaded) -> bool:
+    """Whether results have times; raise ValueError for options that do not fit the model."""
+    from eat_plugin.inference.recordings import classifies_frames, require_frames
+
+    by_window = args.window is not None or args.hop is not None
+    if args.granularity == "frame":
+        require_frames(loaded)
+        return True
+    if by_window and classifies_frames(loaded):
+        raise ValueError(
+            f"{loaded.path} classifies time steps; with --window or --hop give --granularity frame"
+        )
+    return by_window
 
 
 def _predict(
@@ -150,8 +182,20 @@ def _best(scores: np.ndarray, top: int) -> list[int]:
     return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
-def _span(window: Window, windowing: Windowing, recording: Recording) -> Span:
-    """Return start and end of a window within its recording, in seconds."""
-    end = (window.start + windowing.frames) / FRAMES_A_SECOND
+def _list_windows(windows: list[Window], windowing: Windowing, recording: Recording) -> list[Span]:
+    """Return start and end of windows within their recording, in seconds."""
+    starts = [window.start / FRAMES_A_SECOND for window in windows]
+    return _cut(starts, windowing.seconds, recording)
+
+
+def _list_columns(windows: list[Window], windowing: Windowing, recording: Recording) -> list[Span]:
+    """Return start and end of the time steps of a recording, in seconds."""
+    length = windowing.patch / FRAMES_A_SECOND
+    return _cut(
+        [round(time - length / 2, 6) for time in windowing.times(windows)], length, recording
+    )
+
+
+def _cut(starts: list[float], length: float, recording: Recording) -> list[Span]:
     duration = round(recording.samples / recording.rate, 3)
-    return window.start / FRAMES_A_SECOND, min(end, duration)
+    return [(start, min(round(start + length, 6), duration)) for start in starts]

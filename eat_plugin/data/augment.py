@@ -16,7 +16,12 @@ LARGEST_SHIFT = 10  # frames
 
 def roll(values: Tensor, generator: torch.Generator) -> Tensor:
     """Rotate a waveform [n], or frames [n, F], along time by any number of places."""
-    return values.roll(int(torch.randint(max(len(values), 1), (), generator=generator)), dims=0)
+    return values.roll(draw_shift(len(values), generator), dims=0)
+
+
+def draw_shift(places: int, generator: torch.Generator) -> int:
+    """Draw the shift of a rotation."""
+    return int(torch.randint(max(places, 1), (), generator=generator))
 
 
 def roll_and_gain(waveform: Tensor, generator: torch.Generator) -> Tensor:
@@ -24,8 +29,13 @@ def roll_and_gain(waveform: Tensor, generator: torch.Generator) -> Tensor:
 
     The gain has mean 1 and standard deviation 0.109.
     """
-    rolled = roll(waveform, generator)
-    return rolled * (LEAST_GAIN + _draw_beta(GAIN_SHAPE, generator))
+    shift, gain = draw_roll_and_gain(len(waveform), generator)
+    return waveform.roll(shift) * gain
+
+
+def draw_roll_and_gain(samples: int, generator: torch.Generator) -> tuple[int, float]:
+    """Draw the shift and the gain of ``roll_and_gain``."""
+    return draw_shift(samples, generator), LEAST_GAIN + _draw_beta(GAIN_SHAPE, generator)
 
 
 def add_noise(spectrogram: Tensor, generator: torch.Generator) -> Tensor:

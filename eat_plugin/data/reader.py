@@ -105,11 +105,24 @@ class SpectrogramReader:
 
     def read_unprocessed(self, index: int, generator: torch.Generator) -> tuple[Tensor, int | None]:
         """Read the window of a clip before the front end; see the function ``read_part``."""
+        values, sample_rate, _ = self.read_placed(index, generator)
+        if self.roll_gain:
+            return roll_and_gain(values, generator), sample_rate
+        return roll(values, generator) if self.roll else values, sample_rate
 
-        def place(room: int, _: float) -> int:
+    def read_placed(
+        self, index: int, generator: torch.Generator
+    ) -> tuple[Tensor, int | None, float]:
+        """Read the window of a clip as it is, and where it starts in the clip, in seconds."""
+        start = 0.0
+
+        def place(room: int, per_frame: float) -> int:
+            nonlocal start
             if room <= 0 or self.crop == "start":
                 return 0
-            return int(torch.randint(room + 1, (), generator=generator))
+            first = int(torch.randint(room + 1, (), generator=generator))
+            start = first / per_frame / FRAMES_A_SECOND
+            return first
 
         entry = self.manifest.entry(index)
         if self.roll_gain and entry.storage is Storage.CACHE:
@@ -118,9 +131,7 @@ class SpectrogramReader:
             refuse_roll_gain(entry)
         values, sample_rate = read_part(entry, self.front_end, place)
         _check_length(len(values), sample_rate, self.front_end)
-        if self.roll_gain:
-            return roll_and_gain(values, generator), sample_rate
-        return roll(values, generator) if self.roll else values, sample_rate
+        return values, sample_rate, start
 
     def collate(self, clips: list[Any]) -> dict[str, Any]:
         """Join clips: ``source`` [B, 1, T, F]; ``padding_mask`` [B, L] if lengths differ."""

@@ -10,6 +10,7 @@
     x, times = loaded.extract("an_hour.wav", "grid")               # [columns, F/p, D], seconds
     spectrogram = loaded.spectrogram("dog.wav")                    # [1, T, F], as in training
     loaded.predict(spectrogram[None])                              # [1, classes], a batch
+    x, times = detect(loaded, "an_hour.wav")                       # [columns, classes], of frames
 
 ``Loaded`` documents all methods.
 """
@@ -17,7 +18,7 @@
 from ..choices import ALONG_TIME, DEFAULT_BATCH, GRANULARITIES
 from .loaded import Loaded
 from .loading import choose_device, load_checkpoint, load_state
-from .recordings import ClipFeatures
+from .recordings import ClipFeatures, detect
 
 __all__ = [
     "ALONG_TIME",
@@ -26,6 +27,7 @@ __all__ = [
     "ClipFeatures",
     "Loaded",
     "choose_device",
+    "detect",
     "load_checkpoint",
     "load_state",
 ]

@@ -191,7 +191,7 @@ def _convert_classifier(
     options: Mapping[str, Any], data: str, model: EatClassifier
 ) -> dict[str, Any]:
     """Find the published options with which a classifier computes the same."""
-    if options.get("prediction_mode") in ("SEGMENT_POOLING", "MEAN_MAX_POOLING"):
+    if options.get("prediction_mode") in ("SEGMENT_POOLING", "MEAN_MAX_POOLING", "FRAMES"):
         mode = options["prediction_mode"]
         raise ValueError(f"model.prediction_mode={mode} has no published name")
     values = {**plain(MaeImageClassificationConfig()), **options}

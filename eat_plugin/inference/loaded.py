@@ -118,7 +118,7 @@ class Loaded:
         """Compute the probabilities of all classes, in the order of ``labels``.
 
         A clip longer than a window is scored by its start, as in validation; a model trained with
-        ``task.length=crop`` averages several windows.
+        ``task.length=crop`` averages several windows. See also ``inference.detect``.
 
         Args:
             source: a clip, a list of clips, spectrograms [B, 1, T, F], time before mel, or images
@@ -126,7 +126,7 @@ class Loaded:
 
         Returns:
             [classes] for one clip, else [B, classes]; they sum to 1 if the model was trained with
-            cross-entropy.
+            cross-entropy. A model of time steps gives [B, T/p, classes] for spectrograms.
 
         Raises:
             ValueError: the model is not a classifier, the input does not fit it, or a clip cannot

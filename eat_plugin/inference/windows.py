@@ -93,6 +93,12 @@ class Windowing:
         return np.concatenate(columns) / FRAMES_A_SECOND
 
 
+def join_columns(results: list[np.ndarray], windows: list[Window]) -> np.ndarray:
+    """Join the results of a recording's windows, ``[T/p, ...]`` each, to its valid columns."""
+    pairs = zip(results, windows)
+    return np.concatenate([result[window.first : window.last] for result, window in pairs])
+
+
 class ClipLayout:
     """Positions of the results of a recording's windows in one array.
 

@@ -25,6 +25,7 @@ from .classifier_config import (
 )
 from .config import EatConfig
 from .encoder import EatEncoder
+from .frame_labels import frame_losses, label_steps
 from .interop import PretrainedEncoder, encoder_config, load_encoder, read_encoder
 from .param_groups import set_finetuning_groups, set_param_groups
 from .pooling import PredictionMode, mean_windows, pool, pooled_width
@@ -42,6 +43,7 @@ class EatClassifier(nn.Module):
         ValueError: if an option is invalid, or the checkpoint cannot be read or does not fit.
 
     Attributes:
+        by_frame: it classifies each time step of a clip, not the clip.
         pretrained_model_args: options of the encoder; a checkpoint needs them.
     """
 
@@ -50,6 +52,7 @@ class EatClassifier(nn.Module):
         self.cfg = cfg
         self.objective = self.choose_objective(cfg)
         self.frozen = self.is_frozen(cfg)
+        self.by_frame = cfg.prediction_mode == PredictionMode.FRAMES
         validate_classifier(cfg, self.objective)
         self.model = self._build_encoder(cfg)
         assert cfg.num_classes is not None
@@ -131,31 +134,37 @@ class EatClassifier(nn.Module):
 
         Args:
             imgs: spectrograms [B, 1, T, F], time before mel (see ``mel_by_time``).
-            label: targets [B, classes], 1 for each label of a clip.
+            label: targets [B, classes], 1 for each label of a clip; of a model ``by_frame`` those
+                of frames, see ``frame_labels.label_steps``.
             padding_mask: bool [B, L], True = padding, whole time steps at the end; the result does
                 not depend on its content. None if all clips have the same length.
             num_windows: with ``label``, number of consecutive rows of ``imgs`` per clip; loss and
                 probabilities are averaged over them. None for one.
 
         Returns:
-            Logits [B, classes]; with ``label`` an ``outputs.ClassificationOutput``.
+            Logits [B, classes], of a model ``by_frame`` [B, steps, classes]; with ``label`` an
+            ``outputs.ClassificationOutput``.
 
         Raises:
             ValueError: if the input does not fit the model.
         """
         imgs = self.model.time_major(imgs)
         imgs, padding = self.model.patch_encoder.prepare(imgs, padding_mask)
+        if self.by_frame and label is not None:
+            label = label_steps(label, self.model.patch_encoder.patch_sides[0])
         if self.training:
             imgs, label, padding = self._augment(imgs, label, padding)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x, _ = self.model.encode(imgs, keep_targets=False, padding_mask=padding)
         logits = self.classify(x, self.model.patch_encoder.grid_of(imgs), padding)
-        return logits if label is None else self._losses(logits, label, num_windows)
+        if label is None:
+            return logits
+        if self.by_frame:
+            return frame_losses(logits, label, self.training)
+        return self._losses(logits, label, num_windows)
 
-    def classify(
-        self, x: Tensor, grid: tuple[int, int], padding: Tensor | None = None
-    ) -> Tensor:
-        """Return the logits [B, classes] of tokens [B, E + L, D] of a (time, mel) grid."""
+    def classify(self, x: Tensor, grid: tuple[int, int], padding: Tensor | None = None) -> Tensor:
+        """Return the logits of tokens [B, E + L, D] of a (time, mel) grid, see ``forward``."""
         assert self.cfg.prediction_mode is not None
         extra = self.model.num_extra_tokens
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -175,11 +184,13 @@ class EatClassifier(nn.Module):
         if padding is not None:
             lengths = own_columns(padding, grid[1]) * patches.patch_sides[0]
         if max(self.cfg.mixup, self.cfg.cutmix) > 0 and label is not None:
-            imgs, label, lengths = mix_batch(
-                imgs, label, lengths=lengths, mixup=self.cfg.mixup, cutmix=self.cfg.cutmix,
+            imgs, mixed, lengths = mix_batch(
+                imgs, label.flatten(1), lengths=lengths,
+                mixup=self.cfg.mixup, cutmix=self.cfg.cutmix,
                 prob=self.cfg.mixup_prob, switch_prob=self.cfg.mixup_switch_prob,
                 mode=self.cfg.mixup_mode,
             )  # fmt: skip
+            label = mixed.view(label.shape)
         if self.cfg.specaug:
             imgs = self._mask(imgs, lengths)
         if lengths is not None:

@@ -34,7 +34,8 @@ class EatClassifierConfig(EatConfig):
     prediction_mode: Optional[PredictionMode] = option(
         PredictionMode.CLS_TOKEN,
         "pooling: CLS_TOKEN, MEAN_POOLING, LIN_SOFTMAX, MEAN_MAX_POOLING (mean and maximum) or "
-        "SEGMENT_POOLING (means of segments of time, for the order of events, as in words)",
+        "SEGMENT_POOLING (means of segments of time, for the order of events, as in words); or "
+        "FRAMES (none: labels of each time step, with task.events)",
     )
     segments: int = option(8, "SEGMENT_POOLING: segments of time, whose means are concatenated")
     use_fc_norm: bool = option(True, "LayerNorm before the last layer")
@@ -62,9 +63,7 @@ class EatClassifierConfig(EatConfig):
     mixup_switch_prob: float = option(0.0, "probability of cutmix if mixup is on too")
     mixup_mode: str = option("batch", "one draw per batch, pair or elem")
     label_smoothing: float = option(0.0, "share of a target spread over all classes")
-    smooth_mixed: bool = option(
-        True, "label smoothing also with mixup; not in published runs"
-    )
+    smooth_mixed: bool = option(True, "label smoothing also with mixup; not in published runs")
     specaug: bool = option(False, "mask one span of time and one of mel bins per clip")
     mask_ratio: float = option(0.0, "largest share of an axis that specaug masks")
     freqm: float = option(25.0, "largest mask in mel bins, if mask_ratio is 0")
@@ -130,6 +129,11 @@ def validate_classifier(cfg: EatClassifierConfig, objective: Objective) -> None:
     mode = cfg.prediction_mode
     names = ", ".join(PredictionMode.__members__)
     require(mode is not None, "model.prediction_mode", "null", f"choose one of {names}")
+    if mode == PredictionMode.FRAMES:
+        rule = "model.prediction_mode=FRAMES needs "
+        require(loss == "bce", "model.loss", repr(loss), f"{rule}bce")
+        require(not single_label, "task.single_label", "true", f"{rule}false")
+        require(cfg.cutmix == 0, "model.cutmix", cfg.cutmix, f"{rule}0")
     require(cfg.segments >= 1, "model.segments", cfg.segments, "it must be 1 or more")
     fractions = ("label_smoothing", "mask_ratio", "drop_path_rate", "head_dropout")
     for name in (*fractions, "asymmetric_shift"):

@@ -18,8 +18,9 @@ class PredictionMode(Enum):
     MEAN_POOLING = 1
     CLS_TOKEN = 2
     LIN_SOFTMAX = 3
-    SEGMENT_POOLING = 4  # this one and the next are ours
+    SEGMENT_POOLING = 4  # this one and the next ones are ours
     MEAN_MAX_POOLING = 5
+    FRAMES = 6
 
 
 def pool(
@@ -43,11 +44,14 @@ def pool(
         segments: with ``SEGMENT_POOLING``, see ``mean_segments``.
 
     Returns:
-        [B, D]; [B, 2 D] with ``MEAN_MAX_POOLING``, [B, segments * D] with ``SEGMENT_POOLING``.
+        [B, D]; [B, 2 D] with ``MEAN_MAX_POOLING``, [B, segments * D] with ``SEGMENT_POOLING``;
+        [B, steps, D] with ``FRAMES``, the mean over mel.
     """
     if mode == PredictionMode.CLS_TOKEN:
         return x[:, 0]
     patches = x[:, num_extra_tokens:]
+    if mode == PredictionMode.FRAMES:
+        return patches.unflatten(1, grid).mean(dim=2)
     if mode == PredictionMode.MEAN_POOLING:
         return mean_patches(patches, padding)
     if mode == PredictionMode.MEAN_MAX_POOLING:

@@ -14,15 +14,19 @@ from fairseq.tasks import register_task
 from omegaconf import open_dict
 from torch import nn
 
+from ..data.events import ENDING, read_event_labels
 from ..data.label_set import LabelSet, read_label_set
 from ..data.labels import read_labels, read_weights
+from ..data.manifest import Manifest
 from ..data.reader import ClipReader
 from ..data.statistics import WHOLE
 from ..metrics import METRICS, ClipScores, metric_names, summarize
 from ..options import option
 from ..ranking import RankedScores
+from . import event_labels
 from .base import AudioConfig, AudioTask, logger
 from .data_checks import check_manifest
+from .image_checks import check_kind
 from .labelled import LabelledDataset
 from .option_checks import check_metric
 from .recipe import FINETUNING
@@ -37,9 +41,7 @@ class ClassificationConfig(AudioConfig):
     """Options of ``eat_classification``."""
 
     single_label: bool = option(False, "each clip has exactly one label")
-    eval_windows: int = option(
-        3, "length=crop: windows per longer clip, averaged in evaluation"
-    )
+    eval_windows: int = option(3, "length=crop: windows per longer clip, averaged in evaluation")
     roll_gain: Optional[bool] = option(False, "roll and scale training waveforms")
     noise: bool = option(False, "add noise to training spectrograms")
     weights_file: Optional[str] = option(
@@ -49,11 +51,19 @@ class ClassificationConfig(AudioConfig):
     replacement: bool = option(False, "balanced sampling may repeat a clip in an epoch")
     label_descriptors: str = option("label_descriptors.csv", "file of the classes, in data")
     labels: str = option("lbl", "ending of the label files")
+    events: bool = option(
+        False,
+        "labels of frames, for sound event detection: {split}.events has onset, offset and "
+        "label of each event, train.events the classes",
+    )
 
 
 @register_task("eat_classification", dataclass=ClassificationConfig)
 class EatClassificationTask(AudioTask):
     """Classification of the clips of ``{data}/{split}.tsv`` by the labels in ``{split}.lbl``.
+
+    With ``events`` each time step is classified, by the strong labels in ``{split}.events``, and
+    the metrics are those of time steps.
 
     Validation reports mAP, mAUC and d-prime, and accuracy with one label per clip, over all clips
     of the split, each counted once, whatever the batches and processes.
@@ -78,10 +88,21 @@ class EatClassificationTask(AudioTask):
         """
         names = metric_names(self.cfg.single_label)
         check_metric(run, "eat_classification", names, METRICS)
+        if self.cfg.events:
+            event_labels.check_options(run)
         self._start_classes = resolve_start(run)
 
+    @property
+    def _classes_file(self) -> str:
+        """Name of the file of the classes."""
+        return f"{self.train_split}.{ENDING}" if self.cfg.events else self.cfg.label_descriptors
+
+    def _read_label_set(self) -> LabelSet:
+        path = Path(self.cfg.data) / self._classes_file
+        return read_event_labels(path) if self.cfg.events else read_label_set(path)
+
     def _read_label_indices(self) -> Dict[str, str]:
-        label_set = read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors)
+        label_set = self._read_label_set()
         return {label: str(index) for index, label in enumerate(label_set.ids)}
 
     def _check_classes(self) -> None:
@@ -91,13 +112,13 @@ class EatClassificationTask(AudioTask):
         if dict(self.resumed.state["labels"]) != self._read_label_indices():
             path = os.path.abspath(self.resumed.path)
             raise ValueError(
-                f"the classes in {self.cfg.label_descriptors} differ from those of {path}, which "
+                f"the classes in {self._classes_file} differ from those of {path}, which "
                 "this run would resume: choose another run folder (hydra.run.dir) or the same "
                 "classes"
             )
 
     def _read_label_names(self) -> List[str]:
-        return list(read_label_set(Path(self.cfg.data) / self.cfg.label_descriptors).names)
+        return list(self._read_label_set().names)
 
     @property
     def label_set(self) -> LabelSet:
@@ -113,10 +134,12 @@ class EatClassificationTask(AudioTask):
             ValueError: manifest, labels, classes and weights do not agree; the message says where.
         """
         train = split == self.train_split
-        path = Path(cfg.data) / f"{split}.{cfg.labels}"
-        labels = read_labels(path, self.label_set, reader.manifest, cfg.single_label)
-        if not labels.names_match:
-            logger.warning("%s has other names than the manifest; their order decides", path)
+        labels = None
+        if not cfg.events:
+            path = Path(cfg.data) / f"{split}.{cfg.labels}"
+            labels = read_labels(path, self.label_set, reader.manifest, cfg.single_label)
+            if not labels.names_match:
+                logger.warning("%s has other names than the manifest; their order decides", path)
         self.state.label_names  # noqa: B018, read now so that checkpoints have them
         weights = None
         if train and cfg.weights_file:
@@ -136,6 +159,13 @@ class EatClassificationTask(AudioTask):
             replacement=cfg.replacement,
         )
 
+    def _make_reader(self, manifest: Manifest, path: Path, cfg: ClassificationConfig) -> ClipReader:
+        if not cfg.events:
+            return super()._make_reader(manifest, path, cfg)
+        check_kind(manifest, path, self.images)
+        train = path.stem == self.train_split
+        return event_labels.make_reader(cfg, manifest, path, self._front_end, self.label_set, train)
+
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
         """Build the model for the classes of the data.
 
@@ -152,16 +182,17 @@ class EatClassificationTask(AudioTask):
                 cfg.num_classes = num_classes
         if cfg.num_classes != num_classes:
             raise ValueError(
-                f"model.num_classes is {cfg.num_classes}, but {self.cfg.label_descriptors} has "
+                f"model.num_classes is {cfg.num_classes}, but {self._classes_file} has "
                 f"{num_classes} classes"
             )
         if self._start_classes not in (None, num_classes):
             raise ValueError(
                 f"checkpoint.finetune_from_model is a classifier of {self._start_classes} classes, "
-                f"but {self.cfg.label_descriptors} has {num_classes}; with model.model_path it "
+                f"but {self._classes_file} has {num_classes}; with model.model_path it "
                 "gives its encoder alone"
             )
         model: Any = super().build_model(cfg, from_checkpoint)
+        event_labels.check_model(model, self.cfg.events)
         if not from_checkpoint:
             _compare_norm(self.cfg.norm, model.pretrained_model_args.get("task"))
         with open_dict(cfg):
@@ -189,8 +220,11 @@ class EatClassificationTask(AudioTask):
         loss, sample_size, log = super().valid_step(sample, model, criterion)
         predictions, targets = (log.pop(name) for name in SCORES)
         usable = ~sample["replaced"]
-        rows = [t[usable].float().cpu().numpy() for t in (predictions, targets)]
-        for scores in _gather((sample["id"][usable].cpu().numpy(), *rows)):
+        rows: Any = [t[usable].float().cpu().numpy() for t in (predictions, targets)]
+        rows = (sample["id"][usable].cpu().numpy(), *rows)
+        if self.cfg.events:
+            rows = event_labels.flatten_steps(*rows)
+        for scores in _gather(rows):
             self._scores.add(*scores)
         return loss, sample_size, log
 

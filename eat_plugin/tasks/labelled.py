@@ -19,7 +19,7 @@ class LabelledDataset(ClipDataset):
 
     Args:
         reader: reads the clips.
-        labels: labels of the manifest's clips, in its order.
+        labels: labels of the manifest's clips, in its order; None if the reader gives ``label``.
         seed: seed of the run.
         shuffle: shuffle the clips before they are batched.
         weights: weights of the clips for balanced sampling, [clips]; None draws each clip once per
@@ -34,7 +34,7 @@ class LabelledDataset(ClipDataset):
     def __init__(
         self,
         reader: ClipReader,
-        labels: ClipLabels,
+        labels: ClipLabels | None,
         *,
         seed: int = 1,
         shuffle: bool = True,
@@ -43,7 +43,7 @@ class LabelledDataset(ClipDataset):
         replacement: bool = False,
     ) -> None:
         super().__init__(reader, seed=seed, shuffle=shuffle)
-        if len(labels) != len(self):
+        if labels is not None and len(labels) != len(self):
             raise ValueError(f"{len(labels)} clips have labels; the manifest has {len(self)}")
         if weights is not None:
             _check_sampling(weights, len(self), num_samples, replacement)
@@ -60,13 +60,11 @@ class LabelledDataset(ClipDataset):
             [B, classes].
         """
         batch = super()._collate(samples)
-        clips = np.array([sample["clip"] for sample in samples])
-        others = batch["net_input"]
-        batch["net_input"] = {
-            "imgs": others.pop("source"),
-            "label": torch.from_numpy(self.labels.multi_hot(clips)),
-            **others,
-        }
+        inputs = batch["net_input"]
+        inputs["imgs"] = inputs.pop("source")
+        if self.labels is not None:
+            clips = np.array([sample["clip"] for sample in samples])
+            inputs["label"] = torch.from_numpy(self.labels.multi_hot(clips))
         return batch
 
     @property

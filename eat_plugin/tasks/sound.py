@@ -126,7 +126,7 @@ def make_reader(cfg: Any, manifest: Manifest, front_end: FrontEnd, train: bool) 
         return WindowsReader(manifest, front_end, windows)
     # The first is of fine-tuning, the second of pre-training.
     roll_gain, roll = (train and getattr(cfg, name, False) for name in ("roll_gain", "roll"))
-    crop = _choose_crop(cfg, train)
+    crop = choose_crop(cfg, train)
     if cfg.fbank.device == "model":
         from ..data.packed import PackedReader
 
@@ -137,7 +137,8 @@ def make_reader(cfg: Any, manifest: Manifest, front_end: FrontEnd, train: bool) 
     )
 
 
-def _choose_crop(cfg: Any, train: bool) -> str:
+def choose_crop(cfg: Any, train: bool) -> str:
+    """Return where the window of a longer clip is: ``start`` or ``random``."""
     if cfg.length != "pad":
         return "random" if train else "start"
     # Pre-training validates on windows like those that it trains on.

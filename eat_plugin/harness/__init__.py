@@ -1,0 +1,1 @@
+"""Any checkpoint in the community's benchmarks of representations: one module each."""

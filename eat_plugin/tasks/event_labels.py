@@ -1,0 +1,71 @@
+"""Strong labels in ``eat_classification``: their reader, their options, their scores."""
+
+from pathlib import Path
+from typing import Any, Tuple
+
+import numpy as np
+
+from ..data.events import ENDING, EventReader, read_events
+from ..data.frontend import FrontEnd
+from ..data.label_set import LabelSet
+from ..data.manifest import Manifest
+from . import sound
+from .run_config import RunConfig
+
+# Options that do not go with labels of frames -> the value that does.
+NEEDED = {
+    "task.single_label": False, "task.length": "pad", "task.noise": False,
+    "task.fbank.device": "cpu", "task.images": None,
+}  # fmt: skip
+
+
+def check_options(run: RunConfig) -> None:
+    """Refuse options that do not go with ``task.events``; ValueError names the first one."""
+    for name, needed in NEEDED.items():
+        value = run.get(name)
+        if value != needed:
+            shown, wanted = (str(each).lower() for each in (value, needed))
+            wanted = "null" if needed is None else wanted
+            raise ValueError(f"{name} is {shown}; with task.events=true it must be {wanted}")
+
+
+def check_model(model: Any, events: bool) -> None:
+    """Refuse a model of clips with labels of frames, and the reverse."""
+    if model.by_frame != events:
+        mode = model.cfg.prediction_mode.name
+        raise ValueError(
+            f"task.events is {str(events).lower()}, but model.prediction_mode is {mode}; labels of "
+            "frames need FRAMES, and FRAMES needs task.events=true (benchmark=frames sets both)"
+        )
+
+
+def make_reader(
+    cfg: Any, manifest: Manifest, path: Path, front_end: FrontEnd, label_set: LabelSet, train: bool
+) -> EventReader:
+    """Make the reader of a split with strong labels, next to its manifest ``path``.
+
+    Raises:
+        ValueError: the labels cannot be read, or an option does not suit the clips.
+    """
+    events = read_events(path.with_suffix(f".{ENDING}"), manifest, label_set)
+    crop, roll_gain = sound.choose_crop(cfg, train), bool(train and cfg.roll_gain)
+    return EventReader(manifest, front_end, events, len(label_set), crop=crop, roll_gain=roll_gain)
+
+
+def flatten_steps(
+    ids: np.ndarray, predictions: np.ndarray, targets: np.ndarray
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make a row of each time step of clips, without padding.
+
+    Args:
+        ids: of the clips, [B].
+        predictions: [B, steps, C].
+        targets: [B, steps, C], -1 in padding.
+
+    Returns:
+        A number of each step, and its predictions and targets, [rows, C].
+    """
+    steps = targets.shape[1]
+    numbers = ids[:, None] * steps + np.arange(steps)
+    known = targets[:, :, 0] >= 0
+    return numbers[known], predictions[known], targets[known]
