@@ -40,12 +40,13 @@ MAY_IMPORT = {
     },
     "criterions": {"outputs"},
     "tasks": {
-        "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking", "options",
-        *METRICS,
+        "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking",
+        "monitoring", "options", *METRICS,
     },
     "inference": {
         "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
     },
+    "monitoring": {"inference", "models", "modules", *METRICS},
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "cli": {
@@ -146,7 +147,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
         "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
-        "safetensors_files", "sections",
+        "safetensors_files", "sections", "monitoring",
     }  # fmt: skip
 
 

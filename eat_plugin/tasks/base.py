@@ -152,7 +152,8 @@ class AudioTask(FairseqTask):
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
         if split == self.train_split or self._validates or path.is_file():
-            reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
+            manifest, train = self._read_manifest(path, split), split == self.train_split
+            reader: Any = self.make_reader(manifest, path, cfg, train)
             dataset: Any = self.make_dataset(reader, cfg, split)
             dataset.wait = 60 * self.cfg.wait_for_data
             if split == self.train_split:
@@ -180,8 +181,12 @@ class AudioTask(FairseqTask):
             normalisation.warn_of_audioset(self.cfg, manifest)
         return manifest
 
-    def _make_reader(self, manifest: Manifest, path: Path, cfg: Any) -> ClipReader:
-        train = path.stem == self.train_split
+    def make_reader(self, manifest: Manifest, path: Path, cfg: Any, train: bool) -> ClipReader:
+        """Make the reader of the clips of a manifest; with ``train`` they are augmented.
+
+        Raises:
+            ValueError: the clips are of another kind than the task's, or an option does not suit.
+        """
         check_kind(manifest, path, self.images)
         if self.images is None:
             return sound.make_reader(cfg, manifest, self._front_end, train)
