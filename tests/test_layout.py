@@ -41,18 +41,21 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {
         "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking",
-        "monitoring", "options", *METRICS,
+        "monitoring", "options", "reproduction", *METRICS,
     },
     "inference": {
-        "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
+        "choices", "data", "images", "inputs", "models", "options", "reproduction", "sections",
+        *METRICS,
     },
+    "reproduction": {"data"},
     "monitoring": {"inference", "models", "modules", *METRICS},
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "cli": {
         "checkpoint_files", "choices", "configs", "data", "doctor", "images", "prepare", "masking",
         "models",
-        "inference", "launch", "records", "registered", "options", "safetensors_files", *METRICS,
+        "inference", "launch", "records", "registered", "reproduction", "options",
+        "safetensors_files", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
@@ -147,7 +150,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
         "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
-        "safetensors_files", "sections", "monitoring",
+        "safetensors_files", "sections", "monitoring", "reproduction",
     }  # fmt: skip
 
 

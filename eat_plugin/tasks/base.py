@@ -262,6 +262,7 @@ class AudioTask(FairseqTask):
             super().reduce_metrics(logging_outputs, criterion)
             return
         skipped = sum(log.pop(SKIPPED, 0) for log in logging_outputs)
+        self.saver.record.count(logging_outputs)
         super().reduce_metrics(logging_outputs, criterion)
         self._skipped = self._skipped + skipped
         self._updates += 1

@@ -59,6 +59,8 @@ def test_monitoring__changes_no_bit_in_two_processes(trainer, assert_same):
     for name, interval in (("on", ON), ("off", OFF)):
         run_two(trainer, interval, "optimization.max_update=3", name=name)
     assert_same_run(assert_same, trainer.checkpoint("on"), trainer.checkpoint("off"))
+    (part,) = trainer.checkpoint("on")["task_state"]["record"]["parts"]
+    assert (part["processes"], part["clips"]) == (2, 18)
     logs = [trainer.folder / name / "hydra_train.log" for name in ("on", "off")]
     assert [PREFIX in log.read_text() for log in logs] == [True, False]
 
