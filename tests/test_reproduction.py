@@ -21,6 +21,7 @@ def git(folder, *arguments):
 def test_find_revision__says_whether_files_were_changed(tmp_path):
     assert find_revision(tmp_path) is None
     git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "-m", "none", "--allow-empty")
     (tmp_path / "__init__.py").write_text("one")
     assert find_revision(tmp_path) is None  # the repository does not have the package
     git(tmp_path, "add", ".")

@@ -34,8 +34,19 @@ def test_watch__targets_that_are_the_same_for_all_clips_are_no_trend():
     (warning,), collapse = Watch().judge(values(across=0.0))
     assert "the same targets for every clip" in warning
     assert collapse
-    assert Watch().judge(values(across=0.005))[1] == ""
-    assert len(Watch().judge(values(across=0.005))[0]) == 1
+
+
+def test_watch__little_spread_across_clips_is_an_alarm_after_a_fall():
+    watch = Watch()
+    watch.judge(values(across=0.02))
+    assert watch.judge(values(across=0.005)) == ([], "")  # as of clips that are mostly padding
+    (warning,), collapse = watch.judge(values(across=0.003))
+    assert "may collapse" in warning
+    assert collapse == ""
+    watch = Watch()
+    watch.judge(values(across=0.9))
+    assert watch.judge(values(across=0.02)) == ([], "")
+    assert watch.judge(values(across=0.0005))[1].startswith("the run has collapsed")
 
 
 def test_watch__recovers_and_continues_from_its_state():
