@@ -56,11 +56,12 @@ def read_some(reader: ClipReader, most: int) -> tuple[list[int], list[Any]]:
 
     Returns:
         Indices of the clips, and what the reader gives for each; those that cannot be used are
-        left out.
+        left out. They are fewer than ``most`` if ``MOST_ATTEMPTS`` for each did not find it.
     """
     indices, clips = [], []
+    order = np.random.default_rng(0).permutation(len(reader.manifest))
     with _reading:
-        for index in np.random.default_rng(0).permutation(len(reader.manifest)).tolist():
+        for index in order[: MOST_ATTEMPTS * most].tolist():
             try:
                 clips.append(reader.read(index, make_generator(0, index)))
                 indices.append(index)

@@ -68,6 +68,8 @@ class _Probe:
         if not self._batches:
             reader: Any = task.make_reader(self._manifest, self.path, task.cfg, train=False)
             self._clips, samples = read_some(reader, PROBE_CLIPS)
+            folder = repr(str(self.path.parent))
+            require(bool(samples), "task.monitor.data", folder, "no clip can be read")
             starts = range(0, len(samples), CLIPS)
             self._batches = [reader.collate(samples[start : start + CLIPS]) for start in starts]
         found = [
@@ -101,7 +103,7 @@ class Monitor:
         self._interval, self._stops = cfg.interval, cfg.stop
         self._probe = _Probe(cfg.data) if cfg.data and cfg.interval else None
         self._watch = Watch(state.get("watch"))
-        self._values: Dict[str, float] = dict(state.get("values", {}))
+        self._values: Dict[str, float] = dict(state.get("values", {})) if cfg.interval else {}
         self._batch: Optional[Dict[str, Any]] = None
         self._since, self._spent = 0.0, 0.0  # seconds
 
@@ -117,6 +119,9 @@ class Monitor:
         """
         if not self._interval or (updates > 1 and updates % self._interval) or not _is_first():
             return
+        if self._batch is None and not self._read(task, _unwrap(model)):
+            logger.warning("task.monitor: not two training clips can be read; none are measured")
+            return
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # or the time would be that of the update
         start = time.monotonic()
@@ -128,7 +133,7 @@ class Monitor:
             return
         now = time.monotonic()
         self._spent += now - start if self._since else 0.0
-        self._since = self._since or now  # the first measurement reads the clips
+        self._since = self._since or now  # the first measurement reads the clips of the probe
         values[TIME] = 100 * self._spent / max(now - self._since, 1e-9)
         self._values = values
         warnings, collapse = self._watch.judge(values)
@@ -142,13 +147,23 @@ class Monitor:
         for name, value in self._values.items():
             metrics.log_scalar(name, value, weight=0)
 
+    def _read(self, task: "AudioTask", model: Any) -> bool:
+        """Read the clips that are measured; return whether two at least can be read."""
+        reader = task.dataset(task.train_split).reader
+        _, clips = read_some(reader, CLIPS)
+        if len(clips) < 2:
+            return False
+        self._batch = _prepare(reader.collate(clips), task, model)
+        return True
+
     def _measure(self, task: "AudioTask", model: Any) -> Dict[str, float]:
-        if self._batch is None:
-            reader = task.dataset(task.train_split).reader
-            self._batch = _prepare(reader.collate(read_some(reader, CLIPS)[1]), task, model)
-        values = measure(model.examine(**self._batch))
+        values = measure(model.examine(**(self._batch or {})))
         if self._probe is not None:
-            values.update(self._probe.measure(task, model))
+            try:
+                values.update(self._probe.measure(task, model))
+            except ValueError as error:  # as of clips that cannot be read
+                self._probe = None
+                logger.warning("task.monitor.data: no more probes: %s", error)
         return values
 
 

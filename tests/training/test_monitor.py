@@ -122,6 +122,27 @@ def test_probe__of_one_class_is_refused(labelled):
         run(labelled / "run", ON, f"task.monitor.data={labelled}")
 
 
+def test_monitoring__goes_on_without_clips(labelled, caplog):
+    probe = labelled / "probe"
+    probe.mkdir()
+    for name in ("train.tsv", "train.lbl", "label_descriptors.csv"):
+        text = (labelled / name).read_text().replace("/audio\n", "/gone\n")
+        (probe / name).write_text(text)
+    (labelled / "gone").mkdir()
+    state = run(labelled / "run", ON, f"task.monitor.data={probe}")
+    assert warnings_of(caplog) == [
+        f"task.monitor.data: no more probes: task.monitor.data is '{probe}'; no clip can be read"
+    ]
+    assert "monitor_target_rank" in state["task_state"]["monitor"]["values"]
+    caplog.clear()
+    lines = (labelled / "train.tsv").read_text().splitlines()
+    (labelled / "train.tsv").write_text("\n".join(lines[:2]) + "\n")
+    (labelled / "train.lbl").write_text((labelled / "train.lbl").read_text().split("\n")[0] + "\n")
+    state = run(labelled / "one", ON, "dataset.batch_size=1")
+    assert "not two training clips can be read" in warnings_of(caplog)[0]
+    assert state["task_state"]["monitor"]["values"] == {}
+
+
 def break_clip(monkeypatch, name):
     original = SpectrogramReader.read
 
