@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from .choices import CONFIG_DIR
 
@@ -48,6 +49,17 @@ def suggest(value: str, choices: list[str]) -> str:
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
     return f"; choose one of {', '.join(choices)}" if len(choices) <= MOST_LISTED else ""
+
+
+def flatten_options(cfg: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the options of a configuration by ``section.option``, in its order."""
+    found: dict[str, Any] = {}
+    for name, value in cfg.items():
+        if isinstance(value, Mapping) and value:
+            found.update(flatten_options(value, f"{prefix}{name}."))
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def quote(value: object) -> str:

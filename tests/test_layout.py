@@ -48,27 +48,30 @@ MAY_IMPORT = {
     },
     "criterions": {"outputs"},
     "tasks": {
-        "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking", "options",
-        *METRICS,
+        "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking",
+        "monitoring", "options", "reproduction", *METRICS,
     },
     "inference": {
-        "choices", "data", "images", "inputs", "models", "options", "sections", *METRICS,
+        "choices", "data", "images", "inputs", "models", "options", "reproduction", "sections",
+        *METRICS,
     },
     "huggingface": {
         "data", "inference", "inputs", "models", "modules", "options", "safetensors_files",
         "sections",
     },
     "harness": {"data", "inference"},
+    "reproduction": {"data"},
+    "monitoring": {"inference", "models", "modules", *METRICS},
     "launch": {"choices", "configs", "prepare", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "report": {
-        "checkpoint_files", "data", "inference", "masking", "models", "modules", "options",
-        "records", *METRICS,
+        "checkpoint_files", "data", "inference", "masking", "models", "modules", "monitoring",
+        "options", "records", "reproduction", *METRICS,
     },
     "cli": {
         "checkpoint_files", "choices", "configs", "data", "doctor", "images", "prepare", "masking",
         "huggingface", "models", "inference", "launch", "records", "registered", "report",
-        "options", "safetensors_files", *METRICS,
+        "reproduction", "options", "safetensors_files", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
@@ -163,7 +166,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
         "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
-        "bat_files", "safetensors_files", "sections",
+        "bat_files", "safetensors_files", "sections", "monitoring", "reproduction",
     }  # fmt: skip
 
 

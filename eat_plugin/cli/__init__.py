@@ -26,9 +26,9 @@ from eat_plugin.prepare.processes import available_cores
 # Each has a module of the same name, with _ for -. A module imports PyTorch and fairseq only when
 # it runs, so that help and mistakes are fast.
 SUBCOMMANDS = (
-    "doctor", "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "probe", "predict",
-    "features", "export", "import", "plot", "report", "config", "config-dir", "user-dir", "flags",
-    "demo",
+    "doctor", "manifest", "stats", "cache", "pretrain", "finetune", "evaluate", "compare", "probe",
+    "predict", "features", "export", "import", "plot", "report", "config", "config-dir", "user-dir",
+    "flags", "demo",
     "bench",
 )  # fmt: skip
 # Extra of the package -> the modules that it brings; the names of packages that differ from these.

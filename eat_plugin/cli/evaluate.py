@@ -3,6 +3,7 @@
 Examples:
   eat evaluate --checkpoint checkpoint_best.pt --data data --out evaluation
   eat evaluate --checkpoint checkpoint_best.pt --data data --split eval --json
+  eat evaluate --checkpoint C --data data --official eval_segments.csv --out evaluation
 
 Reads DATA/SPLIT.tsv, DATA/SPLIT.lbl and DATA/label_descriptors.csv. The classes must be those of
 the checkpoint, in any order. Clips are prepared as in training. For a model trained with
@@ -10,8 +11,10 @@ task.length=crop, the score of a clip is the mean over several windows, as in va
 
 mAP and mAUC are means over the classes that occur; d_prime is computed from mAUC. The 95 % interval
 of the main metric (accuracy for one label per clip, else mAP) comes from resampling the clips.
-clips_sha256 is the checksum of the sorted names of all used clips, separated by line feeds: compare
-evaluations with the same checksum only.
+clips_sha256 is the checksum of the sorted names of all used clips, separated by line feeds: figures
+of evaluations with other checksums are of other clips; eat compare finds those that both have.
+--official LIST says how much of an official list the used clips cover (an id in each line, or
+AudioSet's csv of segments); copies of AudioSet differ.
 
 --json prints one line and nothing else; undefined values (accuracy with several labels per clip, an
 infinite d_prime) are null. --out DIR also writes
@@ -19,6 +22,9 @@ infinite d_prime) are null. --out DIR also writes
   classes.csv     label, name, clips, AP, AUC; for one label per clip also recall and precision
   classes.png     average precision of each class; for one label per clip a confusion matrix
   missing.tsv     the unusable clips and the reasons
+  clips.npz       names, labels, scores and targets of the used clips, for eat compare
+  record.json     the configuration, the record of the training, and that of this evaluation
+  uncovered.txt   with --official: the ids that no used clip has
 
 A model that was fine-tuned with strong labels (benchmark=frames) is evaluated along time, on whole
 clips, by DATA/SPLIT.events; this needs the package sed_scores_eval. Metrics, over the classes that
@@ -51,6 +57,12 @@ from eat_plugin.cli import (
     progress,
     say,
 )
+from eat_plugin.cli.evaluation_record import (
+    describe_coverage,
+    measure_coverage,
+    read_list,
+    write_record,
+)
 from eat_plugin.cli.evaluation_report import (
     describe,
     exit_code,
@@ -74,7 +86,10 @@ if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
     from eat_plugin.inference.windows import Window, Windowing
 
-FILES = ("metrics.json", "classes.csv", "classes.png", "missing.tsv")
+FILES = (
+    "metrics.json", "classes.csv", "classes.png", "missing.tsv", "clips.npz", "record.json",
+    "uncovered.txt",
+)  # fmt: skip
 LEVEL = 0.95  # of the interval
 SHOWN = 5  # labels in an error message
 
@@ -89,6 +104,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the metrics as a line of JSON")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for tables and a picture")
+    parser.add_argument(
+        "--official", metavar="LIST", type=Path, help="official list of clips, to say what is used"
+    )
     inputs.add_scoring_arguments(parser)
 
 
@@ -106,13 +124,19 @@ def run(args: argparse.Namespace) -> int:
         return evaluate_frames.run(args, loaded, label_set)
     manifest = inputs.open_split(args.data, args.split, loaded)
     labels = _read_labels(args, loaded, label_set, manifest)
+    official = None if args.official is None else read_list(args.official, manifest)
     failures: Failures = {}
     clips, ranked = _score(loaded, args.batch_size, manifest, labels, failures)
     conclude("evaluate", failures, len(manifest))
     metrics = _measure(args, loaded, manifest, clips, ranked)
+    names = [original_name(manifest.name(clip)) for clip in clips]
+    uncovered: list[str] = []
+    if official is not None:
+        metrics["official"], uncovered = measure_coverage(official, names)
     _show(metrics, args.json)
     if args.out is not None:
         _write(args.out, loaded, label_set, ranked, metrics, failures)
+        write_record(args, loaded, names, ranked, uncovered)
         if not args.json:
             say(f"{args.out}: {', '.join(name for name in FILES if (args.out / name).exists())}")
     return exit_code(args, metrics)
@@ -216,6 +240,8 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
             line += f"  (95 % interval {interval['low']:.4f} to {interval['high']:.4f})"
         say(line)
     show_clips(metrics)
+    if "official" in metrics:
+        say(f"{'official':<12} {describe_coverage(metrics['official'])}")
 
 
 def _write(

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if runs[0].cfg:
         name, packaged = _find_recipe(runs[0].cfg)
         sections += build.list_options([run for run in runs if run.cfg], packaged, name)
+    sections += build.list_records(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     page = render(title, "Report of the EAT plugin", sections)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,16 +86,17 @@ def run(args: argparse.Namespace) -> int:
 def _read_run(name: str, folder: Path) -> Run:
     """Read log and configuration; what cannot be read is said on the page."""
     from eat_plugin.report.build import Run
-    from eat_plugin.report.example import find_checkpoint, read_configuration
+    from eat_plugin.report.example import find_checkpoint, read_run
     from eat_plugin.report.runlog import parse_all, read_series
 
     curves = read_series(folder, parse_all)
     try:
         checkpoint = find_checkpoint(folder)
-        return Run(name, folder, curves, read_configuration(checkpoint), checkpoint)
+        cfg, record = read_run(checkpoint)
+        return Run(name, folder, curves, cfg, checkpoint, record)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        return Run(name, folder, curves, {}, None, f"Without options and clips: {reason}.")
+        return Run(name, folder, curves, {}, None, None, f"Without options and clips: {reason}.")
 
 
 def _show_clips(run: Run, args: argparse.Namespace) -> list[Section]:

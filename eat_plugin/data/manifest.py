@@ -226,11 +226,12 @@ def write_manifest(
             file.write(b"%b\t%d\n" % (check_name(name), samples))
 
 
-def digest_clips(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of the lines of ``{split}.tsv`` without the root."""
+def digest_clips(path: str | os.PathLike[str], skip_first: bool = True) -> str:
+    """Return the SHA-256 of the lines of ``{split}.tsv``, without the root: the first line."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        file.readline()
+        if skip_first:
+            file.readline()
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -47,6 +47,7 @@ class Loaded:
         labels: the classes in the order of the outputs; None for a pre-trained model.
         single_label: each clip has exactly one class.
         cfg: fairseq's whole configuration, as the checkpoint holds it.
+        record: of its training, see ``eat_plugin.reproduction``; None if the checkpoint has none.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Loaded:
     labels: LabelSet | None
     single_label: bool
     cfg: Mapping[str, Any]
+    record: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         kind = "pre-trained" if self.labels is None else f"classifier of {len(self.labels)} classes"

@@ -19,6 +19,7 @@ from ..inputs.tasks import CLASSIFICATION, TASKS, read_input
 from ..models.classifier import EatClassifier
 from ..models.interop import read_checkpoint
 from ..models.named import MODELS, build_model
+from ..reproduction import RECORD
 from .loaded import Loaded
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def load_state(
         labels=classes,
         single_label=isinstance(model, EatClassifier) and model.objective.single_label,
         cfg=cfg,
+        record=(state.get("task_state") or {}).get(RECORD),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models.named import build_model
+from ..reproduction import RECORD
 from .clips import Clip
 from .loaded import Loaded
 
@@ -59,6 +60,8 @@ def portable_state(state: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
         model["num_classes"] = len(loaded.labels)
         task_state["labels"] = {label: str(i) for i, label in enumerate(loaded.labels.ids)}
         task_state["label_names"] = list(loaded.labels.names)
+    if loaded.record is not None:
+        task_state[RECORD] = loaded.record
     cfg = {"model": model, "task": task}
     names = build_model(cfg).state_dict()
     weights = {name: state["model"][name] for name in names}

@@ -12,6 +12,7 @@ from ..modules.patch_split import PatchSplit, pick_tokens, split_patches
 from ..outputs import FeatureOutput, PretrainingOutput
 from .config import EatConfig, validate_config
 from .encoder import MODALITY, EatEncoder, init_normal
+from .examination import Examined, examine
 from .objectives import channel_deviation, choose_objectives
 from .param_groups import set_param_groups
 from .step import Inputs, Step
@@ -244,6 +245,12 @@ class EatModel(EatEncoder):
             source, mode=mode, padding_mask=padding_mask, mask=mask, features_only=True,
             remove_extra_tokens=remove_extra_tokens,
         )  # fmt: skip
+
+    def examine(
+        self, source: Tensor, padding_mask: Tensor | None = None, with_targets: bool = True
+    ) -> Examined:
+        """Return the vectors that a monitor of training measures; see ``examination``."""
+        return examine(self, source, padding_mask, with_targets)
 
     def _encode(
         self, source: Tensor, padding_mask: Tensor | None, masks: Tensor | None,

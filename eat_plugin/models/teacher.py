@@ -118,19 +118,8 @@ class Teacher:
             Targets of patches [B, L, D] (or [B, M, D]), and of clips [B, D], by
             ``model.cls_target`` (None if no objective needs them); float32.
         """
-        dtype = next(iter(self._weights.values())).dtype
-        owner = student if self.cfg.ema_encoder_only else self.encoder
-        patches = owner.patch_encoder
-        if owner is not student and patches.local_encoder is not None:
-            local = patches.local_features(source.to(dtype))
-        elif local is None:
-            local = student.patch_encoder.local_features(source)
-        x = patches.add_positions(local.to(dtype))
-        x = patches.contextualize(x if kept is None else x.index_select(1, kept)).to(dtype)
-        x, layers = self.encoder.run_blocks(x, student.token_padding(padding))
+        x, layers = self.encode(student, source, local, padding, kept)
         cfg = self.cfg
-        extra = cfg.modalities.image.num_extra_tokens
-        layers = [layer[:, extra:] for layer in layers[-cfg.average_top_k_layers :]]
         norms: Any = {
             "batch_norm_layer": cfg.batch_norm_target_layer,
             "layer_norm_layer": cfg.layer_norm_target_layer,
@@ -148,11 +137,38 @@ class Teacher:
         if cfg.cls_target == "last_targets":
             return targets, mean_patches(average_layers(layers[-1:], **whole), padding)
         if cfg.cls_target == "cls":
-            clip = x[:, extra - 1].to(targets.dtype)
+            clip = x[:, cfg.modalities.image.num_extra_tokens - 1].to(targets.dtype)
         else:
             chosen = layers if cfg.cls_target == "layers" else layers[-1:]
             clip = mean_patches(average_layers(chosen, **norms), padding)
         return targets, F.layer_norm(clip, clip.shape[-1:], eps=cfg.target_norm_eps)
+
+    def encode(
+        self,
+        student: EatEncoder,
+        source: Tensor,
+        local: Tensor | None,
+        padding: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode clips; arguments as in ``make_targets``.
+
+        Returns:
+            Output of the last block, [B, E + L, D]; and the target outputs of the blocks that make
+            the targets, without extra tokens, each [B, L, D].
+        """
+        dtype = next(iter(self._weights.values())).dtype
+        owner = student if self.cfg.ema_encoder_only else self.encoder
+        patches = owner.patch_encoder
+        if owner is not student and patches.local_encoder is not None:
+            local = patches.local_features(source.to(dtype))
+        elif local is None:
+            local = student.patch_encoder.local_features(source)
+        x = patches.add_positions(local.to(dtype))
+        x = patches.contextualize(x if kept is None else x.index_select(1, kept)).to(dtype)
+        x, layers = self.encoder.run_blocks(x, student.token_padding(padding))
+        extra = self.cfg.modalities.image.num_extra_tokens
+        return x, [layer[:, extra:] for layer in layers[-self.cfg.average_top_k_layers :]]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy averages.

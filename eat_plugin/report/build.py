@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..metrics import confusion_matrix, summarize
 from ..records import CONSOLE
+from ..reproduction import describe_record
 from . import clips as shown
 from . import panels
 from .charts import STYLE, styled_figure
@@ -49,6 +50,7 @@ class Run(NamedTuple):
         curves: all logged values.
         cfg: the configuration in its checkpoint; empty without one.
         checkpoint: the newest one; None before the first.
+        record: that of the run in its checkpoint, see ``reproduction``; None without.
         problem: why there is no checkpoint.
     """
 
@@ -57,6 +59,7 @@ class Run(NamedTuple):
     curves: Curves
     cfg: Mapping[str, Any]
     checkpoint: Path | None
+    record: Mapping[str, Any] | None = None
     problem: str = ""
 
 
@@ -97,6 +100,15 @@ def describe(run: Run) -> Section:
             facts["clips per update"] = f"{batch * world * often}"
         facts["seed"] = str((run.cfg.get("common") or {}).get("seed"))
     return Section("Run" if run.name == "" else f"Run {run.name}", run.problem, facts)
+
+
+def list_records(runs: list[Run]) -> Iterator[Section]:
+    """List what has to be known to repeat the runs."""
+    for run in runs:
+        if run.record is not None:
+            lines = [(line.strip(),) for line in describe_record(run.record)]
+            title = f"Record of {run.name}: revision, versions, data, hours"
+            yield Section(title, table=lines, is_folded=True)
 
 
 def draw_curves(runs: list[Run]) -> Iterator[Section]:

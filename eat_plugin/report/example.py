@@ -51,12 +51,18 @@ def find_checkpoint(run_dir: Path) -> Path:
 
 
 def read_configuration(checkpoint: Path) -> dict[str, Any]:
-    """Return the configuration in a checkpoint, without its weights.
+    """Return the configuration in a checkpoint; see ``read_run``."""
+    return read_run(checkpoint)[0]
+
+
+def read_run(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the configuration in a checkpoint, and the record of its run, without the weights.
 
     Raises:
         ValueError: the file is not a checkpoint of fairseq.
     """
     from ..checkpoint_files import read_data
+    from ..reproduction import RECORD
 
     try:
         saved = read_data(checkpoint, check=False, only_data=True)
@@ -64,7 +70,7 @@ def read_configuration(checkpoint: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{checkpoint} is not a readable checkpoint: {reason}") from error
-    return cfg
+    return cfg, (saved.get("task_state") or {}).get(RECORD)
 
 
 def is_finetuned(cfg: dict[str, Any]) -> bool:

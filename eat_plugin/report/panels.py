@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..monitoring.values import PREFIX
 from ..records import EPOCH
 from .references import Reference
 from .runlog import (
@@ -56,8 +57,8 @@ class Chart(NamedTuple):
 def group_names(names: Sequence[str]) -> dict[str, list[str]]:
     """Sort the names of logged values into titled groups, in the order of the page."""
     groups: dict[str, list[str]] = {
-        "Losses": [], "Validation": [], "Optimisation": [], "Teacher and targets": [],
-        "Other values": [], "Speed": [],
+        "Losses": [], "Validation": [], "Monitoring": [], "Optimisation": [],
+        "Teacher and targets": [], "Other values": [], "Speed": [],
     }  # fmt: skip
     for name in sorted(names):
         base = name.partition("_")[2] if is_of_validation(name) else name
@@ -67,6 +68,8 @@ def group_names(names: Sequence[str]) -> dict[str, list[str]]:
             title = "Losses"
         elif is_of_validation(name):
             title = "Validation"
+        elif name.startswith(PREFIX):
+            title = "Monitoring"
         elif name in OPTIMIZATION:
             title = "Optimisation"
         elif name in VARIANCES or name.startswith(("ema_", "dino_")) or name == "model_norm":

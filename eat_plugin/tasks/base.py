@@ -155,7 +155,8 @@ class AudioTask(FairseqTask):
         path = Path(self.cfg.data) / f"{split}.tsv"
         # fairseq 0.12.2 loads the validation split of runs that do not validate.
         if split == self.train_split or self._validates or path.is_file():
-            reader: Any = self._make_reader(self._read_manifest(path, split), path, cfg)
+            manifest, train = self._read_manifest(path, split), split == self.train_split
+            reader: Any = self.make_reader(manifest, path, cfg, train)
             dataset: Any = self.make_dataset(reader, cfg, split)
             dataset.wait = 60 * self.cfg.wait_for_data
             if split == self.train_split:
@@ -183,8 +184,12 @@ class AudioTask(FairseqTask):
             normalisation.warn_of_audioset(self.cfg, manifest)
         return manifest
 
-    def _make_reader(self, manifest: Manifest, path: Path, cfg: Any) -> ClipReader:
-        train = path.stem == self.train_split
+    def make_reader(self, manifest: Manifest, path: Path, cfg: Any, train: bool) -> ClipReader:
+        """Make the reader of the clips of a manifest; with ``train`` they are augmented.
+
+        Raises:
+            ValueError: the clips are of another kind than the task's, or an option does not suit.
+        """
         check_kind(manifest, path, self.images)
         if self.images is None:
             return sound.make_reader(cfg, manifest, self._front_end, train)
@@ -260,6 +265,7 @@ class AudioTask(FairseqTask):
             super().reduce_metrics(logging_outputs, criterion)
             return
         skipped = sum(log.pop(SKIPPED, 0) for log in logging_outputs)
+        self.saver.record.count(logging_outputs)
         super().reduce_metrics(logging_outputs, criterion)
         self._skipped = self._skipped + skipped
         self._updates += 1

@@ -51,6 +51,27 @@ def make_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed))
 
 
+def read_some(reader: ClipReader, most: int) -> tuple[list[int], list[Any]]:
+    """Read some clips of a reader, the same ones in every run, process and epoch.
+
+    Returns:
+        Indices of the clips, and what the reader gives for each; those that cannot be used are
+        left out. They are fewer than ``most`` if ``MOST_ATTEMPTS`` for each did not find it.
+    """
+    indices, clips = [], []
+    order = np.random.default_rng(0).permutation(len(reader.manifest))
+    with _reading:
+        for index in order[: MOST_ATTEMPTS * most].tolist():
+            try:
+                clips.append(reader.read(index, make_generator(0, index)))
+                indices.append(index)
+            except ClipError:
+                continue  # named when it is trained on
+            if len(clips) == most:
+                break
+    return indices, clips
+
+
 class ClipDataset(FairseqDataset):
     """The clips of a reader, with masks.
 

@@ -9,6 +9,7 @@ from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 
 from .complete_files import complete_files
+from .not_finite import NotFinite
 from .saving import TRAINING, Saver, logger
 
 
@@ -62,11 +63,28 @@ def _train(original: Callable[..., Any], cfg: Any, trainer: Any, task: Any, epoc
         return original(cfg, trainer, task, epochs)
 
 
-def _train_step(original: Callable[..., Any], trainer: Any, *arguments: Any, **options: Any) -> Any:
+def _train_step(
+    original: Callable[..., Any], trainer: Any, samples: Any, *arguments: Any, **options: Any
+) -> Any:
     saver = _saver(trainer.task)
-    if saver is not None:
-        saver.end_if_asked(trainer)
-    return original(trainer, *arguments, **options)
+    if saver is None:
+        return original(trainer, samples, *arguments, **options)
+    saver.end_if_asked(trainer)
+    module, watches = sys.modules[type(trainer).__module__], []
+
+    def watch(model: Any) -> NotFinite:
+        watches.append(NotFinite(model, trainer.task, samples))
+        return watches[-1]
+
+    given, module.NanDetector = module.NanDetector, watch  # type: ignore[attr-defined]
+    try:
+        return original(trainer, samples, *arguments, **options)
+    except FloatingPointError as error:
+        found = "; ".join(each.found for each in watches)
+        text = f"update {trainer.get_num_updates() + 1}: {found} ({error})"
+        raise FloatingPointError(text) from error
+    finally:
+        module.NanDetector = given  # type: ignore[attr-defined]
 
 
 def _valid_step(original: Callable[..., Any], trainer: Any, *arguments: Any, **options: Any) -> Any:

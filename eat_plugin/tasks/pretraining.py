@@ -1,9 +1,10 @@
 """Task ``eat_pretraining``: windows of unlabelled clips, with masks drawn by the data workers."""
 
 import logging
-from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
 
+from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from torch import nn
@@ -15,6 +16,7 @@ from ..options import follow, option, patch_sides, read_patch_size, require
 from .base import AudioConfig, AudioTask
 from .dataset import ClipDataset
 from .loss_scale import fit_loss_scale
+from .monitor import Monitor, MonitorConfig
 from .option_checks import check_metric
 from .recipe import PRETRAINING
 from .run_config import RunConfig
@@ -22,7 +24,8 @@ from .start_from import check_first_stage
 
 logger = logging.getLogger(__name__)
 
-CONVOLUTION = "convolution"  # in the task's state: how the decoder's convolutions are computed
+# In the task's state: how the decoder's convolutions are computed, what was measured.
+CONVOLUTION, MONITOR = "convolution", "monitor"
 METRICS = (
     "loss_regression", "loss_cls", "loss_recon", "loss_dino", "loss_contrast", "loss_vicreg",
     "loss_koleo", "loss_retention", "pred_var", "target_var",
@@ -73,6 +76,9 @@ class PretrainingConfig(AudioConfig):
     )
     flexible_mask: bool = option(False, "keep blocks of 6x4, 5x5 or 8x3 patches")
     roll: bool = option(False, "rotate each training waveform by any number of samples")
+    monitor: MonitorConfig = field(
+        default_factory=MonitorConfig, metadata={"help": "measurements during the run"}
+    )
 
 
 @register_task("eat_pretraining", dataclass=PretrainingConfig)
@@ -80,6 +86,7 @@ class EatPretrainingTask(AudioTask):
     """Pre-training on the clips of ``{data}/{split}.tsv``."""
 
     _decoder: Any = None
+    _monitor: Optional[Monitor] = None
     recipe = PRETRAINING
 
     def check_own_options(self, run: RunConfig) -> None:
@@ -96,6 +103,8 @@ class EatPretrainingTask(AudioTask):
         rule = "the teacher is an average already; only fine-tuning has fairseq's"
         require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
         fit_loss_scale(run)
+        before = None if self.resumed is None else self.resumed.state.get(MONITOR)
+        self._monitor = Monitor(self.cfg.monitor, before)
         _warn_of_uniform_targets(run)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:
@@ -117,7 +126,22 @@ class EatPretrainingTask(AudioTask):
     def state_dict(self) -> Dict[str, Any]:
         """Return the state that checkpoints keep."""
         way = {} if self._decoder is None else {CONVOLUTION: self._decoder.way}
-        return {**super().state_dict(), **way}
+        monitor = {} if self._monitor is None else {MONITOR: self._monitor.state()}
+        return {**super().state_dict(), **way, **monitor}
+
+    def optimizer_step(self, optimizer: Any, model: nn.Module, update_num: int) -> None:
+        """Take the step of an update; then measure the model if that is due."""
+        super().optimizer_step(optimizer, model, update_num)
+        if self._monitor is not None:
+            self._monitor.look(self, model, update_num + 1)
+
+    def reduce_metrics(
+        self, logging_outputs: List[Dict[str, Any]], criterion: FairseqCriterion
+    ) -> None:
+        """Reduce the criterion's log; log what was measured last."""
+        super().reduce_metrics(logging_outputs, criterion)
+        if criterion.training and self._monitor is not None:
+            self._monitor.log()
 
     def make_dataset(self, reader: ClipReader, cfg: PretrainingConfig, split: str) -> ClipDataset:
         """Make the data set of a split, with masks."""

@@ -31,6 +31,13 @@ def between_saves(known: Known) -> int:
     return max(1, min(known.updates, max(100, known.updates // 40)))
 
 
+def between_measurements(known: Known) -> int:
+    """Choose updates between measurements: a hundredth of the run, 100 to 1,000, at a report."""
+    reports = max(1, int(known.run.get("common.log_interval") or 1))
+    wanted = min(1000, max(100, known.updates // 100))
+    return -(-wanted // reports) * reports
+
+
 def epochs_between(known: Known) -> int:
     """Choose epochs between validations and saves: 40 in a run of many short epochs."""
     return max(1, known.updates // (40 * known.updates_per_epoch))
@@ -217,6 +224,7 @@ REPORTS = {
 }
 LENGTH_OF_PRETRAINING: Dict[str, Rule] = {
     **REPORTS,
+    "task.monitor.interval": Rule(between_measurements),
     "lr_scheduler.warmup_updates": Rule(warm_up),
     "model.ema_decay": Rule(decay(1 / 80, LEAST_CONSTANT)),
     "model.ema_end_decay": Rule(decay(1 / 4, LEAST_FINAL_CONSTANT)),

@@ -18,6 +18,7 @@ from .processes import in_first_process
 from .resumed import ResumedRun
 from .run_config import RunConfig
 from .run_lock import lock
+from .run_record import RunRecord
 from .stopping import CONTINUE, FAILED, Stopping
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Saver:
     Attributes:
         failure: why the last save failed; empty if it did not.
         stopping: requests to end the run.
+        record: of the run, for its checkpoints.
     """
 
     def __init__(self, run: RunConfig, resumed: Optional[ResumedRun]) -> None:
@@ -57,6 +59,7 @@ class Saver:
         self._saved = -1  # the update of the last save
         self.failure = ""
         self.stopping = Stopping()
+        self.record = RunRecord(run, resumed)
 
     def begin(self, device: torch.device) -> None:
         """Prepare the folder when fairseq's trainer starts, in all processes.
@@ -68,11 +71,12 @@ class Saver:
             ValueError: another run writes to the folder, or it cannot be written to.
         """
         in_first_process(self._prepare_folder)
+        in_first_process(self.record.begin)
         self.stopping.begin(device)
 
     def state(self) -> Dict[str, Any]:
-        """Return what a checkpoint keeps: a validation that is still to be done."""
-        return {DUE: dict(self._due)} if self._due else {}
+        """Return what a checkpoint keeps: the record, and a validation that is still to be done."""
+        return {**self.record.state(), **({DUE: dict(self._due)} if self._due else {})}
 
     def _prepare_folder(self) -> None:
         lock(self._run)

@@ -281,7 +281,8 @@ def test_evaluate__names_the_files_that_were_written(
 ):
     out = tmp_path / "evaluation"
     assert run(single, labelled, "--out", out) == 0
-    line = f"{out}: metrics.json, classes.csv, classes.png, missing.tsv"
+    names = "metrics.json, classes.csv, classes.png, missing.tsv, clips.npz, record.json"
+    line = f"{out}: {names}"
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert sorted(path.name for path in out.iterdir()) == sorted(line.split(": ")[1].split(", "))
     assert run(single, labelled, "--out", out, "--json") == 0
@@ -309,7 +310,7 @@ def test_evaluate__without_matplotlib_writes_the_rest(
     assert run(single, labelled, "--out", tmp_path / "out") == 0
     assert "eat evaluate: no picture: drawing needs matplotlib" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "metrics.json", "missing.tsv", "classes.csv",
+        "metrics.json", "missing.tsv", "classes.csv", "clips.npz", "record.json",
     }  # fmt: skip
 
 

@@ -7,14 +7,15 @@ from eat_plugin.report.references import Reference
 def test_group_names__known_values_have_their_place_and_others_are_kept():
     names = [
         "gnorm", "loss", "loss_recon", "eval_accuracy", "loss_scale", "wps", "train_loss",
-        "skipped_clips", "effective_rank", "ema_decay", "eval_loss",
+        "skipped_clips", "new_value", "ema_decay", "eval_loss", "monitor_target_rank",
     ]  # fmt: skip
     assert group_names(names) == {
         "Losses": ["loss", "loss_recon"],
         "Validation": ["eval_accuracy", "eval_loss"],
+        "Monitoring": ["monitor_target_rank"],
         "Optimisation": ["gnorm", "loss_scale"],
         "Teacher and targets": ["ema_decay"],
-        "Other values": ["effective_rank"],
+        "Other values": ["new_value"],
         "Speed": ["skipped_clips"],
     }
 

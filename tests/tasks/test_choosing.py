@@ -62,6 +62,16 @@ def test_length__published_values_at_the_published_length(updates, depth, expect
     assert [run.get(name) for name in names] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("updates", "reports", "expected"),
+    [(400, 10, 100), (400, 30, 120), (20_000, 10, 200), (400_000, 200, 1000), (400_000, -1, 1000)],
+)
+def test_length__measurements_are_at_reports(updates, reports, expected):
+    parts = {"optimization": {"max_update": updates}, "common": {"log_interval": reports}}
+    run = choose(LENGTH_OF_PRETRAINING, OPEN, {"task": {"monitor": {"interval": -1}}}, parts)
+    assert run.get("task.monitor.interval") == expected
+
+
 @pytest.mark.parametrize("updates", [4000, 40_000, 300_000])
 def test_length__fine_tuning_warms_up_for_a_tenth_as_published(updates):
     run = choose(LENGTH_OF_FINETUNING, OPEN, {"optimization": {"max_update": updates}})

@@ -98,6 +98,8 @@ def test_signal__in_a_validation_repeats_it(labelled, monkeypatch, assert_same):
     assert "checkpoint_best.pt" not in os.listdir(labelled / "stopped")
     finetune(labelled / "stopped")
     one, two = (load(labelled / name) for name in ("straight", "stopped"))
+    records = [state["task_state"].pop("record") for state in (one, two)]
+    assert [[part["clips"] for part in record["parts"]] for record in records] == [[24], [24]]
     for part in ("model", "last_optimizer_state", "task_state"):
         assert_same(one[part], two[part])
     assert one["extra_state"]["best"] == two["extra_state"]["best"]
