@@ -60,6 +60,7 @@ from functools import partial
 from pathlib import Path
 
 from eat_plugin.cli import add_workers, at_least, charts, progress, quality_report, say
+from eat_plugin.cli.inputs import parse_input
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.entries import IMAGE_ENDINGS
 from eat_plugin.prepare.arrangement import TRAIN
@@ -72,7 +73,12 @@ from eat_plugin.prepare.quality import check_clips
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog}{quality_report.EPILOG}"
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder with the files")
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        type=parse_input,
+        help="folder with the files, or s3://bucket/folder",
+    )
     parser.add_argument(
         "--out", metavar="DATA", type=Path, required=True, help="folder for the manifests"
     )

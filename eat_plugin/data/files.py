@@ -9,9 +9,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .clip import ClipError
+from .entries import Span, check_span
+from .urls import is_url
+
+if TYPE_CHECKING:
+    from .fingerprints import Fingerprint
 
 # Errors of writing to a disk, which PyTorch and HDF5 hide behind others of their own.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -151,6 +156,39 @@ def _find_errno(error: BaseException | None, draft: Path) -> int | None:
                 return known
         error = error.__context__
     return None
+
+
+def open_range(
+    path: str, span: Span | None = None, stored: Fingerprint | None = None
+) -> tuple[int, int, int]:
+    """Open a file, or a range of bytes of an archive, here or in a store.
+
+    Args:
+        path: path or address of the file or archive.
+        span: the range; None for a whole file.
+        stored: size and version of a file in a store, if they are known.
+
+    Returns:
+        A descriptor of a local file, and the first byte and the end of the range in it.
+
+    Raises:
+        ClipError: the file cannot be opened, is not a regular file, or is too short.
+        UnreachableError: its store cannot be used.
+    """
+    if is_url(path):
+        from .remote import open_remote  # needs an optional library
+
+        return open_remote(path, span, stored)
+    descriptor = open_regular(path, "" if span is None else "the archive ")
+    size = os.fstat(descriptor).st_size
+    if span is None:
+        return descriptor, 0, size
+    try:
+        check_span(span, size)
+    except ClipError:
+        os.close(descriptor)
+        raise
+    return descriptor, span.start, span.start + span.length
 
 
 def open_regular(path: str, subject: str = "") -> int:

@@ -38,6 +38,7 @@ from ..data.files import replacing
 from ..data.fingerprints import take_fingerprint
 from ..data.frames import SAMPLE_RATE, TOO_SHORT, count_frames
 from ..data.manifest import Manifest
+from ..data.remote import read_ahead
 from ..data.sources import read_blocks
 from .measure import BLOCK_SECONDS, block_energies
 from .processes import try_call, worker_pool
@@ -139,10 +140,10 @@ class SplitShards:
         # Without its record, a shard that is being replaced counts as unfinished.
         record_path(self.path(number)).unlink(missing_ok=True)
         with replacing(self.path(number)) as file:
-            for index in clips:
+            for entry in read_ahead(map(self.manifest.entry, clips)):
                 if stop is not None and stop.is_set():
                     raise _StopError
-                result = self._compute(self.manifest.entry(index))
+                result = self._compute(entry)
                 if isinstance(result, str):
                     samples.append(None)
                     problems.append(result)

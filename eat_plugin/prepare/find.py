@@ -1,4 +1,4 @@
-"""Clips below a folder: audio files or images, and those in archives and HDF5 files.
+"""Clips below a folder or an address: audio files or images, and those in archives and HDF5 files.
 
 Layouts see a member of an archive as ``archive.zip/member``, as if the archive were a folder; its
 entry in a manifest is ``archive.zip:OFFSET:LENGTH``.
@@ -7,6 +7,7 @@ entry in a manifest is ``archive.zip:OFFSET:LENGTH``.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.clip import ClipError
 from ..data.entries import COMPRESSED_TARS, TAR, Clip, is_hdf5
 from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
+from ..data.urls import Root, Url
 from .archive_index import Contents, index_archive
 from .processes import Progress, in_processes, try_in_processes
 
@@ -33,7 +36,8 @@ class Found:
     names: list[str] = field(default_factory=list)  # sorted
     rejected: list[tuple[str, str]] = field(default_factory=list)  # paths, each with the reason
     texts: dict[str, bytes] = field(default_factory=dict)  # of text members of archives
-    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)  # of archives, HDF5 files
+    # Of archives and HDF5 files; in a store, of all files.
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)  # numbers of other files by ending
     _members: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -65,6 +69,8 @@ class Found:
             self.names.append(name)
             if not is_hdf5(archive):
                 self._members[name] = archive + place, f"{archive}:{member}"
+        if not contents.clips and not contents.rejected:
+            self.rejected.append((archive, "holds no clip: no member has a listed ending (--ext)"))
         separator = "/" if is_hdf5(archive) else ":"
         for member, reason in contents.rejected:
             self.rejected.append((f"{archive}{separator}{member}" if member else archive, reason))
@@ -72,7 +78,7 @@ class Found:
 
 
 def find_clips(
-    root: Path,
+    root: Root,
     endings: set[str],
     containers: tuple[str, ...],
     text_endings: tuple[str, ...],
@@ -81,7 +87,7 @@ def find_clips(
     progress: Progress,
     kind: str = "audio",
 ) -> Found:
-    """Find the clips below a folder.
+    """Find the clips below a folder or an address.
 
     Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
     and of text members of archives to read. ``kind`` names the clips in errors. It is an error if
@@ -89,7 +95,11 @@ def find_clips(
     """
     compressed = COMPRESSED_TARS if TAR in containers else ()
     found, archives = Found(), []
-    files = find_files(root, endings.union(containers, compressed), found.others)
+    wanted = endings.union(containers, compressed)
+    if isinstance(root, Url):
+        files = find_stored(root, wanted, found)
+    else:
+        files = find_files(root, wanted, found.others)
     for name, reason in sorted(progress(files, "finding", "file"), key=lambda file: file[0]):
         name_endings = set(endings_of(name))
         try:
@@ -104,10 +114,8 @@ def find_clips(
             found.rejected.append((name, "is compressed as a whole; decompress it"))
         else:
             archives.append(name)
-    paths = [os.path.join(root, name) for name in archives]
-    index = partial(
-        index_archive, endings=endings, text_endings=set(text_endings), checksum=checksum
-    )
+    paths = [(os.path.join(root, name), found.fingerprints.get(name)) for name in archives]
+    index = partial(_index, endings=endings, text_endings=set(text_endings), checksum=checksum)
     listed: Iterable[Contents] = in_processes(index, paths, workers, 1)
     if archives:
         listed = progress(listed, "listing archives", "archive", len(archives))
@@ -118,6 +126,11 @@ def find_clips(
         others = f"; there are {found.list_others()}" if found.others else ""
         raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
     return found
+
+
+def _index(archive: tuple[str, Fingerprint | None], **options: Any) -> Contents:
+    path, stored = archive
+    return index_archive(path, stored=stored, **options)
 
 
 def find_files(
@@ -152,6 +165,29 @@ def find_files(
                 yield name, None
             elif others is not None:
                 others[(endings_of(entry.name) or [""])[0]] += 1
+
+
+def find_stored(root: Url, endings: set[str], found: Found) -> Iterator[tuple[str, str | None]]:
+    """Do the same below an address, with the fingerprints of the files."""
+    from ..data.stores import list_files, stored_fingerprint, take_all  # needs an optional library
+
+    asked = []
+    for name, info in list_files(root).items():
+        if endings.isdisjoint(endings_of(posixpath.basename(name))):
+            found.others[(endings_of(posixpath.basename(name)) or [""])[0]] += 1
+            continue
+        stored = stored_fingerprint(info, listed=True)
+        if stored is None:
+            asked.append(name)
+            continue
+        found.fingerprints[name] = stored
+        yield name, None
+    for name, answer in zip(asked, take_all(root / name for name in asked)):
+        if isinstance(answer, ClipError):
+            yield name, str(answer)
+        else:
+            found.fingerprints[name] = answer
+            yield name, None
 
 
 def endings_of(name: str) -> list[str]:

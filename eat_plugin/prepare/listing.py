@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
-from ..data.fingerprints import find_containers, take_fingerprint
+from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS, Clip, locate
+from ..data.fingerprints import file_of, find_containers, take_fingerprint
 from ..data.frames import SAMPLE_RATE, TOO_SHORT, count_frames
 from ..data.manifest import encode_name
 from ..data.overlap import SplitFiles, find_shared, is_held_out
 from ..data.sources import probe_clip
+from ..data.urls import Root, Url
 from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits
 from .find import AUDIO_ENDINGS, Found, find_clips, probe_all
 from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
@@ -26,7 +27,7 @@ from .processes import Progress
 class Listing:
     """The clips of a data set."""
 
-    root: Path
+    root: Root
     found: Found
     arrangement: Arrangement
     clips: list[ListedClip]  # the usable ones
@@ -37,6 +38,13 @@ class Listing:
         """Splits of the layout, ``train`` first."""
         return sort_splits({item.split for item in self.arrangement.items})
 
+    def clip(self, name: str) -> Clip:
+        """Return the clip of an entry, to be read."""
+        path = os.path.join(self.root, name)
+        if not isinstance(self.root, Url):
+            return path
+        return locate(path)._replace(stored=self.found.fingerprints[file_of(name)])
+
 
 def list_clips(options: Namespace, progress: Progress) -> Listing:
     """Find the clips of a data set and read their headers.
@@ -45,7 +53,9 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
     """
     check_options(options)
     options.split = options.split or TRAIN
-    root = Path(os.path.abspath(options.folder))
+    root = options.folder
+    if not isinstance(root, Url):
+        root = Path(os.path.abspath(root))
     encode_name(str(root))
     found = _find(options, root, progress)
     arrangement = LAYOUTS[options.layout].arrange(options, root, found)
@@ -62,7 +72,7 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
     return listing
 
 
-def _find(options: Namespace, root: Path, progress: Progress) -> Found:
+def _find(options: Namespace, root: Root, progress: Progress) -> Found:
     """Find the clips; none if the layout lists them in a table."""
     layout = LAYOUTS[options.layout]
     if "ext" not in layout.options:
@@ -105,13 +115,12 @@ def _refuse_overlap(listing: Listing, names: list[str], options: Namespace) -> N
 
 def _probe(listing: Listing, names: list[str], options: Namespace, progress: Progress) -> None:
     """Read the headers of the clips, whose entries are ``names``."""
-    probe: Callable[[str], tuple[int, int]] = probe_clip
+    probe: Callable[[Clip], tuple[int, int]] = probe_clip
     if options.images:
         from ..images.decode import probe_entry
 
         probe = partial(probe_entry, decode=options.check)
-    paths = [os.path.join(listing.root, name) for name in names]
-    headers = probe_all(paths, options.workers, probe)
+    headers = probe_all(list(map(listing.clip, names)), options.workers, probe)
     results = progress(headers, "reading headers", "file", len(names))
     for result, item, name in zip(results, listing.arrangement.items, names):
         if isinstance(result, str):

@@ -190,10 +190,10 @@ def check_clips(
         The clips that can be decoded, with their properties; and a summary line.
     """
     clips = listing.clips
-    paths = [str(listing.root / clip.name) for clip in clips]
+    entries = [listing.clip(clip.name) for clip in clips]
     examine_one = partial(examine, channels=options.channels)
-    results = try_in_processes(examine_one, paths, options.workers, CHUNK)
-    found = list(progress(results, "decoding", "clip", len(paths)))
+    results = try_in_processes(examine_one, entries, options.workers, CHUNK)
+    found = list(progress(results, "decoding", "clip", len(entries)))
     good = [(clip, one) for clip, one in zip(clips, found) if not isinstance(one, str)]
     damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
     listing.clips, listing.rejected = [], listing.rejected + damaged
