@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote
 class RangeServer(ThreadingHTTPServer):
     """Serves a folder at ``url``.
 
-    ``failures`` are what happens to the next requests of bytes, one each: a status (500, 403), ``cut``,
-    ``slow`` or ``whole`` (the range is ignored); ``always`` happens to all further ones.
+    ``failures`` are what happens to the next requests of bytes, one each: a status (500, 403),
+    ``cut``, ``slow`` or ``whole`` (the range is ignored); ``always`` happens to all further ones.
     ``requests`` has (method, path, range) of each.
     """
 
@@ -73,7 +73,11 @@ class Handler(BaseHTTPRequestHandler):
         content, status = path.read_bytes(), 200
         if failure == "slow":
             time.sleep(1)
-        etag = hashlib.md5(content).hexdigest() if len(content) < 1 << 20 else os.stat(path).st_mtime_ns
+        etag = (
+            hashlib.md5(content).hexdigest()
+            if len(content) < 1 << 20
+            else os.stat(path).st_mtime_ns
+        )
         if wanted and failure != "whole":
             content, status = content[int(wanted[1]) : int(wanted[2]) + 1], 206
         return self.send(status, content, with_body, failure == "cut", {"ETag": f'"{etag}"'})
