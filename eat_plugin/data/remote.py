@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -81,7 +82,8 @@ def open_remote(url: str, span: Span | None, stored: Fingerprint | None) -> tupl
     with _process.lock:
         fetch = _process.fetches.pop(key, None)
     if fetch is not None:
-        fetch.result()
+        with suppress(ClipError, OSError):  # of some time ago; it fails again below, or does not
+            fetch.result()
     descriptor = cache.open(key, size)
     if descriptor is None:
         descriptor = _fetch(url, span, stored)

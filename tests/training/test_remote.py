@@ -7,6 +7,7 @@ from eat_plugin.data import remote, stores
 from eat_plugin.tasks import dataset
 from tests.range_server import serving
 from tests.training.in_process import load, train
+from tests.training.test_stopping import before_call, updates_of
 
 pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp: pip install '.[remote]'")
 
@@ -35,50 +36,25 @@ def forget(clips):
     remote._begin_process()
 
 
-def after_updates(monkeypatch, number, action):
-    """Do something before an update."""
-    from eat_plugin.tasks.pretraining import EatPretrainingTask as Task
-
-    step, calls = Task.train_step, []
-
-    def wrapped(*arguments, **options):
-        calls.append(None)
-        if len(calls) == number:
-            action()
-        return step(*arguments, **options)
-
-    monkeypatch.setattr(Task, "train_step", wrapped)
-
-
-def weights_of(clips, name, assert_same):
+def check_weights(clips, name, assert_same):
     one, two = load(clips / "straight"), load(clips / name)
     for part in ("model", "last_optimizer_state"):
         assert_same(one[part], two[part])
-
-
-def test_training__equals_that_on_local_files(clips, server, assert_same):
-    train("pretrain", clips, *OPTIONS, f"checkpoint.save_dir={clips / 'straight'}")
-    for workers in (0, 2):
-        name = f"remote{workers}"
-        options = [f"checkpoint.save_dir={clips / name}", f"dataset.num_workers={workers}"]
-        train("pretrain", clips / "data", *OPTIONS, *options)
-        weights_of(clips, name, assert_same)
-    fetched = {path for method, path, asked in server.requests if asked}
-    assert len(fetched) == 12
 
 
 def test_training__ends_in_order_without_the_store_and_resumes(clips, server, assert_same):
     train("pretrain", clips, *OPTIONS, f"checkpoint.save_dir={clips / 'straight'}")
     folder, options = clips / "stopped", [*OPTIONS, f"checkpoint.save_dir={clips / 'stopped'}"]
     with pytest.MonkeyPatch.context() as patch:
-        after_updates(patch, 2, lambda: setattr(server, "always", 500))
+        before_call(patch, "train_step", 2, lambda: setattr(server, "always", 500))
         with pytest.raises(RuntimeError, match="its store failed 1 times"):
             train("pretrain", clips / "data", *options)
-    saved = load(folder)["optimizer_history"][-1]["num_updates"]
-    assert 2 <= saved < 6
+    assert 2 <= updates_of(load(folder)) < 6
     server.always = None
-    train("pretrain", clips / "data", *options)
-    weights_of(clips, "stopped", assert_same)
+    server.requests.clear()
+    train("pretrain", clips / "data", *options, "dataset.num_workers=2")
+    assert len({path for _, path, asked in server.requests if asked}) == 12
+    check_weights(clips, "stopped", assert_same)
 
 
 def test_training__waits_for_the_store(clips, server, assert_same, monkeypatch):
@@ -91,8 +67,8 @@ def test_training__waits_for_the_store(clips, server, assert_same, monkeypatch):
         slept.append(seconds)
         server.always = None
 
-    after_updates(monkeypatch, 2, lambda: setattr(server, "always", 500))
+    before_call(monkeypatch, "train_step", 2, lambda: setattr(server, "always", 500))
     monkeypatch.setattr(dataset.time, "sleep", come_back)
     train("pretrain", clips / "data", *options)
     assert slept
-    weights_of(clips, "waited", assert_same)
+    check_weights(clips, "waited", assert_same)
