@@ -6,7 +6,6 @@ was listed, by its size and its ETag or time.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,17 +17,13 @@ from typing import TypeVar
 from .clip import ClipError
 from .entries import Entry, Span, Storage, check_span, split_span
 from .fingerprints import AGAIN, Fingerprint
-from .remote_cache import Cache, find_cache
-from .stores import THREADS, Store, UnreachableError, attempt, take_stored
+from .remote_cache import find_cache
+from .stores import THREADS, UnreachableError, read_range, take_stored
 
 PIECE = 1 << 24  # bytes asked for at once
 AHEAD = 16  # clips that are fetched before they are read
 
 Item = TypeVar("Item")
-
-
-class _CutError(Exception):
-    """A store sent fewer bytes than were asked for."""
 
 
 class _Process:
@@ -38,7 +33,6 @@ class _Process:
         self.lock = threading.Lock()
         self.fetches: dict[str, Future[None]] = {}
         self.threads: ThreadPoolExecutor | None = None
-        self.cache: Cache | None = None
 
 
 _process = _Process()
@@ -73,7 +67,7 @@ def open_remote(url: str, span: Span | None, stored: Fingerprint | None) -> tupl
         check_span(span, stored.size)
     elif stored.size == 0:
         raise ClipError("is empty: 0 bytes")
-    cache = _open_cache()
+    cache = find_cache()
     whole = cache.open(_key(url, None, stored), stored.size)
     if whole is not None:
         start, length = (0, stored.size) if span is None else (span.start, span.length)
@@ -90,12 +84,6 @@ def open_remote(url: str, span: Span | None, stored: Fingerprint | None) -> tupl
     return descriptor, 0, size
 
 
-def _open_cache() -> Cache:
-    if _process.cache is None:
-        _process.cache = find_cache()
-    return _process.cache
-
-
 def _key(url: str, span: Span | None, stored: Fingerprint) -> str:
     place = "" if span is None else f"{span.start}:{span.length}"
     return f"{stored.size} {stored.mtime_ns} {place} {url}"
@@ -106,30 +94,25 @@ def _fetch(url: str, span: Span | None, stored: Fingerprint) -> int:
     start, end = (0, stored.size) if span is None else (span.start, span.start + span.length)
 
     def blocks() -> Iterator[bytes]:
+        found: Fingerprint | None = None
         for first in range(start, end, PIECE):
-            yield _read(url, first, min(first + PIECE, end))
-        if take_stored(url) != stored:  # after the bytes, so that they are those of the listed file
-            raise ClipError(f"changed in its store after it was listed; {AGAIN}")
+            data, found = read_range(url, first, min(first + PIECE, end))
+            _check(found or stored, stored)
+            yield data
+        if found is None:  # asked after the bytes, so that they are those of the listed file
+            _check(take_stored(url), stored)
 
     try:
-        return _open_cache().add(_key(url, span, stored), blocks)
+        return find_cache().add(_key(url, span, stored), blocks)
     except UnreachableError:
         raise
     except OSError as error:
         raise UnreachableError(error.errno, f"the cache: {error.strerror}", url) from error
 
 
-def _read(url: str, start: int, end: int) -> bytes:
-    def read(store: Store) -> bytes:
-        data = store.system.cat_file(url, start=start, end=end, **store.options)
-        if len(data) > end - start:
-            text = "its server sends whole files where ranges of bytes are asked for"
-            raise UnreachableError(errno.ENOTSUP, text, url)
-        if len(data) < end - start:
-            raise _CutError(f"{len(data)} of {end - start} bytes")
-        return data
-
-    return attempt(url, read)
+def _check(found: Fingerprint, stored: Fingerprint) -> None:
+    if found != stored:
+        raise ClipError(f"changed in its store after it was listed; {AGAIN}")
 
 
 def fetch_ahead(items: Iterable[object]) -> None:
@@ -141,7 +124,7 @@ def fetch_ahead(items: Iterable[object]) -> None:
 
 
 def _start(url: str, span: Span | None, stored: Fingerprint) -> None:
-    key, cache = _key(url, span, stored), _open_cache()
+    key, cache = _key(url, span, stored), find_cache()
 
     def fetch() -> None:
         for place in {key, _key(url, None, stored)}:

@@ -82,7 +82,7 @@ class Cache:
 
     def _add(self, key: str, blocks: Callable[[], Iterator[bytes]]) -> int:
         path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(f"{secrets.token_hex(8)}{DRAFT}")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         size = 0

@@ -25,6 +25,7 @@ TIMEOUT, RETRIES = "EAT_REMOTE_TIMEOUT", "EAT_REMOTE_RETRIES"  # environment var
 SECONDS, ATTEMPTS = 60.0, 5.0  # their defaults
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds, before an attempt
 THREADS = 16  # calls at the same time
+BUFFER = 1 << 20  # bytes that are taken from a connection at once
 # What stores call the version of a file, the most exact first. Times are in another form in a list
 # of files than for one file.
 TAGS = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "content_md5", "Digest")
@@ -43,6 +44,10 @@ Result = TypeVar("Result")
 
 class UnreachableError(OSError):
     """A store cannot be used now: other clips would fail too."""
+
+
+class _CutError(Exception):
+    """A store sent fewer bytes than were asked for."""
 
 
 class Store(NamedTuple):
@@ -186,6 +191,50 @@ def take_stored(url: str) -> Fingerprint:
         text = "its store does not say its size, and its ETag or time"
         raise UnreachableError(errno.EINVAL, text, url)
     return found
+
+
+def read_range(url: str, start: int, end: int) -> tuple[bytes, Fingerprint | None]:
+    """Read bytes of a file.
+
+    Returns:
+        The bytes; size and version of the file that they are of, if the store says them with them.
+
+    Raises:
+        UnreachableError: as ``attempt``; or the store does not read ranges of bytes.
+        ClipError: there is no such file, or it is too short.
+    """
+
+    def read(store: Store) -> tuple[bytes, Fingerprint | None]:
+        system, found = store.system, None
+        if "http" in system.protocol:
+            from fsspec.asyn import sync
+
+            data, found = sync(system.loop, _get, system, url, start, end, **store.options)
+        else:
+            data = system.cat_file(url, start=start, end=end, **store.options)
+        if len(data) > end - start:
+            text = "its server sends whole files where ranges of bytes are asked for"
+            raise UnreachableError(errno.ENOTSUP, text, url)
+        if len(data) < end - start:
+            raise _CutError(f"{len(data)} of {end - start} bytes")
+        return data, found
+
+    return attempt(url, read)
+
+
+async def _get(system: Any, url: str, start: int, end: int) -> tuple[bytes, Fingerprint | None]:
+    """Read bytes of a web server, and the version in the same answer."""
+    options = dict(system.kwargs)
+    headers = {"Accept-Encoding": "identity", **options.pop("headers", {})}
+    headers["Range"] = f"bytes={start}-{end - 1}"
+    options.update(headers=headers, read_bufsize=BUFFER)
+    session = await system.set_session()
+    async with session.get(system.encode_url(url), **options) as answer:
+        system._raise_not_found_for_status(answer, url)
+        data = await answer.read()
+    total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    info = {**answer.headers, "size": int(total) if total.isdecimal() else None}
+    return data, stored_fingerprint(info)
 
 
 def take_all(urls: Iterable[str]) -> Iterator[Fingerprint | ClipError]:

@@ -10,13 +10,13 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.range_server import serving
 from eat_plugin import cli
 from eat_plugin.data import remote, stores
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
 from eat_plugin.data.stores import UnreachableError
-from tests.range_server import serving
 
 pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp: pip install '.[remote]'")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from benchmarks.range_server import serving
 from eat_plugin import cli
 from eat_plugin.data import remote, stores
 from eat_plugin.tasks import dataset
-from tests.range_server import serving
 from tests.training.in_process import load, train
 from tests.training.test_stopping import before_call, updates_of
 
