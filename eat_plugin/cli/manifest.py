@@ -59,7 +59,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import add_workers, at_least, charts, progress, quality_report, say
+from eat_plugin.cli import add_workers, at_least, charts, part_of, progress, quality_report, say
 from eat_plugin.cli.inputs import parse_input
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.entries import IMAGE_ENDINGS
@@ -67,8 +67,10 @@ from eat_plugin.prepare.arrangement import TRAIN
 from eat_plugin.prepare.data_folder import write_data_folder
 from eat_plugin.prepare.find import AUDIO_ENDINGS
 from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
-from eat_plugin.prepare.listing import list_clips
+from eat_plugin.prepare.listing import list_clips, read_options
+from eat_plugin.prepare.parts import write_part
 from eat_plugin.prepare.quality import check_clips
+from eat_plugin.prepare.work import MergedWork, Work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +112,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="store the SHA-256 of archives and HDF5 files, so that copies with a new mtime are "
         "accepted",
     )
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--part", metavar="I/N", type=part_of, help="work on part I of N alone, for array jobs"
+    )
+    parts.add_argument(
+        "--merge", metavar="N", type=at_least(1), help="take the work of N parts, and finish"
+    )
     quality_report.add_arguments(parser)
     _add_layout_arguments(parser)
 
@@ -147,9 +156,16 @@ def _split_names(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     args.drop = [problem for problems in args.drop for problem in problems]
     check_folder(args.out)
-    listing = list_clips(args, progress)
+    if args.part is not None:
+        say(write_part(args, progress))
+        return 0
+    work = Work()
+    if args.merge is not None:
+        read_options(args)
+        work = MergedWork(args.out, args.merge, args)
+    listing = list_clips(args, progress, work)
     if args.check and not args.images:
-        examined, summary = check_clips(listing, args, progress)
+        examined, summary = check_clips(listing, args, progress, work)
         if examined:
             picture = args.out / quality_report.PICTURE
             charts.write_picture("manifest", picture, partial(quality_report.draw, examined))

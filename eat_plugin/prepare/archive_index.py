@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..data.clip import ClipError
 from ..data.entries import is_hdf5
@@ -55,6 +55,17 @@ class Contents:
     clips: dict[str, str] = field(default_factory=dict)  # name -> rest of the manifest's entry
     rejected: list[tuple[str, str]] = field(default_factory=list)  # name ("": archive), reason
     texts: dict[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Contents:
+        """Return what ``work.RecordedWork`` has recorded."""
+        print_, texts = values["fingerprint"], values["texts"].items()
+        return cls(
+            None if print_ is None else Fingerprint(*print_),
+            values["clips"],
+            [(name, reason) for name, reason in values["rejected"]],
+            {name: text.encode("latin-1") for name, text in texts},
+        )
 
 
 def index_archive(

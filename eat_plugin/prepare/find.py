@@ -22,11 +22,13 @@ from ..data.manifest import check_name
 from ..data.sources import probe_clip
 from ..data.urls import Root, Url
 from .archive_index import Contents, index_archive
-from .processes import Progress, in_processes, try_in_processes
+from .processes import Progress, try_in_processes
+from .work import AGAIN, Work
 
 AUDIO_ENDINGS = ("wav", "flac", "ogg", "mp3")
 CHUNK = 64  # headers that a process reads per task
 ENDINGS_SHOWN = 6
+WHOLE = Work()
 
 
 @dataclass
@@ -86,21 +88,47 @@ def find_clips(
     workers: int,
     progress: Progress,
     kind: str = "audio",
+    work: Work = WHOLE,
 ) -> Found:
     """Find the clips below a folder or an address.
 
     Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
     and of text members of archives to read. ``kind`` names the clips in errors. It is an error if
-    there are no clips, not even unusable ones.
+    there are no clips, not even unusable ones, unless ``work`` is on a part of the files.
     """
     compressed = COMPRESSED_TARS if TAR in containers else ()
-    found, archives = Found(), []
+    found = Found()
     wanted = endings.union(containers, compressed)
     if isinstance(root, Url):
         files = find_stored(root, wanted, found)
     else:
         files = find_files(root, wanted, found.others)
-    for name, reason in sorted(progress(files, "finding", "file"), key=lambda file: file[0]):
+    here = (file for file in progress(files, "finding", "file") if work.takes(file[0]))
+    archives = _sort_files(here, endings, set(compressed), found)
+    paths = [(os.path.join(root, name), found.fingerprints.get(name)) for name in archives]
+    index = partial(_index, endings=endings, text_endings=set(text_endings), checksum=checksum)
+    listed: Iterable[Any] = work.map(
+        "archive", index, paths, archives, workers, 1, decode=Contents.from_json
+    )
+    if archives:
+        listed = progress(listed, "listing archives", "archive", len(archives))
+    for contents, name in zip(listed, archives):  # in this order, or the bar does not finish
+        if found.fingerprints.get(name, contents.fingerprint) != contents.fingerprint:
+            raise ValueError(f"{root}: {name} has changed since it was listed; {AGAIN}")
+        found.add(name, contents)
+    found.names.sort()
+    if work.is_whole and not found.names and not found.rejected:
+        others = f"; there are {found.list_others()}" if found.others else ""
+        raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
+    return found
+
+
+def _sort_files(
+    files: Iterable[tuple[str, str | None]], endings: set[str], compressed: set[str], found: Found
+) -> list[str]:
+    """Add the clips among files, and those that cannot be used; return the archives."""
+    archives = []
+    for name, reason in sorted(files, key=lambda file: file[0]):
         name_endings = set(endings_of(name))
         try:
             check_name(name)
@@ -110,22 +138,11 @@ def find_clips(
             found.rejected.append((name, reason))
         elif name_endings & endings:
             found.names.append(name)
-        elif name_endings & set(compressed):
+        elif name_endings & compressed:
             found.rejected.append((name, "is compressed as a whole; decompress it"))
         else:
             archives.append(name)
-    paths = [(os.path.join(root, name), found.fingerprints.get(name)) for name in archives]
-    index = partial(_index, endings=endings, text_endings=set(text_endings), checksum=checksum)
-    listed: Iterable[Contents] = in_processes(index, paths, workers, 1)
-    if archives:
-        listed = progress(listed, "listing archives", "archive", len(archives))
-    for contents, name in zip(listed, archives):  # in this order, or the bar does not finish
-        found.add(name, contents)
-    found.names.sort()
-    if not found.names and not found.rejected:
-        others = f"; there are {found.list_others()}" if found.others else ""
-        raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
-    return found
+    return archives
 
 
 def _index(archive: tuple[str, Fingerprint | None], **options: Any) -> Contents:
