@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 # File systems that write at once may know no fsync.
 NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-LONGEST = 60  # characters of a name in that of its draft; a name has 255 bytes at most
+LONGEST = 55  # characters of a name in that of its draft; a name has 255 bytes at most
 
 
 def name_draft(path: str | os.PathLike[str]) -> Path:
-    """Return a temporary name in the same folder, unique per process, for names of any length."""
+    """Return a new temporary name in the same folder, for names of any length.
+
+    Processes of several machines, which may have one number, get different ones.
+    """
     final = Path(path)
-    return final.with_name(f".{final.name[-LONGEST:]}.{os.getpid()}.tmp")
+    return final.with_name(f".{final.name[-LONGEST:]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def find_target(path: str | os.PathLike[str]) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -199,16 +199,19 @@ def compute_energies(clip: Clip, channels: str = MEAN) -> tuple[int, bytes]:
     return -(-samples * SAMPLE_RATE // rate), rows.numpy().astype(ENERGY, copy=False).tobytes()
 
 
-def finish_all(shards: SplitShards, workers: int) -> Generator[tuple[int, bool], None, None]:
-    """Finish all shards of a split in up to ``workers`` processes; yield as ``finish`` returns."""
-    workers = min(workers, len(shards))
+def finish_all(
+    shards: SplitShards, workers: int, numbers: Sequence[int] | None = None
+) -> Generator[tuple[int, bool], None, None]:
+    """Finish shards, by default all, in up to ``workers`` processes; yield as ``finish`` does."""
+    numbers = range(len(shards)) if numbers is None else numbers
+    workers = min(workers, len(numbers))
     if workers < 2:
-        yield from map(shards.finish, range(len(shards)))
+        yield from map(shards.finish, numbers)
         return
     stop = multiprocessing.Event()
     with worker_pool(workers, _set_work, shards, stop) as pool:
         try:
-            futures = [pool.submit(_finish, number) for number in range(len(shards))]
+            futures = [pool.submit(_finish, number) for number in numbers]
             for future in as_completed(futures):
                 yield future.result()
         finally:

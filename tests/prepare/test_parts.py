@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
+from eat_plugin.cli import charts
 from eat_plugin.prepare import find, listing
 from eat_plugin.prepare.work import RecordedWork
 
@@ -69,6 +70,7 @@ def test_parts__give_the_files_of_one_process(clips, tmp_path, options, capsys, 
             archive.add(clips / "b" / "1 ü.wav", "1.wav")
             (tmp_path / "label").write_text("cat")
             archive.add(tmp_path / "label", "1.cls")
+    monkeypatch.setattr(charts, "write_picture", lambda *_: None)  # it takes seconds
     if "csv" in options:
         rows = [f"{'abc'[number % 3]}/{number} ü.wav,{number % 2}" for number in range(12)]
         (tmp_path / "table.csv").write_text("\n".join(["filename,label", *rows, "a/none.wav,1"]))
