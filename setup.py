@@ -46,6 +46,7 @@ setup(
         "plot": ["matplotlib"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],
+        "remote": ["aiohttp", "fsspec", "s3fs"],
         "probe": ["scikit-learn"],
         "tensorboard": ["tensorboard"],
         "dev": [

@@ -9,6 +9,10 @@ Without --check only headers are read. They show files that are not audio, are e
 25 ms or (wav) truncated; other damage shows only when a clip is decoded. Symbolic links are
 followed, each folder is visited once.
 
+DIR may be an address, as s3://bucket/folder or https://host/folder (needs the extra 'remote'; see
+docs/data.md). --part I/N does the work on a part of the files, as a task of an array job; --merge N
+takes the results of all parts, with the same other options, and writes the files.
+
 Archives (.zip, .tar) and HDF5 files (.h5, .hdf5) are read in place, nothing is unpacked. The
 manifest's entries are 'archive.zip:OFFSET:LENGTH' and 'file.h5/key'. Members have to be stored
 uncompressed; datasets are [samples] or [samples, channels], floating-point or int16, with an
@@ -26,6 +30,8 @@ its classes of 1000 / (clips of the class + 0.01)). Held-out clips are the split
 layouts, with examples:
   plain            no labels
     eat manifest /my/audio --out data --valid 0.01
+    eat manifest s3://bucket/clips --out data
+    eat manifest /my/audio --out data --part 3/32    # and so on; then --merge 32
   folders          CLASS/any/FILE; an archive CLASS.zip is a folder CLASS
     eat manifest /my/audio --out data --layout folders --valid 0.1
     eat manifest /my/images --images --out data --layout folders --valid 0.1

@@ -181,8 +181,10 @@ def _parse(line: bytes) -> tuple[str, Fingerprint]:
 
 
 def _check_stored(path: Path, root: Url, lines: list[bytes]) -> None:
+    from .remote_cache import find_cache
     from .stores import UnreachableError, take_all  # needs an optional library
 
+    find_cache()  # its options are checked before the first clip is read
     listed = [(number, *_parse(line)) for number, line in enumerate(lines, start=1)]
     listed = [each for each in listed if each[0] == 1 or is_container(each[1])]
     try:
