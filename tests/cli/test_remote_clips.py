@@ -45,7 +45,7 @@ def test_evaluate_and_predict__equal_local_files(checkpoint, labelled, remote, c
         assert main(["evaluate", *arguments, "--data", str(data), "--json"]) == 0
         figures = json.loads(capsys.readouterr().out)
         assert main(["predict", *arguments, str(data / "eval.tsv")]) == 0
-        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        rows = [line.split("\t")[1:] for line in capsys.readouterr().out.splitlines()]
         found.append(([figures[name] for name in ("accuracy", "mAP", "n_clips")], rows))
     assert found[0] == found[1]
     assert len(found[0][1]) >= 11

@@ -1,8 +1,11 @@
 """`eat manifest` in parts, merged: byte for byte the result of one process."""
 
 import json
+import os
+import subprocess
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from eat_plugin.prepare import find, listing
 from eat_plugin.prepare.work import RecordedWork
 
 PARTS = 3
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slurm" / "parts.sbatch"
 
 
 @pytest.fixture
@@ -118,3 +122,15 @@ def test_merge__refuses_what_does_not_fit(clips, tmp_path, capsys):
 def test_part__must_be_one(clips, tmp_path, part, capsys):
     assert manifest(clips, tmp_path, "--part", part) == 2
     assert "must be from 1/N to N/N" in capsys.readouterr().err
+
+
+def test_sbatch__gives_each_task_its_part(tmp_path):
+    (tmp_path / "eat").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    (tmp_path / "eat").chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "2",
+        "SLURM_ARRAY_TASK_MAX": "32",
+    }  # fmt: skip
+    command = ["bash", str(SCRIPT), "manifest", "/my audio", "--out", "/data"]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout == "manifest|/my audio|--out|/data|--part|2/32|"
