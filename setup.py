@@ -57,6 +57,7 @@ setup(
         "report": ["jinja2", "matplotlib", "vl-convert-python"],
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],
+        "remote": ["aiohttp", "fsspec", "s3fs"],
         "probe": ["scikit-learn"],
         "tensorboard": ["tensorboard"],
         "dev": [

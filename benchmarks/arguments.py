@@ -14,7 +14,8 @@ OF_MODELS = (
     "stage2_tiny", "stage2_base", "train_tiny",
 )  # fmt: skip
 COUNTED = ("operations", "activations", "activations_gelu", "stage2_activations")
-ON_CPU = (*OF_WORKERS, *OF_MODELS, *COUNTED)
+OF_STORES = ("store_1", "store_2", "store_1_cached", "store_2_cached")
+ON_CPU = (*OF_WORKERS, *OF_STORES, *OF_MODELS, *COUNTED)
 OF_GPUS = ("train_base_12", "train_base_48", "train_base_96", "train_large_12")
 ON_GPU = (*OF_MODELS, *OF_GPUS, *COUNTED)
 EPILOG = f"""
@@ -29,7 +30,8 @@ definition (benchmarks/plain*.py). Times are medians. Ratios are medians of the 
 that other load affects both forms. The column `difference` is the largest difference of the two
 results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
 on a GPU. The cases stage2_* compare an update of SSLAM's second stage with one of the first stage,
-which has the place of the plain form.
+which has the place of the plain form. In the cases store_*, which need aiohttp, data workers read
+clips through a local web server; the plain form reads them from the disk.
 
 cases on the CPU:
   {", ".join(ON_CPU)}

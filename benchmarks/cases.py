@@ -12,6 +12,7 @@ from .encoding import CASES as ENCODING
 from .front_end import CASES as FRONT_END
 from .second_stage import CASES as SECOND_STAGE
 from .second_stage import COUNTS as COUNTED_OF_STAGES
+from .stores import CASES as OF_STORES
 from .timing import Prepare
 from .trainer import describe, training
 from .training import CASES as TRAINING
@@ -26,12 +27,14 @@ class Row:
         devices: devices that it runs on.
         has_model: runs on all cores; a case of a data worker has one thread.
         what: description, if the case cannot run.
+        package: one that it needs besides those of training.
     """
 
     prepare: Prepare
     devices: tuple[str, ...] = (CPU, CUDA)
     has_model: bool = True
     what: str = ""
+    package: str = ""
 
 
 def _train_on_gpu(size: str, clips: int) -> Row:
@@ -41,6 +44,10 @@ def _train_on_gpu(size: str, clips: int) -> Row:
 
 ROWS: dict[str, Row] = {
     **{name: Row(prepare, (CPU,), has_model=False) for name, prepare in FRONT_END.items()},
+    **{
+        name: Row(prepare, (CPU,), has_model=False, what="clips in a store", package="aiohttp")
+        for name, prepare in OF_STORES.items()
+    },
     **{name: Row(prepare) for name, prepare in {**ENCODING, **TRAINING, **SECOND_STAGE}.items()},
     "train_tiny": Row(training("tiny", 12, rounds=10)),
     "train_base_12": _train_on_gpu("base", 12),

@@ -12,6 +12,7 @@ import platform
 import tempfile
 import warnings
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ MODEL_THREADS = torch.get_num_threads()  # PyTorch's default: containers and OMP
 
 
 def _names(device: str) -> list[str]:
-    return [name for name, row in ROWS.items() if device in row.devices]
+    return [
+        name
+        for name, row in ROWS.items()
+        if device in row.devices and (not row.package or find_spec(row.package))
+    ]
 
 
 def run(args: argparse.Namespace) -> int:

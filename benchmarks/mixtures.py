@@ -140,7 +140,7 @@ def make_mixtures(clips: Path, folder: Path, numbers: list[int], seed: int) -> P
         manifest = read_manifest(clips / f"{split}.tsv")
         labels = read_labels(clips / f"{split}.lbl", label_set, manifest, single_label=True)
         classes = labels.multi_hot(np.arange(len(manifest))).argmax(axis=1)
-        sounds = [read_sound(manifest.path(index)) for index in range(len(manifest))]
+        sounds = [read_sound(Path(manifest.path(index))) for index in range(len(manifest))]
         (folder / split).mkdir(parents=True)
         rows, lines = [], []
         for index in range(number):

@@ -54,6 +54,9 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "load_wav": (Goal("ratio", 3, 3.7),),
     "load_flac": (Goal("ratio", 1.7, 1.9),),
     "load_mp3": (Goal("ratio", 1.7, 1.9),),
+    **dict.fromkeys(
+        ("store_1", "store_2", "store_1_cached", "store_2_cached"), (Goal("ratio", 0.8, 1),)
+    ),
     "update_base": (Goal("ratio", 1.1, 1.15, "cpu"),),
     "operations": (Goal("ours", 50, 15),),
     "activations": (Goal("ours", 750, 530),),

@@ -156,6 +156,14 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """Parse the argument ``I/N``: part I of N, from 1."""
+    number, _, total = text.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"must be from 1/N to N/N, got {text!r}")
+    return int(number), int(total)
+
+
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Declare ``--workers``."""
     parser.add_argument(

@@ -5,6 +5,7 @@ Examples:
   fairseq-hydra-train ... --config-name pretrain task.data=/abs/path/cache
   fairseq-hydra-train ... --config-name finetune task.data=/abs/path/cache
   eat evaluate --checkpoint checkpoint_best.pt --data cache
+  eat cache data --out cache --part 3/8   # a task of an array job; then eat cache data --out cache
   eat cache --verify cache
 
 CACHE becomes a data folder: SPLIT.tsv for each split of DATA, with labels, weights, classes and
@@ -22,6 +23,9 @@ never used. Clips that cannot be used are listed in CACHE/rejected.tsv and exclu
 labels and weights; the next run tries them again. A cache of another manifest or front end is
 refused. Changed audio files under the same manifest are not detected: remove the cache.
 
+--part I/N makes a part of the shards, on any number of machines with one file system. When all are
+made, the command without --part writes the manifests; the files are those of one process.
+
 --verify compares all shards with their SHA-256; damaged ones are named, and the exit code is 1.
 """
 
@@ -31,7 +35,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eat_plugin.cli import SOME_FAILED, add_channels, add_workers, progress, say
+from eat_plugin.cli import SOME_FAILED, add_channels, add_workers, part_of, progress, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.frames import FRONT_ENDS, KALDI
 from eat_plugin.prepare.amounts import count
@@ -44,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="CACHE", type=Path, help="folder for the cache")
     parser.add_argument(
         "--verify", metavar="CACHE", type=Path, help="verify the shards of an existing cache"
+    )
+    parser.add_argument(
+        "--part", metavar="I/N", type=part_of, help="make part I of N alone, for array jobs"
     )
     add_channels(parser)
     parser.add_argument(
@@ -65,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None or args.out is None:
         raise ValueError("DATA and --out CACHE are needed: eat cache DATA --out CACHE")
     check_folder(args.out)
-    made = make_cache(args.data, args.out, args.workers, progress, args.channels, args.frontend)
-    for line in made:
+    options = {"channels": args.channels, "kind": args.frontend, "part": args.part}
+    for line in make_cache(args.data, args.out, args.workers, progress, **options):
         say(line)
     return 0
 

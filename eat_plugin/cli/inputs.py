@@ -13,7 +13,8 @@ from eat_plugin.data.entries import IMAGE_ENDINGS, Entry, Storage, locate, origi
 from eat_plugin.data.fingerprints import check_archives
 from eat_plugin.data.manifest import Manifest, encode_name, read_manifest
 from eat_plugin.data.sources import probe_clip
-from eat_plugin.prepare.find import AUDIO_ENDINGS, Found, find_files, probe_all
+from eat_plugin.data.urls import Root, Url, parse_root
+from eat_plugin.prepare.find import AUDIO_ENDINGS, Found, endings_of, find_files, probe_all
 from eat_plugin.prepare.processes import available_cores
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        type=Path,
+        type=parse_input,
         help=f"audio file, folder (searched for {', '.join(AUDIO_ENDINGS)}) or manifest (.tsv); "
         f"images ({', '.join(IMAGE_ENDINGS)}) for a model of images",
     )
@@ -134,18 +135,21 @@ def open_split(data: Path, split: str, loaded: Loaded) -> Manifest:
     return manifest
 
 
-def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failures]:
+def collect(inputs: list[Root], images: bool = False) -> tuple[list[Clip], Failures]:
     """Find the files, in the order of the inputs, those of a folder by name; and unusable files.
 
-    Folders are searched for images or audio. A folder without any is an error.
+    An address is that of a file. Folders are searched for images or audio. A folder without any is
+    an error.
     """
     for path in inputs:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             raise ValueError(f"{path} does not exist")
     clips: list[Clip] = []
     failures: Failures = {}
     for path in inputs:
-        if path.is_dir():
+        if isinstance(path, Url):
+            clips.append((path.rpartition("/")[2], _locate_stored(path)))
+        elif path.is_dir():
             clips += _search(path, images, failures)
         elif path.suffix.lower() == ".tsv":
             listed = read_manifest(path)
@@ -164,6 +168,20 @@ def collect(inputs: list[Path], images: bool = False) -> tuple[list[Clip], Failu
         except ValueError:
             failures[entry.path] = "has a name that is not UTF-8, or has a tab or line break"
     return usable, failures
+
+
+def parse_input(text: str) -> Root:
+    """Return an argument's path or address; its error does not repeat an address with a secret."""
+    try:
+        return parse_root(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _locate_stored(url: Url) -> Entry:
+    if not set(endings_of(url)) & {*AUDIO_ENDINGS, *IMAGE_ENDINGS}:
+        raise ValueError(f"{url} is no audio file by its name; for a folder, run eat manifest")
+    return locate(url)
 
 
 def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:

@@ -9,6 +9,10 @@ Without --check only headers are read. They show files that are not audio, are e
 25 ms or (wav) truncated; other damage shows only when a clip is decoded. Symbolic links are
 followed, each folder is visited once.
 
+DIR may be an address, as s3://bucket/folder or https://host/folder (needs the extra 'remote'; see
+docs/data.md). --part I/N does the work on a part of the files, as a task of an array job; --merge N
+takes the results of all parts, with the same other options, and writes the files.
+
 Archives (.zip, .tar) and HDF5 files (.h5, .hdf5) are read in place, nothing is unpacked. The
 manifest's entries are 'archive.zip:OFFSET:LENGTH' and 'file.h5/key'. Members have to be stored
 uncompressed; datasets are [samples] or [samples, channels], floating-point or int16, with an
@@ -26,6 +30,8 @@ its classes of 1000 / (clips of the class + 0.01)). Held-out clips are the split
 layouts, with examples:
   plain            no labels
     eat manifest /my/audio --out data --valid 0.01
+    eat manifest s3://bucket/clips --out data
+    eat manifest /my/audio --out data --part 3/32    # and so on; then --merge 32
   folders          CLASS/any/FILE; an archive CLASS.zip is a folder CLASS
     eat manifest /my/audio --out data --layout folders --valid 0.1
     eat manifest /my/images --images --out data --layout folders --valid 0.1
@@ -59,21 +65,29 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from eat_plugin.cli import add_workers, at_least, progress, quality_report, say
+from eat_plugin.cli import add_workers, at_least, part_of, progress, quality_report, say
+from eat_plugin.cli.inputs import parse_input
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.entries import IMAGE_ENDINGS
 from eat_plugin.prepare.arrangement import TRAIN
 from eat_plugin.prepare.data_folder import write_data_folder
 from eat_plugin.prepare.find import AUDIO_ENDINGS
 from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
-from eat_plugin.prepare.listing import list_clips
+from eat_plugin.prepare.listing import list_clips, read_options
+from eat_plugin.prepare.parts import write_part
 from eat_plugin.prepare.quality import check_clips
+from eat_plugin.prepare.work import MergedWork, Work
 from eat_plugin.report import charts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog}{quality_report.EPILOG}"
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder with the files")
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        type=parse_input,
+        help="folder with the files, or s3://bucket/folder",
+    )
     parser.add_argument(
         "--out", metavar="DATA", type=Path, required=True, help="folder for the manifests"
     )
@@ -104,6 +118,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="store the SHA-256 of archives and HDF5 files, so that copies with a new mtime are "
         "accepted",
+    )
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--part", metavar="I/N", type=part_of, help="work on part I of N alone, for array jobs"
+    )
+    parts.add_argument(
+        "--merge", metavar="N", type=at_least(1), help="take the work of N parts, and finish"
     )
     quality_report.add_arguments(parser)
     _add_layout_arguments(parser)
@@ -142,9 +163,16 @@ def _split_names(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     args.drop = [problem for problems in args.drop for problem in problems]
     check_folder(args.out)
-    listing = list_clips(args, progress)
+    if args.part is not None:
+        say(write_part(args, progress))
+        return 0
+    work = Work()
+    if args.merge is not None:
+        read_options(args)
+        work = MergedWork(args.out, args.merge, args)
+    listing = list_clips(args, progress, work)
     if args.check and not args.images:
-        examined, summary = check_clips(listing, args, progress)
+        examined, summary = check_clips(listing, args, progress, work)
         if examined:
             picture = args.out / quality_report.PICTURE
             charts.write_picture("manifest", picture, partial(quality_report.draw, examined))

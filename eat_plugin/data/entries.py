@@ -14,9 +14,12 @@ import os
 import re
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 from .clip import AudioClip, ClipError
+
+if TYPE_CHECKING:
+    from .fingerprints import Fingerprint
 
 TAR = "tar"
 ARCHIVE_ENDINGS = ("zip", TAR)
@@ -49,16 +52,18 @@ class Entry(NamedTuple):
     """A clip of a manifest.
 
     Attributes:
-        path: absolute path of the file, or the root and one of the forms above.
+        path: absolute path or address of the file, or the root and one of the forms above.
         storage: how it is stored.
         size: samples of a channel at the clip's own rate (pixels of an image); None if unknown.
         open_samples: opens samples in memory; their path is the name for messages.
+        stored: of a file or archive in a store, its size and version; None if they are unknown.
     """
 
     path: str
     storage: Storage
     size: int | None = None
     open_samples: Callable[[], AudioClip] | None = None
+    stored: Fingerprint | None = None
 
 
 Clip = Union[Entry, str, "os.PathLike[str]"]

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .clip import ClipError
+from .entries import Span, check_span
+from .urls import is_url
+
+if TYPE_CHECKING:
+    from .fingerprints import Fingerprint
 
 # Errors of writing to a disk, which PyTorch and HDF5 hide behind others of their own.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 # File systems that write at once may know no fsync.
 NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-LONGEST = 60  # characters of a name in that of its draft; a name has 255 bytes at most
+LONGEST = 55  # characters of a name in that of its draft; a name has 255 bytes at most
 
 
 def name_draft(path: str | os.PathLike[str]) -> Path:
-    """Return a temporary name in the same folder, unique per process, for names of any length."""
+    """Return a new temporary name in the same folder, for names of any length.
+
+    Processes of several machines, which may have one number, get different ones.
+    """
     final = Path(path)
-    return final.with_name(f".{final.name[-LONGEST:]}.{os.getpid()}.tmp")
+    return final.with_name(f".{final.name[-LONGEST:]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def find_target(path: str | os.PathLike[str]) -> Path:
@@ -151,6 +160,39 @@ def _find_errno(error: BaseException | None, draft: Path) -> int | None:
                 return known
         error = error.__context__
     return None
+
+
+def open_range(
+    path: str, span: Span | None = None, stored: Fingerprint | None = None
+) -> tuple[int, int, int]:
+    """Open a file, or a range of bytes of an archive, here or in a store.
+
+    Args:
+        path: path or address of the file or archive.
+        span: the range; None for a whole file.
+        stored: size and version of a file in a store, if they are known.
+
+    Returns:
+        A descriptor of a local file, and the first byte and the end of the range in it.
+
+    Raises:
+        ClipError: the file cannot be opened, is not a regular file, or is too short.
+        UnreachableError: its store cannot be used.
+    """
+    if is_url(path):
+        from .remote import open_remote  # needs an optional library
+
+        return open_remote(path, span, stored)
+    descriptor = open_regular(path, "" if span is None else "the archive ")
+    size = os.fstat(descriptor).st_size
+    if span is None:
+        return descriptor, 0, size
+    try:
+        check_span(span, size)
+    except ClipError:
+        os.close(descriptor)
+        raise
+    return descriptor, span.start, span.start + span.length
 
 
 def open_regular(path: str, subject: str = "") -> int:

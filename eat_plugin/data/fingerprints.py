@@ -1,9 +1,10 @@
-"""Fingerprints of the archives and HDF5 files that clips are in.
+"""Fingerprints of the archives and HDF5 files that clips are in, and of all files in stores.
 
 An entry ``archive.zip:OFFSET:LENGTH`` becomes invalid when the archive changes.
 Next to a manifest, ``{split}.archives`` has a line ``archive<TAB>bytes<TAB>mtime_ns`` for
 each archive and HDF5 file, relative to the manifest's root; with ``<TAB>sha256`` on request
-(``--checksum``), so that copies with a new mtime are accepted.
+(``--checksum``), so that copies with a new mtime are accepted. Below an address in a store, each
+file has a line, and a number that stands for its ETag or time in place of its mtime.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from .entries import hdf5_files, is_hdf5, split_span
+import numpy as np
+
+from .clip import ClipError
+from .entries import hdf5_files, is_container, is_hdf5, split_span
 from .files import replacing
-from .manifest import ManifestError, encode_name
+from .manifest import Manifest, ManifestError, encode_name
+from .urls import Root, Url
 
 BLOCK = 1 << 20  # bytes read at a time for a checksum
 AGAIN = "run eat manifest again"
 
 
-def find_containers(root: Path, names: Iterable[str]) -> list[str]:
-    """Return the archives and HDF5 files of clips, relative to the manifest's root, sorted."""
+def find_containers(root: Root, names: Iterable[str]) -> list[str]:
+    """Return the archives and HDF5 files of clips, relative to the manifest's root, sorted.
+
+    Below an address they are all files of the clips.
+    """
+    if isinstance(root, Url):
+        return sorted(set(map(file_of, names)))
     candidates: set[str] = set()
     for name in names:
         span = split_span(name)
@@ -33,8 +43,17 @@ def find_containers(root: Path, names: Iterable[str]) -> list[str]:
     return sorted(name for name in candidates if os.path.isfile(root / name))
 
 
+def file_of(name: str) -> str:
+    """Return the archive that the clip of an entry is in, or its own file."""
+    span = split_span(name)
+    return name if span is None else span.archive
+
+
 class Fingerprint(NamedTuple):
-    """Identity of a file: bytes, modification time in ns, and SHA-256 on request."""
+    """Identity of a file: bytes, modification time in ns, and SHA-256 on request.
+
+    In a store, a number that stands for the version takes the place of the time.
+    """
 
     size: int
     mtime_ns: int
@@ -87,11 +106,48 @@ def read_checksums(path: Path) -> dict[str, str]:
     return {row[3]: row[0] for row in rows if len(row) == 4}
 
 
-def check_archives(path: Path, root: Path) -> None:
+def read_stored(manifest_path: Path, manifest: Manifest) -> np.ndarray:
+    """Return size and version of the file of each clip of a manifest below an address.
+
+    Returns:
+        `[clips, 2]` int64.
+
+    Raises:
+        ManifestError: ``{split}.archives`` is missing or invalid, or lacks a file.
+    """
+    path = manifest_path.with_suffix(".archives")
+    known = {}
+    for number, line in enumerate(_read_lines(path), start=1):
+        try:
+            name, (size, version, _) = _parse(line)
+        except ValueError as error:
+            raise ManifestError(f"{path}:{number}: {error}") from error
+        known[name] = size, version
+    stored = np.empty((len(manifest), 2), dtype=np.int64)
+    for index in range(len(manifest)):
+        file = file_of(manifest.name(index))
+        if file not in known:
+            raise ManifestError(
+                f"{manifest_path}:{index + 2}: {path.name} next to it has no line for {file!r}; "
+                f"copy both together, or {AGAIN}"
+            )
+        stored[index] = known[file]
+    return stored
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def check_archives(path: Path, root: Root) -> None:
     """Compare the archives of a manifest with their fingerprints.
 
     A new size is an error. A new modification time is one too, unless the file has a SHA-256, and
-    the archive still matches it.
+    the archive still matches it. Other files in a store are compared when they are read, except the
+    first one, so that a store that cannot be used is seen at once.
 
     Args:
         path: ``{split}.archives``, which may be missing.
@@ -101,10 +157,10 @@ def check_archives(path: Path, root: Path) -> None:
         ManifestError: the file is invalid; an archive is missing, changed, or needs a library that
             is not installed.
     """
-    try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    lines = _read_lines(path)
+    if isinstance(root, Url):
+        _check_stored(path, root, lines)
+        return
     for number, line in enumerate(lines, start=1):
         try:
             _check_archive(root, *_parse(line))
@@ -122,6 +178,24 @@ def _parse(line: bytes) -> tuple[str, Fingerprint]:
             f"{line.decode()!r}"
         )
     return name, Fingerprint(int(fields[0]), int(fields[1]), *fields[2:])
+
+
+def _check_stored(path: Path, root: Url, lines: list[bytes]) -> None:
+    from .remote_cache import find_cache
+    from .stores import UnreachableError, take_all  # needs an optional library
+
+    find_cache()  # its options are checked before the first clip is read
+    listed = [(number, *_parse(line)) for number, line in enumerate(lines, start=1)]
+    listed = [each for each in listed if each[0] == 1 or is_container(each[1])]
+    try:
+        found = take_all(root / name for _, name, _ in listed)
+        for (number, name, indexed), now in zip(listed, found):
+            if now != indexed:
+                changed = "has changed in its store (another size, ETag or time)"
+                problem = str(now) if isinstance(now, ClipError) else f"{changed}; {AGAIN}"
+                raise ManifestError(f"{path}:{number}: {root / name} {problem}")
+    except UnreachableError as error:
+        raise ManifestError(f"{path}: {error.filename}: {error.strerror}") from error
 
 
 def _check_archive(root: Path, name: str, indexed: Fingerprint) -> None:

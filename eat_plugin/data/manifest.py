@@ -1,8 +1,8 @@
 """The list of clips of a split: ``{split}.tsv``.
 
-The first line is the root folder, every other line ``name<TAB>samples``: the name is relative to
-the root (see ``entries``), the samples are counted at the file's own rate. UTF-8; names may hold
-spaces.
+The first line is the root, a folder or an address in a store; every other line is
+``name<TAB>samples``: the name is relative to the root (see ``entries``), the samples are counted at
+the file's own rate. UTF-8; names may hold spaces.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from .entries import Entry, Storage, find_storage
 from .files import replacing
+from .urls import Root, Url, parse_root
 
 REPORTS = ("rejected.", "missing.")  # beginnings of other files with the same ending
 BLOCK = 1 << 20  # bytes read at a time for a digest
@@ -37,27 +38,30 @@ class Manifest:
     and worker processes share it.
 
     Args:
-        root: folder that the names are relative to.
+        root: folder or address that the names are relative to.
         names: all names, UTF-8, concatenated.
         ends: end of each name in ``names``, 64-bit integers.
         sizes: samples of each clip, 64-bit integers.
         storages: a ``Storage`` per clip; None for files alone.
 
     Attributes:
-        root: absolute path of the root.
+        root: absolute path of the root, or its address.
         sizes: `[clips]` int64.
         storages: `[clips]` uint8.
+        stored: size and version of the file of each clip, if the root is an address: `[clips, 2]`
+            int64; else None.
     """
 
     def __init__(
         self,
-        root: Path,
+        root: Root,
         names: bytes | bytearray,
         ends: array[int],
         sizes: array[int],
         storages: bytes | bytearray | None = None,
     ) -> None:
-        self.root = Path(os.path.abspath(root))
+        self.root: Root = root if isinstance(root, Url) else Path(os.path.abspath(root))
+        self.stored: np.ndarray | None = None
         self.sizes = np.frombuffer(sizes, dtype=np.int64)
         self.storages = np.frombuffer(
             bytes(len(sizes)) if storages is None else storages, dtype=np.uint8
@@ -75,14 +79,19 @@ class Manifest:
         start = self._ends[index - 1] if index else 0
         return self._names[start : self._ends[index]].decode("utf-8")
 
-    def path(self, index: int) -> Path:
-        """Return the absolute path of a clip: root and name."""
+    def path(self, index: int) -> Root:
+        """Return the absolute path or address of a clip: root and name."""
         return self.root / self.name(index)
 
     def entry(self, index: int) -> Entry:
         """Return path, storage and size of a clip."""
         path = os.path.join(self.root, self.name(index))
-        return Entry(path, Storage(self.storages[index]), int(self.sizes[index]))
+        entry = Entry(path, Storage(self.storages[index]), int(self.sizes[index]))
+        if self.stored is None:
+            return entry
+        from .fingerprints import Fingerprint
+
+        return entry._replace(stored=Fingerprint(*self.stored[index].tolist()))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
@@ -113,6 +122,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     if not sizes:
         raise ManifestError(f"{path}:2: no clips, expected lines of 'path<TAB>samples'")
     manifest = Manifest(root, names, ends, sizes, storages)
+    if isinstance(root, Url):
+        from .fingerprints import read_stored  # it reads manifests too
+
+        manifest.stored = read_stored(Path(path), manifest)
     for first, second in _equal_hashes(hashes):
         if manifest.name(first) == manifest.name(second):
             repeated = manifest.name(second)
@@ -135,8 +148,8 @@ def _explain(path: Path, error: OSError) -> str:
     return f"no such manifest{there}; {ADVICE}"
 
 
-def read_root(path: str | os.PathLike[str]) -> Path:
-    """Read the root folder, the first line of ``{split}.tsv``.
+def read_root(path: str | os.PathLike[str]) -> Root:
+    """Read the root, the first line of ``{split}.tsv``.
 
     Raises:
         ManifestError: the file cannot be read, or the root is not a folder.
@@ -150,9 +163,9 @@ def read_root(path: str | os.PathLike[str]) -> Path:
         raise ManifestError(f"{path}:1: {error}") from error
 
 
-def _parse_root(line: bytes) -> Path:
-    root = Path(_decode(line.removeprefix(codecs.BOM_UTF8), "the root folder of the clips"))
-    if not root.is_dir():
+def _parse_root(line: bytes) -> Root:
+    root = parse_root(_decode(line.removeprefix(codecs.BOM_UTF8), "the root folder of the clips"))
+    if isinstance(root, Path) and not root.is_dir():
         seen_from = "" if root.is_absolute() else f", seen from {os.getcwd()}"
         raise ValueError(
             f"the root {str(root)!r} is not an existing folder{seen_from}; if the clips were "
@@ -211,7 +224,7 @@ def write_manifest(
 
     Args:
         path: the file, which is replaced.
-        root: folder that the names are relative to.
+        root: folder or address that the names are relative to.
         entries: name and number of samples of each clip.
 
     Raises:

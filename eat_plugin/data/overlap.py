@@ -19,6 +19,7 @@ import numpy as np
 from .entries import hdf5_files, split_span
 from .fingerprints import read_checksums
 from .json_text import parse_json
+from .urls import is_url
 
 TRAIN = "train"
 HELD_OUT = ("eval", "val", "test", "dev", "held")  # first letters of the names of held-out splits
@@ -49,7 +50,7 @@ class SplitFiles:
         archives: Mapping[str, str],
         renamed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.root = os.path.realpath(root)
+        self.root = _resolve(os.fspath(root))
         self.archives = archives
         self._read_names = read_names
         self._renamed = renamed
@@ -113,10 +114,14 @@ class SplitFiles:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return {}
         return {
-            os.fsencode(split): os.fsencode(os.path.join(os.path.realpath(root), ""))
+            os.fsencode(split): os.fsencode(os.path.join(_resolve(root), ""))
             for split, root in roots.items()
             if root
         }
+
+
+def _resolve(root: str) -> str:
+    return root.rstrip("/") if is_url(root) else os.path.realpath(root)
 
 
 def _rename(path: bytes, renamed: Mapping[str, str]) -> bytes:

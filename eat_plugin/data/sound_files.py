@@ -6,18 +6,22 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 import soundfile
 
 from .clip import AudioClip, ClipError
 from .declared import check_samples
-from .entries import Span, check_span, is_container
-from .files import open_regular
+from .entries import Span, is_container
+from .files import open_range
 from .flac import refuse_second_file, state_length
 from .mpeg import MpegClip, find_mpeg
 from .ogg import refuse_partial
 from .pieces import ForwardDecoder, Piece, PiecedFile
 from .wav import HEAD, WavClip, find_wav
+
+if TYPE_CHECKING:
+    from .fingerprints import Fingerprint
 
 BUFFER = 1 << 13  # bytes
 LONGEST_CLIP = 1 << 40  # samples; libsndfile reports 2**63 - 1 for an unknown length
@@ -33,7 +37,10 @@ MEANINGS = {
 
 @contextmanager
 def open_file(
-    path: str, span: Span | None = None, num_samples: int | None = None
+    path: str,
+    span: Span | None = None,
+    num_samples: int | None = None,
+    stored: Fingerprint | None = None,
 ) -> Iterator[AudioClip]:
     """Open a sound file, or a range of bytes of an archive.
 
@@ -41,19 +48,16 @@ def open_file(
         path: the file or archive.
         span: the range; None for a whole file.
         num_samples: samples of a channel, counted before; None if they are not known.
+        stored: size and version of a file in a store, if they are known.
 
     Raises:
         ClipError: the file cannot be opened or decoded, is truncated, or holds more than would be
             read; also while it is open.
+        UnreachableError: its store cannot be used.
     """
     # By descriptor: libsndfile and soundfile would guess the format from the file's name.
-    descriptor = open_regular(path, "" if span is None else "the archive ")
+    descriptor, start, end = open_range(path, span, stored)
     try:
-        size = os.fstat(descriptor).st_size
-        start, end = 0, size
-        if span is not None:
-            check_span(span, size)
-            start, end = span.start, span.start + span.length
         clip = _find_clip(descriptor, start, end, num_samples)
         if isinstance(clip, WavClip):
             yield clip

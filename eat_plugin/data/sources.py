@@ -177,8 +177,8 @@ def _open_source(entry: Entry) -> AbstractContextManager[AudioClip]:
     if storage is Storage.ARCHIVE and not os.path.lexists(path):  # a file may have such a name
         span = split_span(path)
         assert span is not None
-        return open_file(span.archive, span, entry.size)
-    return open_file(path, num_samples=entry.size)
+        return open_file(span.archive, span, entry.size, entry.stored)
+    return open_file(path, None, entry.size, entry.stored)
 
 
 def _check_header(clip: AudioClip) -> None:

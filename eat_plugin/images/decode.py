@@ -19,8 +19,8 @@ import numpy as np
 
 from ..data.clip import ClipError
 from ..data.declared import check_pixels
-from ..data.entries import IMAGE_ENDINGS, Clip, Entry, Storage, check_span, locate, split_span
-from ..data.files import open_regular
+from ..data.entries import IMAGE_ENDINGS, Clip, Entry, Storage, locate, split_span
+from ..data.files import open_range
 from . import MOST_PIXELS
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def probe_image(clip: Clip, max_pixels: int = MOST_PIXELS) -> tuple[int, int]:
         return image.width * image.height, 0
 
 
-def probe_entry(path: str, decode: bool = False) -> tuple[int, int]:
+def probe_entry(path: Clip, decode: bool = False) -> tuple[int, int]:
     """Do the same, refuse names that training refuses, and decode the pixels too on request."""
     entry = locate(path)
     require_image(entry.storage)
@@ -150,13 +150,15 @@ def _open_bytes(entry: Entry) -> BinaryIO:
         raise ClipError("cannot be used: the model takes paths of images")
     if entry.storage is Storage.ARCHIVE and not os.path.lexists(entry.path):
         span = split_span(entry.path)
+    path = entry.path if span is None else span.archive
+    descriptor, start, end = open_range(path, span, entry.stored)
+    file = os.fdopen(descriptor, "rb")
     if span is None:
-        return os.fdopen(open_regular(entry.path), "rb")
-    with os.fdopen(open_regular(span.archive, "the archive "), "rb") as file:
-        check_span(span, os.fstat(file.fileno()).st_size)
+        return file
+    with file:
         try:
-            file.seek(span.start)
-            return io.BytesIO(file.read(span.length))
+            file.seek(start)
+            return io.BytesIO(file.read(end - start))
         except OSError as error:
             raise ClipError(f"the archive cannot be read: {error.strerror}") from error
 

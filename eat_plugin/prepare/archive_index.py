@@ -9,12 +9,14 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..data.clip import ClipError
 from ..data.entries import is_hdf5
+from ..data.files import open_range
 from ..data.fingerprints import Fingerprint, take_fingerprint
 from ..data.hdf5 import list_datasets
+from ..data.urls import is_url
 
 MOST_TEXT = 1 << 20  # bytes read of a text member
 TAR_BLOCK = 512
@@ -54,9 +56,24 @@ class Contents:
     rejected: list[tuple[str, str]] = field(default_factory=list)  # name ("": archive), reason
     texts: dict[str, bytes] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Contents:
+        """Return what ``work.RecordedWork`` has recorded."""
+        print_, texts = values["fingerprint"], values["texts"].items()
+        return cls(
+            None if print_ is None else Fingerprint(*print_),
+            values["clips"],
+            [(name, reason) for name, reason in values["rejected"]],
+            {name: text.encode("latin-1") for name, text in texts},
+        )
+
 
 def index_archive(
-    path: str, endings: set[str], text_endings: set[str], checksum: bool = False
+    path: str,
+    endings: set[str],
+    text_endings: set[str],
+    checksum: bool = False,
+    stored: Fingerprint | None = None,
 ) -> Contents:
     """List the clips of a zip, tar or HDF5 file, in no particular order.
 
@@ -65,15 +82,20 @@ def index_archive(
     are escaped by backslashes.
 
     Args:
-        path: the file, recognised by its name.
+        path: path or address of the file, recognised by its name.
         endings: of clips, lower case, without the dot. In HDF5 files all suitable datasets are
             clips.
         text_endings: text members to read, by the part of the name after its first dot.
         checksum: take the archive's SHA-256 too.
+        stored: fingerprint of an archive in a store.
+
+    Raises:
+        UnreachableError: the store of the archive cannot be used.
     """
-    contents = Contents()
+    contents = Contents(stored)
     try:
-        contents.fingerprint = take_fingerprint(path, checksum)
+        if stored is None:
+            contents.fingerprint = take_fingerprint(path, checksum)
         if is_hdf5(path):
             datasets = list_datasets(path)
             contents.clips = {key: f"/{key}" for key, problem in datasets if problem is None}
@@ -81,6 +103,8 @@ def index_archive(
         else:
             _add_members(contents, path, endings, text_endings)
     except OSError as error:
+        if is_url(path):
+            raise
         contents.rejected.append(("", f"cannot be read: {error.strerror or error}"))
     except (ClipError, _DamageError) as error:
         contents.rejected.append(("", str(error)))
@@ -89,7 +113,7 @@ def index_archive(
 
 def _add_members(contents: Contents, path: str, endings: set[str], text_endings: set[str]) -> None:
     walk = _walk_zip if path.lower().endswith(".zip") else _walk_tar
-    with open(path, "rb") as file:
+    with _open_archive(path, contents.fingerprint) as file:
         for member in walk(file, os.fstat(file.fileno()).st_size):
             name = readable(member.name.removeprefix("./"))
             _, _, suffix = os.path.basename(name).lower().partition(".")
@@ -104,6 +128,13 @@ def _add_members(contents: Contents, path: str, endings: set[str], text_endings:
             if name in contents.clips:
                 contents.rejected.append((name, "occurs twice; the later member is used"))
             contents.clips[name] = f":{member.start}:{member.length}"
+
+
+def _open_archive(path: str, stored: Fingerprint | None) -> BinaryIO:
+    if is_url(path):
+        descriptor, *_ = open_range(path, None, stored)
+        return os.fdopen(descriptor, "rb")
+    return open(path, "rb")
 
 
 def readable(text: str) -> str:

@@ -48,8 +48,20 @@ def make_cache(
     progress: Progress,
     channels: str = MEAN,
     kind: str = KALDI,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[str]:
-    """Write or resume the cache ``out`` of a data folder, and yield lines that name its files."""
+    """Write or resume the cache ``out`` of a data folder, and yield lines that name its files.
+
+    Args:
+        data: the data folder.
+        out: the cache.
+        workers: number of processes.
+        progress: shows progress.
+        channels: how the channels of clips are mixed.
+        kind: of the front end.
+        part: of the shards, its number from 1 and the number of parts, and no manifests, labels or
+            reports; None for all.
+    """
     names = _find_splits(data)
     if TRAIN in names:
         check_held_out(data)
@@ -57,12 +69,11 @@ def make_cache(
     if statistics is not None:
         check_statistics(data, statistics, channels)
     splits = plan_shards(out, data, names, channels, kind)
-    counts: Counter[bool] = Counter()
-    for shards in splits:
-        with closing(finish_all(shards, workers)) as finished:
-            done = _count_shards(shards, finished, counts)
-            for _ in progress(done, f"caching {shards.split}", "clip", len(shards.manifest)):
-                pass
+    counts = _finish(splits, workers, progress, part or (1, 1))
+    if part is not None:
+        shown = count(sum(counts.values()), "shard")
+        yield f"part {part[0]} of {part[1]}: {shown}, {counts[False]} from earlier runs"
+        return
     rejected: list[tuple[str, str]] = []
     empty: list[SplitShards] = []
     for shards in splits:
@@ -86,6 +97,21 @@ def make_cache(
     total = f"{describe_bytes(size)} in {count(number, 'shard')}"
     yield f"total: {total}, {counts[False]} from earlier runs"
     yield report
+
+
+def _finish(
+    splits: list[SplitShards], workers: int, progress: Progress, part: tuple[int, int]
+) -> Counter[bool]:
+    """Finish the shards of a part; return how many are new, and how many are not."""
+    counts: Counter[bool] = Counter()
+    for shards in splits:
+        numbers = range(part[0] - 1, len(shards), part[1])
+        clips = sum(len(shards.clips(number)) for number in numbers)
+        with closing(finish_all(shards, workers, numbers)) as finished:
+            done = _count_shards(shards, finished, counts)
+            for _ in progress(done, f"caching {shards.split}", "clip", clips):
+                pass
+    return counts
 
 
 def _count_shards(

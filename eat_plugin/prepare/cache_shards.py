@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from ..data.fingerprints import take_fingerprint
 from ..data.frames import KALDI, SAMPLE_RATE, TOO_SHORT
 from ..data.frontend import KINDS
 from ..data.manifest import Manifest
+from ..data.remote import read_ahead
 from ..data.sources import read_blocks
 from .measure import BLOCK_SECONDS, block_energies
 from .processes import try_call, worker_pool
@@ -150,10 +151,10 @@ class SplitShards:
         # Without its record, a shard that is being replaced counts as unfinished.
         record_path(self.path(number)).unlink(missing_ok=True)
         with replacing(self.path(number)) as file:
-            for index in clips:
+            for entry in read_ahead(map(self.manifest.entry, clips)):
                 if stop is not None and stop.is_set():
                     raise _StopError
-                result = self._compute(self.manifest.entry(index))
+                result = self._compute(entry)
                 if isinstance(result, str):
                     samples.append(None)
                     problems.append(result)
@@ -209,16 +210,19 @@ def compute_energies(clip: Clip, channels: str = MEAN, kind: str = KALDI) -> tup
     return -(-samples * SAMPLE_RATE // rate), rows.numpy().astype(ENERGY, copy=False).tobytes()
 
 
-def finish_all(shards: SplitShards, workers: int) -> Generator[tuple[int, bool], None, None]:
-    """Finish all shards of a split in up to ``workers`` processes; yield as ``finish`` returns."""
-    workers = min(workers, len(shards))
+def finish_all(
+    shards: SplitShards, workers: int, numbers: Sequence[int] | None = None
+) -> Generator[tuple[int, bool], None, None]:
+    """Finish shards, by default all, in up to ``workers`` processes; yield as ``finish`` does."""
+    numbers = range(len(shards)) if numbers is None else numbers
+    workers = min(workers, len(numbers))
     if workers < 2:
-        yield from map(shards.finish, range(len(shards)))
+        yield from map(shards.finish, numbers)
         return
     stop = multiprocessing.Event()
     with worker_pool(workers, _set_work, shards, stop) as pool:
         try:
-            futures = [pool.submit(_finish, number) for number in range(len(shards))]
+            futures = [pool.submit(_finish, number) for number in numbers]
             for future in as_completed(futures):
                 yield future.result()
         finally:

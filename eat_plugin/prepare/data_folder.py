@@ -17,6 +17,7 @@ from ..data.manifest import write_manifest
 from ..data.overlap import is_held_out
 from ..data.statistics import check_statistics, read_statistics
 from ..data.tables import TableError, write_csv
+from ..data.urls import Url
 from .amounts import count, describe_pixels, describe_time
 from .archive_index import readable
 from .arrangement import TRAIN, ListedClip
@@ -144,7 +145,9 @@ def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedC
         archives = path.with_suffix(".archives")
         write_archives(archives, {name: fingerprints[name] for name in used})
         if used:
-            lines.append(f"{archives}: {count(len(used), 'archive')} (zip, tar, HDF5)")
+            is_url = isinstance(root, Url)
+            kind, rest = ("file", "of the store") if is_url else ("archive", "(zip, tar, HDF5)")
+            lines.append(f"{archives}: {count(len(used), kind)} {rest}")
     return lines
 
 

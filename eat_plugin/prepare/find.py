@@ -1,4 +1,4 @@
-"""Clips below a folder: audio files or images, and those in archives and HDF5 files.
+"""Clips below a folder or an address: audio files or images, and those in archives and HDF5 files.
 
 Layouts see a member of an archive as ``archive.zip/member``, as if the archive were a folder; its
 entry in a manifest is ``archive.zip:OFFSET:LENGTH``.
@@ -7,6 +7,7 @@ entry in a manifest is ``archive.zip:OFFSET:LENGTH``.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.clip import ClipError
 from ..data.entries import COMPRESSED_TARS, TAR, Clip, is_hdf5
 from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
+from ..data.urls import Root, Url
 from .archive_index import Contents, index_archive
-from .processes import Progress, in_processes, try_in_processes
+from .processes import Progress, try_in_processes
+from .work import AGAIN, Work
 
 AUDIO_ENDINGS = ("wav", "flac", "ogg", "mp3")
 CHUNK = 64  # headers that a process reads per task
 ENDINGS_SHOWN = 6
+WHOLE = Work()
 
 
 @dataclass
@@ -33,7 +38,8 @@ class Found:
     names: list[str] = field(default_factory=list)  # sorted
     rejected: list[tuple[str, str]] = field(default_factory=list)  # paths, each with the reason
     texts: dict[str, bytes] = field(default_factory=dict)  # of text members of archives
-    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)  # of archives, HDF5 files
+    # Of archives and HDF5 files; in a store, of all files.
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)  # numbers of other files by ending
     _members: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -65,6 +71,8 @@ class Found:
             self.names.append(name)
             if not is_hdf5(archive):
                 self._members[name] = archive + place, f"{archive}:{member}"
+        if not contents.clips and not contents.rejected:
+            self.rejected.append((archive, "holds no clip: no member has a listed ending (--ext)"))
         separator = "/" if is_hdf5(archive) else ":"
         for member, reason in contents.rejected:
             self.rejected.append((f"{archive}{separator}{member}" if member else archive, reason))
@@ -72,7 +80,7 @@ class Found:
 
 
 def find_clips(
-    root: Path,
+    root: Root,
     endings: set[str],
     containers: tuple[str, ...],
     text_endings: tuple[str, ...],
@@ -80,17 +88,47 @@ def find_clips(
     workers: int,
     progress: Progress,
     kind: str = "audio",
+    work: Work = WHOLE,
 ) -> Found:
-    """Find the clips below a folder.
+    """Find the clips below a folder or an address.
 
     Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
     and of text members of archives to read. ``kind`` names the clips in errors. It is an error if
-    there are no clips, not even unusable ones.
+    there are no clips, not even unusable ones, unless ``work`` is on a part of the files.
     """
     compressed = COMPRESSED_TARS if TAR in containers else ()
-    found, archives = Found(), []
-    files = find_files(root, endings.union(containers, compressed), found.others)
-    for name, reason in sorted(progress(files, "finding", "file"), key=lambda file: file[0]):
+    found = Found()
+    wanted = endings.union(containers, compressed)
+    if isinstance(root, Url):
+        files = find_stored(root, wanted, found)
+    else:
+        files = find_files(root, wanted, found.others)
+    here = (file for file in progress(files, "finding", "file") if work.takes(file[0]))
+    archives = _sort_files(here, endings, set(compressed), found)
+    paths = [(os.path.join(root, name), found.fingerprints.get(name)) for name in archives]
+    index = partial(_index, endings=endings, text_endings=set(text_endings), checksum=checksum)
+    listed: Iterable[Any] = work.map(
+        "archive", index, paths, archives, workers, 1, decode=Contents.from_json
+    )
+    if archives:
+        listed = progress(listed, "listing archives", "archive", len(archives))
+    for contents, name in zip(listed, archives):  # in this order, or the bar does not finish
+        if found.fingerprints.get(name, contents.fingerprint) != contents.fingerprint:
+            raise ValueError(f"{root}: {name} has changed since it was listed; {AGAIN}")
+        found.add(name, contents)
+    found.names.sort()
+    if work.is_whole and not found.names and not found.rejected:
+        others = f"; there are {found.list_others()}" if found.others else ""
+        raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
+    return found
+
+
+def _sort_files(
+    files: Iterable[tuple[str, str | None]], endings: set[str], compressed: set[str], found: Found
+) -> list[str]:
+    """Add the clips among files, and those that cannot be used; return the archives."""
+    archives = []
+    for name, reason in sorted(files, key=lambda file: file[0]):
         name_endings = set(endings_of(name))
         try:
             check_name(name)
@@ -100,24 +138,16 @@ def find_clips(
             found.rejected.append((name, reason))
         elif name_endings & endings:
             found.names.append(name)
-        elif name_endings & set(compressed):
+        elif name_endings & compressed:
             found.rejected.append((name, "is compressed as a whole; decompress it"))
         else:
             archives.append(name)
-    paths = [os.path.join(root, name) for name in archives]
-    index = partial(
-        index_archive, endings=endings, text_endings=set(text_endings), checksum=checksum
-    )
-    listed: Iterable[Contents] = in_processes(index, paths, workers, 1)
-    if archives:
-        listed = progress(listed, "listing archives", "archive", len(archives))
-    for contents, name in zip(listed, archives):  # in this order, or the bar does not finish
-        found.add(name, contents)
-    found.names.sort()
-    if not found.names and not found.rejected:
-        others = f"; there are {found.list_others()}" if found.others else ""
-        raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
-    return found
+    return archives
+
+
+def _index(archive: tuple[str, Fingerprint | None], **options: Any) -> Contents:
+    path, stored = archive
+    return index_archive(path, stored=stored, **options)
 
 
 def find_files(
@@ -152,6 +182,29 @@ def find_files(
                 yield name, None
             elif others is not None:
                 others[(endings_of(entry.name) or [""])[0]] += 1
+
+
+def find_stored(root: Url, endings: set[str], found: Found) -> Iterator[tuple[str, str | None]]:
+    """Do the same below an address, with the fingerprints of the files."""
+    from ..data.stores import list_files, stored_fingerprint, take_all  # needs an optional library
+
+    asked = []
+    for name, info in list_files(root).items():
+        if endings.isdisjoint(endings_of(posixpath.basename(name))):
+            found.others[(endings_of(posixpath.basename(name)) or [""])[0]] += 1
+            continue
+        stored = stored_fingerprint(info, listed=True)
+        if stored is None:
+            asked.append(name)
+            continue
+        found.fingerprints[name] = stored
+        yield name, None
+    for name, answer in zip(asked, take_all(root / name for name in asked)):
+        if isinstance(answer, ClipError):
+            yield name, str(answer)
+        else:
+            found.fingerprints[name] = answer
+            yield name, None
 
 
 def endings_of(name: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..data.channels import MEAN
 from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS, IMAGE_ENDINGS
+from ..data.urls import Root, Url
 from .arrangement import HELD_OUT, Arrangement
 from .find import AUDIO_ENDINGS, Found
 from .path_layouts import (
@@ -29,6 +30,7 @@ PLAIN = "plain"
 PLAIN_HELD_OUT = "valid"  # the held-out split of clips without labels
 CONTAINERS = (*ARCHIVE_ENDINGS, *HDF5_ENDINGS)
 SOUND_ONLY = ("esc50", "speech_commands", "audioset")
+ON_DISK = ("esc50", "speech_commands", "csv")  # they look for files next to the clips
 HOLD_OUTS = ("valid", "fold", "valid_groups", "split_column")  # options that hold clips out
 REJECTED, MISSING = "rejected", "missing"
 RESERVED = ("", REJECTED, MISSING)  # a split cannot have these names
@@ -37,7 +39,7 @@ RESERVED = ("", REJECTED, MISSING)  # a split cannot have these names
 class Layout(NamedTuple):
     """How a data set stores splits and labels."""
 
-    arrange: Callable[[Namespace, Path, Found], Arrangement]  # (options, root, files below it)
+    arrange: Callable[[Namespace, Root, Found], Arrangement]  # (options, root, files below it)
     options: tuple[str, ...]  # with "ext", the files below the root are listed
     required: tuple[str, ...] = ()  # options that have to be given
     containers: tuple[str, ...] = ()  # endings of archives and HDF5 files to list
@@ -53,10 +55,10 @@ LAYOUTS = {
         lambda o, _, found: arrange_folders(found.names, o.split), COMMON, containers=CONTAINERS
     ),
     "esc50": Layout(
-        lambda o, root, _: arrange_esc50(root, o.fold, o.split), ("split", "valid", "fold")
+        lambda o, root, _: arrange_esc50(Path(root), o.fold, o.split), ("split", "valid", "fold")
     ),
     "speech_commands": Layout(
-        lambda _, root, found: arrange_speech_commands(root, found.names), ("ext",)
+        lambda _, root, found: arrange_speech_commands(Path(root), found.names), ("ext",)
     ),
     "audioset": Layout(
         lambda o, _, found: arrange_audioset(found.names, o.csv, o.classes, o.split),
@@ -65,8 +67,9 @@ LAYOUTS = {
     ),
     "csv": Layout(
         lambda o, root, _: arrange_table(
-            root, o.csv, o.path_column or "filename", o.label_column or "label", o.split_column,
-            o.label_separator, o.split, IMAGE_ENDINGS if o.images else AUDIO_ENDINGS,
+            Path(root), o.csv, o.path_column or "filename", o.label_column or "label",
+            o.split_column, o.label_separator, o.split,
+            IMAGE_ENDINGS if o.images else AUDIO_ENDINGS,
         ),
         ("split", "valid", "csv", "path_column", "label_column", "split_column", "label_separator"),
         ("csv",),
@@ -88,7 +91,9 @@ LAYOUTS = {
 
 def check_options(options: Namespace) -> None:
     """Raise ValueError if an option is invalid, or does not go with the layout or the others."""
-    if not options.folder.is_dir():
+    if isinstance(options.folder, Url):
+        _check_remote(options)
+    elif not options.folder.is_dir():
         problem = "is not a folder" if options.folder.exists() else "does not exist"
         raise ValueError(f"{options.folder} {problem}")
     if options.split is not None:
@@ -104,6 +109,13 @@ def check_options(options: Namespace) -> None:
     if options.channels != MEAN and not options.check:
         raise ValueError("--channels needs --check; the manifest is the same for all")
     _check_layout_options(options)
+
+
+def _check_remote(options: Namespace) -> None:
+    if options.layout in ON_DISK:
+        raise ValueError(f"--layout {options.layout} needs a folder of this machine")
+    if options.checksum:
+        raise ValueError("--checksum is for archives of this machine; stores have versions")
 
 
 def _check_layout_options(options: Namespace) -> None:

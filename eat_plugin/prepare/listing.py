@@ -5,28 +5,31 @@ from __future__ import annotations
 import math
 import os
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS
-from ..data.fingerprints import find_containers, take_fingerprint
+from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS, Clip, locate
+from ..data.fingerprints import file_of, find_containers, take_fingerprint
 from ..data.frames import FRAME_LENGTH, SAMPLE_RATE, TOO_SHORT
 from ..data.manifest import encode_name
 from ..data.overlap import SplitFiles, find_shared, is_held_out
 from ..data.sources import probe_clip
+from ..data.urls import Root, Url
 from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits
-from .find import AUDIO_ENDINGS, Found, find_clips, probe_all
+from .find import AUDIO_ENDINGS, CHUNK, WHOLE, Found, find_clips
 from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
 from .processes import Progress
+from .work import Work
 
 
 @dataclass
 class Listing:
     """The clips of a data set."""
 
-    root: Path
+    root: Root
     found: Found
     arrangement: Arrangement
     clips: list[ListedClip]  # the usable ones
@@ -37,17 +40,32 @@ class Listing:
         """Splits of the layout, ``train`` first."""
         return sort_splits({item.split for item in self.arrangement.items})
 
+    def clip(self, name: str) -> Clip:
+        """Return the clip of an entry, to be read."""
+        path = os.path.join(self.root, name)
+        if not isinstance(self.root, Url):
+            return path
+        return locate(path)._replace(stored=self.found.fingerprints[file_of(name)])
 
-def list_clips(options: Namespace, progress: Progress) -> Listing:
+
+def read_options(options: Namespace) -> Root:
+    """Check the options, set the split, and return the root of the clips."""
+    check_options(options)
+    options.split = options.split or TRAIN
+    root = options.folder
+    if not isinstance(root, Url):
+        root = Path(os.path.abspath(root))
+    encode_name(str(root))
+    return root
+
+
+def list_clips(options: Namespace, progress: Progress, work: Work = WHOLE) -> Listing:
     """Find the clips of a data set and read their headers.
 
     It is an error if an earlier run holds some of them out, or this run holds out training clips.
     """
-    check_options(options)
-    options.split = options.split or TRAIN
-    root = Path(os.path.abspath(options.folder))
-    encode_name(str(root))
-    found = _find(options, root, progress)
+    root = read_options(options)
+    found = find_all(options, root, progress, work)
     arrangement = LAYOUTS[options.layout].arrange(options, root, found)
     listing = Listing(root, found, arrangement, [], found.rejected + arrangement.rejected)
     names = [found.entry(item.name) for item in arrangement.items]
@@ -57,12 +75,12 @@ def list_clips(options: Namespace, progress: Progress) -> Listing:
         if archive not in found.fingerprints:  # a table lists its members
             found.fingerprints[archive] = take_fingerprint(root / archive, options.checksum)
     _refuse_overlap(listing, names, options)
-    _probe(listing, names, options, progress)
+    _probe(listing, names, options, progress, work)
     listing.rejected = [(found.shown(name), reason) for name, reason in listing.rejected]
     return listing
 
 
-def _find(options: Namespace, root: Path, progress: Progress) -> Found:
+def find_all(options: Namespace, root: Root, progress: Progress, work: Work) -> Found:
     """Find the clips; none if the layout lists them in a table."""
     layout = LAYOUTS[options.layout]
     if "ext" not in layout.options:
@@ -73,8 +91,9 @@ def _find(options: Namespace, root: Path, progress: Progress) -> Found:
         endings, kind = IMAGE_ENDINGS, "images"
     wanted = {ending.lower().lstrip(".") for ending in options.ext or endings}
     return find_clips(
-        root, wanted, containers, layout.texts, options.checksum, options.workers, progress, kind
-    )
+        root, wanted, containers, layout.texts, options.checksum, options.workers, progress, kind,
+        work,
+    )  # fmt: skip
 
 
 def _refuse_overlap(listing: Listing, names: list[str], options: Namespace) -> None:
@@ -103,15 +122,24 @@ def _refuse_overlap(listing: Listing, names: list[str], options: Namespace) -> N
             )
 
 
-def _probe(listing: Listing, names: list[str], options: Namespace, progress: Progress) -> None:
-    """Read the headers of the clips, whose entries are ``names``."""
-    probe: Callable[[str], tuple[int, int]] = probe_clip
+def read_headers(
+    listing: Listing, names: list[str], options: Namespace, work: Work
+) -> Iterator[Any]:
+    """Yield samples and rate of each clip, whose entries are ``names``, or why there are none."""
+    probe: Callable[[Clip], tuple[int, int]] = probe_clip
     if options.images:
         from ..images.decode import probe_entry
 
         probe = partial(probe_entry, decode=options.check)
-    paths = [os.path.join(listing.root, name) for name in names]
-    headers = probe_all(paths, options.workers, probe)
+    clips = list(map(listing.clip, names))
+    return work.map("header", probe, clips, names, options.workers, CHUNK)
+
+
+def _probe(
+    listing: Listing, names: list[str], options: Namespace, progress: Progress, work: Work
+) -> None:
+    """Read the headers of the clips, whose entries are ``names``."""
+    headers = read_headers(listing, names, options, work)
     results = progress(headers, "reading headers", "file", len(names))
     for result, item, name in zip(results, listing.arrangement.items, names):
         if isinstance(result, str):

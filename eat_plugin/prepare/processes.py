@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..data.clip import ClipError
+from ..data.remote import read_ahead
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,14 +60,21 @@ def in_processes(
 ) -> Iterator[Result]:
     """Apply a picklable function to items in processes, ``chunk`` per task; yield in order.
 
+    Clips in a store are fetched before their turn.
     With one worker everything runs in this process. A worker process that dies raises an OSError.
     """
     workers = min(workers, math.ceil(len(items) / chunk))
     if workers < 2:
-        yield from map(function, items)
+        yield from map(function, read_ahead(items))
         return
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     with worker_pool(workers) as pool:
-        yield from pool.map(function, items, chunksize=chunk)
+        for results in pool.map(partial(_apply, function), chunks):
+            yield from results
+
+
+def _apply(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return list(map(function, read_ahead(items)))
 
 
 def try_in_processes(

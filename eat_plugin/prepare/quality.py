@@ -11,9 +11,10 @@ import hashlib
 import math
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,10 @@ from ..data.frames import FRAME_LENGTH, SAMPLE_RATE
 from ..data.sources import BLOCK, check_count, check_values, open_clip
 from ..data.tables import write_csv
 from .arrangement import ListedClip
+from .find import WHOLE
 from .listing import Listing
-from .processes import Progress, try_in_processes
+from .processes import Progress
+from .work import Work
 
 PROBLEMS = ("silent", "clipped", "phase", "short", "duplicate")
 SILENCE_DBFS = -60.0  # highest peak of a silent clip, and of a silent tenth of a second
@@ -181,8 +184,25 @@ def name_problems(examination: Examination, is_copy: bool) -> list[str]:
     return [name for name, holds in zip(PROBLEMS, tests) if holds]
 
 
+def examine_all(
+    listing: Listing, clips: list[ListedClip], options: Namespace, progress: Progress, work: Work
+) -> Iterable[Any]:
+    """Yield the properties of each clip, or why it cannot be decoded."""
+    entries = [listing.clip(clip.name) for clip in clips]
+    names = [clip.name for clip in clips]
+    examine_one = partial(examine, channels=options.channels)
+    results = work.map(
+        "quality", examine_one, entries, names, options.workers, CHUNK, decode=_from_json
+    )
+    return progress(results, "decoding", "clip", len(entries))
+
+
+def _from_json(values: dict[str, Any]) -> Examination:
+    return Examination(**values)
+
+
 def check_clips(
-    listing: Listing, options: Namespace, progress: Progress
+    listing: Listing, options: Namespace, progress: Progress, work: Work = WHOLE
 ) -> tuple[list[tuple[ListedClip, Examination]], str]:
     """Decode the clips, write ``quality.csv``, and reject damaged clips and those to drop.
 
@@ -190,10 +210,7 @@ def check_clips(
         The clips that can be decoded, with their properties; and a summary line.
     """
     clips = listing.clips
-    paths = [str(listing.root / clip.name) for clip in clips]
-    examine_one = partial(examine, channels=options.channels)
-    results = try_in_processes(examine_one, paths, options.workers, CHUNK)
-    found = list(progress(results, "decoding", "clip", len(paths)))
+    found = list(examine_all(listing, clips, options, progress, work))
     good = [(clip, one) for clip, one in zip(clips, found) if not isinstance(one, str)]
     damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
     listing.clips, listing.rejected = [], listing.rejected + damaged

@@ -20,6 +20,8 @@ from torch.utils.data import get_worker_info
 from ..data.clip import ClipError
 from ..data.lengths import sort_by_length
 from ..data.reader import ClipReader
+from ..data.remote import fetch_ahead
+from ..data.stores import UnreachableError
 from ..masking import MaskSpec, draw_masks, join_masks
 
 logger = logging.getLogger(__name__)
@@ -132,8 +134,8 @@ class ClipDataset(FairseqDataset):
             its own length; ``skipped``, a list of ``Skipped``.
 
         Raises:
-            UnreadableError: ``MOST_ATTEMPTS`` clips in a row could not be used, and not after
-                ``wait`` either.
+            UnreadableError: ``MOST_ATTEMPTS`` clips in a row, or the store of a clip, could not be
+                used, and not after ``wait`` either.
         """
         end = time.monotonic() + self.wait
         while True:
@@ -148,6 +150,13 @@ class ClipDataset(FairseqDataset):
                     raise
                 logger.warning("waiting for the data, %.1f more minutes: %s", left / 60, error)
                 time.sleep(min(left, BETWEEN_ATTEMPTS))
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Load the clips of a batch; those in a store are fetched at the same time."""
+        manifest = self.reader.manifest
+        if manifest.stored is not None:
+            fetch_ahead(manifest.entry(int(index)) for index in indices)
+        return [self[index] for index in indices]
 
     def _get_item(self, index: int) -> dict[str, Any]:
         generator = make_generator(self.seed, int(self._epoch), index)
@@ -175,6 +184,8 @@ class ClipDataset(FairseqDataset):
             source = self.reader.read(index, generator)
             source = source if longest is None else source[:, :longest]
             return {"source": source, **self._draw(source, generator)}
+        except UnreachableError as error:  # no other clip in its place: the store may come back
+            raise UnreadableError(f"{error.filename}: {error.strerror}") from error
         except ClipError as error:
             skipped.append(Skipped(self.reader.manifest.name(index), str(error)))
             return None

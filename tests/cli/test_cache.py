@@ -546,3 +546,25 @@ def test_reader__cached_clips_equal_audio(data, tmp_path, small_shards):
         for index in range(len(one.manifest)):
             pair = [reader.read(index, torch.Generator()) for reader in (one, other)]
             torch.testing.assert_close(*pair, rtol=0, atol=5e-4)
+
+
+def test_cache__in_parts_gives_the_files_of_one_process(data, small_shards, tmp_path, capsys):
+    (tmp_path / "audio" / "dog" / "03.wav").write_text("damaged")
+    assert make(data, tmp_path / "cache", "--workers", "1") == 0
+    one = contents((tmp_path / "cache").rename(tmp_path / "one"))  # the manifests hold the path
+    seen = []
+    for number in (2, 1, 3):
+        capsys.readouterr()
+        assert make(data, tmp_path / "cache", "--part", f"{number}/3", "--workers", "1") == 0
+        made, earlier = re.search(
+            r"part \d of 3: (\d) shards?, (\d)", capsys.readouterr().out
+        ).groups()
+        assert earlier == "0"
+        seen.append(int(made))
+    shards = [name for name in one if name.endswith(".mel")]
+    assert sum(seen) == len(shards) > 4
+    assert max(seen) <= 1 + len(shards) // 2
+    assert not list((tmp_path / "cache").glob("*.tsv"))
+    assert make(data, tmp_path / "cache", "--workers", "1") == 0
+    assert f"{len(shards)} shards, {len(shards)} from earlier runs" in capsys.readouterr().out
+    assert contents(tmp_path / "cache") == one
