@@ -80,6 +80,9 @@ def count_bytes(module, run):
 def test_block__memory(dtype):
     size = 2 * 5 * 8 * dtype.itemsize
     everything = count_bytes(make_block("none", dtype), run_block)
+    # The gate, and the gated output.
+    gated = count_bytes(make_block("none", dtype, attention_gate=True), run_block)
+    assert gated - everything == 2 * size
     # The output of GELU, which is four times as wide.
     assert everything - count_bytes(make_block("gelu", dtype), run_block) == 4 * size
     # The input; and the output, which the loss above squares.

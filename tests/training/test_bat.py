@@ -79,6 +79,7 @@ def test_checkpoint__is_fine_tuned_with_the_asymmetric_loss(labelled, caplog):
         "finetune", labelled, f"checkpoint.save_dir={labelled / 'tuned'}",
         f"model.model_path={labelled / 'bat' / 'checkpoint_last.pt'}", "model.loss=asymmetric",
         "+model.head_dropout=0.2", "model.layer_decay=0.75", "task.single_label=false",
+        "model.label_smoothing=0",
         "checkpoint.best_checkpoint_metric=mAP", "common.log_interval=1",
     )  # fmt: skip
     assert all(0 < float(record["loss"]) < 1 for record in logged_updates(caplog)[-2:])
