@@ -65,7 +65,12 @@ class Known:
         Raises:
             ValueError: there is no manifest, or no clip can be read.
         """
-        return sample_frames(self.manifest, self.run.get("task.frontend") or KALDI)
+        return sample_frames(self.manifest, self.front_end)
+
+    @property
+    def front_end(self) -> str:
+        """The value of ``task.frontend``: as given, of the checkpoint to start from, or kaldi."""
+        return str(self.run.get("task.frontend") or front_end_of(self.start))
 
     @property
     def is_cached(self) -> bool:
@@ -131,6 +136,11 @@ class Known:
     def patch(self) -> Tuple[int, int]:
         """Frames and mel bins of a patch."""
         return patch_sides(self.encoder("modalities.image.patch_size"))
+
+
+def front_end_of(cfg: Optional[Mapping[str, Any]]) -> str:
+    """Return the front end of a configuration; earlier versions and published code have one."""
+    return str(((cfg or {}).get("task") or {}).get("frontend") or KALDI)
 
 
 class Rule(NamedTuple):

@@ -3,9 +3,8 @@
 To add a choice: a function of ``Known``, and its entry in a table at the end.
 """
 
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List
 
-from ..data.frames import KALDI
 from ..data.frontend import find_spectra
 from .choosing import Known, Rule
 
@@ -196,17 +195,12 @@ def pooling(known: Known) -> str:
 
 def front_end(known: Known) -> str:
     """Choose the spectrograms of the checkpoint; as published for random weights."""
-    return KALDI if known.start is None else front_end_of(known.start)
-
-
-def front_end_of(cfg: Mapping[str, Any]) -> str:
-    """Return the front end of a configuration; earlier versions and published code have one."""
-    return str((cfg.get("task") or {}).get("frontend") or KALDI)
+    return known.front_end
 
 
 def norm(known: Known) -> str:
     """Choose the normalisation of pre-training; by mel bin for random weights, if it has any."""
-    if find_spectra(known.run.get("task.frontend") or KALDI).norm is not None:
+    if find_spectra(known.front_end).norm is not None:
         return "whole"
     if known.start is None:
         return "bins"
@@ -244,14 +238,14 @@ SECOND_STAGE = {
 }
 FRONT_END = {"task.frontend": Rule(front_end, asks=None, shapes=True)}
 PRETRAINING = {
-    **FRONT_END,
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
+    **FRONT_END,
     "task.target_length": Rule(short_window, WINDOW_COPIES),
     **SECOND_STAGE, **LENGTH_OF_PRETRAINING, **EPOCHS,
 }  # fmt: skip
 OWN_CLIPS = {
-    **FRONT_END,
     PATCH: Rule(patch, PATCH_COPIES, shapes=True),
+    **FRONT_END,
     "task.norm": Rule(norm, asks="auto", shapes=True),
     "task.target_length": Rule(window, WINDOW_COPIES),
     "task.roll_gain": Rule(roll_gain, asks=None),

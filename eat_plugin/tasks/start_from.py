@@ -6,9 +6,8 @@ from omegaconf import OmegaConf, open_dict
 
 from ..checkpoint_files import read_data
 from ..options import require
-from .choosing import Known
+from .choosing import Known, front_end_of
 from .option_checks import check_checkpoints
-from .recipe import front_end_of
 from .resumed import UNREADABLE
 from .run_config import RunConfig
 from .same_model import describe_difference

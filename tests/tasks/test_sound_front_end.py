@@ -17,6 +17,7 @@ from eat_plugin.doctor.inputs import check_normalisation
 from eat_plugin.inference import load_checkpoint
 from eat_plugin.inference.onnx_front_end import DecibelGraph
 from eat_plugin.inputs.tasks import read_input
+from eat_plugin.tasks.choosing import Known
 from eat_plugin.tasks.recipe import front_end, norm
 from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.run_config import RunConfig
@@ -110,19 +111,22 @@ def test_make_front_end__a_resumed_run_keeps_its_own(data):
         make_front_end(cfg, other)
 
 
-class Start:
-    """What is known of a run that starts from a checkpoint."""
+def know(before=None, **options):
+    """What is known of a run that starts from a checkpoint with the options ``before``."""
+    known = Known(RunConfig(OmegaConf.create({"task": options}).task))
+    known.start = None if before is None else {"task": before}
+    return known
 
-    def __init__(self, task, **options):
-        self.start = None if task is None else {"task": task}
-        self.run = RunConfig(OmegaConf.create({"task": options}).task)
 
-
-def test_recipe__follows_the_checkpoint():
-    assert front_end(Start(None)) == front_end(Start({})) == front_end(Start(None)) == "kaldi"
-    assert front_end(Start({"frontend": "db"})) == "db"
-    assert norm(Start(None, frontend="kaldi")) == "bins"
-    assert norm(Start(None, frontend="db")) == "whole"
+def test_recipe__follows_the_checkpoint(data):
+    assert front_end(know()) == front_end(know({})) == "kaldi"
+    assert front_end(know({"frontend": "db"})) == "db"
+    assert norm(know(frontend="kaldi")) == "bins"
+    assert norm(know(frontend="db")) == "whole"
+    for kind, longest in (("kaldi", 186), ("db", 188)):
+        known = know(frontend=kind)
+        known.manifest = read_manifest(data / "train.tsv")
+        assert known.frames.max() == longest
 
 
 @pytest.mark.parametrize("option", ["model.model_path", "checkpoint.finetune_from_model"])
