@@ -52,13 +52,19 @@ def check_first_stage(run: RunConfig) -> None:
     """Refuse a checkpoint from which pre-training cannot continue.
 
     Raises:
-        ValueError: it is a classifier, which has no decoder; or its model has other weights.
+        ValueError: it is a classifier or an encoder, which have no decoder; or its model has other
+            weights.
     """
     path = run.get(NAME)
     before = _read_model_options(path) if path else {}
     if before.get("pretrained_model_args"):
         raise ValueError(
             f"{NAME} is {path!r}, a classifier; pre-training starts from a pre-trained model"
+        )
+    if before.get("skip_ema"):
+        raise ValueError(
+            f"{NAME} is {path!r}, an encoder without decoder and teacher, as eat import and "
+            "eat export --format safetensors write it; pre-training starts from a pre-trained model"
         )
     if not before:
         return
