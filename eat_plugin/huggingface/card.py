@@ -177,7 +177,7 @@ def _use(loaded: Loaded, config: Mapping[str, Any]) -> str:
         "extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)\n"
         f"model = {kind}.from_pretrained(folder, trust_remote_code=True).eval()\n"
         'samples, rate = soundfile.read("dog.wav")\n'
-        'samples = samples.mean(axis=1) if samples.ndim > 1 else samples  # one channel\n'
+        "samples = samples.mean(axis=1) if samples.ndim > 1 else samples  # one channel\n"
         'inputs = extractor(samples, sampling_rate=rate, return_tensors="pt")\n'
         "with torch.no_grad():\n"
         "    outputs = model(**inputs)\n"

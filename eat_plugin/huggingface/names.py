@@ -6,6 +6,8 @@ neither the decoder nor the teacher (``_ema``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..models.encoder import MODALITY
 from ..models.interop import CLASSIFIER_PREFIX
 
@@ -33,14 +35,24 @@ def _table(is_classifier: bool) -> dict[str, str]:
 
 
 def name_in_folder(name: str, is_classifier: bool) -> str:
-    """Return the name in a folder of a weight of a checkpoint's encoder or classifier."""
-    start = next(start for start in _table(is_classifier) if name.startswith(start))
-    return _table(is_classifier)[start] + name[len(start) :]
+    """Return the name in a folder of a weight of a checkpoint's encoder or classifier.
+
+    Raises:
+        ValueError: folders have no such weight.
+    """
+    found = _rename(name, _table(is_classifier))
+    if found is None:
+        raise ValueError(f"a Hugging Face folder has no weight for {name!r}")
+    return found
 
 
 def name_in_checkpoint(name: str, is_classifier: bool) -> str | None:
     """Do the reverse; None for a name that no folder of EAT has."""
-    for own, start in _table(is_classifier).items():
+    return _rename(name, {start: own for own, start in _table(is_classifier).items()})
+
+
+def _rename(name: str, table: Mapping[str, str]) -> str | None:
+    for start, other in table.items():
         if name.startswith(start):
-            return own + name[len(start) :]
+            return other + name[len(start) :]
     return None

@@ -15,6 +15,7 @@ from ..data.label_set import LabelSet, read_label_set
 from ..data.labels import read_labels
 from ..data.manifest import read_manifest
 from ..data.reader import read_window
+from ..inference.recordings import classifies_frames
 from ..ranking import RankedScores
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ReadClip:
         labels: names of its classes; empty where unknown.
         spectrogram: its first window, [T, F] normalised.
         vector: mean of its patch features, [D].
-        scores: [classes] of a fine-tuned model, else None.
+        scores: [classes] of a classifier of clips, else None.
         targets: [classes], 0 or 1, else None.
     """
 
@@ -113,7 +114,9 @@ def _read_clip(loaded: Loaded, entry: Entry, name: str) -> ReadClip:
     batch = source[None].to(loaded.device)
     extra = loaded.encoder.num_extra_tokens
     vector = loaded.encoder.block_outputs(batch)[-1][0, extra:].mean(dim=0)
-    scores = None if loaded.labels is None else loaded.predict(batch)[0].float().cpu().numpy()
+    scores = None
+    if loaded.labels is not None and not classifies_frames(loaded):
+        scores = loaded.predict(batch)[0].float().cpu().numpy()
     return ReadClip(name, entry, [], source[0].numpy(), vector.float().cpu().numpy(), scores)
 
 

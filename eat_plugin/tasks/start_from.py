@@ -76,6 +76,11 @@ def check_first_stage(run: RunConfig) -> None:
         raise ValueError(
             f"{NAME} is {path!r}, a classifier; pre-training starts from a pre-trained model"
         )
+    if before.get("skip_ema"):
+        raise ValueError(
+            f"{NAME} is {path!r}, an encoder without decoder and teacher, as eat import and "
+            "eat export --format safetensors write it; pre-training starts from a pre-trained model"
+        )
     if not before:
         return
     if before.get("skip_ema"):

@@ -133,6 +133,12 @@ def test_pre_training__does_not_start_from_a_classifier(labelled):
         train("pretrain", labelled, "checkpoint.finetune_from_model=run/checkpoint_last.pt")
 
 
+def test_pre_training__does_not_start_from_an_encoder_alone(labelled, make_checkpoint):
+    path = make_checkpoint("pretraining", model_skip_ema=True)
+    with pytest.raises(ValueError, match="pt', an encoder without decoder and teacher, as eat imp"):
+        train("pretrain", labelled, f"checkpoint.finetune_from_model={path}")
+
+
 def test_pre_training__metric_that_is_not_computed(labelled):
     with pytest.raises(ValueError, match="is 'mAP', which is not computed; choose one of loss_reg"):
         train(
