@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from eat_plugin.inference import load_state
+    from eat_plugin.inference.recordings import classifies_frames
     from eat_plugin.models.interop import read_checkpoint
 
     by_ending = {ending: name for name, ending in FORMATS.items() if ending}
@@ -96,6 +97,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{args.checkpoint} is a model of images (task.images), which --format {chosen} does "
             "not take"
+        )
+    if chosen == "hf" and classifies_frames(loaded):
+        raise ValueError(
+            f"{args.checkpoint} labels time steps (benchmark=frames), for which transformers has "
+            "no class of models; --format safetensors takes it"
         )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if chosen == "hf":

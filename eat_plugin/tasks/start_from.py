@@ -83,11 +83,6 @@ def check_first_stage(run: RunConfig) -> None:
         )
     if not before:
         return
-    if before.get("skip_ema"):
-        raise ValueError(
-            f"{NAME} is {path!r}, an encoder without teacher and decoder; pre-training starts from "
-            "a checkpoint of pre-training"
-        )
     now: Any = OmegaConf.to_container(run.get("model"), resolve=True, enum_to_str=True)
     found = describe_difference(before, now, is_same_run=False)
     for name in WITH_WEIGHTS:

@@ -126,6 +126,14 @@ def test_export__refuses(
     assert sorted(path.name for path in Path().iterdir()) == ["full"]
 
 
+def test_export__a_model_of_time_steps_is_refused(export, make_checkpoint, tmp_path, capsys):
+    changes = {"model_prediction_mode": "FRAMES", "task_events": True, "task_single_label": False}
+    path = make_checkpoint("classification", **changes)
+    assert export(path, out=tmp_path / "folder")[0] == 2
+    assert "labels time steps (benchmark=frames)" in capsys.readouterr().err
+    assert not (tmp_path / "folder").exists()
+
+
 def test_card__has_the_numbers_of_an_evaluation_and_no_others(export, make_checkpoint, tmp_path):
     yaml = pytest.importorskip("yaml")
     metrics = {"on": "9 of 10 clips", "split": "eval", "accuracy": 0.875, "mAP": 0.75}
