@@ -31,7 +31,7 @@ def check_options(run: RunConfig) -> None:
 
 def check_model(model: Any, events: bool) -> None:
     """Refuse a model of clips with labels of frames, and the reverse."""
-    if model.by_frame != events:
+    if getattr(model, "by_frame", False) != events:
         mode = model.cfg.prediction_mode.name
         raise ValueError(
             f"task.events is {str(events).lower()}, but model.prediction_mode is {mode}; labels of "

@@ -212,6 +212,7 @@ def test_pool__by_hand(mode):
         PredictionMode.LIN_SOFTMAX: math.log(13 / 7),
         PredictionMode.SEGMENT_POOLING: math.log(3) / 2,
         PredictionMode.MEAN_MAX_POOLING: [math.log(3) / 2, math.log(3)],
+        PredictionMode.FRAMES: [0.0, math.log(3)],
     }
     found = pool(x, mode, 1, (2, 1)).squeeze().tolist()
     assert found == pytest.approx(expected[mode], abs=1e-5)
