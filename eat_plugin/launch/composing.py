@@ -93,6 +93,12 @@ def compose(name: str, overrides: list[str], folder: Path) -> Composed:
     return Composed(_with_defaults(_compose(name, checked, folder), checked), checked)
 
 
+def compose_plain(name: str, folder: Path) -> dict[str, Any]:
+    """Compose a configuration without overrides, as plain values; see ``compose``."""
+    cfg: Any = OmegaConf.to_container(compose(name, [], folder).cfg, enum_to_str=True)
+    return dict(cfg)
+
+
 def _make_absolute(override: Override) -> Override:
     if override.key not in PATHS or not override.value:
         return override
