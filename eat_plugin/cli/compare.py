@@ -111,12 +111,9 @@ def _read_evaluation(folder: Path) -> Side:
 
 
 def _compose(text: str, name: str, folder: Path) -> Side:
-    from omegaconf import OmegaConf
+    from eat_plugin.launch.composing import compose_plain
 
-    from eat_plugin.launch.composing import compose
-
-    cfg: Any = OmegaConf.to_container(compose(name, [], folder).cfg, enum_to_str=True)
-    return Side(text, flatten_options(cfg), {})
+    return Side(text, flatten_options(compose_plain(name, folder)), {})
 
 
 def _flatten_record(record: dict[str, Any] | None) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _find_recipe(cfg: Mapping[str, Any]) -> tuple[str, dict[str, object] | None]
     title = " ".join([f"{name}.yaml", *overrides])
     if find_spec("fairseq") is None:
         return title, None
-    from eat_plugin.launch.composing import read_packaged
+    from eat_plugin.choices import CONFIG_DIR
+    from eat_plugin.launch.composing import compose_plain
 
-    return title, dict(flatten(read_packaged(name, overrides)))
+    return title, dict(flatten(compose_plain(name, CONFIG_DIR, overrides)))

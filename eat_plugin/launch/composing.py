@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..choices import CONFIG_DIR
 from ..configs import check_choice, list_groups, list_names, quote, suggest
 
 if hasattr(hydra, "compose"):
@@ -94,12 +93,13 @@ def compose(name: str, overrides: list[str], folder: Path) -> Composed:
     return Composed(_with_defaults(_compose(name, checked, folder), checked), checked)
 
 
-def read_packaged(name: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the options of a packaged configuration, empty where they have to be given."""
-    cfg = OmegaConf.create(OmegaConf.to_container(compose(name, overrides, CONFIG_DIR).cfg))
+def compose_plain(name: str, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Compose a configuration as plain values, empty where they have to be given."""
+    cfg = compose(name, [*overrides], folder).cfg
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, enum_to_str=True))
     cfg.common.user_dir = cfg.task.data = ""
     options: Any = OmegaConf.to_container(cfg, resolve=True)
-    return options
+    return dict(options)
 
 
 def _make_absolute(override: Override) -> Override:

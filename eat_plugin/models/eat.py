@@ -145,7 +145,7 @@ class EatModel(EatEncoder):
         num_visible: int | None = None,
         noise_seed: Seeds = None,
     ) -> FeatureOutput | PretrainingOutput:
-        """Compute the losses of pre-training, or features.
+        """Compute the losses of pre-training, or features; see ``eat_plugin.outputs``.
 
         Args:
             source: [B, C, T, F], time before mel (see ``mel_by_time``).
@@ -163,9 +163,6 @@ class EatModel(EatEncoder):
             num_visible: number of zeros per row of ``precomputed_mask``; counted if None, and with
                 ``padding_mask``.
             noise_seed: see ``modules.decoders.draw_noise``.
-
-        Returns:
-            See ``eat_plugin.outputs``.
 
         Raises:
             ValueError: if the input does not fit the model or the mode.

@@ -55,6 +55,7 @@ def test_monitoring__changes_no_bit_also_when_resumed(labelled, assert_same, opt
     assert load(from_two.parent, from_two.name)["task_state"]["monitor"] != states[0]
 
 
+@pytest.mark.slow
 def test_monitoring__changes_no_bit_in_two_processes(trainer, assert_same):
     for name, interval in (("on", ON), ("off", OFF)):
         run_two(trainer, interval, "optimization.max_update=3", name=name)
