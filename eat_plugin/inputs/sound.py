@@ -58,7 +58,7 @@ class InputConfig:
 
 
 def choose_norm(cfg: Any) -> str:
-    """Return how inputs are normalised: ``whole`` or ``bins``.
+    """Return how inputs are normalised: ``whole`` or ``bins``; a fixed norm is of the former kind.
 
     Raises:
         ValueError: ``task.norm`` is unknown, or ``bins`` for images.
@@ -70,12 +70,7 @@ def choose_norm(cfg: Any) -> str:
             f"task.norm is {cfg.norm}, which is for sound, but task.images is set; leave it at "
             f"{WHOLE}"
         )
-    if find_spectra(cfg.frontend).norm and cfg.norm != WHOLE:
-        raise ValueError(
-            f"task.norm is {cfg.norm}, but task.frontend={cfg.frontend} needs no statistics; leave "
-            f"it at {WHOLE}"
-        )
-    return str(cfg.norm)
+    return WHOLE if find_spectra(cfg.frontend).norm else str(cfg.norm)
 
 
 def read_numbers(cfg: Any) -> Optional[Pair]:

@@ -100,12 +100,13 @@ def _use_fixed(cfg: Any, run: RunConfig) -> None:
     """Set the numbers of a front end that needs no statistics; say that others are not used."""
     values = read_numbers(cfg)
     assert values is not None
+    ignored = [] if cfg.norm == WHOLE else [f"task.norm={cfg.norm}"]
     if cfg.norm_mean is not None and (cfg.norm_mean, cfg.norm_std) != values:
-        logger.info(
-            "task.norm_mean=%s task.norm_std=%s are not used: task.frontend=%s needs no statistics",
-            _show(cfg.norm_mean), _show(cfg.norm_std), cfg.frontend,
-        )  # fmt: skip
-    _store(cfg, run, values)
+        ignored += [f"task.{name}={_show(cfg[name])}" for name in ("norm_mean", "norm_std")]
+    if ignored:
+        shown = " ".join(ignored)
+        logger.info("not used, as task.frontend=%s needs no statistics: %s", cfg.frontend, shown)
+    _store(cfg, run, values, norm=WHOLE)
 
 
 def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
@@ -185,15 +186,17 @@ def _measure(path: Path, channels: str) -> Tuple[Statistics, int]:
     return found, len(manifest)
 
 
-def _store(cfg: Any, run: RunConfig, values: Pair) -> None:
-    """Set both numbers in the options of a task, and in those that checkpoints will hold."""
+def _store(cfg: Any, run: RunConfig, values: Pair, **others: str) -> None:
+    """Set numbers, and others, in the options of a task and in those that checkpoints will hold."""
     mean, std = (_plain(value) for value in values)
-    cfg.norm_mean, cfg.norm_std = mean, std
+    options = {"norm_mean": mean, "norm_std": std, **others}
+    for name, value in options.items():
+        setattr(cfg, name, value)
     original = run.get("task")
     # The parent may hold the options of another task, if only this one's name differs.
     if isinstance(original, DictConfig) and original.get("_name") == cfg.get("_name"):
         with open_dict(original):
-            original.norm_mean, original.norm_std = mean, std
+            original.update(options)
 
 
 def describe(values: Pair) -> str:

@@ -54,15 +54,16 @@ def root(data, kind="eat_pretraining", **options):
 
 
 @KINDS
-@pytest.mark.parametrize("given", [{}, {"norm_mean": -4.268, "norm_std": 4.569}])
+@pytest.mark.parametrize("given", [{}, {"norm": "bins"}, {"norm_mean": -4.268, "norm_std": 4.569}])
 def test_task__needs_no_statistics_and_saves_what_it_uses(data, kind, given, caplog):
     cfg = root(data, kind, **given)
     with caplog.at_level(logging.INFO):
         task = setup_task(cfg.task)
         task.load_dataset("train")
     assert task.front_end == task.dataset("train").reader.front_end == DB
-    assert (cfg.task.norm_mean, cfg.task.norm_std) == (0.0, 0.5)
-    text = "norm_mean=-4.268 task.norm_std=4.569 are not used: task.frontend=db needs no statistics"
+    assert (cfg.task.norm, cfg.task.norm_mean, cfg.task.norm_std) == ("whole", 0.0, 0.5)
+    text = "not used, as task.frontend=db needs no statistics: "
+    text += " ".join(f"task.{name}={value}" for name, value in given.items())
     assert (text in caplog.text) == bool(given)
     assert "measured" not in caplog.text
     item = task.dataset("train")[0]["source"]
@@ -73,7 +74,6 @@ def test_task__needs_no_statistics_and_saves_what_it_uses(data, kind, given, cap
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "bins"}, "task.norm is bins, but task.frontend=db needs no statistics"),
         ({"pad_value": "silence"}, "the front end db has zero"),
         ({"frontend": "mel"}, "task.frontend is 'mel'; choose one of kaldi, db"),
         ({"images": {}}, "task.frontend is db, which is for sound"),
