@@ -14,7 +14,8 @@ from typing import Any, Union
 from urllib.parse import quote, unquote
 
 Failure = Union[int, str]
-"""A status, as 500; ``cut``: half of the bytes; ``slow``; ``whole``: all bytes for a range."""
+"""A status, as 500; ``cut``: half of the bytes, then no more; ``short``: half of them, as if they
+were all; ``slow``; ``whole``: all bytes for a range."""
 
 
 class RangeServer(ThreadingHTTPServer):
@@ -95,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             if span is not None:
                 file.seek(int(span[1]))
             wanted = state.st_size if span is None else int(span[2]) + 1 - int(span[1])
+            if failure == "short":
+                wanted //= 2
             content = b"" if self.command == "HEAD" else file.read(wanted)
         headers = {"ETag": f'"{state.st_mtime_ns}-{state.st_size}"', "Content-Length": str(wanted)}
         if span is not None:

@@ -116,7 +116,9 @@ def test_manifest__names_an_archive_without_audio(folder, server, tmp_path):
     assert line.startswith("texts.tar\tholds no clip")
 
 
-@pytest.mark.parametrize("failures", [[500, 503], ["cut", "cut"], ["slow"], [500, "cut"]], ids=str)
+@pytest.mark.parametrize(
+    "failures", [[500, 503], ["cut", "cut"], ["slow"], ["short", "cut"]], ids=str
+)
 def test_failures__are_tried_again(manifests, tmp_path, server, failures, monkeypatch):
     there, here = manifests
     clear_cache(tmp_path)
@@ -201,6 +203,7 @@ class Clips:
         return len(self.manifest)
 
     def __getitem__(self, index):
+        remote.fetch_ahead([self.manifest.entry(index)])
         return read_audio(self.manifest.entry(index))[0]
 
 
@@ -209,9 +212,9 @@ def test_clips__in_data_workers(manifests, tmp_path, method):
     there, here = manifests
     clear_cache(tmp_path)
     read_audio(there.entry(0))  # this process has a store,
-    remote.fetch_ahead([there.entry(1)])  # and threads at work
+    list(remote.read_ahead([there.entry(index) for index in range(3)]))  # and threads
     loader = DataLoader(
-        Clips(there), batch_size=None, num_workers=2, multiprocessing_context=method
+        Clips(there), batch_size=None, num_workers=2, timeout=100, multiprocessing_context=method
     )
     assert is_equal(list(loader), samples(here))
 
