@@ -18,13 +18,8 @@ COUNTED = (
     "operations", "activations", "activations_gelu", "stage2_activations",
     "activations_bat_small", "activations_bat", "activations_bat_half",
 )  # fmt: skip
-<<<<<<< HEAD
-COUNTED = ("operations", "activations", "activations_gelu", "stage2_activations")
 OF_STORES = ("store_1", "store_2", "store_1_cached", "store_2_cached")
 ON_CPU = (*OF_WORKERS, *OF_STORES, *OF_MODELS, *COUNTED)
-=======
-ON_CPU = (*OF_WORKERS, *OF_MODELS, *COUNTED)
->>>>>>> bat-model
 OF_GPUS = ("train_base_12", "train_base_48", "train_base_96", "train_large_12")
 ON_GPU = (*OF_MODELS, *OF_GPUS, *COUNTED)
 EPILOG = f"""
@@ -38,15 +33,10 @@ Each computation runs in two forms, in turn, in one process: ours, and a plain f
 definition (benchmarks/plain*.py). Times are medians. Ratios are medians of the ratios per round, so
 that other load affects both forms. The column `difference` is the largest difference of the two
 results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
-<<<<<<< HEAD
-on a GPU. The cases stage2_* compare an update of SSLAM's second stage with one of the first stage,
-which has the place of the plain form. In the cases store_*, which need aiohttp, data workers read
-clips through a local web server; the plain form reads them from the disk.
-=======
 on a GPU. Cases with bat are of the recipe bat; in half our decoder predicts half of the hidden
 patches, the plain one all. The cases stage2_* compare an update of SSLAM's second stage with one of
-the first stage, which has the place of the plain form.
->>>>>>> bat-model
+the first stage, which has the place of the plain form. In the cases store_*, which need aiohttp, data
+workers read clips through a local web server; the plain form reads them from the disk.
 
 cases on the CPU:
   {", ".join(ON_CPU)}

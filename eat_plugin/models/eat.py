@@ -230,13 +230,9 @@ class EatModel(EatEncoder):
         return self.run_blocks(patches.contextualize(tokens), unused, keep_targets=False)[0]
 
     def extract_features(
-        self,
-        source: Tensor,
-        mode: Any = None,
-        padding_mask: Tensor | None = None,
-        mask: bool = False,
-        remove_extra_tokens: bool = True,
-    ) -> FeatureOutput:
+        self, source: Tensor, mode: Any = None, padding_mask: Tensor | None = None,
+        mask: bool = False, remove_extra_tokens: bool = True,
+    ) -> FeatureOutput:  # fmt: skip
         """Compute features of whole clips; arguments as in ``forward``."""
         return self(
             source, mode=mode, padding_mask=padding_mask, mask=mask, features_only=True,
