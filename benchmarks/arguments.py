@@ -35,8 +35,8 @@ that other load affects both forms. The column `difference` is the largest diffe
 results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
 on a GPU. Cases with bat are of the recipe bat; in half our decoder predicts half of the hidden
 patches, the plain one all. The cases stage2_* compare an update of SSLAM's second stage with one of
-the first stage, which has the place of the plain form. In the cases store_*, which need aiohttp, data
-workers read clips through a local web server; the plain form reads them from the disk.
+the first stage, which has the place of the plain form. In the cases store_*, which need aiohttp,
+data workers read clips through a local web server; the plain form reads them from the disk.
 
 cases on the CPU:
   {", ".join(ON_CPU)}

@@ -96,9 +96,9 @@ def compose(name: str, overrides: list[str], folder: Path) -> Composed:
 def compose_plain(name: str, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Compose a configuration as plain values, empty where they have to be given."""
     cfg = compose(name, [*overrides], folder).cfg
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, enum_to_str=True))
-    cfg.common.user_dir = cfg.task.data = ""
-    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain: Any = OmegaConf.create(OmegaConf.to_container(cfg, enum_to_str=True))
+    plain.common.user_dir = plain.task.data = ""
+    options: Any = OmegaConf.to_container(plain, resolve=True)
     return dict(options)
 
 
