@@ -68,6 +68,18 @@ def test_layouts__give_the_features_of_the_encoder(path, encoder):
     assert loaded.cfg["task"]["frontend"] == "db"
 
 
+def test_layouts__a_published_file_hears_a_clip_as_published(shared, tmp_path):
+    known = torch.load(shared / "golden" / "bat_tiny.pt", weights_only=True)
+    heads = {"num_heads": known["config"]["num_heads"]}
+    torch.save({"encoder": known["teacher_before"], "config": heads}, tmp_path / "bat.pt")
+    loaded = load_checkpoint(tmp_path / "bat.pt")
+    for number, wave in enumerate(known["waveform"]):
+        source = loaded.spectrogram((wave, 16_000))
+        torch.testing.assert_close(source, known["features"][number], atol=1e-4, rtol=0)
+        found = loaded.features(source[None], "all", "all")[0, :, 1:]  # without CLS
+        torch.testing.assert_close(found, known["teacher_layers"][:, number], atol=1e-4, rtol=0)
+
+
 def test_layouts__are_fine_tuned_with_their_table(path, encoder):
     cfg = EatClassifierConfig(
         model_path=str(path), num_classes=3, single_label=False, target_length=32, norm_eps=None,

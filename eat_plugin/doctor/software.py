@@ -74,6 +74,7 @@ def _is_old(software: Software) -> bool:
     return software.has(FAIRSEQ, below=(0, 12, 3))
 
 
+COMPILED = "without one, for Python 3.11 on Linux: pip install --no-deps ve-fairseq==0.12.3"
 NEWER = f"pip uninstall fairseq, then {INSTALL}"
 COMBINATIONS = (
     Combination(
@@ -192,7 +193,8 @@ def _check_build(software: Software) -> list[Finding]:
     findings = [Finding(SOFTWARE, ERROR, "fairseq is not installed", INSTALL)]
     if not software.compiler:
         seen = "there is no C++ compiler, and fairseq has to be compiled"
-        findings.append(Finding(SOFTWARE, ERROR, seen, "apt install g++, or your cluster's module"))
+        fix = f"apt install g++, or your cluster's module; {COMPILED}"
+        findings.append(Finding(SOFTWARE, ERROR, seen, fix))
     if not software.headers:
         seen = "the headers of Python (Python.h) are missing, and fairseq has to be compiled"
         findings.append(Finding(SOFTWARE, ERROR, seen, "apt install python3-dev"))
