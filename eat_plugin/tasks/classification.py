@@ -159,11 +159,11 @@ class EatClassificationTask(AudioTask):
             replacement=cfg.replacement,
         )
 
-    def _make_reader(self, manifest: Manifest, path: Path, cfg: ClassificationConfig) -> ClipReader:
+    def make_reader(self, manifest: Manifest, path: Path, cfg: Any, train: bool) -> ClipReader:
+        """Make the reader of the clips of a manifest, with the labels of frames if asked for."""
         if not cfg.events:
-            return super()._make_reader(manifest, path, cfg)
+            return super().make_reader(manifest, path, cfg, train)
         check_kind(manifest, path, self.images)
-        train = path.stem == self.train_split
         return event_labels.make_reader(cfg, manifest, path, self._front_end, self.label_set, train)
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> nn.Module:

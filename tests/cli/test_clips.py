@@ -199,7 +199,7 @@ def test_manifest__archives_without_audio(
 ) -> None:
     make_zip(tmp_path / "a" / "x.zip", {"a.txt": b"-"})
     assert run(tmp_path / "a", "--out", tmp_path) == 2
-    assert "no audio (flac, mp3, ogg, wav) found under" in capsys.readouterr().err
+    assert "the first: x.zip: holds no clip: no member has a listed" in capsys.readouterr().err
 
 
 def test_manifest__refuses_to_train_on_held_out_members(

@@ -59,7 +59,7 @@ def test_sincos_positions__by_hand():
 
 
 def test_fixed_positions__refuses_a_longer_input():
-    positions = FixedPositions(sincos_positions(4, 2, 8))
+    positions = FixedPositions(4, 2, 8, "grid")
     assert positions(6).shape == (1, 6, 8)
     assert not positions.positions.requires_grad
     with pytest.raises(ValueError, match=r"9 patches, the table .* has 8; raise .*max_length"):

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from eat_plugin import cli
-from eat_plugin.cli import charts
 from eat_plugin.prepare import find, listing
 from eat_plugin.prepare.work import RecordedWork
+from eat_plugin.report import charts
 
 PARTS = 3
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "slurm" / "parts.sbatch"

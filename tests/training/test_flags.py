@@ -55,7 +55,8 @@ def pretrain(folder, out, run=run):
     run(
         "fairseq-train", folder, folder, *TRAIN, "--task", "eat_pretraining", "--arch", "eat_tiny",
         "--criterion", "eat_pretraining", "--disable-validation", "--crop", "random",
-        "--precompute-mask-config", "--clone-batch", "3", "--decoder-dim", "32",
+        "--monitor-interval", "-1", "--precompute-mask-config", "--clone-batch", "3",
+        "--decoder-dim", "32",
         "--convolution", "channels_last",  # timed on a busy machine, runs may differ in their way
         "--lr", "0.002", "--clip-norm", "4", "--save-dir", folder / out,
     )  # fmt: skip
