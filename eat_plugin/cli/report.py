@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eat_plugin.report.page import Section
 
 PACKAGES = ("matplotlib", "jinja2", "vl_convert")
-CLIPS = 40
+CLIPS = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
