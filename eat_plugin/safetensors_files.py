@@ -65,6 +65,17 @@ def read_weights(
         raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from error
 
 
+def list_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the weights of any safetensors file; errors as above."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from error
+
+
 def write_safetensors(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write weights, ``model``, and everything else as JSON; errors as in ``write_weights``."""
     others = {name: value for name, value in state.items() if name != "model"}

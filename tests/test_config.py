@@ -17,6 +17,7 @@ from eat_plugin.models.bat_options import remove_ingredients
 from eat_plugin.models.config import validate_config
 from eat_plugin.models.utterance_options import default_options
 from eat_plugin.tasks.choosing import choose_options
+from eat_plugin.tasks.monitor import Monitor, MonitorConfig
 from eat_plugin.tasks.recipe import LENGTH_OF_FINETUNING, LENGTH_OF_PRETRAINING, SECOND_STAGE
 from eat_plugin.tasks.run_config import RunConfig
 from tests.composing import compose
@@ -133,6 +134,16 @@ def test_sslam__differs_from_pretrain_in_its_own_settings():
         "optimization.lr", "optimization.max_update", "model.clone_batch",
         "model.retention_loss", "model.mixed_share", "model.cls_target",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sslam", "bat", "image_pretrain"])
+def test_pre_training__is_monitored(name):
+    assert compose(name, GIVEN).task.monitor == {"interval": -1, "data": None, "stop": False}
+
+
+def test_monitor__a_probe_without_an_interval_is_refused():
+    with pytest.raises(ValueError, match=r"task.monitor.interval=0 measures nothing"):
+        Monitor(MonitorConfig(data="labelled"))
 
 
 def test_bat__has_the_published_settings():

@@ -13,7 +13,7 @@ first run, and --clips clips of its data (the held-out split if it has one), the
   pre-training  masks and predictions, or what the features of the patches distinguish
   fine-tuning   the confusion matrix, the average precision of each class, the worst-scored clips
   both          the nearest neighbours of three clips, with spectrograms and players
-Without a checkpoint, or with --clips 0, it has the curves and the options alone.
+With --clips 0 it has curves and options; without a checkpoint, curves alone.
 
 The sounds of some twenty clips are in the page, up to 5 s each: mind who may hear them.
 """
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.cli.outputs import check_file
     from eat_plugin.data.files import replacing
+    from eat_plugin.inference.loading import choose_device
     from eat_plugin.report import build
     from eat_plugin.report.draw_curves import name_runs
     from eat_plugin.report.page import render
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for package in PACKAGES:
         if find_spec(package) is None:  # before work that takes long
             raise ModuleNotFoundError(name=package)
+    choose_device(args.device)  # an unknown one is a mistake
     folders = list(dict.fromkeys(args.run_dirs))
     runs = [_read_run(name, path) for name, path in zip(name_runs(folders), folders)]
     sections = [build.describe(run) for run in runs]
@@ -96,6 +98,7 @@ def _read_run(name: str, folder: Path) -> Run:
         return Run(name, folder, curves, cfg, checkpoint, record)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
+        sys.stderr.write(f"eat report: {name} without options and clips: {reason}\n")
         return Run(name, folder, curves, {}, None, None, f"Without options and clips: {reason}.")
 
 

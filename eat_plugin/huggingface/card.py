@@ -122,19 +122,19 @@ def _statistics(loaded: Loaded) -> tuple[Any, Any]:
 
 
 def _measured(state: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the numbers of an evaluation, or the best one in validation of a checkpoint."""
+    """Return the numbers of an evaluation, or that of a checkpoint in its own validation."""
     if metrics is not None:
         return {name: metrics[name] for name in METRICS if metrics.get(name) is not None}
     checkpoint = state["cfg"].get("checkpoint") or {}
-    best = (state.get("extra_state") or {}).get("best")
+    own = (state.get("extra_state") or {}).get("val_loss")  # the metric, when it was saved
     name = checkpoint.get("best_checkpoint_metric")
-    return {name: float(best)} if name and isinstance(best, (int, float)) and best else {}
+    return {name: float(own)} if name and isinstance(own, (int, float)) and own else {}
 
 
 def _numbers(measured: Mapping[str, float], metrics: Mapping[str, Any] | None) -> str:
     if not measured:
         return "## Numbers\n\nNone were measured.\n"
-    source = "best value in validation, as the checkpoint states it"
+    source = "validation of this checkpoint, as it states it"
     if metrics is not None:
         source = f"`eat evaluate`, split `{metrics['split']}`, {metrics['on']}"
     rows = "".join(f"| {name} | {value:.4f} |\n" for name, value in measured.items())

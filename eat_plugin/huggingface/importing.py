@@ -20,7 +20,7 @@ from ..models.classifier_config import EatClassifierConfig
 from ..models.interop import as_checkpoint, encoder_config
 from ..models.named import build_model
 from ..options import patch_sides, require
-from ..safetensors_files import read_weights
+from ..safetensors_files import list_names, read_weights
 from ..sections import fill, plain
 from .description import CONFIG, INPUT, SINGLE_LABEL, WEIGHTS
 from .names import name_in_checkpoint
@@ -59,6 +59,7 @@ def import_folder(folder: Path) -> Imported:
             "eat export --format hf, or a published one of EAT"
         )
     config = SimpleNamespace(**{**DEFAULTS, **given})
+    _check_depth(path, config.depth, folder / WEIGHTS)
     try:
         takes = _read_input(folder, config, notes)
         labels = _read_labels(given, config, notes)
@@ -161,6 +162,14 @@ def _check_options(config: Any) -> None:
     require(sides[0] == sides[1], "stride", config.stride, "only that of patch_size is")
 
 
+def _check_depth(path: Path, depth: Any, weights: Path) -> None:
+    """Refuse another depth than the weights have, before a model of it is built."""
+    after = [name.partition(".blocks.")[2] for name in list_names(weights)]
+    found = len({name.partition(".")[0] for name in after if name})
+    if depth != found:
+        raise ValueError(f"{path}: depth is {depth!r}, but {weights.name} has {found} blocks")
+
+
 def _encoder_options(config: Any, target_length: int) -> dict[str, Any]:
     image = {
         "prenet_depth": 0, "num_extra_tokens": config.num_extra_tokens,
@@ -196,6 +205,11 @@ def _read_weights(
             shown = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             raise ValueError(f"{path} has {problem} weight {shown} ({len(names)} in all)")
     for name, shape in expected.items():
+        if not found[name].is_floating_point() or not bool(found[name].isfinite().all()):
+            raise ValueError(
+                f"{path}: {name} is {found[name].dtype}, or not finite; expected finite "
+                "floating-point weights"
+            )
         if found[name].shape != shape:
             raise ValueError(
                 f"{path}: {name} has shape {tuple(found[name].shape)}, but {CONFIG} says "

@@ -35,7 +35,8 @@ _OVERRIDE = re.compile(r"(\+{0,2}|~)([\w/@.-]+)(?:=(.*))?", re.S)
 _NOISE = ("object_type", "reference_type", "full_key", "See https")  # of hydra's messages
 # Options with a path; a relative one is of the folder in which the command was given.
 PATHS = (
-    "task.data", "model.model_path", "checkpoint.restore_file", "checkpoint.finetune_from_model",
+    "task.data", "task.monitor.data", "model.model_path", "checkpoint.restore_file",
+    "checkpoint.finetune_from_model",
 )  # fmt: skip
 
 

@@ -96,14 +96,13 @@ def load_for_drawing(checkpoint: Path, device: str = "cpu") -> Loaded:
         OSError: the checkpoint cannot be read.
         ValueError: it is not one of ours, or a model of images.
     """
-    import torch
-
-    from ..inference.loading import load_state
+    from ..inference.loading import choose_device, load_state
     from ..models.interop import read_checkpoint
 
+    chosen = choose_device(device)
     state = read_checkpoint(checkpoint)
     state["cfg"]["model"]["compile"] = False  # takes longer than the single pass here
-    loaded = load_state(checkpoint, state, torch.device(device))
+    loaded = load_state(checkpoint, state, chosen)
     if loaded.images is not None:
         raise ValueError(f"{checkpoint} is a model of images, which are not drawn")
     return loaded

@@ -99,9 +99,14 @@ class Monitor:
     def __init__(self, cfg: MonitorConfig, state: Optional[Mapping[str, Any]] = None) -> None:
         rule = "it must be 0 (no monitoring) or more updates"
         require(cfg.interval >= 0, "task.monitor.interval", cfg.interval, rule)
+        if cfg.data and not cfg.interval:
+            raise ValueError(
+                f"task.monitor.data is {cfg.data!r}, but task.monitor.interval=0 measures nothing; "
+                "set an interval in updates, or -1 to have one chosen"
+            )
         state = state or {}
         self._interval, self._stops = cfg.interval, cfg.stop
-        self._probe = _Probe(cfg.data) if cfg.data and cfg.interval else None
+        self._probe = _Probe(cfg.data) if cfg.data else None
         self._watch = Watch(state.get("watch"))
         self._values: Dict[str, float] = dict(state.get("values", {})) if cfg.interval else {}
         self._batch: Optional[Dict[str, Any]] = None

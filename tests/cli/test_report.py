@@ -140,6 +140,7 @@ def test_report__a_damaged_clip_is_named(make_run, tmp_path, labelled):
     [
         (["{run}", "--out", "report.png"], "ends in .html or .htm"),
         (["{run}/missing"], "is not a folder of a run"),
+        (["{run}", "--device", "foo"], "the device is 'foo'; choose cpu"),
         (["{run}/checkpoints"], "no logged update"),
     ],
 )

@@ -56,6 +56,26 @@ def test_import__gives_back_the_checkpoint(
     assert torch.equal(encoder.blocks[1].mlp.fc2.weight, first.encoder.blocks[1].mlp.fc2.weight)
 
 
+def test_import__refuses_what_would_be_built_or_computed_wrongly(
+    export, make_checkpoint, tmp_path, capsys
+):
+    safetensors = pytest.importorskip("safetensors.torch")
+    _, folder = export(make_checkpoint("pretraining"))
+    capsys.readouterr()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "depth": 1_000_000_000}))
+    assert run_import(folder, tmp_path / "x.pt") == 2
+    assert "depth is 1000000000, but model.safetensors has 2 blocks" in capsys.readouterr().err
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = safetensors.load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    for wrong in (weights[name].int(), weights[name] * float("nan")):
+        safetensors.save_file({**weights, name: wrong}, folder / "model.safetensors")
+        assert run_import(folder, tmp_path / "x.pt") == 2
+        assert "or not finite; expected finite" in capsys.readouterr().err
+    assert not (tmp_path / "x.pt").exists()
+
+
 def test_import__a_safetensors_file(make_checkpoint, clips, tmp_path):
     pytest.importorskip("safetensors")
     path = make_checkpoint("classification")
