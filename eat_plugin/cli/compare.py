@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     first, second = _read(args.first), _read(args.second)
     result: dict[str, Any] = {"first": first.path, "second": second.path}
+    if (first.clips is None) != (second.clips is None):
+        one, other = (first, second) if second.clips is None else (second, first)
+        raise ValueError(
+            f"{one.path} is an evaluation, {other.path} is not; give two evaluations, or their "
+            "checkpoints"
+        )
     if first.clips is not None and second.clips is not None:
         result.update(_compare_clips(first.clips, second.clips, args.resamples))
     result["options"] = _differences(first.options, second.options)

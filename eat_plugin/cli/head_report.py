@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eat_plugin.cli import Failures
 from eat_plugin.cli.probe_report import (
     describe_interval,
     describe_sides,
     format_ends,
     format_rows,
     percent,
-    write_missing,
 )
-from eat_plugin.data.files import replacing
 from eat_plugin.prepare.amounts import count
 
 if TYPE_CHECKING:
@@ -114,17 +110,9 @@ def draw_blocks(summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def write(
-    out: Path, summary: dict[str, Any], splits: tuple[str, ...], failures: list[Failures]
-) -> None:
-    """Write results, table, chart and the list of unusable clips to a folder."""
+def draw_results(out: Path, summary: dict[str, Any]) -> None:
+    """Write the chart to a folder, if each block has a figure."""
     from eat_plugin.report.charts import write_picture
 
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / "probe.json") as file:
-        file.write(f"{json.dumps(summary, indent=2)}\n".encode())
-    with replacing(out / "probe.md") as file:
-        file.writelines(f"{line}\n".encode() for line in format_report(summary))
     if all(row["linear"]["value"] is not None for row in summary["blocks"]):
         write_picture("probe", out / "probe.png", lambda: draw_blocks(summary))
-    write_missing(out, splits, failures)

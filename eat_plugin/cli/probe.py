@@ -171,24 +171,11 @@ def _run_vectors(args: argparse.Namespace) -> int:
     total = sum(x.shape[1] for x in train.vectors.values())
     rows = list(progress(found, "probing", "row", total))
     summary = {
-        "checkpoint": loaded.path,
-        "kind": "pre-trained" if loaded.labels is None else "fine-tuned",
-        "data": str(args.data),
-        "classes": len(label_set),
-        "unseen_classes": int((heldout.targets.any(0) & ~train.targets.any(0)).sum()),
-        "train": describe_clips(splits[0], failures[0]),
-        "heldout": describe_clips(splits[1], failures[1]),
+        **describe_run(args, loaded, (train, heldout), splits, failures),
         **probe_report.summarize(rows, mark_chosen(rows), judge, heldout.targets),
         "seconds": round(time.monotonic() - began, 1),
     }
-    if args.json:
-        say(json.dumps(summary))
-    else:
-        for line in probe_report.format_report(summary):
-            say(line)
-    if args.out is not None:
-        probe_report.write(args.out, summary, names, failures)
-    return exit_code(summary, args.max_missing)
+    return deliver(args, summary, list(probe_report.format_report(summary)), failures)
 
 
 def _require_scikit_learn() -> None:
@@ -236,7 +223,40 @@ def conclude_splits(splits: list[Clips], failures: list[Failures]) -> None:
         conclude("probe", unusable, len(clips.numbers))
 
 
-def describe_clips(clips: Clips, failures: Failures) -> dict[str, Any]:
+def describe_run(
+    args: argparse.Namespace, loaded: Loaded, sides: tuple[Split, Split], splits: list[Clips],
+    failures: list[Failures],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what was probed, on which clips, as data."""
+    train, heldout = (side.targets for side in sides)
+    return {
+        "checkpoint": loaded.path,
+        "kind": "pre-trained" if loaded.labels is None else "fine-tuned",
+        "data": str(args.data),
+        "classes": train.shape[1],
+        "unseen_classes": int((heldout.any(0) & ~train.any(0)).sum()),
+        "train": _describe_clips(splits[0], failures[0]),
+        "heldout": _describe_clips(splits[1], failures[1]),
+    }
+
+
+def deliver(
+    args: argparse.Namespace, summary: dict[str, Any], lines: list[str], failures: list[Failures]
+) -> int:
+    """Print the results and write their files; return the exit code."""
+    from eat_plugin.cli import probe_report
+
+    if args.json:
+        say(json.dumps(summary))
+    else:
+        for line in lines:
+            say(line)
+    if args.out is not None:
+        probe_report.write(args.out, summary, lines, (args.train_split, args.split), failures)
+    return _exit_code(summary, args.max_missing)
+
+
+def _describe_clips(clips: Clips, failures: Failures) -> dict[str, Any]:
     """Return the counts of a split as data."""
     left_out = clips.listed - len(clips.manifest)  # by the cache
     return {
@@ -248,7 +268,7 @@ def describe_clips(clips: Clips, failures: Failures) -> dict[str, Any]:
     }
 
 
-def exit_code(summary: dict[str, Any], allowed: float) -> int:
+def _exit_code(summary: dict[str, Any], allowed: float) -> int:
     """Return 1 if a larger share of the clips of a split is missing than is allowed."""
     parts = (summary["train"], summary["heldout"])
     missing = max(part["n_missing"] / part["n_drawn"] for part in parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import tempfile
 import time
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eat_plugin.choices import CGP, LINEAR
-from eat_plugin.cli import Failures, progress, say
+from eat_plugin.cli import Failures, progress
 from eat_plugin.cli.probe import (
     Clips,
     choose_clips,
     conclude_splits,
-    describe_clips,
-    exit_code,
+    deliver,
+    describe_run,
     open_data,
 )
 from eat_plugin.data.entries import original_name
@@ -63,24 +62,14 @@ def run_head(args: argparse.Namespace) -> int:
         plan = Plan.choose(args.head, len(train.targets), *wanted)
         results = _measure(plan, tokens, (train, heldout), judge, loaded.device)
     summary = {
-        "checkpoint": loaded.path,
-        "kind": "pre-trained" if loaded.labels is None else "fine-tuned",
-        "data": str(args.data),
-        "classes": len(label_set),
-        "unseen_classes": int((heldout.targets.any(0) & ~train.targets.any(0)).sum()),
-        "train": describe_clips(splits[0], failures[0]),
-        "heldout": describe_clips(splits[1], failures[1]),
+        **describe_run(args, loaded, (train, heldout), splits, failures),
         **head_report.summarize(plan, judge, *results),
         "seconds": round(time.monotonic() - began, 1),
     }
-    if args.json:
-        say(json.dumps(summary))
-    else:
-        for line in head_report.format_report(summary):
-            say(line)
+    code = deliver(args, summary, list(head_report.format_report(summary)), failures)
     if args.out is not None:
-        head_report.write(args.out, summary, names, failures)
-    return exit_code(summary, args.max_missing)
+        head_report.draw_results(args.out, summary)
+    return code
 
 
 def _measure(

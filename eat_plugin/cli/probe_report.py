@@ -160,20 +160,16 @@ def percent(value: float | None, form: str = "{:.1f}") -> str:
 
 
 def write(
-    out: Path, summary: dict[str, Any], splits: tuple[str, ...], failures: list[Failures]
-) -> None:
-    """Write results, table and the list of unusable clips to a folder."""
+    out: Path, summary: dict[str, Any], lines: list[str], splits: tuple[str, str],
+    failures: list[Failures],
+) -> None:  # fmt: skip
+    """Write results, their lines as text, and the list of unusable clips to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "probe.json") as file:
         file.write(f"{json.dumps(summary, indent=2)}\n".encode())
     with replacing(out / "probe.md") as file:
-        file.writelines(f"{line}\n".encode() for line in format_report(summary))
-    write_missing(out, splits, failures)
-
-
-def write_missing(out: Path, splits: tuple[str, ...], failures: list[Failures]) -> None:
-    """Write the list of unusable clips to a folder."""
+        file.writelines(f"{line}\n".encode() for line in lines)
     with replacing(out / "missing.tsv") as file:
         for split, unusable in zip(splits, failures):
-            lines = (f"{split}\t{name}\t{reason}\n" for name, reason in unusable.items())
-            file.writelines(line.encode() for line in lines)
+            rows = (f"{split}\t{name}\t{reason}\n" for name, reason in unusable.items())
+            file.writelines(row.encode() for row in rows)

@@ -8,7 +8,7 @@ The page has interactive curves of all logged values (drag or ctrl + wheel to zo
 reset), with reference values and a healthy run behind them where they compare; several runs are in
 the same axes. It lists the options that differ between the runs and from the packaged recipe.
 
-It works while a run goes on and after it has ended in any way. From the newest checkpoint of the
+It works during a run and after its end, a crash too. From the newest checkpoint of the
 first run, and --clips clips of its data (the held-out split if it has one), the page shows
   pre-training  masks and predictions, or what the features of the patches distinguish
   fine-tuning   the confusion matrix, the average precision of each class, the worst-scored clips
@@ -131,6 +131,8 @@ def _find_recipe(cfg: Mapping[str, Any]) -> tuple[str, dict[str, object] | None]
         name, overrides = "finetune", []
     elif cfg["model"].get("retention_loss"):
         name = "sslam"
+    elif cfg["model"].get("loss_average") == "elements":
+        name = "bat"
     title = " ".join([f"{name}.yaml", *overrides])
     if find_spec("fairseq") is None:
         return title, None

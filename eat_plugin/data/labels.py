@@ -128,7 +128,10 @@ def read_labels(
     for number, name, found in _parse_labels(path, label_set):
         if single_label and len(found) > 1:
             labels = ", ".join(repr(label_set.ids[position]) for position in found)
-            raise TableError(f"{path}:{number}: expected one label, got {labels}")
+            raise TableError(
+                f"{path}:{number}: expected one label, got {labels}; several need "
+                "task.single_label=false model.loss=bce"
+            )
         classes.extend(found)
         offsets.append(len(classes))
         if number <= len(manifest):

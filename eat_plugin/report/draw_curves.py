@@ -14,6 +14,7 @@ from .runlog import (
     LOSS_SCALE,
     METRICS,
     OPTIMIZATION,
+    TITLES,
     VARIANCES,
     Curves,
     is_of_validation,
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
 STYLE = {"axes.titlesize": 10, "ytick.labelsize": 8, "legend.fontsize": 8}
 REFERENCE_COLOUR = "#6b6f76"
 RUN_COLOURS = (BAR_COLOUR, MEAN_COLOUR, "#e3a72f", "#6fb3d2", "#222222")
-TITLES = {
-    "loss": "loss: training objective",
-    "loss_cls": "loss_cls: whole clip",
-    "loss_recon": "loss_recon: patch values",
-    "loss_regression": "loss_regression: features",
-    "lr": "lr: learning rate",
-    "gnorm": "gnorm: gradient norm",
-    LOSS_SCALE: "loss_scale of float16",
-}
 MOST_PANELS = 4  # in a row
 
 

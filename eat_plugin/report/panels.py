@@ -19,6 +19,7 @@ from .runlog import (
     LOSS_SCALE,
     METRICS,
     OPTIMIZATION,
+    TITLES,
     VARIANCES,
     Curves,
     is_of_validation,
@@ -28,17 +29,6 @@ MOST_POINTS = 500  # of a curve; more cannot be told apart
 COLOURS = ("#4c78a8", "#e4572e", "#3f9b61", "#d99a1c", "#8f63b8", "#1aa3b8")
 GREY = "#8a8f98"
 HEALTHY = "healthy run"
-TITLES = {
-    "loss": "loss: training objective",
-    "loss_cls": "loss_cls: whole clip",
-    "loss_recon": "loss_recon: patch values",
-    "loss_regression": "loss_regression: features",
-    "lr": "lr: learning rate",
-    "gnorm": "gnorm: gradient norm",
-    "ema_decay": "ema_decay: of the teacher, x 1000",
-    LOSS_SCALE: "loss_scale of float16",
-    CLIPS_A_SECOND: "clips per second",
-}
 # fairseq's own values that say nothing of learning.
 UNSHOWN = {
     "wps", "ups", "wpb", "bsz", "num_updates", "train_wall", "wall", "epoch", "clip", "gb_free",

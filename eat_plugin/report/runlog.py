@@ -14,6 +14,17 @@ LOSS_SCALE = "loss_scale"
 OPTIMIZATION = ("lr", "gnorm", LOSS_SCALE)
 CLIPS_A_SECOND = "clips_per_second"  # computed from updates a second and clips of an update
 METRICS = ("accuracy", "mAP")  # of fine-tuning; the first one in the log is shown
+TITLES = {
+    "loss": "loss: training objective",
+    "loss_cls": "loss_cls: whole clip",
+    "loss_recon": "loss_recon: patch values",
+    "loss_regression": "loss_regression: features",
+    "lr": "lr: learning rate",
+    "gnorm": "gnorm: gradient norm",
+    "ema_decay": "ema_decay: of the teacher, x 1000",
+    LOSS_SCALE: "loss_scale of float16",
+    CLIPS_A_SECOND: "clips per second",
+}
 
 Curves = dict[str, tuple[list[int], list[float]]]
 """Name of a logged value -> updates, and the value at each."""

@@ -76,6 +76,14 @@ def test_compare__mistakes(tmp_path, monkeypatch, capsys, second, problem):
     assert problem in capsys.readouterr().err
 
 
+def test_compare__an_evaluation_with_something_else(checkpoints, labelled, tmp_path, capsys):
+    assert evaluate(checkpoints[0], labelled, tmp_path / "a") == 0
+    capsys.readouterr()
+    assert main(["compare", str(checkpoints[0]), str(tmp_path / "a")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'a'} is an evaluation, {checkpoints[0]} is not" in error
+
+
 def test_compare__an_older_evaluation(tmp_path, capsys):
     (tmp_path / "metrics.json").write_text("{}")
     assert main(["compare", str(tmp_path), str(tmp_path)]) == 2

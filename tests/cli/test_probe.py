@@ -40,15 +40,18 @@ def write_split(data, split, count, labels=("up", "down")):
     (data / f"{split}.lbl").write_text("\n".join(texts) + "\n")
 
 
-@pytest.fixture
-def data(tmp_path):
+def write_data(folder):
     """The splits train, 20 clips, and eval, 12 clips."""
-    folder = tmp_path / "data"
     (folder / "audio").mkdir(parents=True)
     write_split(folder, "train", 20)
     write_split(folder, "eval", 12)
     (folder / "label_descriptors.csv").write_text("0,up,Up\n1,down,Down\n")
     return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_data(tmp_path / "data")
 
 
 def run(checkpoint, data, *arguments):

@@ -6,7 +6,7 @@ import pytest
 
 from eat_plugin.cli import main
 from eat_plugin.inference import tokens as kept
-from tests.cli.test_probe import results, write_split
+from tests.cli.test_probe import results, write_data
 
 QUICK = ("--updates", "40", "--prototypes", "6")
 
@@ -18,13 +18,7 @@ def pretrained(make_checkpoint):
 
 @pytest.fixture
 def data(tmp_path):
-    """The splits train, 20 clips, and eval, 12 clips."""
-    folder = tmp_path / "data"
-    (folder / "audio").mkdir(parents=True)
-    write_split(folder, "train", 20)
-    write_split(folder, "eval", 12)
-    (folder / "label_descriptors.csv").write_text("0,up,Up\n1,down,Down\n")
-    return folder
+    return write_data(tmp_path / "data")
 
 
 def run(checkpoint, data, head, *arguments):
