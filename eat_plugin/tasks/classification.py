@@ -89,7 +89,7 @@ class EatClassificationTask(AudioTask):
         names = metric_names(self.cfg.single_label)
         check_metric(run, "eat_classification", names, METRICS)
         if self.cfg.events:
-            event_labels.check_options(run)
+            event_labels.check_options(self.cfg)
         self._start_classes = resolve_start(run)
 
     @property

@@ -1,5 +1,6 @@
 """Strong labels in ``eat_classification``: their reader, their options, their scores."""
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Tuple
 
@@ -10,23 +11,21 @@ from ..data.frontend import FrontEnd
 from ..data.label_set import LabelSet
 from ..data.manifest import Manifest
 from . import sound
-from .run_config import RunConfig
 
-# Options that do not go with labels of frames -> the value that does.
+# Options of the task that do not go with labels of frames -> the value that does.
 NEEDED = {
-    "task.single_label": False, "task.length": "pad", "task.noise": False,
-    "task.fbank.device": "cpu", "task.images": None,
+    "single_label": False, "length": "pad", "noise": False, "fbank.device": "cpu", "images": None,
 }  # fmt: skip
 
 
-def check_options(run: RunConfig) -> None:
+def check_options(cfg: Any) -> None:
     """Refuse options that do not go with ``task.events``; ValueError names the first one."""
     for name, needed in NEEDED.items():
-        value = run.get(name)
+        value = attrgetter(name)(cfg)
         if value != needed:
             shown, wanted = (str(each).lower() for each in (value, needed))
             wanted = "null" if needed is None else wanted
-            raise ValueError(f"{name} is {shown}; with task.events=true it must be {wanted}")
+            raise ValueError(f"task.{name} is {shown}; with task.events=true it must be {wanted}")
 
 
 def check_model(model: Any, events: bool) -> None:

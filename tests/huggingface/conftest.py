@@ -54,8 +54,9 @@ def make_any(make_checkpoint, golden):
 
     def make(kind, **changes):
         if kind == "bat":
-            gated = {"task_frontend": "db", "model_attention_gate": True, **changes}
-            return make_checkpoint("pretraining", **gated)
+            modalities = {"image": {**micro["image"], "positions": "published"}}
+            gated = {"model_attention_gate": True, "model_modalities": modalities, **changes}
+            return make_checkpoint("pretraining", task_frontend="db", **gated)
         if kind != "other":
             return make_checkpoint(kind, **changes)
         image = {**micro["image"], "patch_size": [16, 32], "num_extra_tokens": 2, "embed_dim": 24}

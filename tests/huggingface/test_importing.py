@@ -46,6 +46,8 @@ def test_import__gives_back_the_checkpoint(
     assert second.front_end == first.front_end
     assert (second.labels, second.single_label) == (first.labels, first.single_label)
     assert second.eval_windows == first.eval_windows
+    orders = [each.encoder.cfg.modalities.image.positions for each in (first, second)]
+    assert orders[0] == orders[1]
     for own, other in zip(first.features(clips, "all"), second.features(clips, "all")):
         assert torch.equal(own, other)
     if first.labels is not None:

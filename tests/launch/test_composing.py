@@ -88,6 +88,9 @@ def test_compose__relative_paths_are_of_the_current_folder(tmp_path, monkeypatch
     (tmp_path / "a model.pt").touch()
     composed = make("model.model_path='a model.pt'", name="finetune")
     assert composed.cfg.model.model_path == str(tmp_path / "a model.pt")
+    (tmp_path / "labelled").mkdir()
+    composed = make("task.monitor.data=labelled")
+    assert composed.cfg.task.monitor.data == str(tmp_path / "labelled")
 
 
 @pytest.mark.parametrize(

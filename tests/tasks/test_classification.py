@@ -9,6 +9,7 @@ import torch
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
+from eat_plugin.data.events import EventReader
 from eat_plugin.metrics import METRICS, metric_names, summarize
 from eat_plugin.ranking import RankedScores
 from eat_plugin.tasks.classification import ClassificationConfig, EatClassificationTask
@@ -134,6 +135,18 @@ def test_load_dataset__only_training_is_shuffled_and_augmented(make_task):
     assert (train.reader.roll_gain, train.reader.noise) == (True, True)
     assert (held_out.shuffle, held_out.reader.crop) == (False, "start")
     assert (held_out.reader.roll_gain, held_out.reader.noise) == (False, False)
+
+
+def test_load_dataset__only_training_on_events_is_augmented(make_task, tmp_path):
+    for split in ("train", "eval"):
+        rows = "".join(f"{number}.wav\t0.05\t0.2\tdog\n" for number in range(5))
+        (tmp_path / f"{split}.events").write_text(f"filename\tonset\toffset\tevent_label\n{rows}")
+    task = make_task(crop="random", roll_gain=True, events=True, single_label=False)
+    for split, is_training in (("train", True), ("eval", False)):
+        task.load_dataset(split)
+        reader = task.dataset(split).reader
+        assert isinstance(reader, EventReader)
+        assert (reader.roll_gain, reader.crop == "random") == (is_training, is_training)
 
 
 def test_load_dataset__weights_require_rebuild_batches(make_task, tmp_path):
