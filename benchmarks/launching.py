@@ -58,15 +58,25 @@ def compare(
 
 def probe(data: Path, checkpoint: Path, folder: Path, *options: str) -> dict[str, float]:
     """Run ``eat probe``, unless done; return the metric of its chosen linear probes."""
-    if not (folder / "probe.json").is_file():
-        command: list[object] = [BIN / "eat", "probe", "--checkpoint", checkpoint, "--data", data]
-        run([*command, *options, "--out", folder], folder.with_suffix(".log"))
+    _run_probe(data, checkpoint, folder, *options)
     found = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
     return {
         f"probe {row['source']}": row["linear"]["value"]
         for row in found["rows"]
         if row["linear"]["is_chosen"]
     }
+
+
+def probe_head(data: Path, checkpoint: Path, folder: Path, head: str) -> float:
+    """Run ``eat probe --head``, unless done; return the metric of the head."""
+    _run_probe(data, checkpoint, folder, f"--head={head}")
+    return float(json.loads((folder / "probe.json").read_text(encoding="utf-8"))["value"])
+
+
+def _run_probe(data: Path, checkpoint: Path, folder: Path, *options: str) -> None:
+    if not (folder / "probe.json").is_file():
+        command: list[object] = [BIN / "eat", "probe", "--checkpoint", checkpoint, "--data", data]
+        run([*command, *options, "--out", folder], folder.with_suffix(".log"))
 
 
 def finetune_arms(
@@ -119,14 +129,31 @@ def run(command: list[object], log: Path) -> None:
 
 def format_table(results: dict[str, dict[str, float]], first: str) -> str:
     """Format accuracies in Markdown: a row per result, then mean and standard deviation."""
-    arms = list(next(iter(results.values())))
-    lines = [f"| {first} | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
-    for name, row in results.items():
-        lines.append(f"| {name} | " + " | ".join(f"{100 * row[arm]:.1f}" for arm in arms) + " |")
-    values = 100 * np.array([[row[arm] for arm in arms] for row in results.values()])
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(arms))
-    cells = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(axis=0), spread))
-    lines.append("| mean ± std | " + " | ".join(cells) + " |")
+    cells = {
+        name: [f"{100 * value:.1f}" for value in row.values()] for name, row in results.items()
+    }
+    return _format_rows([first, *_list_scores(results)], {**cells, "mean ± std": _average(results)})
+
+
+def format_means(results: dict[str, dict[str, dict[str, float]]], first: str) -> str:
+    """Format accuracies in Markdown: a row per model, mean and standard deviation over its runs."""
+    names = _list_scores(next(iter(results.values())))
+    return _format_rows([first, *names], {name: _average(runs) for name, runs in results.items()})
+
+
+def _list_scores(runs: dict[str, dict[str, float]]) -> list[str]:
+    return list(next(iter(runs.values())))
+
+
+def _average(runs: dict[str, dict[str, float]]) -> list[str]:
+    values = 100 * np.array([[row[name] for name in _list_scores(runs)] for row in runs.values()])
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+    return [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(axis=0), spread)]
+
+
+def _format_rows(header: list[str], rows: dict[str, list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---|" * (len(header) - 1)]
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     return "\n".join(lines) + "\n"
 
 

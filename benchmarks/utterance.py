@@ -36,7 +36,7 @@ from eat_plugin.inference.probing import (
 )
 
 from .esc10 import prepare
-from .launching import ROOT, format_table, make_parser, pretrain, say, write_results
+from .launching import ROOT, format_means, make_parser, pretrain, say, write_results
 
 FOLDS = range(1, 6)
 ALL = 0  # the folder with the clips of all folds
@@ -71,20 +71,16 @@ def main() -> int:
     esc = args.esc.resolve()
     folds = [prepare(esc, number, out / f"fold{number}") for number in FOLDS]
     clips = list_all(folds[0], out / "all")
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {loss: {} for loss in args.losses}
     for seed in args.seeds:
         for loss in args.losses:
             folder = out / loss.replace(", ", "_") / f"seed{seed}"
             options = [f"common.seed={seed}", f"optimization.max_update={args.updates}"]
             checkpoint = pretrain("pretrain", clips, folder, ["size=tiny", *options, *LOSSES[loss]])
-            name = f"{loss}, seed {seed}"
-            found[name] = probe_folds(folds, checkpoint, folder / "accuracies.json")
-            say(f"{name}: " + ", ".join(f"{k} {v:.1%}" for k, v in found[name].items()))
-    tables = []
-    for loss in args.losses:
-        own = {f"{seed}": found[f"{loss}, seed {seed}"] for seed in args.seeds}
-        tables.append(f"{loss}\n\n{format_table(own, 'seed')}")
-    write_results(out, "\n".join(tables), found, began)
+            scores = probe_folds(folds, checkpoint, folder / "accuracies.json")
+            found[loss][f"{seed}"] = scores
+            say(f"{loss}, seed {seed}: " + ", ".join(f"{k} {v:.1%}" for k, v in scores.items()))
+    write_results(out, format_means(found, "losses"), found, began)
     return 0
 
 

@@ -21,8 +21,12 @@ The sounds of some twenty clips are in the page, up to 5 s each: mind who may he
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     choose_device(args.device)  # an unknown one is a mistake
     folders = list(dict.fromkeys(args.run_dirs))
     runs = [_read_run(name, path) for name, path in zip(name_runs(folders), folders)]
-    sections = [build.describe(run) for run in runs]
-    sections += build.draw_curves(runs)
-    sections += _show_clips(runs[0], args)
-    if runs[0].cfg:
-        name, packaged = _find_recipe(runs[0].cfg)
-        sections += build.list_options([run for run in runs if run.cfg], packaged, name)
+    with _recipe(runs[0].cfg) as (name, packaged):
+        sections = [build.describe(run) for run in runs]
+        sections += build.draw_curves(runs)
+        sections += _show_clips(runs[0], args)
+        if runs[0].cfg:
+            sections += build.list_options([run for run in runs if run.cfg], packaged(), name)
     sections += build.list_records(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     page = render(title, "Report of the EAT plugin", sections)
@@ -121,22 +125,37 @@ def _show_clips(run: Run, args: argparse.Namespace) -> list[Section]:
     return sections
 
 
-def _find_recipe(cfg: Mapping[str, Any]) -> tuple[str, dict[str, object] | None]:
-    """Return the name of the packaged recipe of a run, and its options; None without hydra."""
+@contextmanager
+def _recipe(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str, object] | None]]]:
+    """Compose the packaged recipe of a run while the clips are drawn: importing fairseq is slow.
+
+    Yields:
+        Its name, and a function that returns its options; None without fairseq.
+    """
     from eat_plugin.report.example import is_finetuned
-    from eat_plugin.report.page import flatten
 
     name, overrides = "pretrain", ["size=base"]
-    if is_finetuned(dict(cfg)):
+    if cfg and is_finetuned(dict(cfg)):
         name, overrides = "finetune", []
-    elif cfg["model"].get("retention_loss"):
+    elif cfg and cfg["model"].get("retention_loss"):
         name = "sslam"
-    elif cfg["model"].get("loss_average") == "elements":
+    elif cfg and cfg["model"].get("loss_average") == "elements":
         name = "bat"
     title = " ".join([f"{name}.yaml", *overrides])
-    if find_spec("fairseq") is None:
-        return title, None
+    if not cfg or find_spec("fairseq") is None:
+        yield title, lambda: None
+        return
+    if "fairseq" in sys.modules:
+        yield title, lambda: _compose(name, overrides)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield title, pool.submit(_compose, name, overrides).result
+
+
+def _compose(name: str, overrides: list[str]) -> dict[str, object]:
     from eat_plugin.choices import CONFIG_DIR
     from eat_plugin.launch.composing import compose_plain
+    from eat_plugin.report.page import flatten
 
-    return title, dict(flatten(compose_plain(name, CONFIG_DIR, overrides)))
+    return dict(flatten(compose_plain(name, CONFIG_DIR, overrides)))

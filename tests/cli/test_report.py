@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_report__several_runs_share_axes_and_differ_in_options(make_run, tmp_pat
     start = page.cells.index("model.cls_loss")
     assert page.cells[start : start + 3] == ["model.cls_loss", "1", "0.25"]
     assert not page.media
+
+
+def test_report__options_are_the_same_if_another_process_composes_the_recipe(
+    make_run, tmp_path, monkeypatch
+):
+    run = make_run("first", "pretraining")
+    expected = report(tmp_path, run, "--clips", 0).cells
+    monkeypatch.delitem(sys.modules, "fairseq", raising=False)  # as in a process of its own
+    assert report(tmp_path, run, "--clips", 0).cells == expected
 
 
 def test_report__without_a_checkpoint_it_has_the_curves(make_run, tmp_path, capsys):
