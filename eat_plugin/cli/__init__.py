@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     command = " ".join(["eat", *(name for name in argv[:1] if name in SUBCOMMANDS)])
-    _quiet_libraries()
+    quiet_libraries()
     try:
         args = parse(argv)
         code = int(args.run(args))
@@ -205,7 +205,7 @@ def conclude(command: str, failures: Failures, total: int) -> int:
     return SOME_FAILED
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Show warnings of libraries only, although some of them set the level of all loggers."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)

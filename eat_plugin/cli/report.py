@@ -31,7 +31,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eat_plugin.cli import at_least, say
+from eat_plugin.cli import at_least, quiet_libraries, say
 
 if TYPE_CHECKING:
     from eat_plugin.report.build import Run
@@ -148,9 +148,13 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str
     if "fairseq" in sys.modules:
         yield title, lambda: _compose(name, overrides)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin) as pool:
         yield title, pool.submit(_compose, name, overrides).result
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers it
+    quiet_libraries()
 
 
 def _compose(name: str, overrides: list[str]) -> dict[str, object]:
