@@ -41,7 +41,7 @@ def read_safetensors(path: str | os.PathLike[str], only_data: bool = False) -> d
             return published
         raise ValueError(
             f"{os.fspath(path)} has no entry {DESCRIPTION!r} in its metadata: it was not written "
-            "by eat export"
+            "by eat export --format safetensors; a Hugging Face folder is for eat import"
         )
     try:
         return {**json.loads(description), "model": weights}

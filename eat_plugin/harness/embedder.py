@@ -73,14 +73,14 @@ class Embedder(nn.Module):
         """Embed clips of one length along time.
 
         Args:
-            audio: [n, samples] at 16 kHz, full scale at 1.
+            audio: [n, samples] at 16 kHz, floating-point with full scale at 1.
 
         Raises:
-            ValueError: it has another shape, or is empty.
+            ValueError: see ``check_audio``; or a sample is not finite.
         """
-        if audio.dim() != 2 or audio.numel() == 0:
-            raise ValueError(f"audio has the shape {list(audio.shape)}; expected [clips, samples]")
-        found = self._extract([(clip, SAMPLE_RATE) for clip in audio.detach().cpu().numpy()])
+        check_audio(audio)
+        samples = audio.detach().float().cpu().numpy()
+        found = self._extract([(clip, SAMPLE_RATE) for clip in samples])
         x = torch.from_numpy(np.stack([each.x for each in found]))
         return Frames(x.to(audio.device), torch.from_numpy(found[0].times))
 
@@ -93,6 +93,20 @@ class Embedder(nn.Module):
         entries, windowing = locate_clips(padded), self.loaded.windowing()
         arguments = (entries, "frame", self.layer, windowing, len(clips))
         return list(extract_recordings(self.loaded, *arguments))
+
+
+def check_audio(audio: Tensor) -> None:
+    """Raise ValueError if audio is no floating-point tensor [clips, samples], or is empty."""
+    if not isinstance(audio, Tensor):
+        what = type(audio).__name__
+    elif audio.dim() != 2 or audio.numel() == 0 or not audio.is_floating_point():
+        what = f"a tensor {list(audio.shape)} of {str(audio.dtype).removeprefix('torch.')}"
+    else:
+        return
+    raise ValueError(
+        f"audio is {what}; expected a floating-point tensor [clips, samples] within ±1, as "
+        "torch.as_tensor(samples, dtype=torch.float32)[None] for one clip"
+    )
 
 
 def _pad_to_frame(samples: np.ndarray, rate: int) -> np.ndarray:

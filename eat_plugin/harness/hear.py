@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.frames import SAMPLE_RATE
-from .embedder import Embedder
+from .embedder import Embedder, check_audio
 
 LARGEST_HOP = 50  # ms, that HEAR suggests
 MS = SAMPLE_RATE // 1000  # samples
@@ -65,7 +65,7 @@ def load_model(model_file_path: str, layer: int | str = -1, hop: int | None = No
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """Embed whole clips: [n, samples] within ±1 to float32 [n, D]."""
+    """Embed whole clips: [n, samples] within ±1 to float32 [n, D]; errors as below."""
     return model.embed_frames(audio).x.mean(dim=1)
 
 
@@ -78,7 +78,11 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
 
     Returns:
         Embeddings, float32 [n, T, D]; time stamps in ms, float64 [n, T], none after the clip's end.
+
+    Raises:
+        ValueError: as ``Embedder.embed_frames``.
     """
+    check_audio(audio)
     # A start counts if its first column has its centre in the clip.
     starts = range(0, max(audio.shape[-1] - model.hop // 2, 1), model.hop_ms * MS)
     parts, times = [], []

@@ -79,6 +79,8 @@ class EATFeatureExtractor(SequenceFeatureExtractor):
         """
         if sampling_rate is None:
             raise ValueError("give sampling_rate, the rate of the samples in Hz")
+        if len(raw_speech) == 0:
+            raise ValueError("there is no clip, or it has no samples")
         several = isinstance(raw_speech, (list, tuple)) and np.ndim(raw_speech[0]) > 0
         several = several or (hasattr(raw_speech, "shape") and len(raw_speech.shape) > 1)
         clips = [_as_samples(clip) for clip in (raw_speech if several else [raw_speech])]
@@ -124,5 +126,8 @@ def _as_samples(clip: Any) -> Tensor:
 def _compute(front_end: FrontEnd, clip: Tensor, sampling_rate: int) -> Tensor:
     energies = front_end.energies(clip, sampling_rate)
     if len(energies) == 0:
-        raise ValueError(f"a clip {TOO_SHORT}")
+        raise ValueError(
+            f"a clip of {len(clip)} samples {TOO_SHORT}; an array of two dimensions is [clips, n]: "
+            "mix stereo to one channel first"
+        )
     return front_end.finish(energies)

@@ -22,7 +22,7 @@ from ..models.named import build_model
 from ..options import patch_sides, require
 from ..safetensors_files import list_names, read_weights
 from ..sections import fill, plain
-from .description import CONFIG, INPUT, SINGLE_LABEL, WEIGHTS
+from .description import CONFIG, INPUT, MULTI_LABEL, SINGLE_LABEL, WEIGHTS
 from .names import name_in_checkpoint
 from .network_eat import DEFAULTS, FINE_TUNED
 
@@ -98,10 +98,17 @@ def _read_input(folder: Path, config: Any, notes: list[str]) -> dict[str, Any]:
     else:
         notes.append(f"no {INPUT}: inputs are normalised by AudioSet's mean and deviation")
     mean, std = (values.get(n, of) for n, of in zip(("mean", "std"), AUDIOSET))
-    windows = int(values.get("eval_windows") or 0)
-    length = "mask" if values.get("patch") else "crop" if windows else "pad"
+    patch, windows = (values.get(name, 0) for name in ("patch", "eval_windows"))
+    own = patch_sides(config.patch_size, "patch_size")[0]
+    require(patch in (0, own), f"patch in {INPUT}", patch, f"only 0 or that of {CONFIG}, {own}, is")
+    is_count = type(windows) is int and windows >= 0
+    require(is_count, f"eval_windows in {INPUT}", windows, "it must be 0 or a whole number above")
+    length = "mask" if patch else "crop" if windows else "pad"
+    size = config.img_size
+    is_size = isinstance(size, (list, tuple)) and len(size) > 0
+    require(is_size, "img_size", size, "it must be a list of frames and mel bins")
     task = {
-        "target_length": values.get("target_length", config.img_size[0]),
+        "target_length": values.get("target_length", size[0]),
         "norm": "bins" if isinstance(mean, list) else "whole", "norm_mean": mean, "norm_std": std,
         "channels": values.get("channels", FrontEnd.channels),
         "frontend": values.get("kind", FrontEnd.kind),
@@ -122,9 +129,15 @@ def _read_labels(given: Mapping[str, Any], config: Any, notes: list[str]) -> Lab
         return audioset_classes()
     if names is None:
         raise ValueError(f"it has {config.num_classes} classes, but no id2label that names them")
+    is_table = isinstance(names, dict) and names.keys() == set(map(str, range(len(names))))
+    rule = "it must name the classes '0', '1', ..., each once"
+    require(is_table and len(names) > 0, "id2label", names, rule)
     shown = tuple(str(names[str(number)]) for number in range(len(names)))
     ids = given.get("label_ids")
-    return LabelSet(shown) if ids is None else LabelSet(tuple(map(str, ids)), shown)
+    if ids is None:
+        return LabelSet(shown)
+    require(isinstance(ids, list), "label_ids", ids, "it must be a list of labels")
+    return LabelSet(tuple(map(str, ids)), shown)
 
 
 def _describe(
@@ -137,8 +150,14 @@ def _describe(
         return {
             "model": {**encoder, "_name": "eat"}, "task": {**takes, "_name": "eat_pretraining"},
         }  # fmt: skip
-    multi = given.get("problem_type") != SINGLE_LABEL
-    single_label = bool(given.get("single_label", not multi))
+    problem = given.get("problem_type")
+    problem = MULTI_LABEL if problem is None else problem  # as published
+    known = (MULTI_LABEL, SINGLE_LABEL)
+    require(problem in known, "problem_type", problem, f"only {' and '.join(known)} are")
+    multi = problem == MULTI_LABEL
+    single_label = given.get("single_label", not multi)
+    is_flag = isinstance(single_label, bool)
+    require(is_flag, "single_label", single_label, "it must be true or false")
     task = {**takes, "_name": "eat_classification", "single_label": single_label}
     options = {
         "model_path": None, "num_classes": len(labels), "loss": "bce" if multi else "ce",

@@ -89,6 +89,8 @@ class EATNetwork(nn.Module):
         self.extra_tokens, patches.extra_tokens = patches.extra_tokens, None
         self.local_encoder = patches.local_encoder
         self.fixed_positional_encoder = patches.fixed_positional_encoder
+        if self.fixed_positional_encoder is not None:
+            _make_buffer(self.fixed_positional_encoder, "positions")
         self.pre_norm, self.pos_drop = patches.context_encoder.norm, patches.context_encoder.dropout
         self.blocks, self.norm = encoder.blocks, encoder.norm
         # In a tuple it is not registered: its parts are, above, by the names in a folder.
@@ -129,6 +131,13 @@ class EATNetwork(nn.Module):
             vector = pool(x, self.pooling, extra, grid, padding, self.segments)
             logits = self.head(vector if self.fc_norm is None else self.fc_norm(vector))
         return NetworkOutput(states, pooled, logits)
+
+
+def _make_buffer(module: nn.Module, name: str) -> None:
+    """Turn a parameter into a buffer: transformers 5 trains all parameters that it loads."""
+    value = getattr(module, name).detach()
+    delattr(module, name)
+    module.register_buffer(name, value)
 
 
 def _patch_padding(attention_mask: Tensor, source: Tensor, grid: tuple[int, int]) -> Tensor:

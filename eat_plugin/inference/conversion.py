@@ -193,7 +193,10 @@ def _convert_classifier(
     """Find the published options with which a classifier computes the same."""
     if options.get("prediction_mode") in ("SEGMENT_POOLING", "MEAN_MAX_POOLING", "FRAMES"):
         mode = options["prediction_mode"]
-        raise ValueError(f"model.prediction_mode={mode} has no published name")
+        raise ValueError(
+            f"model.prediction_mode={mode} has no published name; only CLS_TOKEN, MEAN_POOLING and "
+            "LIN_SOFTMAX have"
+        )
     values = {**plain(MaeImageClassificationConfig()), **options}
     values.update(
         model_path=options.get("model_path") or "",

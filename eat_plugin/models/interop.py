@@ -47,7 +47,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if it is not a fairseq checkpoint, is damaged, or holds more than plain data.
     """
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder; give the checkpoint file in it")
+        raise ValueError(
+            f"{path} is a folder; give the checkpoint file in it, or what eat import makes of "
+            "a Hugging Face folder"
+        )
     state = read_data(path)
     if not (isinstance(state, dict) and isinstance(state.get("model"), dict)):
         raise ValueError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")

@@ -92,6 +92,17 @@ class EatClassificationTask(AudioTask):
             event_labels.check_options(self.cfg)
         self._start_classes = resolve_start(run)
 
+    def check_start(self) -> str:
+        """Do as the base class does; also read strong labels, which no command has checked.
+
+        Raises:
+            ValueError: as there; or a table of events cannot be used.
+        """
+        reason = super().check_start()
+        if self.cfg.events and not reason:
+            event_labels.check_tables(self.run, Path(self.cfg.data), self._read_label_set())
+        return reason
+
     @property
     def _classes_file(self) -> str:
         """Name of the file of the classes."""

@@ -11,6 +11,8 @@ from ..data.frontend import FrontEnd
 from ..data.label_set import LabelSet
 from ..data.manifest import Manifest
 from . import sound
+from .data_checks import read_split
+from .run_config import RunConfig
 
 # Options of the task that do not go with labels of frames -> the value that does.
 NEEDED = {
@@ -49,6 +51,19 @@ def make_reader(
     events = read_events(path.with_suffix(f".{ENDING}"), manifest, label_set)
     crop, roll_gain = sound.choose_crop(cfg, train), bool(train and cfg.roll_gain)
     return EventReader(manifest, front_end, events, len(label_set), crop=crop, roll_gain=roll_gain)
+
+
+def check_tables(run: RunConfig, folder: Path, label_set: LabelSet) -> None:
+    """Read the strong labels of all splits of a run, as its data sets will.
+
+    Raises:
+        ValueError: a manifest or a table cannot be used; the message names file and line.
+    """
+    validates = not run.get("dataset.disable_validation")
+    held_out = str(run.get("dataset.valid_subset")).split(",") if validates else []
+    for split in (run.get("dataset.train_subset"), *held_out):
+        path = folder / f"{split}.tsv"
+        read_events(path.with_suffix(f".{ENDING}"), read_split(path), label_set)
 
 
 def flatten_steps(

@@ -92,6 +92,26 @@ def test_finetune__checkpoint_and_benchmark(data, capsys):
     assert "model.model_path=null" in words
 
 
+def test_finetune__reads_the_events_of_all_splits(data, capsys):
+    def write(split, clip, line):
+        (data / f"{split}.tsv").write_text(f"{data.parent}\n{clip}.wav\t16000\n")
+        header = "filename\tonset\toffset\tevent_label"
+        (data / f"{split}.events").write_text(f"{header}\n{line}\n")
+
+    given = "finetune", "--data", "my data", "--checkpoint", "none", "--benchmark", "frames"
+    write("train", "a", "a\t0\t0.5\tdog")
+    write("eval", "b", "b\t0.2\t0.4\tdog")
+    assert "benchmark=frames" in dry_run(capsys, *given)
+    write("eval", "b", "b\t0.5\t0.4\tdog")
+    assert "eval.events:2: the event lasts from 0.5 to 0.4 s" in refuse(capsys, *given, "--dry-run")
+    write("eval", "b", "b\t0.2\t0.4\tcat")
+    assert "eval.events:2: " in refuse(capsys, *given)
+    dry_run(capsys, *given, "dataset.disable_validation=true")
+    (data / "train.events").unlink()
+    assert "train.events" in refuse(capsys, *given, "--dry-run")
+    assert not (data.parent / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

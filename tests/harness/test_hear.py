@@ -1,5 +1,7 @@
 """The HEAR API; the rules are those of hear-validator, which needs TensorFlow."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,27 @@ def test_model__stays_in_evaluation_and_frozen(model):
     assert not any(weight.requires_grad for weight in model.parameters())
 
 
-@pytest.mark.parametrize("shape", [(16_000,), (0, 16_000), (2, 0)])
-def test_embeddings__refuse_another_shape(model, shape):
-    with pytest.raises(ValueError, match=r"expected \[clips, samples\]"):
-        hear.get_scene_embeddings(torch.zeros(shape), model)
+@pytest.mark.parametrize(
+    ("audio", "shown"),
+    [
+        (torch.zeros(16_000), "a tensor [16000] of float32"),
+        (torch.zeros(0, 16_000), "a tensor [0, 16000] of float32"),
+        (torch.zeros(2, 0), "a tensor [2, 0] of float32"),
+        (torch.zeros(1, 2, 1600), "a tensor [1, 2, 1600] of float32"),
+        (torch.zeros(2, 1600, dtype=torch.int64), "a tensor [2, 1600] of int64"),
+        (np.zeros((2, 1600), dtype=np.float32), "ndarray"),
+        ([[0.0] * 1600], "list"),
+    ],
+)
+@pytest.mark.parametrize("function", ["get_scene_embeddings", "get_timestamp_embeddings"])
+def test_embeddings__refuse_other_audio(model, function, audio, shown):
+    with pytest.raises(ValueError, match=re.escape(f"audio is {shown}; expected a floating-point")):
+        getattr(hear, function)(audio, model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_embeddings__take_any_floating_point_type(model, draw_audio, dtype):
+    audio = draw_audio(2, 1.0).to(dtype)
+    own, expected = (hear.get_scene_embeddings(each, model) for each in (audio, audio.float()))
+    assert own.dtype == torch.float32
+    assert torch.equal(own, expected)

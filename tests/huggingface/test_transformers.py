@@ -207,6 +207,7 @@ def test_model__fine_tunes_with_other_classes(open_folder, clips):
     result.loss.backward()
     missing = [n for n, p in other.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []
+    assert not other.model.fixed_positional_encoder.positions.requires_grad
 
 
 def test_model__from_its_configuration_alone(made, transformers):
@@ -245,7 +246,10 @@ def test_model__compiles(open_folder, clips):
     ("clip", "rate", "message"),
     [
         (np.zeros(16_000, np.float32), None, "give sampling_rate"),
-        (np.zeros(300, np.float32), 16_000, "is shorter than one frame"),
+        (np.zeros(300, np.float32), 16_000, "a clip of 300 samples is shorter than one frame"),
+        (np.zeros((16_000, 2), np.float32), 16_000, "mix stereo to one channel first"),
+        (np.zeros(0, np.float32), 16_000, "there is no clip, or it has no samples"),
+        ([], 16_000, "there is no clip"),
         (np.full(900, np.nan, np.float32), 16_000, "samples that are not finite"),
         (np.zeros(900, np.int32), 16_000, "samples of type int32; of integers give int16"),
         (np.zeros((2, 2, 900), np.float32), 16_000, "expected the samples .n. of one channel"),
