@@ -47,14 +47,17 @@ class Cache:
             text = f"belongs to another user; set {FOLDER} to a folder of your own"
             raise OSError(errno.EPERM, text, os.fspath(folder))
 
-    def open(self, key: str, size: int) -> int | None:
-        """Return a descriptor of the part of a key; None if there is none of ``size`` bytes."""
+    def open(self, key: str, size: int | None) -> int | None:
+        """Return a descriptor of the part of a key; None if there is none of ``size`` bytes.
+
+        A ``size`` of None is any; the caller checks that the part is whole.
+        """
         try:
             descriptor = os.open(self._path(key), os.O_RDONLY)
         except FileNotFoundError:
             return None
         status = os.fstat(descriptor)
-        if status.st_size != size:  # cut off by a crash of the machine
+        if size is not None and status.st_size != size:  # cut off by a crash of the machine
             os.close(descriptor)
             return None
         if time.time() - status.st_mtime > TOUCHED:
