@@ -80,7 +80,7 @@ def parse_parquet(source: Any) -> Iterator[Any]:
             yield file
     except (ClipError, UnreachableError):
         raise
-    except (ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+    except (ArrowException, OSError) as error:
         text = next(iter(str(error).splitlines()), type(error).__name__)
         raise ClipError(f"is damaged, cut off or no parquet file: {text}") from error
 
@@ -197,7 +197,12 @@ def _decode(cache: Cache, row: Row, stored: Fingerprint) -> tuple[int, int, int]
             if value is None:
                 continue
             parts = [value.size.to_bytes(LENGTH, "little"), value]
-            descriptor = cache.add(_key(row._replace(number=number), stored), parts.__iter__)
+            key = _key(row._replace(number=number), stored)
+            try:
+                descriptor = cache.add(key, parts.__iter__)
+            except OSError as error:
+                text = f"the cache: {error.strerror}"
+                raise UnreachableError(error.errno, text, row.file) from error
             if number == row.number:
                 wanted = descriptor, value.size
             else:

@@ -15,6 +15,10 @@ from ..data.urls import is_url
 from .archive_members import DamageError, walk_tar, walk_zip
 from .shard_index import Located, check_index, key_of
 
+STORED_HDF5 = (
+    "is an HDF5 file in a store, whose chunks would be asked for one by one; copy it to a disk of "
+    "this machine, or put its clips into shards (.tar)"
+)
 MOST_TEXT = 1 << 20  # bytes read of a text member
 
 
@@ -74,6 +78,8 @@ def index_archive(
     try:
         if stored is None:
             contents.fingerprint = take_fingerprint(path, checksum)
+        if is_hdf5(path) and is_url(path):
+            raise ClipError(STORED_HDF5)
         if is_hdf5(path):
             datasets = list_datasets(path)
             contents.clips = {key: f"/{key}" for key, problem in datasets if problem is None}
