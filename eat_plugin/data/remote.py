@@ -19,7 +19,7 @@ from .clip import ClipError
 from .entries import Entry, Row, Span, Storage, check_span, find_part
 from .fingerprints import AGAIN, Fingerprint
 from .remote_cache import find_cache
-from .stores import THREADS, UnreachableError, read_range, take_stored
+from .stores import THREADS, Buffer, UnreachableError, read_range, take_stored
 
 PIECE = 1 << 24  # bytes asked for at once
 AHEAD = 16  # clips that are fetched before they are read
@@ -109,7 +109,7 @@ def _fetch(url: str, span: Span | None, stored: Fingerprint) -> int:
         raise UnreachableError(error.errno, f"the cache: {error.strerror}", url) from error
 
 
-def _read_pieces(url: str, start: int, end: int, stored: Fingerprint) -> Iterator[bytes]:
+def _read_pieces(url: str, start: int, end: int, stored: Fingerprint) -> Iterator[Buffer]:
     """Yield bytes of a file that is, and stays, the one that was listed."""
     found: Fingerprint | None = None
     for first in range(start, end, PIECE):

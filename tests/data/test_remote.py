@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.range_server import serving
 from eat_plugin import cli
-from eat_plugin.data import remote, stores
+from eat_plugin.data import remote, stores, web
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
@@ -139,7 +139,7 @@ def test_failures__are_tried_again(manifests, tmp_path, server, failures, monkey
 @pytest.mark.parametrize(
     ("failure", "attempts", "problem"),
     [
-        (500, 3, "its store failed 3 times, at last with ClientResponseError: 500"),
+        (500, 3, "its store failed 3 times, at last with HTTPError: HTTP Error 500"),
         ("cut", 3, "its store failed 3 times"),
         (403, 1, "its store refuses access: .*403.*; check the credentials"),
         ("whole", 1, "sends whole files where ranges"),
@@ -173,6 +173,39 @@ def test_clips__missing(manifests, folder, tmp_path):
     (folder / "b.flac").unlink()
     with pytest.raises(ClipError, match="does not exist in its store; run eat manifest again"):
         read_audio(manifests[0].entry(2))
+
+
+def test_clips__of_a_server_that_redirects(manifests, tmp_path, server, monkeypatch):
+    there, here = manifests
+    clear_cache(tmp_path)
+    server.redirects = True
+    monkeypatch.setattr(web, "_redirecting", set())
+    assert is_equal(samples(there), samples(here))
+    assert len(web._redirecting) == 1
+
+
+def test_clips__connections_are_kept_and_renewed(manifests, tmp_path, server, monkeypatch):
+    there, here = manifests
+    made, connect = [], web.http.client.HTTPConnection
+    monkeypatch.setattr(
+        web.http.client, "HTTPConnection", lambda *a, **b: made.append(a) or connect(*a, **b)
+    )
+    web._connections().clear()
+    clear_cache(tmp_path)
+    read_audio(there.entry(3)), read_audio(there.entry(4))
+    assert len(made) == 1
+    for kept, _ in web._connections().values():
+        kept.sock.shutdown(2)  # as by a server that has waited long
+    assert torch.equal(read_audio(there.entry(5))[0], read_audio(here.entry(5))[0])
+    assert len(made) == 2
+
+
+def test_clips__with_options_of_the_library(manifests, tmp_path, server):
+    clear_cache(tmp_path)
+    stores.find_store(server.url).system.kwargs["headers"] = {"X-Key": "mine"}
+    server.headers.clear()
+    read_audio(manifests[0].entry(3))
+    assert "mine" in server.headers
 
 
 @pytest.mark.parametrize("is_cached", [True, False])
