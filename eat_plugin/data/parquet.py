@@ -134,13 +134,12 @@ def group_key(row: Row, stored: Fingerprint) -> str:
     return _key(row, stored, f"{row.column}:{row.group}")
 
 
-def open_row(row: Row, stored: Fingerprint | None, wait: bool = True) -> tuple[int, int, int]:
+def open_row(row: Row, stored: Fingerprint | None) -> tuple[int, int, int]:
     """Open the sound file in a row; see ``files.open_range``.
 
     Args:
         row: the row.
         stored: size and version of a file in a store, if they are known.
-        wait: for a fetch of its row group that was begun before.
 
     Raises:
         ClipError: the file cannot be read or has no such row, or it holds no bytes.
@@ -148,14 +147,10 @@ def open_row(row: Row, stored: Fingerprint | None, wait: bool = True) -> tuple[i
     """
     if stored is None:
         stored = _identify(row.file)
-    if wait and is_url(row.file):
-        from .remote import wait_for
-
-        wait_for(group_key(row, stored))
     cache = find_cache()
     found = _open_cached(cache, row, stored)
     if found is None:
-        with _decoding:
+        with _decoding:  # of its group, maybe, by a thread that reads ahead
             found = _open_cached(cache, row, stored) or _decode(cache, row, stored)
     return found
 

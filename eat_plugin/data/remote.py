@@ -74,20 +74,15 @@ def open_remote(url: str, span: Span | None, stored: Fingerprint | None) -> tupl
         start, length = (0, stored.size) if span is None else (span.start, span.length)
         return whole, start, start + length
     key, size = _key(url, span, stored), stored.size if span is None else span.length
-    wait_for(key)
+    with _process.lock:
+        fetch = _process.fetches.pop(key, None)
+    if fetch is not None:
+        with suppress(ClipError, OSError):  # of some time ago; it fails again below, or does not
+            fetch.result()
     descriptor = cache.open(key, size)
     if descriptor is None:
         descriptor = _fetch(url, span, stored)
     return descriptor, 0, size
-
-
-def wait_for(key: str) -> None:
-    """Wait until what was begun for a key is done."""
-    with _process.lock:
-        fetch = _process.fetches.pop(key, None)
-    if fetch is not None:
-        with suppress(ClipError, OSError):  # of some time ago; it fails again, or does not
-            fetch.result()
 
 
 def _key(url: str, span: Span | None, stored: Fingerprint) -> str:
@@ -182,7 +177,7 @@ def _start_row(row: Row, stored: Fingerprint) -> None:
     from .parquet import group_key, open_row  # needs an optional library
 
     def fetch() -> None:
-        os.close(open_row(row, stored, wait=False)[0])
+        os.close(open_row(row, stored)[0])
 
     _begin(group_key(row, stored), fetch)
 

@@ -190,6 +190,7 @@ def test_clips__connections_are_kept_and_renewed(manifests, tmp_path, server, mo
     monkeypatch.setattr(
         web.http.client, "HTTPConnection", lambda *a, **b: made.append(a) or connect(*a, **b)
     )
+    monkeypatch.setenv("EAT_REMOTE_RETRIES", "0")
     web._connections().clear()
     clear_cache(tmp_path)
     read_audio(there.entry(3)), read_audio(there.entry(4))

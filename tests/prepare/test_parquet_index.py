@@ -107,6 +107,14 @@ def test_rows__have_the_bytes_of_their_files(tmp_path, place, form):
     assert len(read_audio(manifest.entry(5))[0]) == 4005
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_rows__with_the_same_bytes_are_clips_of_their_own(tmp_path, form):
+    sounds = {"a.wav": make_sound(1), "b.wav": make_sound(1), "c.wav": make_sound(1)}
+    write(tmp_path / "set" / "a.parquet", make_table(sounds), form)
+    assert run(tmp_path / "set", tmp_path / "out", "--layout", "parquet") == 0
+    assert read_clips(tmp_path / "out") == sounds
+
+
 def test_rows__of_a_store_are_fetched_a_group_at_a_time(tmp_path, monkeypatch):
     write(tmp_path / "set" / "a.parquet", make_table(), "compressed")
     system = stores.find_store("memory://x").system
