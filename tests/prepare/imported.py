@@ -24,6 +24,13 @@ def run(source, out, *options):
     return cli.main(arguments)
 
 
+def run_parts(source, out, *options):
+    """Do the work of a run in two parts, and merge them; return the files."""
+    for part in (["--part", "1/2"], ["--part", "2/2"], ["--merge", "2"]):
+        assert run(source, out, *part, *options) == 0
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
 def read_ids(data, split="train"):
     return dict(line.split("\t") for line in (data / f"{split}.ids").read_text().splitlines())
 

@@ -12,7 +12,7 @@ from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import Storage
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
-from tests.prepare.imported import make_sound, problem, read_clips, read_labels, run
+from tests.prepare.imported import make_sound, problem, read_clips, read_labels, run, run_parts
 
 pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow: pip install '.[parquet]'")
 pytest.importorskip("fsspec", reason="stores need fsspec: pip install '.[remote]'")
@@ -93,8 +93,11 @@ def clear_cache(tmp_path):
 def test_rows__have_the_bytes_of_their_files(tmp_path, place, form):
     write(tmp_path / "set" / "train-00000-of-00001.parquet", make_table(), form)
     out = tmp_path / "out"
-    assert run(place(tmp_path / "set"), out, "--layout", "parquet", "--label-column", "label") == 0
+    source = place(tmp_path / "set")
+    assert run(source, out, "--layout", "parquet", "--label-column", "label") == 0
     assert (out / "rejected.tsv").read_bytes() == b""
+    arguments = source, tmp_path / "parts", "--layout", "parquet", "--label-column", "label"
+    assert run_parts(*arguments) == {path.name: path.read_bytes() for path in out.iterdir()}
     clear_cache(tmp_path)
     assert read_clips(out) == SOUNDS
     labels = [*NAMES[:2], '"a, b"']

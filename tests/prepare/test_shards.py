@@ -12,7 +12,15 @@ import soundfile
 
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
-from tests.prepare.imported import make_sound, problem, read_clips, read_ids, read_labels, run
+from tests.prepare.imported import (
+    make_sound,
+    problem,
+    read_clips,
+    read_ids,
+    read_labels,
+    run,
+    run_parts,
+)
 
 SOUNDS = {f"{number:03d}": make_sound(number) for number in range(5)}
 KINDS = ("cat", "dog")
@@ -134,8 +142,11 @@ def test_lhotse__has_the_bytes_of_its_members(tmp_path, place, capsys):
     assert "layout: lhotse" in capsys.readouterr().out
     assert read_clips(tmp_path / "out") == SOUNDS
     assert not (tmp_path / "out" / "train.lbl").exists()
-    assert run(source, tmp_path / "out", "--json-key", "kind") == 0
-    assert read_labels(tmp_path / "out") == {key: kind_of(key) for key in SOUNDS}
+    out = tmp_path / "out"
+    assert run(source, out, "--json-key", "kind") == 0
+    assert read_labels(out) == {key: kind_of(key) for key in SOUNDS}
+    merged = run_parts(source, tmp_path / "parts", "--json-key", "kind")
+    assert merged == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def test_lhotse__rejects_what_is_not_a_whole_recording(tmp_path):
