@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.clip import ClipError
-from ..data.entries import COMPRESSED_TARS, TAR, Clip, is_hdf5
+from ..data.entries import COMPRESSED_TARS, PARQUET, TAR, Clip, is_hdf5
 from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
@@ -137,6 +137,8 @@ def find_clips(
     found.names.sort()
     if work.is_whole and not found.names and not found.rejected:
         others = f"; there are {found.list_others()}" if found.others else ""
+        if PARQUET in found.others:
+            others += f"; for sounds in parquet files add --layout {PARQUET}"
         searched = ", ".join(sorted(endings or containers))
         raise ValueError(f"no {kind} ({searched}) found under {root}{others}")
     return found

@@ -201,7 +201,7 @@ def test_columns__none_or_several(tmp_path, capsys):
     assert "a.parquet: has no column of sound" in shown
     assert "label (int64), audio (struct<bytes: binary, path: string>)" in shown
     assert run(folder, out) == 2
-    assert "there are 1 parquet" in problem(capsys)
+    assert "there are 1 parquet; for sounds in parquet files add --layout" in problem(capsys)
 
 
 def test_files__that_are_cut_off(tmp_path, place, capsys):
