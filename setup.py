@@ -58,6 +58,8 @@ setup(
         "hdf5": ["h5py"],
         "images": ["pillow>=10.1"],
         "remote": ["aiohttp", "fsspec", "s3fs"],
+        "parquet": ["pyarrow"],
+        "energon": ["pyyaml"],
         "probe": ["scikit-learn"],
         "tensorboard": ["tensorboard"],
         "dev": [

@@ -25,6 +25,8 @@ class RangeServer(ThreadingHTTPServer):
         failures: of the next requests of ranges, one each.
         always: failure of all further requests.
         requests: method, path and range of each request.
+        headers: values of ``X-Key`` in the requests.
+        redirects: whether requests of ranges are sent to another address of the same file.
     """
 
     daemon_threads = True
@@ -35,6 +37,8 @@ class RangeServer(ThreadingHTTPServer):
         self.failures: list[Failure] = []
         self.always: Failure | None = None
         self.requests: list[tuple[str, str, str | None]] = []
+        self.headers: set[str] = set()
+        self.redirects = False
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -77,8 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
         failure = self.server.always
         if asked and self.server.failures:
             failure = self.server.failures.pop(0)
-        path = self.server.folder / unquote(self.path).lstrip("/")
-        if isinstance(failure, int):
+        self.server.headers.add(self.headers.get("X-Key", ""))
+        path = self.server.folder / unquote(self.path.partition("?")[0]).lstrip("/")
+        if asked and self.server.redirects and "?" not in self.path:
+            self._send(302, b"", {"Location": f"{self.path}?again"})
+        elif isinstance(failure, int):
             self._send(failure, b"")
         elif path.is_dir():
             self._send(200, _list(path))
@@ -91,21 +98,20 @@ class _Handler(BaseHTTPRequestHandler):
         if failure == "slow":
             time.sleep(1)
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "") if failure != "whole" else None
-        with open(path, "rb") as file:
-            state = path.stat()
-            if span is not None:
-                file.seek(int(span[1]))
-            wanted = state.st_size if span is None else int(span[2]) + 1 - int(span[1])
-            if failure == "short":
-                wanted //= 2
-            content = b"" if self.command == "HEAD" else file.read(wanted)
+        state = path.stat()
+        start = 0 if span is None else int(span[1])
+        wanted = state.st_size if span is None else min(int(span[2]) + 1, state.st_size) - start
+        if failure == "short":
+            wanted //= 2
         headers = {"ETag": f'"{state.st_mtime_ns}-{state.st_size}"', "Content-Length": str(wanted)}
         if span is not None:
-            last = int(span[1]) + len(content) - 1
-            headers["Content-Range"] = f"bytes {span[1]}-{last}/{state.st_size}"
+            headers["Content-Range"] = f"bytes {start}-{start + wanted - 1}/{state.st_size}"
         if failure == "cut":
-            content, self.close_connection = content[: len(content) // 2], True
-        self._send(200 if span is None else 206, content, headers)
+            wanted, self.close_connection = wanted // 2, True
+        self._send(200 if span is None else 206, b"", headers)
+        if self.command != "HEAD" and wanted:
+            with open(path, "rb") as file:  # by the system: the server's time does not count
+                self.connection.sendfile(file, start, wanted)
 
     def _send(
         self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})

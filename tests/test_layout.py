@@ -76,7 +76,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
 ON_DEMAND = {
-    "data.hdf5", "data.feature_cache", "data.packed", "images.decode", "images.image_reader",
+    "data.hdf5", "data.feature_cache", "data.packed", "data.parquet", "images.decode",
+    "images.image_reader",
 }  # fmt: skip
 RUN = {"tasks.pretraining", "registered.models", "criterions.pretraining", "optim.adamw"}
 

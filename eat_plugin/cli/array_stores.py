@@ -17,7 +17,7 @@ import numpy as np
 
 from eat_plugin.cli.outputs import check_file, check_folder
 from eat_plugin.data.clip import ClipError
-from eat_plugin.data.entries import HDF5_ENDINGS, split_span
+from eat_plugin.data.entries import HDF5_ENDINGS, find_part
 from eat_plugin.data.files import drafted, replacing, reserve
 from eat_plugin.data.hdf5 import require_h5py
 
@@ -67,7 +67,7 @@ class Store:
 
 class _Folder(Store):
     def key(self, name: str) -> str:
-        if split_span(name) is not None:  # archive.zip:OFFSET:LENGTH
+        if find_part(name) is not None:  # archive.zip:OFFSET:LENGTH, or a row
             return f"{name}.npy"
         return str(PurePosixPath(name).with_suffix(".npy"))
 

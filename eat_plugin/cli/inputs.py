@@ -20,7 +20,7 @@ from eat_plugin.prepare.processes import available_cores
 if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
 
-LISTED_BY_MANIFEST = {"tsv", "gz", "tgz", "h5", "hdf5", "tar", "zip"}  # endings of files
+LISTED_BY_MANIFEST = {"tsv", "gz", "tgz", "h5", "hdf5", "parquet", "tar", "zip"}  # endings of files
 
 Clip = tuple[str, Entry]
 """An input file: path below the given folder or the manifest's root; where it is stored."""

@@ -55,8 +55,16 @@ layouts, with examples:
       --pattern '^(?P<group>train|test)/(?P<label>[^/]+)/'
     eat manifest /my/archives --out data --layout pattern \
       --pattern '[.]zip/(?P<label>[^/]+)/'
-  webdataset       shards (.tar, .zip): KEY.wav, with a label in KEY.cls or KEY.json
+  webdataset       shards (.tar, .zip): KEY.wav, with a label in KEY.cls or KEY.json; an index
+                   (.idx) next to a shard has to fit it
     eat manifest /my/shards --out data --layout webdataset --json-key label --valid 0.1
+  lhotse           Lhotse Shar: recording.NUMBER.tar and cuts.NUMBER.jsonl.gz
+    eat manifest /my/shar --out data --layout lhotse --json-key language
+  energon          Megatron Energon: shards, and .nv-meta with their splits
+    eat manifest s3://bucket/prepared --out data --layout energon
+  parquet          as of Hugging Face's datasets: a column of sounds. Files named as a split, as
+                   test-00000-of-00002.parquet or test/0.parquet, are in it
+    eat manifest /my/downloaded --out data --layout parquet --label-column label
 """
 
 from __future__ import annotations
@@ -135,23 +143,26 @@ def _add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--layout",
         choices=tuple(LAYOUTS),
-        default=PLAIN,
         metavar="LAYOUT",
-        help=f"how labels are stored: {', '.join(LAYOUTS)} (default: {PLAIN}, without labels)",
+        help=f"how clips and labels are stored: {', '.join(LAYOUTS)} (default: energon or lhotse, "
+        f"if their files are in DIR, else {PLAIN})",
     )
     for flag, metavar, kind, text in (
         ("--fold", "N", int, "esc50: hold out this fold"),
         ("--csv", "FILE", Path, "audioset: the segments; csv: the table"),
         ("--classes", "FILE", Path, "audioset: class_labels_indices.csv"),
         ("--path-column", "NAME", str, "csv: column of paths (default: filename)"),
-        ("--label-column", "NAME", str, "csv: column of labels (default: label)"),
+        ("--label-column", "NAME", str, "csv: column of labels (default: label); parquet: the same "
+         "(default: no labels)"),
+        ("--audio-column", "NAME", str, "parquet: column of sounds, if there are several"),
         ("--split-column", "NAME", str, "csv: column of splits (default: one split)"),
         ("--label-separator", "TEXT", str, "csv: separates labels (default: one label per field)"),
         ("--pattern", "REGEX", str, "pattern: with a group 'label' and optionally 'group'"),
         ("--valid-groups", "A,B", _split_names, "pattern: hold out the clips with these 'group's "
          "(speakers, sites, folders...)"),
         ("--json-key", "NAME", str, "webdataset: field of KEY.json with the label (default: "
-         "KEY.cls, or else the field 'label')"),
+         "KEY.cls, or else the field 'label'); energon: the same, or cls (default: no labels); "
+         "lhotse: field of supervisions or cuts (default: no labels)"),
     ):  # fmt: skip
         group.add_argument(flag, metavar=metavar, type=kind, help=text)
 
@@ -170,7 +181,10 @@ def run(args: argparse.Namespace) -> int:
     if args.merge is not None:
         read_options(args)
         work = MergedWork(args.out, args.merge, args)
+    was_given = args.layout is not None
     listing = list_clips(args, progress, work)
+    if not was_given and args.layout != PLAIN:
+        say(f"layout: {args.layout}; --layout {PLAIN} lists all clips without it")
     if args.check and not args.images:
         examined, summary = check_clips(listing, args, progress, work)
         if examined:

@@ -1,8 +1,9 @@
 """Entries of a manifest: where the bytes of each clip are stored.
 
     PATH                             a file
-    ARCHIVE.zip:OFFSET:LENGTH        bytes of a stored zip or a tar archive
+    ARCHIVE.zip:OFFSET:LENGTH        bytes of a stored zip or a tar archive, or of a parquet file
     FILE.h5/KEY                      a dataset of an HDF5 file
+    FILE.parquet/COLUMN:GROUP:ROW    a row of a row group of a parquet file, both from 0
     SHARD.mel:FIRST:FRAMES/ENTRY     log-mel frames in a feature cache, and the entry they are from
 
 The storage of a clip is decided once, when its manifest is read.
@@ -25,14 +26,17 @@ TAR = "tar"
 ARCHIVE_ENDINGS = ("zip", TAR)
 COMPRESSED_TARS = ("tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz", "tar.zst")
 HDF5_ENDINGS = ("h5", "hdf5")
+PARQUET = "parquet"
 IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
 _SPAN = re.compile(
-    rf"(.+\.(?:{'|'.join(ARCHIVE_ENDINGS)})):([0-9]{{1,18}}):([0-9]{{1,18}})", re.I | re.S
+    rf"(.+\.(?:{'|'.join((*ARCHIVE_ENDINGS, PARQUET))})):([0-9]{{1,18}}):([0-9]{{1,18}})",
+    re.I | re.S,
 )
+_ROW = re.compile(rf"(.+\.{PARQUET})/([^/]+):([0-9]{{1,9}}):([0-9]{{1,9}})", re.I | re.S)
 _CACHED = re.compile(r"((?:[^/]*/)*?[^/]*-[0-9]{5,}\.mel):([0-9]{1,15}):([0-9]{1,15})/(.+)", re.S)
 _HDF5_FILE = re.compile(rf"\.(?:{'|'.join(HDF5_ENDINGS)})(?=/+[^/])", re.I)
 _CONTAINER = re.compile(
-    rf"\.(?:{'|'.join((*ARCHIVE_ENDINGS, *HDF5_ENDINGS, *COMPRESSED_TARS))})$", re.I
+    rf"\.(?:{'|'.join((*ARCHIVE_ENDINGS, *HDF5_ENDINGS, *COMPRESSED_TARS, PARQUET))})$", re.I
 )
 _IMAGE = re.compile(rf"[^/]\.(?:{'|'.join(IMAGE_ENDINGS)})$", re.I)
 
@@ -45,6 +49,7 @@ class Storage(IntEnum):
     ARCHIVE = 2
     HDF5 = 3
     CACHE = 4
+    PARQUET = 5
     MEMORY = 255  # given in Python, never in a manifest
 
 
@@ -78,6 +83,15 @@ class Span(NamedTuple):
     length: int
 
 
+class Row(NamedTuple):
+    """A row of a parquet file: path of the file, column, row group, row in it."""
+
+    file: str
+    column: str
+    group: int
+    number: int
+
+
 class CachedSpan(NamedTuple):
     """Frames in a feature cache: path of the shard, first frame, number of frames, entry before."""
 
@@ -107,6 +121,8 @@ def find_storage(path: str, is_file: Callable[[str], bool] = os.path.isfile) -> 
             return Storage.CACHE
         if _SPAN.fullmatch(path):
             return Storage.ARCHIVE
+        if _ROW.fullmatch(path):
+            return Storage.PARQUET
     if _HDF5_FILE.search(path) and any(map(is_file, hdf5_files(path))):
         return Storage.HDF5
     return Storage.IMAGE if is_image(path) else Storage.FILE
@@ -116,6 +132,29 @@ def split_span(path: str) -> Span | None:
     """Parse ``ARCHIVE.zip:OFFSET:LENGTH``; None for other paths."""
     match = _SPAN.fullmatch(path)
     return match and Span(match[1], int(match[2]), int(match[3]))
+
+
+def split_row(path: str) -> Row | None:
+    """Parse ``FILE.parquet/COLUMN:GROUP:ROW``; None for other paths."""
+    match = _ROW.fullmatch(path) if ":" in path else None
+    return match and Row(match[1], match[2], int(match[3]), int(match[4]))
+
+
+def find_part(path: str) -> Span | Row | None:
+    """Return which part of a file the path of a clip is; None for other paths."""
+    return split_span(path) or split_row(path)
+
+
+def file_of(path: str) -> str:
+    """Return the archive or parquet file that a clip is in, or its own file."""
+    part = find_part(path)
+    return path if part is None else part[0]
+
+
+def possible_containers(path: str) -> list[str]:
+    """Return the files, of a path, that the clip may be in: archive, parquet or HDF5 files."""
+    part = find_part(path)
+    return hdf5_files(path) if part is None else [part[0]]
 
 
 def check_span(span: Span, size: int) -> None:
@@ -160,8 +199,13 @@ def is_hdf5(path: str) -> bool:
     return path.lower().endswith(tuple(f".{ending}" for ending in HDF5_ENDINGS))
 
 
+def is_parquet(path: str) -> bool:
+    """Whether a path is named like a parquet file."""
+    return path.lower().endswith(f".{PARQUET}")
+
+
 def is_container(path: str) -> bool:
-    """Whether a path is named like an archive or an HDF5 file."""
+    """Whether a path is named like a file that clips are in."""
     return _CONTAINER.search(path) is not None
 
 

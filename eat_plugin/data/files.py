@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from .clip import ClipError
-from .entries import Span, check_span
-from .urls import is_url
+from .entries import Row, Span, check_span
+from .urls import Root, is_url
 
 if TYPE_CHECKING:
     from .fingerprints import Fingerprint
@@ -163,13 +163,13 @@ def _find_errno(error: BaseException | None, draft: Path) -> int | None:
 
 
 def open_range(
-    path: str, span: Span | None = None, stored: Fingerprint | None = None
+    path: str, span: Span | Row | None = None, stored: Fingerprint | None = None
 ) -> tuple[int, int, int]:
-    """Open a file, or a range of bytes of an archive, here or in a store.
+    """Open a file, a range of bytes of an archive, or a row of a parquet file, here or in a store.
 
     Args:
         path: path or address of the file or archive.
-        span: the range; None for a whole file.
+        span: the range or row; None for a whole file.
         stored: size and version of a file in a store, if they are known.
 
     Returns:
@@ -179,6 +179,10 @@ def open_range(
         ClipError: the file cannot be opened, is not a regular file, or is too short.
         UnreachableError: its store cannot be used.
     """
+    if isinstance(span, Row):
+        from .parquet import open_row  # needs an optional library
+
+        return open_row(span, stored)
     if is_url(path):
         from .remote import open_remote  # needs an optional library
 
@@ -193,6 +197,30 @@ def open_range(
         os.close(descriptor)
         raise
     return descriptor, span.start, span.start + span.length
+
+
+def is_file(path: Root) -> bool:
+    """Whether there is a file, here or in a store.
+
+    Raises:
+        UnreachableError: its store cannot be used.
+    """
+    if isinstance(path, Path):
+        return path.is_file()
+    from .stores import take_stored  # needs an optional library
+
+    try:
+        return bool(take_stored(path))
+    except ClipError:
+        return False
+
+
+def open_whole(path: str, stored: Fingerprint | None = None) -> BinaryIO:
+    """Open a whole file, here or in a store; see ``open_range``."""
+    if is_url(path):
+        descriptor, *_ = open_range(path, None, stored)
+        return os.fdopen(descriptor, "rb")
+    return open(path, "rb")
 
 
 def open_regular(path: str, subject: str = "") -> int:

@@ -1,8 +1,8 @@
-"""Fingerprints of the archives and HDF5 files that clips are in, and of all files in stores.
+"""Fingerprints of archives, HDF5 and parquet files that clips are in, and of all files in stores.
 
 An entry ``archive.zip:OFFSET:LENGTH`` becomes invalid when the archive changes.
 Next to a manifest, ``{split}.archives`` has a line ``archive<TAB>bytes<TAB>mtime_ns`` for
-each archive and HDF5 file, relative to the manifest's root; with ``<TAB>sha256`` on request
+each of these files, relative to the manifest's root; with ``<TAB>sha256`` on request
 (``--checksum``), so that copies with a new mtime are accepted. Below an address in a store, each
 file has a line, and a number that stands for its ETag or time in place of its mtime.
 """
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .clip import ClipError
-from .entries import hdf5_files, is_container, is_hdf5, split_span
+from .entries import file_of, is_container, is_hdf5, possible_containers
 from .files import replacing
 from .manifest import Manifest, ManifestError, encode_name
 from .urls import Root, Url
@@ -30,7 +30,7 @@ AGAIN = "run eat manifest again"
 
 
 def find_containers(root: Root, names: Iterable[str]) -> list[str]:
-    """Return the archives and HDF5 files of clips, relative to the manifest's root, sorted.
+    """Return the files that clips are in, relative to the manifest's root, sorted.
 
     Below an address they are all files of the clips.
     """
@@ -38,15 +38,8 @@ def find_containers(root: Root, names: Iterable[str]) -> list[str]:
         return sorted(set(map(file_of, names)))
     candidates: set[str] = set()
     for name in names:
-        span = split_span(name)
-        candidates.update(hdf5_files(name) if span is None else [span.archive])
+        candidates.update(possible_containers(name))
     return sorted(name for name in candidates if os.path.isfile(root / name))
-
-
-def file_of(name: str) -> str:
-    """Return the archive that the clip of an entry is in, or its own file."""
-    span = split_span(name)
-    return name if span is None else span.archive
 
 
 class Fingerprint(NamedTuple):

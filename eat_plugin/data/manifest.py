@@ -121,6 +121,8 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         raise ManifestError(f"{path}:{number}: {error}") from error
     if not sizes:
         raise ManifestError(f"{path}:2: no clips, expected lines of 'path<TAB>samples'")
+    if Storage.PARQUET in storages:
+        _require_pyarrow(path)
     manifest = Manifest(root, names, ends, sizes, storages)
     if isinstance(root, Url):
         from .fingerprints import read_stored  # it reads manifests too
@@ -131,6 +133,15 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
             repeated = manifest.name(second)
             raise ManifestError(f"{path}:{second + 2}: {repeated!r} is in line {first + 2} already")
     return manifest
+
+
+def _require_pyarrow(path: str | os.PathLike[str]) -> None:
+    from .parquet import require_pyarrow
+
+    try:
+        require_pyarrow()
+    except ValueError as error:
+        raise ManifestError(f"{path}: {error}") from error
 
 
 def _explain(path: Path, error: OSError) -> str:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .entries import hdf5_files, split_span
+from .entries import possible_containers
 from .fingerprints import read_checksums
 from .json_text import parse_json
 from .urls import is_url
@@ -127,8 +127,7 @@ def _resolve(root: str) -> str:
 def _rename(path: bytes, renamed: Mapping[str, str]) -> bytes:
     """Return the path of a clip in another copy of its archive; other paths as they are."""
     text = os.fsdecode(path)
-    span = split_span(text)
-    for archive in hdf5_files(text) if span is None else [span.archive]:
+    for archive in possible_containers(text):
         if archive in renamed:
             return os.fsencode(renamed[archive] + text[len(archive) :])
     return path

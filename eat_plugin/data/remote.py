@@ -6,19 +6,20 @@ was listed, by its size and its ETag or time.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
 from .clip import ClipError
-from .entries import Entry, Span, Storage, check_span, split_span
+from .entries import Entry, Row, Span, Storage, check_span, find_part
 from .fingerprints import AGAIN, Fingerprint
 from .remote_cache import find_cache
-from .stores import THREADS, UnreachableError, read_range, take_stored
+from .stores import THREADS, Buffer, UnreachableError, read_range, take_stored
 
 PIECE = 1 << 24  # bytes asked for at once
 AHEAD = 16  # clips that are fetched before they are read
@@ -93,21 +94,25 @@ def _fetch(url: str, span: Span | None, stored: Fingerprint) -> int:
     """Fetch bytes to the cache, and return a descriptor of them there."""
     start, end = (0, stored.size) if span is None else (span.start, span.start + span.length)
 
-    def blocks() -> Iterator[bytes]:
-        found: Fingerprint | None = None
-        for first in range(start, end, PIECE):
-            data, found = read_range(url, first, min(first + PIECE, end))
-            _check(found or stored, stored)
-            yield data
-        if found is None:  # asked after the bytes, so that they are those of the listed file
-            _check(take_stored(url), stored)
-
     try:
-        return find_cache().add(_key(url, span, stored), blocks)
+        return find_cache().add(
+            _key(url, span, stored), lambda: _read_pieces(url, start, end, stored)
+        )
     except UnreachableError:
         raise
     except OSError as error:
         raise UnreachableError(error.errno, f"the cache: {error.strerror}", url) from error
+
+
+def _read_pieces(url: str, start: int, end: int, stored: Fingerprint) -> Iterator[Buffer]:
+    """Yield bytes of a file that is, and stays, the one that was listed."""
+    found: Fingerprint | None = None
+    for first in range(start, end, PIECE):
+        data, found = read_range(url, first, min(first + PIECE, end))
+        _check(found or stored, stored)
+        yield data
+    if found is None:  # asked after the bytes, so that they are those of the listed file
+        _check(take_stored(url), stored)
 
 
 def _check(found: Fingerprint, stored: Fingerprint) -> None:
@@ -115,12 +120,66 @@ def _check(found: Fingerprint, stored: Fingerprint) -> None:
         raise ClipError(f"changed in its store after it was listed; {AGAIN}")
 
 
+class StoredFile(io.RawIOBase):
+    """A file in a store, read by ranges of bytes; nothing is kept.
+
+    Raises ClipError if the file is not, or no longer, the one that was listed.
+
+    Args:
+        url: its address.
+        stored: size and version when it was listed; None takes those of now.
+    """
+
+    def __init__(self, url: str, stored: Fingerprint | None) -> None:
+        self._url, self._position = url, 0
+        self._stored = take_stored(url) if stored is None else stored
+
+    def readable(self) -> bool:
+        """Whether the file can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether the position can be changed."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte."""
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._stored.size}
+        self._position = max(0, origins[whence] + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, fewer at the end of the file."""
+        left = max(0, self._stored.size - self._position)
+        end = self._position + (left if size is None or size < 0 else min(size, left))
+        pieces = list(_read_pieces(self._url, self._position, end, self._stored))
+        self._position = max(self._position, end)
+        return b"".join(pieces)
+
+
 def fetch_ahead(items: Iterable[object]) -> None:
     """Start to fetch the clips among some items that are in stores; they will be read soon."""
     for item in items:
         if isinstance(item, Entry) and item.stored is not None:
-            span = split_span(item.path) if item.storage is Storage.ARCHIVE else None
-            _start(item.path if span is None else span.archive, span, item.stored)
+            is_part = item.storage in (Storage.ARCHIVE, Storage.PARQUET)
+            part = find_part(item.path) if is_part else None
+            if isinstance(part, Row):
+                _start_row(part, item.stored)
+            else:
+                _start(item.path if part is None else part.archive, part, item.stored)
+
+
+def _start_row(row: Row, stored: Fingerprint) -> None:
+    from .parquet import group_key, open_row  # needs an optional library
+
+    def fetch() -> None:
+        os.close(open_row(row, stored)[0])
+
+    _begin(group_key(row, stored), fetch)
 
 
 def _start(url: str, span: Span | None, stored: Fingerprint) -> None:
@@ -136,6 +195,10 @@ def _start(url: str, span: Span | None, stored: Fingerprint) -> None:
             descriptor = _fetch(url, span, stored)
         os.close(descriptor)
 
+    _begin(key, fetch)
+
+
+def _begin(key: str, fetch: Callable[[], None]) -> None:
     with _process.lock:
         if _process.threads is None:
             _process.threads = ThreadPoolExecutor(THREADS)

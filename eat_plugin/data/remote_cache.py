@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Union
 
 FOLDER, SIZE = "EAT_REMOTE_CACHE", "EAT_REMOTE_CACHE_GB"  # environment variables
 MOST_BYTES = 50 * 10**9  # of the cache by default, and half of what is free on its disk
@@ -25,6 +27,7 @@ KEPT = 0.9  # share of the limit that a scan leaves
 TOUCHED = 600.0  # seconds; the time of use is not more exact than this
 ABANDONED = 3600.0  # seconds; an older draft is of a killed process
 DRAFT = ".tmp"
+Block = Union[bytes, bytearray, memoryview]
 _draws = random.Random()  # of its own: training depends on the others
 
 
@@ -47,14 +50,17 @@ class Cache:
             text = f"belongs to another user; set {FOLDER} to a folder of your own"
             raise OSError(errno.EPERM, text, os.fspath(folder))
 
-    def open(self, key: str, size: int) -> int | None:
-        """Return a descriptor of the part of a key; None if there is none of ``size`` bytes."""
+    def open(self, key: str, size: int | None) -> int | None:
+        """Return a descriptor of the part of a key; None if there is none of ``size`` bytes.
+
+        A ``size`` of None is any; the caller checks that the part is whole.
+        """
         try:
             descriptor = os.open(self._path(key), os.O_RDONLY)
         except FileNotFoundError:
             return None
         status = os.fstat(descriptor)
-        if status.st_size != size:  # cut off by a crash of the machine
+        if size is not None and status.st_size != size:  # cut off by a crash of the machine
             os.close(descriptor)
             return None
         if time.time() - status.st_mtime > TOUCHED:
@@ -62,7 +68,7 @@ class Cache:
                 os.utime(self._path(key))
         return descriptor
 
-    def add(self, key: str, blocks: Callable[[], Iterator[bytes]]) -> int:
+    def add(self, key: str, blocks: Callable[[], Iterator[Block]]) -> int:
         """Write the part of a key, and return a descriptor of it.
 
         Args:
@@ -80,11 +86,15 @@ class Cache:
         self.remove_oldest(share=0.5)
         return self._add(key, blocks)
 
-    def _add(self, key: str, blocks: Callable[[], Iterator[bytes]]) -> int:
+    def _add(self, key: str, blocks: Callable[[], Iterator[Block]]) -> int:
         path = self._path(key)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_name(f"{secrets.token_hex(8)}{DRAFT}")
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        draft = os.path.join(os.path.dirname(path), f"{secrets.token_hex(8)}{DRAFT}")
+        try:
+            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileNotFoundError:
+            for folder in (self.folder, os.path.dirname(path)):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         size = 0
         try:
             for block in blocks():
@@ -96,7 +106,7 @@ class Cache:
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):
-                draft.unlink()
+                os.unlink(draft)
             raise
         os.lseek(descriptor, 0, os.SEEK_SET)
         if _draws.random() < SCANS * size / max(1, self.limit()):
@@ -143,9 +153,9 @@ class Cache:
                         if stat.S_ISREG(status.st_mode):
                             yield entry.path, status
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str) -> str:
         name = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-        return self.folder / name[:2] / name[2:]
+        return os.path.join(self.folder, name[:2], name[2:])
 
 
 def find_cache() -> Cache:
@@ -159,8 +169,13 @@ def find_cache() -> Cache:
     if folder is None:
         user = os.getuid() if hasattr(os, "getuid") else 0
         folder = os.path.join(tempfile.gettempdir(), f"eat-remote-{user}")
-    gigabytes = read_number(SIZE, None)
-    return Cache(Path(folder).absolute(), None if gigabytes is None else int(gigabytes * 1e9))
+    return _make_cache(os.path.abspath(folder), read_number(SIZE, None))
+
+
+@lru_cache(maxsize=4)
+def _make_cache(folder: str, gigabytes: float | None) -> Cache:
+    """Make a cache, which checks its folder once."""
+    return Cache(Path(folder), None if gigabytes is None else int(gigabytes * 1e9))
 
 
 def read_number(name: str, default: float | None) -> float | None:

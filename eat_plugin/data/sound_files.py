@@ -12,7 +12,7 @@ import soundfile
 
 from .clip import AudioClip, ClipError
 from .declared import check_samples
-from .entries import Span, is_container
+from .entries import Row, Span, is_container
 from .files import open_range
 from .flac import refuse_second_file, state_length
 from .mpeg import MpegClip, find_mpeg
@@ -38,15 +38,15 @@ MEANINGS = {
 @contextmanager
 def open_file(
     path: str,
-    span: Span | None = None,
+    span: Span | Row | None = None,
     num_samples: int | None = None,
     stored: Fingerprint | None = None,
 ) -> Iterator[AudioClip]:
-    """Open a sound file, or a range of bytes of an archive.
+    """Open a sound file, a range of bytes of an archive, or a row of a parquet file.
 
     Args:
         path: the file or archive.
-        span: the range; None for a whole file.
+        span: the range or row; None for a whole file.
         num_samples: samples of a channel, counted before; None if they are not known.
         stored: size and version of a file in a store, if they are known.
 

@@ -18,9 +18,9 @@ from .entries import (
     Clip,
     Entry,
     Storage,
+    find_part,
     locate,
     split_dataset,
-    split_span,
 )
 from .sound_files import LONGEST_CLIP, open_file
 
@@ -174,10 +174,11 @@ def _open_source(entry: Entry) -> AbstractContextManager[AudioClip]:
         from .hdf5 import open_dataset  # an optional library
 
         return open_dataset(*split_dataset(path))
-    if storage is Storage.ARCHIVE and not os.path.lexists(path):  # a file may have such a name
-        span = split_span(path)
-        assert span is not None
-        return open_file(span.archive, span, entry.size, entry.stored)
+    if storage is Storage.ARCHIVE and os.path.lexists(path):  # a file may have such a name
+        return open_file(path, None, entry.size, entry.stored)
+    part = find_part(path) if storage in (Storage.ARCHIVE, Storage.PARQUET) else None
+    if part is not None:
+        return open_file(part[0], part, entry.size, entry.stored)
     return open_file(path, None, entry.size, entry.stored)
 
 

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, Union
 from urllib.parse import unquote
 
 from .clip import ClipError
 from .fingerprints import AGAIN, Fingerprint
 from .remote_cache import read_number
 from .urls import Url
+from .web import read_directly
 
 TIMEOUT, RETRIES = "EAT_REMOTE_TIMEOUT", "EAT_REMOTE_RETRIES"  # environment variables
 SECONDS, ATTEMPTS = 60.0, 5.0  # their defaults
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds, before an attempt
 THREADS = 16  # calls at the same time
+LOGGING = ("fsspec", "s3fs", "botocore", "aiobotocore", "asyncio")  # of each request
 BUFFER = 1 << 20  # bytes that are taken from a connection at once
 # What stores call the version of a file, the most exact first. Times are in another form in a list
 # of files than for one file.
@@ -36,10 +39,12 @@ ADVICE = (
     "check the credentials of the store's library, for example AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY"
 )
+WHOLE = "its server sends whole files where ranges of bytes are asked for"
 _SECRET = re.compile(r"\?\S+|(?<=//)[^/\s@]+@")  # a query, which may hold a signature; a user
 _jitter = random.Random()  # of its own: training depends on the others
 
 Result = TypeVar("Result")
+Buffer = Union[bytes, bytearray]
 
 
 class UnreachableError(OSError):
@@ -77,6 +82,8 @@ def find_store(url: str) -> Store:
             import fsspec
 
             system = fsspec.filesystem(protocol, use_listings_cache=False)
+            for library in LOGGING:  # fairseq leaves the root logger at DEBUG
+                logging.getLogger(library).setLevel(logging.WARNING)
         except ImportError as error:
             raise ValueError(
                 f"{protocol}:// needs a package that is not installed ({error}); for s3 and http: "
@@ -126,6 +133,8 @@ def _refuse_final(url: str, error: Exception) -> None:
     if "NoSuchBucket" in codes:
         text = "its bucket does not exist; check the address, and the endpoint of the store"
         raise UnreachableError(errno.ENOENT, text, url) from error
+    if status == 200:
+        raise UnreachableError(errno.ENOTSUP, WHOLE, url) from error
     missing = all(isinstance(cause, (FileNotFoundError, KeyError)) for cause in causes)
     if status == 404 or missing:
         raise ClipError(f"does not exist in its store; {AGAIN}") from error
@@ -139,7 +148,7 @@ def _answer(error: BaseException) -> tuple[int | None, str | None]:
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status, response.get("Error", {}).get("Code")
-    status = getattr(error, "status", None)  # of aiohttp
+    status = getattr(error, "status", None)  # of aiohttp and urllib
     return status if isinstance(status, int) else None, None
 
 
@@ -193,7 +202,7 @@ def take_stored(url: str) -> Fingerprint:
     return found
 
 
-def read_range(url: str, start: int, end: int) -> tuple[bytes, Fingerprint | None]:
+def read_range(url: str, start: int, end: int) -> tuple[Buffer, Fingerprint | None]:
     """Read bytes of a file.
 
     Returns:
@@ -204,17 +213,18 @@ def read_range(url: str, start: int, end: int) -> tuple[bytes, Fingerprint | Non
         ClipError: there is no such file, or it is too short.
     """
 
-    def read(store: Store) -> tuple[bytes, Fingerprint | None]:
+    def read(store: Store) -> tuple[Buffer, Fingerprint | None]:
         system, found = store.system, None
+        data: Buffer
         if "http" in system.protocol:
-            from fsspec.asyn import sync
-
-            data, found = sync(system.loop, _get, system, url, start, end, **store.options)
+            data, headers = _read_web(store, url, start, end)
+            total = headers.get("Content-Range", "").rpartition("/")[2]
+            info = {**headers, "size": int(total) if total.isdecimal() else None}
+            found = stored_fingerprint(info)
         else:
             data = system.cat_file(url, start=start, end=end, **store.options)
         if len(data) > end - start:
-            text = "its server sends whole files where ranges of bytes are asked for"
-            raise UnreachableError(errno.ENOTSUP, text, url)
+            raise UnreachableError(errno.ENOTSUP, WHOLE, url)
         if len(data) < end - start:
             raise _CutError(f"{len(data)} of {end - start} bytes")
         return data, found
@@ -222,8 +232,19 @@ def read_range(url: str, start: int, end: int) -> tuple[bytes, Fingerprint | Non
     return attempt(url, read)
 
 
-async def _get(system: Any, url: str, start: int, end: int) -> tuple[bytes, Fingerprint | None]:
-    """Read bytes of a web server, and the version in the same answer."""
+def _read_web(store: Store, url: str, start: int, end: int) -> tuple[Buffer, Mapping[str, str]]:
+    """Read bytes of a web server; return them and the headers of the answer."""
+    system = store.system
+    direct = read_directly(system, url, start, end, store.options.get("timeout"))
+    if direct is not None:
+        return direct
+    from fsspec.asyn import sync
+
+    return sync(system.loop, _get, system, url, start, end, **store.options)
+
+
+async def _get(system: Any, url: str, start: int, end: int) -> tuple[bytes, Mapping[str, str]]:
+    """Do it by fsspec's client."""
     options = dict(system.kwargs)
     headers = {"Accept-Encoding": "identity", **options.pop("headers", {})}
     headers["Range"] = f"bytes={start}-{end - 1}"
@@ -231,10 +252,7 @@ async def _get(system: Any, url: str, start: int, end: int) -> tuple[bytes, Fing
     session = await system.set_session()
     async with session.get(system.encode_url(url), **options) as answer:
         system._raise_not_found_for_status(answer, url)
-        data = await answer.read()
-    total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    info = {**answer.headers, "size": int(total) if total.isdecimal() else None}
-    return data, stored_fingerprint(info)
+        return await answer.read(), answer.headers
 
 
 def take_all(urls: Iterable[str]) -> Iterator[Fingerprint | ClipError]:

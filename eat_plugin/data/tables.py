@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from .files import replacing
+from .clip import ClipError
+from .files import open_whole, replacing
 
 MOST_COLUMNS_SHOWN = 12
 
@@ -105,11 +106,13 @@ def _decoded(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     # Line by line: text files decode in blocks, which hides the line of an error.
     number = 1
     try:
-        with open(path, "rb") as file:
+        with open_whole(os.fspath(path)) as file:
             for number, line in enumerate(file, start=1):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 yield number, text.decode("utf-8")
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror}") from error
+    except ClipError as error:
+        raise TableError(f"{path}: {str(error).partition(';')[0]}") from error
     except UnicodeDecodeError as error:
         raise TableError(f"{path}:{number}: is not UTF-8") from error

@@ -1,50 +1,25 @@
-"""The members of zip and tar archives and the datasets of HDF5 files, listed without unpacking."""
+"""The clips in archives, HDF5 and parquet files, listed without unpacking."""
 
 from __future__ import annotations
 
 import os
-import stat
-import struct
-import tarfile
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from ..data.clip import ClipError
-from ..data.entries import is_hdf5
-from ..data.files import open_range
+from ..data.entries import is_hdf5, is_parquet
+from ..data.files import open_whole
 from ..data.fingerprints import Fingerprint, take_fingerprint
 from ..data.hdf5 import list_datasets
 from ..data.urls import is_url
+from .archive_members import DamageError, walk_tar, walk_zip
+from .shard_index import Located, check_index, key_of
 
+STORED_HDF5 = (
+    "is an HDF5 file in a store, whose chunks would be asked for one by one; copy it to a disk of "
+    "this machine, or put its clips into shards (.tar)"
+)
 MOST_TEXT = 1 << 20  # bytes read of a text member
-TAR_BLOCK = 512
-TAR_RECORD = 20 * TAR_BLOCK  # archives are padded to a multiple of it
-LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # before each member of a zip
-LOCAL_MARK = b"PK\x03\x04"
-UNKNOWN_SIZE = 0xFFFFFFFF  # the 64-bit size is in the extra fields
-ENCRYPTED, LENGTH_FOLLOWS = 0x1, 0x8  # flags of a zip member
-MARKS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-METHODS = {8: "deflate", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz"}  # of zip
-TAR_TYPES = {tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link"}
-# Raised by the modules for damaged archives; an offset outside of the file is an OSError.
-SEEK_ERRORS = (OSError, ValueError, OverflowError)
-ZIP_ERRORS = (*SEEK_ERRORS, zipfile.BadZipFile, NotImplementedError, struct.error)
-TAR_ERRORS = (*SEEK_ERRORS, tarfile.TarError, RecursionError, MemoryError)
-
-
-class _DamageError(Exception):
-    """Not all members of an archive can be listed."""
-
-
-class _Member(NamedTuple):
-    """A member: name, first byte, number of bytes, and the reason if it cannot be used."""
-
-    name: str
-    start: int = 0
-    length: int = 0
-    problem: str | None = None
 
 
 @dataclass
@@ -55,6 +30,7 @@ class Contents:
     clips: dict[str, str] = field(default_factory=dict)  # name -> rest of the manifest's entry
     rejected: list[tuple[str, str]] = field(default_factory=list)  # name ("": archive), reason
     texts: dict[str, bytes] = field(default_factory=dict)
+    samples: int = 0  # keys of WebDataset in an archive
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Contents:
@@ -65,6 +41,7 @@ class Contents:
             values["clips"],
             [(name, reason) for name, reason in values["rejected"]],
             {name: text.encode("latin-1") for name, text in texts},
+            values["samples"],
         )
 
 
@@ -74,8 +51,10 @@ def index_archive(
     text_endings: set[str],
     checksum: bool = False,
     stored: Fingerprint | None = None,
+    index: Located | None = None,
+    columns: tuple[str | None, str | None] = (None, None),
 ) -> Contents:
-    """List the clips of a zip, tar or HDF5 file, in no particular order.
+    """List the clips of a zip, tar, HDF5 or parquet file, in no particular order.
 
     Of a truncated archive the complete members are listed; of several members with one name the
     last, which is the one that unpacking leaves. In names, line breaks and bytes that are not UTF-8
@@ -85,39 +64,58 @@ def index_archive(
         path: path or address of the file, recognised by its name.
         endings: of clips, lower case, without the dot. In HDF5 files all suitable datasets are
             clips.
-        text_endings: text members to read, by the part of the name after its first dot.
+        text_endings: text members to read, by the part of the name after its first or last dot.
         checksum: take the archive's SHA-256 too.
         stored: fingerprint of an archive in a store.
+        index: a WebDataset index of the archive, which has to fit it.
+        columns: of a parquet file, those of sound and of labels; see ``parquet_index``.
 
     Raises:
+        ValueError: the index does not fit; a parquet file cannot be read.
         UnreachableError: the store of the archive cannot be used.
     """
     contents = Contents(stored)
     try:
         if stored is None:
             contents.fingerprint = take_fingerprint(path, checksum)
+        if is_hdf5(path) and is_url(path):
+            raise ClipError(STORED_HDF5)
         if is_hdf5(path):
             datasets = list_datasets(path)
             contents.clips = {key: f"/{key}" for key, problem in datasets if problem is None}
             contents.rejected = [(key, problem) for key, problem in datasets if problem is not None]
+        elif is_parquet(path):
+            from .parquet_index import index_parquet  # it imports this module
+
+            index_parquet(path, contents, *columns)
         else:
-            _add_members(contents, path, endings, text_endings)
+            members = _add_members(contents, path, endings, text_endings)
+            if index is not None:
+                check_index(path, index, members)
     except OSError as error:
         if is_url(path):
             raise
         contents.rejected.append(("", f"cannot be read: {error.strerror or error}"))
-    except (ClipError, _DamageError) as error:
+    except (ClipError, DamageError) as error:
         contents.rejected.append(("", str(error)))
     return contents
 
 
-def _add_members(contents: Contents, path: str, endings: set[str], text_endings: set[str]) -> None:
-    walk = _walk_zip if path.lower().endswith(".zip") else _walk_tar
-    with _open_archive(path, contents.fingerprint) as file:
+def _add_members(
+    contents: Contents, path: str, endings: set[str], text_endings: set[str]
+) -> set[tuple[int, int]]:
+    """Add the clips and texts; return the first byte and the number of bytes of all files."""
+    keys, members = set(), set()
+    walk = walk_zip if path.lower().endswith(".zip") else walk_tar
+    with open_whole(path, contents.fingerprint) as file:
         for member in walk(file, os.fstat(file.fileno()).st_size):
             name = readable(member.name.removeprefix("./"))
+            if member.problem is None and not os.path.basename(name).startswith("."):
+                members.add((member.start, member.length))
+                keys.add(key_of(name))
             _, _, suffix = os.path.basename(name).lower().partition(".")
-            if suffix in text_endings and member.problem is None:
+            last = suffix.rpartition(".")[2]
+            if not text_endings.isdisjoint((suffix, last)) and member.problem is None:
                 file.seek(member.start)
                 contents.texts[name] = file.read(min(member.length, MOST_TEXT))
             if os.path.splitext(name)[1].lower().lstrip(".") not in endings:
@@ -128,164 +126,11 @@ def _add_members(contents: Contents, path: str, endings: set[str], text_endings:
             if name in contents.clips:
                 contents.rejected.append((name, "occurs twice; the later member is used"))
             contents.clips[name] = f":{member.start}:{member.length}"
-
-
-def _open_archive(path: str, stored: Fingerprint | None) -> BinaryIO:
-    if is_url(path):
-        descriptor, *_ = open_range(path, None, stored)
-        return os.fdopen(descriptor, "rb")
-    return open(path, "rb")
+    contents.samples = len(keys - {None})
+    return members
 
 
 def readable(text: str) -> str:
     """Escape tabs, line breaks and bytes that are not UTF-8 by backslashes."""
     shown = os.fsencode(text).decode("utf-8", "backslashreplace")
     return shown.translate({ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"})
-
-
-def _check_end(name: str, start: int, length: int, size: int) -> _Member:
-    """Return a member, with a problem if the archive of ``size`` bytes ends before it."""
-    if start + length <= size:
-        return _Member(name, start, length)
-    found = max(0, size - start)
-    return _Member(name, problem=f"is truncated: {found} of {length} bytes are in the archive")
-
-
-def _walk_zip(file: BinaryIO, size: int) -> Iterator[_Member]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-    except ZIP_ERRORS as error:
-        if _read_header(file, 0) is None:
-            raise _DamageError("is not a zip archive") from error
-        yield from _walk_headers(file, size)
-        raise _DamageError(
-            "is truncated or damaged: it has no central directory, members may be missing "
-            f"({error})"
-        ) from error
-    overlapping = _find_overlapping(members)
-    for info in members:
-        if id(info) in overlapping:
-            yield _Member(info.filename, problem="shares its bytes with another member")
-        elif not info.filename.endswith("/"):
-            yield _check_zip_member(file, info, size)
-
-
-def _find_overlapping(members: list[zipfile.ZipInfo]) -> set[int]:
-    """Return the ids of members that begin within another one: few bytes would be many clips."""
-    found, end = set(), 0
-    for info in sorted(members, key=lambda member: member.header_offset):
-        if info.header_offset < end:
-            found.add(id(info))
-        end = max(end, info.header_offset + LOCAL_HEADER.size + info.compress_size)
-    return found
-
-
-def _check_zip_member(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> _Member:
-    name, problem = info.filename, _zip_problem(info.compress_type, info.flag_bits)
-    if problem is None and stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        problem = "is not a regular file"
-    if problem is not None:
-        return _Member(name, problem=problem)
-    header = _read_header(file, info.header_offset)
-    if header is None:
-        return _Member(name, problem="is not at the offset in the central directory")
-    start = info.header_offset + LOCAL_HEADER.size + header[9] + header[10]
-    return _check_end(name, start, info.compress_size, size)
-
-
-def _zip_problem(method: int, flags: int) -> str | None:
-    if flags & ENCRYPTED:
-        return "is encrypted"
-    if method != zipfile.ZIP_STORED:
-        called = METHODS.get(method, f"method {method}")
-        return f"is compressed ({called}); store it uncompressed, for example by zip -0"
-    return None
-
-
-def _read_header(file: BinaryIO, position: int) -> tuple | None:
-    """Return the fields of the local header of a zip member; None if there is none."""
-    try:
-        file.seek(position)
-    except SEEK_ERRORS:
-        return None
-    data = file.read(LOCAL_HEADER.size)
-    if len(data) < LOCAL_HEADER.size or not data.startswith(LOCAL_MARK):
-        return None
-    return LOCAL_HEADER.unpack(data)
-
-
-def _walk_headers(file: BinaryIO, size: int) -> Iterator[_Member]:
-    """List the members of a zip archive without central directory by their local headers."""
-    position = 0
-    while (header := _read_header(file, position)) is not None:
-        _, _, flags, method, _, _, _, length, _, name_length, extra_length = header
-        name = file.read(name_length).decode("utf-8", "surrogateescape")
-        extra = file.read(extra_length)
-        if length == UNKNOWN_SIZE:
-            length = _find_long_size(extra)
-        if flags & LENGTH_FOLLOWS and length == 0:
-            yield _Member(name, problem="has no length, since the archive is truncated")
-            return
-        position += LOCAL_HEADER.size + name_length + extra_length
-        problem = _zip_problem(method, flags)
-        if not name.endswith("/"):
-            member = _check_end(name, position, length, size)
-            yield member if problem is None else _Member(name, problem=problem)
-        position += length
-
-
-def _find_long_size(extra: bytes) -> int:
-    """Return the 64-bit size in the extra fields of a zip member, or ``UNKNOWN_SIZE``."""
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
-        if kind == 1 and length >= 16:
-            return struct.unpack_from("<Q", extra, 12)[0]
-        extra = extra[4 + length :]
-    return UNKNOWN_SIZE
-
-
-def _walk_tar(file: BinaryIO, size: int) -> Iterator[_Member]:
-    first = file.read(TAR_BLOCK)
-    for mark, called in MARKS.items():
-        if first.startswith(mark):
-            raise _DamageError(f"is compressed ({called}); decompress it")
-    if first == bytes(TAR_BLOCK):  # the end mark: a valid archive without members
-        if size > TAR_RECORD:
-            raise _DamageError("is not a tar archive: it begins with zeros")
-        return
-    file.seek(0)
-    problem = "is not a tar archive"
-    try:
-        archive = tarfile.TarFile(fileobj=file)
-        problem = "is truncated or damaged"
-        while (info := archive.next()) is not None:
-            if archive.offset <= info.offset:
-                raise tarfile.ReadError(f"negative size at byte {info.offset}")  # endless loop
-            archive.members = []  # type: ignore[attr-defined]  # saves memory
-            if not info.isdir():
-                yield _check_tar_member(info, size)
-    except TAR_ERRORS as error:
-        raise _DamageError(f"{problem}: {error}") from error
-    _check_tar_end(file, archive.offset)
-
-
-def _check_tar_member(info: tarfile.TarInfo, size: int) -> _Member:
-    if info.issparse():
-        return _Member(info.name, problem="is a sparse file, which is not stored in one piece")
-    if not info.isreg():
-        called = TAR_TYPES.get(info.type, "not a regular file")
-        return _Member(info.name, problem=f"is {called}")
-    return _check_end(info.name, info.offset_data, info.size, size)
-
-
-def _check_tar_end(file: BinaryIO, position: int) -> None:
-    """Check that the archive ends after its last member, which tarfile does not."""
-    file.seek(position)
-    end = file.read(TAR_RECORD + TAR_BLOCK)
-    if not end:
-        raise _DamageError("has no end mark; if it is truncated, members are missing")
-    if any(end[:TAR_BLOCK]):
-        raise _DamageError(f"is truncated or damaged at byte {position}; the rest is not listed")
-    if any(end):
-        raise _DamageError("has data after its end mark, maybe a second archive; it is not listed")

@@ -13,11 +13,12 @@ HELD_OUT = "eval"  # the held-out split of labelled clips
 
 
 class Item(NamedTuple):
-    """A clip in a layout: path below the root, split, labels (none in the layout ``plain``)."""
+    """A clip in a layout: path below the root, split, labels, and id where the source has one."""
 
     name: str
     split: str
     labels: tuple[str, ...]
+    id: str = ""
 
 
 class ListedClip(NamedTuple):
@@ -30,6 +31,7 @@ class ListedClip(NamedTuple):
     rate: int  # Hz; 0 for an image
     shown: str  # name in reports
     digest: str = ""  # of its content, with --check
+    id: str = ""  # in its source
 
 
 @dataclass

@@ -142,13 +142,25 @@ def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedC
         names = (clip.name for clip in clips)
         fingerprints = listing.found.fingerprints
         used = find_containers(root, names) if fingerprints else []
+        _write_ids(path.with_suffix(".ids"), clips)
         archives = path.with_suffix(".archives")
         write_archives(archives, {name: fingerprints[name] for name in used})
         if used:
             is_url = isinstance(root, Url)
-            kind, rest = ("file", "of the store") if is_url else ("archive", "(zip, tar, HDF5)")
+            kind, rest = (
+                ("file", "of the store") if is_url else ("archive", "(tar, zip and others)")
+            )
             lines.append(f"{archives}: {count(len(used), kind)} {rest}")
     return lines
+
+
+def _write_ids(path: Path, clips: list[ListedClip]) -> None:
+    """Write ``entry<TAB>id`` lines of the clips that have an id; remove those of an earlier run."""
+    if not any(clip.id for clip in clips):
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as file:
+        file.writelines(f"{clip.name}\t{readable(clip.id)}\n".encode() for clip in clips)
 
 
 def _name_copies(splits: dict[str, list[ListedClip]]) -> list[str]:

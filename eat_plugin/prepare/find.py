@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data.clip import ClipError
-from ..data.entries import COMPRESSED_TARS, TAR, Clip, is_hdf5
+from ..data.entries import COMPRESSED_TARS, PARQUET, TAR, Clip, is_hdf5
 from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
 from ..data.urls import Root, Url
 from .archive_index import Contents, index_archive
 from .processes import Progress, try_in_processes
+from .shard_index import INDEX, Located
 from .work import AGAIN, Work
 
 AUDIO_ENDINGS = ("wav", "flac", "ogg", "mp3")
@@ -41,6 +43,7 @@ class Found:
     # Of archives and HDF5 files; in a store, of all files.
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)  # numbers of other files by ending
+    samples: dict[str, int] = field(default_factory=dict)  # keys of WebDataset in each archive
     _members: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def entry(self, name: str) -> str:
@@ -61,6 +64,7 @@ class Found:
         """Add the clips of an archive, given its path below the folder."""
         if contents.fingerprint is not None:
             self.fingerprints[archive] = contents.fingerprint
+        self.samples[archive] = contents.samples
         for member, place in contents.clips.items():
             name = f"{archive}/{member}"
             try:
@@ -89,37 +93,54 @@ def find_clips(
     progress: Progress,
     kind: str = "audio",
     work: Work = WHOLE,
+    only: str = "",
+    columns: tuple[str | None, str | None] = (None, None),
 ) -> Found:
     """Find the clips below a folder or an address.
 
     Endings are in lower case, without the dot: those of clips, of archives and HDF5 files to list,
-    and of text members of archives to read. ``kind`` names the clips in errors. It is an error if
-    there are no clips, not even unusable ones, unless ``work`` is on a part of the files.
+    and of text members of archives to read. ``kind`` names the clips in errors. ``only`` is a
+    regular expression of the names of archives to list; ``columns`` see ``index_archive``. It is an
+    error if there are no clips, not even unusable ones, unless ``work`` is on a part of the files.
     """
     compressed = COMPRESSED_TARS if TAR in containers else ()
     found = Found()
-    wanted = endings.union(containers, compressed)
+    wanted = endings.union(containers, compressed, [INDEX] if text_endings else [])
     if isinstance(root, Url):
         files = find_stored(root, wanted, found)
     else:
         files = find_files(root, wanted, found.others)
-    here = (file for file in progress(files, "finding", "file") if work.takes(file[0]))
+    listed = dict(progress(files, "finding", "file"))
+    indexes = {name for name in listed if name.endswith(f".{INDEX}")}
+    here = [file for file in listed.items() if file[0] not in indexes and work.takes(file[0])]
     archives = _sort_files(here, endings, set(compressed), found)
-    paths = [(os.path.join(root, name), found.fingerprints.get(name)) for name in archives]
-    index = partial(_index, endings=endings, text_endings=set(text_endings), checksum=checksum)
-    listed: Iterable[Any] = work.map(
+    archives = [name for name in archives if re.search(only, posixpath.basename(name))]
+    located = {
+        name: Located(os.path.join(root, name), found.fingerprints.get(name))
+        for name in (*archives, *indexes)
+    }
+    paths = [
+        (located[name], located.get(f"{name.rpartition('.')[0]}.{INDEX}")) for name in archives
+    ]
+    index = partial(
+        _index, endings=endings, text_endings=set(text_endings), checksum=checksum, columns=columns
+    )
+    results: Iterable[Any] = work.map(
         "archive", index, paths, archives, workers, 1, decode=Contents.from_json
     )
     if archives:
-        listed = progress(listed, "listing archives", "archive", len(archives))
-    for contents, name in zip(listed, archives):  # in this order, or the bar does not finish
+        results = progress(results, "listing archives", "archive", len(archives))
+    for contents, name in zip(results, archives):  # in this order, or the bar does not finish
         if found.fingerprints.get(name, contents.fingerprint) != contents.fingerprint:
             raise ValueError(f"{root}: {name} has changed since it was listed; {AGAIN}")
         found.add(name, contents)
     found.names.sort()
     if work.is_whole and not found.names and not found.rejected:
         others = f"; there are {found.list_others()}" if found.others else ""
-        raise ValueError(f"no {kind} ({', '.join(sorted(endings))}) found under {root}{others}")
+        if PARQUET in found.others:
+            others += f"; for sounds in parquet files add --layout {PARQUET}"
+        searched = ", ".join(sorted(endings or containers))
+        raise ValueError(f"no {kind} ({searched}) found under {root}{others}")
     return found
 
 
@@ -145,9 +166,9 @@ def _sort_files(
     return archives
 
 
-def _index(archive: tuple[str, Fingerprint | None], **options: Any) -> Contents:
-    path, stored = archive
-    return index_archive(path, stored=stored, **options)
+def _index(archive: tuple[Located, Located | None], **options: Any) -> Contents:
+    (path, stored), index = archive
+    return index_archive(path, stored=stored, index=index, **options)
 
 
 def find_files(

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..data.channels import MEAN
-from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS, IMAGE_ENDINGS
+from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS, IMAGE_ENDINGS, PARQUET, TAR
+from ..data.files import is_file
+from ..data.stores import UnreachableError
 from ..data.urls import Root, Url
 from .arrangement import HELD_OUT, Arrangement
+from .energon import FOLDER, arrange_energon
 from .find import AUDIO_ENDINGS, Found
+from .parquet_index import arrange_parquet
 from .path_layouts import (
     arrange_folders,
     arrange_pattern,
@@ -23,14 +27,19 @@ from .path_layouts import (
     arrange_speech_commands,
     compile_pattern,
 )
+from .shar import EMPTY, ENDINGS, SHARDS, arrange_shar
 from .table_layouts import arrange_audioset, arrange_esc50, arrange_table
 from .webdataset import TEXTS, arrange_webdataset
 
 PLAIN = "plain"
 PLAIN_HELD_OUT = "valid"  # the held-out split of clips without labels
 CONTAINERS = (*ARCHIVE_ENDINGS, *HDF5_ENDINGS)
-SOUND_ONLY = ("esc50", "speech_commands", "audioset")
-ON_DISK = ("esc50", "speech_commands", "csv")  # they look for files next to the clips
+LABEL_OPTIONS = {"lhotse": "json_key", "energon": "json_key", "parquet": "label_column"}
+"""The layouts that have labels if an option names them."""
+SOUND_ONLY = ("esc50", "speech_commands", "audioset", "lhotse", "parquet")
+# Files that are in a data set of a layout alone.
+SIGNS = {"energon": (f"{FOLDER}/split.yaml", f"{FOLDER}/split.json"),
+         "lhotse": ("cuts.000000.jsonl.gz",)}  # fmt: skip
 HOLD_OUTS = ("valid", "fold", "valid_groups", "split_column")  # options that hold clips out
 REJECTED, MISSING = "rejected", "missing"
 RESERVED = ("", REJECTED, MISSING)  # a split cannot have these names
@@ -44,6 +53,13 @@ class Layout(NamedTuple):
     required: tuple[str, ...] = ()  # options that have to be given
     containers: tuple[str, ...] = ()  # endings of archives and HDF5 files to list
     texts: tuple[str, ...] = ()  # endings of text members of archives to read
+    endings: tuple[str, ...] = ()  # of clips, besides the usual ones
+    only: str = ""  # regular expression of the names of archives to list
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a table lists the clips, with no need to list the files of a folder."""
+        return "ext" not in self.options and not self.containers
 
 
 COMMON = ("ext", "split", "valid")
@@ -55,10 +71,11 @@ LAYOUTS = {
         lambda o, _, found: arrange_folders(found.names, o.split), COMMON, containers=CONTAINERS
     ),
     "esc50": Layout(
-        lambda o, root, _: arrange_esc50(Path(root), o.fold, o.split), ("split", "valid", "fold")
+        lambda o, root, found: arrange_esc50(root, o.fold, o.split, found.names),
+        ("split", "valid", "fold"),
     ),
     "speech_commands": Layout(
-        lambda _, root, found: arrange_speech_commands(Path(root), found.names), ("ext",)
+        lambda _, root, found: arrange_speech_commands(root, found.names), ("ext",)
     ),
     "audioset": Layout(
         lambda o, _, found: arrange_audioset(found.names, o.csv, o.classes, o.split),
@@ -66,10 +83,10 @@ LAYOUTS = {
         ("csv", "classes"),
     ),
     "csv": Layout(
-        lambda o, root, _: arrange_table(
-            Path(root), o.csv, o.path_column or "filename", o.label_column or "label",
+        lambda o, root, found: arrange_table(
+            root, o.csv, o.path_column or "filename", o.label_column or "label",
             o.split_column, o.label_separator, o.split,
-            IMAGE_ENDINGS if o.images else AUDIO_ENDINGS,
+            IMAGE_ENDINGS if o.images else AUDIO_ENDINGS, found.names,
         ),
         ("split", "valid", "csv", "path_column", "label_column", "split_column", "label_separator"),
         ("csv",),
@@ -86,13 +103,36 @@ LAYOUTS = {
         containers=ARCHIVE_ENDINGS,
         texts=TEXTS,
     ),
+    "lhotse": Layout(
+        lambda o, root, found: arrange_shar(
+            root, found.names, found.texts, {name for name, _ in found.rejected}, o.json_key,
+            o.split,
+        ),
+        (*COMMON, "json_key"),
+        containers=(TAR,), texts=(EMPTY,), endings=ENDINGS, only=SHARDS,
+    ),
+    "energon": Layout(
+        lambda o, root, found: arrange_energon(
+            root, found.names, found.texts, found.samples, o.json_key
+        ),
+        ("ext", "valid", "json_key"),
+        containers=(TAR,), texts=TEXTS,
+    ),
+    "parquet": Layout(
+        lambda o, _, found: arrange_parquet(
+            found.names, found.texts, o.label_column is not None, o.split
+        ),
+        ("split", "valid", "label_column", "audio_column"),
+        containers=(PARQUET,),
+    ),
 }  # fmt: skip
 
 
 def check_options(options: Namespace) -> None:
     """Raise ValueError if an option is invalid, or does not go with the layout or the others."""
     if isinstance(options.folder, Url):
-        _check_remote(options)
+        if options.checksum:
+            raise ValueError("--checksum is for archives of this machine; stores have versions")
     elif not options.folder.is_dir():
         problem = "is not a folder" if options.folder.exists() else "does not exist"
         raise ValueError(f"{options.folder} {problem}")
@@ -111,11 +151,13 @@ def check_options(options: Namespace) -> None:
     _check_layout_options(options)
 
 
-def _check_remote(options: Namespace) -> None:
-    if options.layout in ON_DISK:
-        raise ValueError(f"--layout {options.layout} needs a folder of this machine")
-    if options.checksum:
-        raise ValueError("--checksum is for archives of this machine; stores have versions")
+def find_layout(root: Root) -> str:
+    """Return the layout that a file below a folder or address is a sign of, or ``plain``."""
+    with suppress(UnreachableError):  # it shows again when the files are listed
+        for layout, names in SIGNS.items():
+            if any(is_file(root / name) for name in names):
+                return layout
+    return PLAIN
 
 
 def _check_layout_options(options: Namespace) -> None:
@@ -156,7 +198,9 @@ def _check_values(options: Namespace) -> None:
 
 def held_out_split(options: Namespace) -> str:
     """Return the name of the split of held-out clips."""
-    return PLAIN_HELD_OUT if options.layout == PLAIN else HELD_OUT
+    label = LABEL_OPTIONS.get(options.layout)
+    without = options.layout == PLAIN if label is None else getattr(options, label) is None
+    return PLAIN_HELD_OUT if without else HELD_OUT
 
 
 def _flag(option: str) -> str:

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS, Clip, locate
-from ..data.fingerprints import file_of, find_containers, take_fingerprint
+from ..data.entries import HDF5_ENDINGS, IMAGE_ENDINGS, PARQUET, Clip, file_of, locate
+from ..data.fingerprints import Fingerprint, find_containers, take_fingerprint
 from ..data.frames import FRAME_LENGTH, SAMPLE_RATE, TOO_SHORT
 from ..data.manifest import encode_name
 from ..data.overlap import SplitFiles, find_shared, is_held_out
@@ -20,7 +20,14 @@ from ..data.sources import probe_clip
 from ..data.urls import Root, Url
 from .arrangement import TRAIN, Arrangement, ListedClip, sort_splits
 from .find import AUDIO_ENDINGS, CHUNK, WHOLE, Found, find_clips
-from .layouts import LAYOUTS, check_options, check_split_name, held_out_split
+from .layouts import (
+    LAYOUTS,
+    PLAIN,
+    check_options,
+    check_split_name,
+    find_layout,
+    held_out_split,
+)
 from .processes import Progress
 from .work import Work
 
@@ -45,11 +52,15 @@ class Listing:
         path = os.path.join(self.root, name)
         if not isinstance(self.root, Url):
             return path
-        return locate(path)._replace(stored=self.found.fingerprints[file_of(name)])
+        return locate(path)._replace(stored=self.found.fingerprints.get(file_of(name)))
 
 
 def read_options(options: Namespace) -> Root:
-    """Check the options, set the split, and return the root of the clips."""
+    """Check the options, set layout and split, and return the root of the clips."""
+    if options.layout is None:
+        options.layout = PLAIN
+        if isinstance(options.folder, Url) or options.folder.is_dir():
+            options.layout = find_layout(options.folder)
     check_options(options)
     options.split = options.split or TRAIN
     root = options.folder
@@ -71,28 +82,45 @@ def list_clips(options: Namespace, progress: Progress, work: Work = WHOLE) -> Li
     names = [found.entry(item.name) for item in arrangement.items]
     for split in listing.splits:
         check_split_name(split, "the split")
-    for archive in find_containers(root, names):
-        if archive not in found.fingerprints:  # a table lists its members
-            found.fingerprints[archive] = take_fingerprint(root / archive, options.checksum)
+    if options.valid and listing.splits not in ([], [options.split]):
+        raise ValueError(
+            f"--valid: the data set has the splits {', '.join(listing.splits)} already; omit it"
+        )
+    _identify(listing, names, options)
     _refuse_overlap(listing, names, options)
     _probe(listing, names, options, progress, work)
     listing.rejected = [(found.shown(name), reason) for name, reason in listing.rejected]
     return listing
 
 
+def _identify(listing: Listing, names: list[str], options: Namespace) -> None:
+    """Take the fingerprints of files that a table lists."""
+    root, known = listing.root, listing.found.fingerprints
+    missing = [file for file in find_containers(root, names) if file not in known]
+    if isinstance(root, Url) and missing:
+        from ..data.stores import take_all  # needs an optional library
+
+        answers = zip(missing, take_all(root / file for file in missing))
+        known.update((file, each) for file, each in answers if isinstance(each, Fingerprint))
+    else:
+        known.update((file, take_fingerprint(root / file, options.checksum)) for file in missing)
+
+
 def find_all(options: Namespace, root: Root, progress: Progress, work: Work) -> Found:
-    """Find the clips; none if the layout lists them in a table."""
+    """Find the clips; none if the layout lists those of this machine in a table."""
     layout = LAYOUTS[options.layout]
-    if "ext" not in layout.options:
+    if layout.is_table and not isinstance(root, Url):
         return Found()
-    endings, containers, kind = AUDIO_ENDINGS, layout.containers, "audio"
+    endings, containers, kind = (*AUDIO_ENDINGS, *layout.endings), layout.containers, "audio"
     if options.images:
         containers = tuple(each for each in containers if each not in HDF5_ENDINGS)
         endings, kind = IMAGE_ENDINGS, "images"
     wanted = {ending.lower().lstrip(".") for ending in options.ext or endings}
+    if options.layout == PARQUET:
+        wanted.clear()
     return find_clips(
         root, wanted, containers, layout.texts, options.checksum, options.workers, progress, kind,
-        work,
+        work, layout.only, (options.audio_column, options.label_column),
     )  # fmt: skip
 
 
@@ -151,5 +179,5 @@ def _probe(
                 listing.rejected.append((item.name, TOO_SHORT))
                 continue
             shown = listing.found.shown(item.name)
-            clip = ListedClip(name, item.split, item.labels, samples, rate, shown)
+            clip = ListedClip(name, item.split, item.labels, samples, rate, shown, id=item.id)
             listing.clips.append(clip)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
+from ..data.entries import file_of
 from ..data.files import replacing
-from ..data.fingerprints import file_of
 from .amounts import count
 from .arrangement import Arrangement, ListedClip
 from .layouts import LAYOUTS
@@ -28,7 +28,7 @@ def write_part(options: Namespace, progress: Progress) -> str:
         found = find_all(options, root, progress, work)
         listing = Listing(root, found, Arrangement([]), [], [])
         names = [found.entry(name) for name in found.names]
-        if "ext" not in LAYOUTS[options.layout].options:  # a table lists them
+        if LAYOUTS[options.layout].is_table:
             items = LAYOUTS[options.layout].arrange(options, root, found).items
             names = [item.name for item in items if work.takes(file_of(item.name))]
         headers = read_headers(listing, names, options, work)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..data.tables import TableError, read_lines
+from ..data.urls import Root
 from .arrangement import HELD_OUT, TRAIN, Arrangement, Item, sort_classes
 
 SPLIT_FOLDERS = {"train", "training", "valid", "val", "validation", "dev", "test", "eval"}
@@ -92,7 +92,7 @@ def _show_choices(choices: Iterable[str | None]) -> str:
     return ", ".join(ordered[:CHOICES_SHOWN]) + more
 
 
-def arrange_speech_commands(root: Path, names: list[str]) -> Arrangement:
+def arrange_speech_commands(root: Root, names: list[str]) -> Arrangement:
     """Split Speech Commands by its two lists into train, valid and eval (its test set).
 
     Paths below the root are ``WORD/FILE``. Background noise is excluded.
@@ -113,7 +113,7 @@ def arrange_speech_commands(root: Path, names: list[str]) -> Arrangement:
     return Arrangement(items, rejected, sort_classes(items))
 
 
-def _read_lists(root: Path) -> dict[str, tuple[str, str]]:
+def _read_lists(root: Root) -> dict[str, tuple[str, str]]:
     """Return the split of each listed file, and the name of its list."""
     listed: dict[str, tuple[str, str]] = {}
     for file, split in SPEECH_COMMANDS_LISTS.items():

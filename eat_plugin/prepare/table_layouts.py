@@ -7,9 +7,11 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ..data.files import is_file
 from ..data.label_set import LabelSet, check_label, read_label_set, split_labels
 from ..data.manifest import encode_name
 from ..data.tables import TableError, read_columns, read_rows
+from ..data.urls import Root, Url, is_url
 from .arrangement import HELD_OUT, Arrangement, Item, sort_classes
 from .find import AUDIO_ENDINGS
 from .table_names import TableNames
@@ -29,7 +31,7 @@ class Segment(NamedTuple):
 
 
 def arrange_table(
-    root: Path,
+    root: Root,
     table: Path,
     path_column: str,
     label_column: str,
@@ -37,16 +39,18 @@ def arrange_table(
     separator: str | None,
     split: str,
     endings: Collection[str] = AUDIO_ENDINGS,
+    stored: Collection[str] = (),
 ) -> Arrangement:
     """Read paths and labels from columns of a csv file; a ``.tsv`` file is separated by tabs.
 
     A path may lack one of the ``endings``, see ``TableNames``. Files need not exist. Without a
     column of splits, all clips are in ``split``; without a separator, a field is one label.
+    ``stored`` are the files below an address.
     """
     columns = [path_column, label_column, *([split_column] if split_column else [])]
     options = ["--path-column", "--label-column", "--split-column"][: len(columns)]
     lines: dict[str, int] = {}
-    items, hints, names = [], {}, TableNames(root, endings)
+    items, hints, names = [], {}, TableNames(root, endings, stored)
     combinations: dict[str, tuple[str, ...]] = {}  # one tuple per set of labels saves memory
     for number, (path, text, *named) in read_columns(table, columns, options):
         try:
@@ -67,9 +71,13 @@ def arrange_table(
     return Arrangement(items, label_set=sort_classes(items), hints=hints)
 
 
-def _name_below(root: Path, path: str) -> str:
+def _name_below(root: Root, path: str) -> str:
     """Return the normalised path of a table row, relative to the root."""
-    name = os.path.normpath(os.path.relpath(path, root) if os.path.isabs(path) else path)
+    if isinstance(root, Url):
+        name = os.path.normpath(path.removeprefix(f"{root}/"))
+        path = "" if is_url(path) and not path.startswith(f"{root}/") else path
+    else:
+        name = os.path.normpath(os.path.relpath(path, root) if os.path.isabs(path) else path)
     if not path or name == os.curdir or name.split("/")[0] == os.pardir:
         raise ValueError(f"expected the path of a file below {root}, got {path!r}")
     encode_name(name)
@@ -105,19 +113,21 @@ def _check_labels(parts: list[str]) -> tuple[str, ...]:
     return labels
 
 
-def arrange_esc50(root: Path, fold: int | None, split: str) -> Arrangement:
+def arrange_esc50(
+    root: Root, fold: int | None, split: str, stored: Collection[str] = ()
+) -> Arrangement:
     """Read the table of ESC-50 or of a subset of it; the clips are in ``audio``.
 
     Files need not exist. The classes are in the order of their targets, which may have gaps. Clips
-    of ``fold`` are in the split ``HELD_OUT``.
+    of ``fold`` are in the split ``HELD_OUT``. ``stored`` are the files below an address.
     """
-    table = next((root / name for name in ESC50_TABLES if (root / name).exists()), None)
+    table = next((root / name for name in ESC50_TABLES if is_file(root / name)), None)
     if table is None:
         raise ValueError(f"there is neither {' nor '.join(ESC50_TABLES)} in {root}")
     lines: dict[str, int] = {}
     categories: dict[int, str] = {}
     targets: dict[str, int] = {}
-    folds, items, hints, names = set(), [], {}, TableNames(root, AUDIO_ENDINGS)
+    folds, items, hints, names = set(), [], {}, TableNames(root, AUDIO_ENDINGS, stored)
     for number, (file, *numbers, category) in read_columns(table, ESC50_COLUMNS):
         try:
             name = _name_below(root, os.path.join("audio", file) if file else "")

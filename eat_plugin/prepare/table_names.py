@@ -12,20 +12,25 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
+
+from ..data.urls import Root, Url
 
 MOST_FOLDERS = 50  # below the root, searched for a file that is not where the table says
 
 
 class _Folder:
-    """Names in a folder; none if it cannot be listed."""
+    """Names in a folder."""
 
-    def __init__(self, path: str, endings: Collection[str]) -> None:
+    def __init__(self, endings: Collection[str]) -> None:
         self.files, self.folders = set[str](), set[str]()
         self._endings = endings
+
+    def scan(self, path: str) -> _Folder:
+        """Add the names in a folder of this machine; none if it cannot be listed."""
         with suppress(OSError, ValueError), os.scandir(path) as listing:
             for entry in listing:
                 (self.folders if _is_folder(entry) else self.files).add(entry.name)
+        return self
 
     def stem(self, name: str) -> str:
         """Return a name without a known ending."""
@@ -76,14 +81,17 @@ class TableNames:
     """Finds the files that the names in a table mean.
 
     Args:
-        root: folder that the names are relative to.
+        root: folder or address that the names are relative to.
         endings: of files, lower case, without the dot.
+        stored: the files below an address.
     """
 
-    def __init__(self, root: Path, endings: Collection[str]) -> None:
+    def __init__(self, root: Root, endings: Collection[str], stored: Iterable[str] = ()) -> None:
         self._root = root
         self._endings = endings
         self._listed: dict[str, _Folder] = {}
+        for path in stored:
+            self._add(path)
         self._parents: dict[str, str] = {"": ""}
 
     def find(self, name: str) -> tuple[str, str]:
@@ -118,9 +126,21 @@ class TableNames:
             self._parents[folder] = f"{above}{slash}{leaf}"
         return self._parents[folder]
 
+    def _add(self, path: str) -> None:
+        folder, _, leaf = path.rpartition("/")
+        is_new = folder not in self._listed
+        self._listed.setdefault(folder, _Folder(self._endings)).files.add(leaf)
+        while is_new and folder:
+            folder, _, leaf = folder.rpartition("/")
+            is_new = folder not in self._listed
+            self._listed.setdefault(folder, _Folder(self._endings)).folders.add(leaf)
+
     def _list(self, folder: str) -> _Folder:
         if folder not in self._listed:
-            self._listed[folder] = _Folder(os.path.join(self._root, folder), self._endings)
+            listed = _Folder(self._endings)
+            if not isinstance(self._root, Url):
+                listed.scan(os.path.join(self._root, folder))
+            self._listed[folder] = listed
         return self._listed[folder]
 
     def _suggest(self, parent: str, leaf: str) -> str:

@@ -6,15 +6,18 @@ in the archive up to the first dot of the file name.
 
 from __future__ import annotations
 
-import posixpath
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from ..data.json_text import parse_json
 from ..data.label_set import check_label
 from .arrangement import Arrangement, Item, sort_classes
+from .shard_index import key_of
 
 CLASS, JSON = TEXTS = ("cls", "json")
 DEFAULT_KEY = "label"
+_ARCHIVE = re.compile(r"\.(?:tar|zip)/", re.IGNORECASE)
 
 
 def arrange_webdataset(
@@ -28,21 +31,19 @@ def arrange_webdataset(
     items, rejected = [], []
     combinations: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple per set saves memory
     for name in names:
+        key = key_of(name) or ""
         try:
-            labels = _read_labels(_key_of(name), texts, json_key)
+            labels = read_labels(key, texts, json_key)
         except ValueError as error:
             rejected.append((name, str(error)))
         else:
-            items.append(Item(name, split, combinations.setdefault(labels, labels)))
+            labels = combinations.setdefault(labels, labels)
+            items.append(Item(name, split, labels, _ARCHIVE.split(key, 1)[-1]))
     return Arrangement(items, rejected, sort_classes(items))
 
 
-def _key_of(name: str) -> str:
-    folder, file = posixpath.split(name)
-    return posixpath.join(folder, file.partition(".")[0])
-
-
-def _read_labels(key: str, texts: Mapping[str, bytes], json_key: str | None) -> tuple[str, ...]:
+def read_labels(key: str, texts: Mapping[str, bytes], json_key: str | None) -> tuple[str, ...]:
+    """Return the labels of a sample; raise ValueError if it has none."""
     text = texts.get(f"{key}.{CLASS}") if json_key is None else None
     if text is not None:
         return (_check_one(_decode(text, CLASS).strip(), CLASS),)
@@ -67,17 +68,31 @@ def _find_labels(text: str, key: str) -> tuple[str, ...]:
         raise ValueError(f"has an invalid .{JSON}: {error}") from error
     if not isinstance(fields, dict) or key not in fields:
         raise ValueError(f"has a .{JSON} without {key!r}")
-    is_list = isinstance(fields[key], list)
-    values = fields[key] if is_list else [fields[key]]
+    if isinstance(fields[key], list):
+        return check_values(fields[key], key, f".{JSON}")
+    (label,) = check_values([fields[key]], key, f".{JSON}")
+    return (_check_one(label, JSON),)
+
+
+def check_values(values: list[Any], key: str, where: str) -> tuple[str, ...]:
+    """Return labels that were strings or integers, each once.
+
+    Args:
+        values: the labels.
+        key: field that they are from, for messages.
+        where: the field is, as ``.json``.
+
+    Raises:
+        ValueError: they are of another type, or cannot be labels; there are none.
+    """
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValueError(
-                f"has a .{JSON} with {key!r} = {value!r}, expected a string, an integer or a list"
+                f"has a {where} with {key!r} = {value!r}, expected a string, an integer or a list"
             )
     if not values:
-        raise ValueError(f"has no label: {key!r} in its .{JSON} is an empty list")
-    check = _check_label if is_list else _check_one
-    return tuple(dict.fromkeys(check(str(value), JSON) for value in values))
+        raise ValueError(f"has no label: {key!r} in its {where} is an empty list")
+    return tuple(dict.fromkeys(_check_label(str(value), where) for value in values))
 
 
 def _check_one(label: str, ending: str) -> str:
@@ -86,12 +101,12 @@ def _check_one(label: str, ending: str) -> str:
             f"has a .{ending} with an invalid label: {label!r} holds a comma; write labels as a "
             f'list in the .{JSON}, as ["a, b"] or ["a", "b"]'
         )
-    return _check_label(label, ending)
+    return _check_label(label, f".{ending}")
 
 
-def _check_label(label: str, ending: str) -> str:
+def _check_label(label: str, where: str) -> str:
     try:
         check_label(label).encode()
     except ValueError as error:  # includes UnicodeEncodeError
-        raise ValueError(f"has a .{ending} with an invalid label: {error}") from error
+        raise ValueError(f"has a {where} with an invalid label: {error}") from error
     return label

@@ -18,7 +18,9 @@ from ..data.json_text import parse_json
 from .processes import try_in_processes
 
 FOLDER = "parts"
-OPTIONS = ("layout", "ext", "images", "checksum", "check", "channels")  # on which results depend
+OPTIONS = (  # on which results depend
+    "layout", "ext", "images", "checksum", "check", "channels", "audio_column", "label_column",
+)  # fmt: skip
 AGAIN = "run eat manifest with --part again for each part"
 
 Item = TypeVar("Item")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.range_server import serving
 from eat_plugin import cli
-from eat_plugin.data import remote, stores
+from eat_plugin.data import remote, stores, web
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
@@ -116,6 +116,13 @@ def test_manifest__names_an_archive_without_audio(folder, server, tmp_path):
     assert line.startswith("texts.tar\tholds no clip")
 
 
+def test_manifest__names_an_hdf5_file(folder, server, tmp_path):
+    (folder / "a.h5").write_bytes(b"\x89HDF")
+    list_clips(server.url, tmp_path / "data")
+    (line,) = lines_of(tmp_path / "data" / "rejected.tsv")
+    assert line.startswith("a.h5\tis an HDF5 file in a store, whose chunks")
+
+
 @pytest.mark.parametrize(
     "failures", [[500, 503], ["cut", "cut"], ["slow"], ["short", "cut"]], ids=str
 )
@@ -132,7 +139,7 @@ def test_failures__are_tried_again(manifests, tmp_path, server, failures, monkey
 @pytest.mark.parametrize(
     ("failure", "attempts", "problem"),
     [
-        (500, 3, "its store failed 3 times, at last with ClientResponseError: 500"),
+        (500, 3, "its store failed 3 times, at last with HTTPError: HTTP Error 500"),
         ("cut", 3, "its store failed 3 times"),
         (403, 1, "its store refuses access: .*403.*; check the credentials"),
         ("whole", 1, "sends whole files where ranges"),
@@ -166,6 +173,40 @@ def test_clips__missing(manifests, folder, tmp_path):
     (folder / "b.flac").unlink()
     with pytest.raises(ClipError, match="does not exist in its store; run eat manifest again"):
         read_audio(manifests[0].entry(2))
+
+
+def test_clips__of_a_server_that_redirects(manifests, tmp_path, server, monkeypatch):
+    there, here = manifests
+    clear_cache(tmp_path)
+    server.redirects = True
+    monkeypatch.setattr(web, "_redirecting", set())
+    assert is_equal(samples(there), samples(here))
+    assert len(web._redirecting) == 1
+
+
+def test_clips__connections_are_kept_and_renewed(manifests, tmp_path, server, monkeypatch):
+    there, here = manifests
+    made, connect = [], web.http.client.HTTPConnection
+    monkeypatch.setattr(
+        web.http.client, "HTTPConnection", lambda *a, **b: made.append(a) or connect(*a, **b)
+    )
+    monkeypatch.setenv("EAT_REMOTE_RETRIES", "0")
+    web._connections().clear()
+    clear_cache(tmp_path)
+    read_audio(there.entry(3)), read_audio(there.entry(4))
+    assert len(made) == 1
+    for kept, _ in web._connections().values():
+        kept.sock.shutdown(2)  # as by a server that has waited long
+    assert torch.equal(read_audio(there.entry(5))[0], read_audio(here.entry(5))[0])
+    assert len(made) == 2
+
+
+def test_clips__with_options_of_the_library(manifests, tmp_path, server):
+    clear_cache(tmp_path)
+    stores.find_store(server.url).system.kwargs["headers"] = {"X-Key": "mine"}
+    server.headers.clear()
+    read_audio(manifests[0].entry(3))
+    assert "mine" in server.headers
 
 
 @pytest.mark.parametrize("is_cached", [True, False])
@@ -267,10 +308,49 @@ def test_errors__do_not_show_a_signature():
     assert stores._describe(error) == "OSError: 403 of https://host/a.tar denied"
 
 
-def test_layouts__that_need_files_next_to_the_clips_are_refused(server, tmp_path, capsys):
+@pytest.fixture
+def tables(folder, tmp_path):
+    """Files of three layouts next to the clips, and a table of a fourth."""
+    header = "filename,fold,target,category\n"
+    (folder / "esc50.csv").write_text(f"{header}1.wav,1,0,dog\n2.wav,2,1,cat\n3.wav,2,1,cat\n")
+    (folder / "audio").mkdir()
+    for number in (1, 2):
+        os.link(folder / "a dog" / "2.wav", folder / "audio" / f"{number}.wav")
+    (folder / "validation_list.txt").write_text("a dog/2.wav\n")
+    (folder / "testing_list.txt").write_text("audio/1.wav\n")
+    table = tmp_path / "table.csv"
+    table.write_text("filename,label\na dog/2,dog\nb,cat\nB,cat\n")
+    return table
+
+
+@pytest.mark.parametrize("layout", ["esc50", "speech_commands", "csv"])
+def test_layouts__of_a_server_equal_those_of_its_folder(
+    folder, server, tables, tmp_path, layout, capsys
+):
+    arguments = ["--layout", layout, *(["--csv", str(tables)] if layout == "csv" else [])]
+    for source, out in ((server.url, "data"), (folder, "local")):
+        options = ["--out", str(tmp_path / out), "--workers", "1"]
+        assert cli.main(["manifest", str(source), *options, *arguments]) == 0
+    written = {path.name for path in (tmp_path / "local").iterdir()}
+    assert {"train.tsv", "train.lbl", "class_counts.csv"} <= written
+    for name in written - {"rejected.tsv"}:
+        first, second = (tmp_path / out / name for out in ("data", "local"))
+        assert lines_of(first)[1:] == lines_of(second)[1:]
+    rejected = [lines_of(tmp_path / out / "rejected.tsv") for out in ("data", "local")]
+    assert [line.split("\t")[0] for line in rejected[0]] == [
+        line.split("\t")[0] for line in rejected[1]
+    ]
+    if layout == "csv":
+        assert "B\tdoes not exist in its store" in rejected[0][0]
+        assert "there is 'b.flac'" in rejected[0][0]
+
+
+def test_layouts__that_lack_their_files(server, tmp_path, capsys):
     arguments = ["manifest", server.url, "--out", str(tmp_path / "data")]
     assert cli.main([*arguments, "--layout", "speech_commands"]) == 2
-    assert "needs a folder of this machine" in capsys.readouterr().err
+    assert "validation_list.txt: does not exist in its store\n" in capsys.readouterr().err
+    assert cli.main([*arguments, "--layout", "esc50"]) == 2
+    assert "there is neither meta/esc50.csv nor esc50.csv in http" in capsys.readouterr().err
     assert cli.main([*arguments, "--checksum"]) == 2
     assert "--checksum is for archives of this machine" in capsys.readouterr().err
     assert not os.path.exists(tmp_path / "data")
