@@ -184,6 +184,21 @@ def test_clips__of_a_server_that_redirects(manifests, tmp_path, server, monkeypa
     assert len(web._redirecting) == 1
 
 
+def test_web__asks_for_the_query_and_leaves_passwords_to_fsspec(monkeypatch):
+    class AskedError(Exception):
+        pass
+
+    def ask(scheme, host, target, *more):
+        raise AskedError(scheme, host, target)
+
+    monkeypatch.setattr(web, "_ask", ask)
+    system = pytest.importorskip("fsspec").filesystem("https")
+    with pytest.raises(AskedError) as asked:
+        web.read_directly(system, "https://one.org:8/a%20b.wav?id=5", 0, 4, None)
+    assert asked.value.args == ("https", "one.org:8", "/a%20b.wav?id=5")
+    assert web.read_directly(system, "https://me:word@one.org/a.wav", 0, 4, None) is None
+
+
 def test_clips__connections_are_kept_and_renewed(manifests, tmp_path, server, monkeypatch):
     there, here = manifests
     made, connect = [], web.http.client.HTTPConnection
