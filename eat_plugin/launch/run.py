@@ -119,7 +119,7 @@ def _call(arguments: list[str]) -> None:
 def accepting_lazy_help() -> Iterator[None]:
     """Let hydra before 1.4 declare its arguments to Python 3.14, which checks that help is text."""
     owner: Any = argparse._ActionsContainer
-    check = getattr(owner, "_check_help", None)  # new in 3.14
+    check: Any = getattr(owner, "_check_help", None)  # new in 3.14
 
     def check_text(container: Any, action: argparse.Action) -> None:
         if isinstance(action.help, str):
