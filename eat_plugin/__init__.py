@@ -11,6 +11,7 @@ package alone imports neither fairseq nor PyTorch.
 
 import logging
 import sys
+from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -26,19 +27,33 @@ __version__ = "0.1.0"
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 
-def _register() -> None:
+def _register(_: Optional[ModuleType] = None) -> None:
     from .registration import register
 
     register()
 
 
+def _read_unions(utils: ModuleType) -> None:
+    from .registration import read_unions
+
+    read_unions(utils)
+
+
 class _AfterFairseq(MetaPathFinder):
-    """Registers once fairseq has been imported; fairseq itself only scans a new ``user_dir``."""
+    """Registers once fairseq has been imported; fairseq itself only scans a new ``user_dir``.
+
+    With Python 3.14 it also adapts how fairseq reads types; else the import would fail.
+    """
 
     _searching = False
 
+    def __init__(self) -> None:
+        self._actions = {"fairseq": _register}
+        if sys.version_info >= (3, 14):
+            self._actions["fairseq.dataclass.utils"] = _read_unions
+
     def find_spec(self, name: str, path: Any, target: Any = None) -> Optional[ModuleSpec]:
-        if name != "fairseq" or self._searching:
+        if name not in self._actions or self._searching:
             return None
         self._searching = True
         try:
@@ -46,17 +61,17 @@ class _AfterFairseq(MetaPathFinder):
         finally:
             self._searching = False
         if spec is not None and spec.loader is not None:
-            _register_after(spec.loader)
+            _act_after(spec.loader, self._actions[name])
         return spec
 
 
-def _register_after(loader: Loader) -> None:
-    """Make a loader register the names after the module's code."""
+def _act_after(loader: Loader, action: Callable[[ModuleType], None]) -> None:
+    """Make a loader call a function after the module's code."""
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        _register()
+        action(module)
 
     loader.exec_module = exec_module  # type: ignore[method-assign]
 

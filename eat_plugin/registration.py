@@ -4,6 +4,10 @@ fairseq's own scan of a ``user_dir`` reads ``tasks/`` and ``models/`` alone, and
 package was imported before.
 """
 
+import functools
+import typing
+from types import ModuleType
+
 NAMES = {
     "task": (
         "eat_pretraining", "eat_classification", "mae_image_pretraining",
@@ -41,3 +45,19 @@ def register() -> None:
                     f"fairseq has a {kind} {name!r} from {owner} already; import eat_plugin first, "
                     "or leave that package out"
                 )
+
+
+def read_unions(utils: ModuleType) -> None:
+    """Let fairseq read ``Optional[str]`` in Python 3.14, where it prints as ``str | None``.
+
+    Args:
+        utils: ``fairseq.dataclass.utils``, before the tasks of fairseq are imported.
+    """
+    given = utils.interpret_dc_type
+
+    @functools.wraps(given)
+    def interpret(field_type: typing.Any) -> typing.Any:
+        kinds = typing.get_args(field_type)
+        return kinds[0] if type(None) in kinds else given(field_type)
+
+    utils.interpret_dc_type = interpret  # type: ignore[attr-defined]

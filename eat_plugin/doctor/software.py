@@ -78,11 +78,16 @@ COMPILED = "without one, for Python 3.11 on Linux: pip install --no-deps ve-fair
 NEWER = f"pip uninstall fairseq, then {INSTALL}"
 COMBINATIONS = (
     Combination(
-        lambda s: s.python < (3, 9), "Python is older than 3.9", "use Python 3.9 to 3.13"
+        lambda s: s.python < (3, 9), "Python is older than 3.9", "use Python 3.9 to 3.14"
     ),
     Combination(
-        lambda s: s.python >= (3, 14), "Python is newer than 3.13, the last one that was tested",
-        "use Python 3.9 to 3.13 if anything fails", WARNING,
+        lambda s: s.python >= (3, 14),
+        "fairseq-hydra-train and the other commands of fairseq fail with Python 3.14 and later",
+        "train by eat pretrain and eat finetune, or use Python 3.9 to 3.13", WARNING,
+    ),
+    Combination(
+        lambda s: s.python >= (3, 15), "Python is newer than 3.14, the last one that was tested",
+        "use Python 3.9 to 3.14 if anything fails", WARNING,
     ),
     Combination(
         lambda s: s.has(FAIRSEQ) and s.has(FIXED),

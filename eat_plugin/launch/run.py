@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import re
@@ -108,10 +109,29 @@ def _call(arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     given, sys.argv = sys.argv, ["fairseq-hydra-train", *arguments]
     try:
-        with forwarding_signals():
+        with forwarding_signals(), accepting_lazy_help():
             cli_main()
     finally:
         sys.argv = given
+
+
+@contextmanager
+def accepting_lazy_help() -> Iterator[None]:
+    """Let hydra before 1.4 declare its arguments to Python 3.14, which checks that help is text."""
+    owner: Any = argparse._ActionsContainer
+    check: Any = getattr(owner, "_check_help", None)  # new in 3.14
+
+    def check_text(container: Any, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(container, action)
+
+    if check is not None:
+        owner._check_help = check_text
+    try:
+        yield
+    finally:
+        if check is not None:
+            owner._check_help = check
 
 
 @contextmanager

@@ -45,9 +45,11 @@ def test_check_software__known_to_fail(software, changes, words):
     assert "pip install" in named[0].fix or "Python 3.9" in named[0].fix
 
 
-@pytest.mark.parametrize("changes", [{"python": (3, 14, 0)}])
-def test_check_software__untested_is_a_warning(software, changes):
-    assert find_worst(check_software(software(**changes))) == "warning"
+def test_check_software__new_python_is_a_warning(software):
+    newest, untested = (check_software(software(python=(3, minor, 0))) for minor in (14, 15))
+    assert find_worst(newest) == find_worst(untested) == "warning"
+    assert ["train by eat pretrain" in one.fix for one in newest] == [False, True]
+    assert "newer than 3.14" in untested[-1].seen
 
 
 def test_check_software__old_libsndfile_is_a_warning(software):

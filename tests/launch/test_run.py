@@ -1,5 +1,6 @@
 """A run's output goes to a file, its errors to the caller."""
 
+import argparse
 import os
 import resource
 import sys
@@ -120,3 +121,24 @@ def test_train__full_disk_of_the_log_does_not_end_the_run(training, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, given)
     assert done
     assert (tmp_path / "run" / "console.txt").stat().st_size == 1000
+
+
+def test_accepting_lazy_help__hydra_parses_with_python_3_14(monkeypatch):
+    from hydra._internal.utils import get_args_parser
+
+    def check_help(container, action):  # as in Python 3.14
+        if not isinstance(action.help or "", str):
+            raise ValueError("badly formed help string")
+
+    def add_argument(container, *arguments, **options):
+        action = given(container, *arguments, **options)
+        container._check_help(action)
+        return action
+
+    owner = argparse._ActionsContainer
+    given = owner.add_argument
+    monkeypatch.setattr(owner, "_check_help", check_help, raising=False)
+    monkeypatch.setattr(owner, "add_argument", add_argument)
+    with run.accepting_lazy_help():
+        assert get_args_parser().parse_args(["--config-dir", "x"]).config_dir == "x"
+    assert owner._check_help is check_help

@@ -124,13 +124,27 @@ def test_part__must_be_one(clips, tmp_path, part, capsys):
     assert "must be from 1/N to N/N" in capsys.readouterr().err
 
 
-def test_sbatch__gives_each_task_its_part(tmp_path):
-    (tmp_path / "eat").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
-    (tmp_path / "eat").chmod(0o755)
+def run_sbatch(folder, count, last):
+    """Run the script as a task of an array of `count` tasks up to number `last`."""
+    (folder / "eat").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    (folder / "eat").chmod(0o755)
     environment = {
-        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "2",
-        "SLURM_ARRAY_TASK_MAX": "32",
+        **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "2",
+        "SLURM_ARRAY_TASK_COUNT": str(count), "SLURM_ARRAY_TASK_MAX": str(last),
     }  # fmt: skip
     command = ["bash", str(SCRIPT), "manifest", "/my audio", "--out", "/data"]
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert output.stdout == "manifest|/my audio|--out|/data|--part|2/32|"
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_sbatch__gives_each_task_its_part(tmp_path):
+    result = run_sbatch(tmp_path, count=32, last=32)
+    assert result.returncode == 0
+    assert result.stdout == "manifest|/my audio|--out|/data|--part|2/32|"
+
+
+@pytest.mark.parametrize(("count", "last"), [(1, 2), (32, 31)])
+def test_sbatch__refuses_an_array_without_some_parts(tmp_path, count, last):
+    result = run_sbatch(tmp_path, count, last)
+    assert result.returncode == 2
+    assert "give --array=1-N with all parts" in result.stderr
+    assert result.stdout == ""

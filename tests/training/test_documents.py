@@ -33,7 +33,7 @@ SKIPPED = {
     "eat bench": "takes minutes; see tests/benchmarks",
     "torchrun": "needs two machines; tests/training/test_processes.py has two processes",
     "srun": "needs Slurm",
-    "fairseq-hydra-train -m": "needs Slurm and submitit",
+    "SUBMITIT_PREEMPT_SIGNAL=USR1 fairseq-hydra-train -m": "needs Slurm and submitit",
 }
 RUN = ("eat ", "fairseq-hydra-train ", "fairseq-train ", "fairseq-validate ", "eval ")
 # Added to training commands: a block takes seconds.

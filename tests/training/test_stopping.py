@@ -1,9 +1,7 @@
 """A run that is asked to end saves first; the same command then gives the result of one run."""
 
 import os
-import random
 import signal
-import sys
 import time
 
 import pytest
@@ -177,42 +175,3 @@ def test_stopping__second_ctrl_c_ends_at_once():
         stopping.release()
     with pytest.raises(RuntimeError, match="no data"):  # nobody obeys
         stopping.fail("no data")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("processes", [1, 2])
-def test_signal__at_twenty_random_moments(trainer, assert_same, number, processes):
-    options = ["optimization.max_update=3000", "checkpoint.save_interval_updates=20"]
-    options += ["checkpoint.keep_interval_updates=1", "common.log_interval=100"]
-
-    def start(name):
-        if processes == 2:
-            return start_two(trainer, *options, name=name)
-        return [trainer.start("dataset.num_workers=1", *options, name=name)]
-
-    def finish(started):
-        while any(process.poll() is None for process in started):
-            time.sleep(0.05)
-            if any(process.poll() for process in started):  # a launcher ends the others then
-                time.sleep(5)
-                for process in started:
-                    process.kill()
-        outputs = [process.communicate()[0] for process in started]
-        return [process.returncode for process in started], outputs
-
-    assert finish(start("straight"))[0] == [0] * processes
-    draws, counts = random.Random(1), {}
-    for _ in range(20):
-        started = start("stopped")
-        time.sleep(draws.uniform(0, 12))
-        draws.choice(started).send_signal(number)
-        statuses, outputs = finish(started)
-        assert set(statuses) <= {0, PREEMPTED_STATUS, -number, -signal.SIGKILL}, outputs[0][-3000:]
-        counts[max(statuses)] = counts.get(max(statuses), 0) + 1
-    sys.stdout.write(f"{signal.Signals(number).name}, {processes} processes: {counts}\n")
-    assert finish(start("stopped"))[0] == [0] * processes
-    one, two = trainer.checkpoint("straight"), trainer.checkpoint("stopped")
-    assert updates_of(one) == updates_of(two) == 3000
-    for part in ("model", "last_optimizer_state"):
-        assert_same(one[part], two[part])
