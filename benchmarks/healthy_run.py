@@ -22,7 +22,7 @@ MOST_POINTS = 60
 # Runs compare if these agree; they decide how large the losses are.
 OPTIONS = (
     "depth", "embed_dim", "average_top_k_layers", "d2v_loss", "cls_loss", "recon_loss",
-    "cls_target", "retention_loss", "dino_loss", "contrast_loss", "vicreg_loss", "koleo_loss",
+    "cls_target", "retention_loss", "dino_loss",
     "modalities.image.patch_size", "modalities.image.mask_prob", "modalities.image.mask_length",
 )  # fmt: skip
 

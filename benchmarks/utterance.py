@@ -47,9 +47,6 @@ LOSSES = {
     "cls, published": [],
     "cls, layers": [LAYERS],
     "dino": [NO_REGRESSION, LAYERS, "model.dino_loss=1"],
-    "contrast": [NO_REGRESSION, "model.contrast_loss=1"],
-    "vicreg": [LAYERS, "model.vicreg_loss=1"],
-    "koleo": [LAYERS, "model.koleo_loss=0.1"],
 }
 POOLINGS = ("mean", "cls", "mean+max")
 

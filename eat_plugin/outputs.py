@@ -30,7 +30,7 @@ class PretrainingOutput(TypedDict, total=False):
         losses: loss by objective, times its weight. ``regression`` [N_hidden, D]; ``recon``
             [N_hidden, p*p*channels]; ``retention`` [N_hidden / 2, D], of the mixtures;
             ``cls`` [B*K, D] (DINO: a scalar), times ``sample_size``;
-            ``dino``, ``contrast``, ``vicreg``, ``koleo``, scalars times ``sample_size``.
+            ``dino``, a scalar, times ``sample_size``.
             With ``loss_average=elements`` their sums over ``sample_size`` are means of elements.
             Padding is excluded. Among clips of different length, a row of ``cls`` is also weighted
             by its number of hidden patches over the mean of all rows.

@@ -17,12 +17,9 @@ from ..modules.patches import patchify
 from ..modules.processes import sum_over_processes
 from ..options import patch_sides
 from .bat_options import ELEMENTS
-from .contrast import CloneContrast
 from .dino import PrototypeDino
-from .koleo import NearestNeighbour
 from .source_retention import SourceRetention
 from .step import PretrainingObjective, Step, UtteranceObjective
-from .vicreg import VarianceCovariance
 
 if TYPE_CHECKING:
     from .config import EatConfig
@@ -138,8 +135,7 @@ class UtteranceDino(UtteranceRegression):
 
 # Losses are computed and summed in this order.
 OBJECTIVES: list[type[PretrainingObjective]] = [
-    PrototypeDino, CloneContrast, VarianceCovariance, NearestNeighbour,
-    UtteranceRegression, UtteranceDino, PatchRegression, Reconstruction,
+    PrototypeDino, UtteranceRegression, UtteranceDino, PatchRegression, Reconstruction,
     SourceRetention,
 ]  # fmt: skip
 

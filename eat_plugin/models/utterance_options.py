@@ -10,7 +10,7 @@ from ..options import option
 
 CLS_TARGETS = ("targets", "layers", "last", "cls", "last_targets")
 UNIFORM = ("targets", "last_targets")  # after instance norm nearly the same for every clip
-PARTS = ("dino_head.", "contrast_head.")  # prefixes of weights
+PARTS = ("dino_head.",)  # prefixes of weights
 
 
 @dataclass
@@ -26,9 +26,6 @@ class UtteranceOptions:
     )
     dino_loss: float = option(0.0, "weight of DINO with prototypes; it needs another cls_target")
     dino_prototypes: int = option(256, "number of DINO's prototypes")
-    contrast_loss: float = option(0.0, "weight of the contrast of a clip's clones to other clips")
-    vicreg_loss: float = option(0.0, "weight of variance and covariance of CLS across clips")
-    koleo_loss: float = option(0.0, "weight of the distance of CLS to the nearest other clip")
 
 
 @dataclass

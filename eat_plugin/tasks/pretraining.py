@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 # In the task's state: how the decoder's convolutions are computed, what was measured.
 CONVOLUTION, MONITOR = "convolution", "monitor"
 METRICS = (
-    "loss_regression", "loss_cls", "loss_recon", "loss_dino", "loss_contrast", "loss_vicreg",
-    "loss_koleo", "loss_retention", "pred_var", "target_var",
+    "loss_regression", "loss_cls", "loss_recon", "loss_dino", "loss_retention", "pred_var",
+    "target_var",
 )  # fmt: skip
 
 

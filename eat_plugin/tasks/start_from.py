@@ -60,7 +60,7 @@ def check_front_end(run: RunConfig) -> None:
 
 
 # Weights of an objective: it is on in both runs, or in none.
-WITH_WEIGHTS = ("recon_loss", "dino_loss", "contrast_loss")
+WITH_WEIGHTS = ("recon_loss", "dino_loss")
 
 
 def check_first_stage(run: RunConfig) -> None:

@@ -9,10 +9,8 @@ from tests.versions import half_on_cpu
 
 ON = [
     "model.cls_target=layers", "model.dino_loss=1", "model.dino_prototypes=16",
-    "model.contrast_loss=0.5", "model.vicreg_loss=0.5", "model.koleo_loss=0.1",
     "optimization.max_update=4",
 ]  # fmt: skip
-NAMES = ("dino", "contrast", "vicreg", "koleo")
 
 
 @half_on_cpu
@@ -46,7 +44,7 @@ def test_run__logs_finite_losses(clips, caplog, options):
     for record in records:
         assert 0 < float(record["loss"]) < 1e4
         if "criterion._name=model" not in options:
-            assert all(abs(float(record[f"loss_{name}"])) < 100 for name in NAMES)
+            assert abs(float(record["loss_dino"])) < 100
             assert 0 < float(record["dino_entropy"]) <= float(record["dino_log_prototypes"]) + 1e-3
     if "criterion._name=model" not in options:
         assert float(records[-1]["dino_log_prototypes"]) == pytest.approx(2.773, abs=1e-3)
