@@ -147,9 +147,8 @@ def _write_manifests(out: Path, listing: Listing, splits: dict[str, list[ListedC
         write_archives(archives, {name: fingerprints[name] for name in used})
         if used:
             is_url = isinstance(root, Url)
-            kind, rest = (
-                ("file", "of the store") if is_url else ("archive", "(tar, zip and others)")
-            )
+            in_place = "archive", "(zip, tar, HDF5, parquet)"
+            kind, rest = ("file", "of the store") if is_url else in_place
             lines.append(f"{archives}: {count(len(used), kind)} {rest}")
     return lines
 

@@ -95,7 +95,7 @@ def test_manifest__clips_in_archives_sorted_by_name(
     assert archives[0] == f"1.zip\t{status.st_size}\t{status.st_mtime_ns}"
     assert [line.split("\t")[0] for line in archives] == ["1.zip", "2/x.tar", "3.h5"]
     shown = capsys.readouterr().out
-    assert "train.archives: 3 archives (zip, tar, HDF5)" in shown
+    assert "train.archives: 3 archives (zip, tar, HDF5, parquet)" in shown
     assert "total: 7 clips" in shown
 
 
