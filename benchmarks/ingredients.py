@@ -43,15 +43,15 @@ from .launching import (
 DECODER = "model.modalities.image.decoder"
 FRONT_END = ["task.frontend=db", "task.roll=true"]
 GATE = [
-    *FRONT_END, "model.attention_gate=true", "model.end_of_block_targets=true",
-    "model.target_norm_eps=1e-6",
+    *FRONT_END, "+model.attention_gate=true", "+model.end_of_block_targets=true",
+    "+model.target_norm_eps=1e-6",
 ]  # fmt: skip
 EAT, BAT, EQUAL_TIME = "EAT", "BAT", "EAT, time of BAT"
 ARMS = {
     EAT: ("pretrain", []),
     "+ front end": ("pretrain", FRONT_END),
     "+ gate, ends": ("pretrain", GATE),
-    "+ decoder": ("pretrain", [*GATE, f"{DECODER}.decoder_kind=vit"]),
+    "+ decoder": ("pretrain", [*GATE, f"+{DECODER}.decoder_kind=vit"]),
     BAT: ("bat", []),
     EQUAL_TIME: ("pretrain", []),
 }
