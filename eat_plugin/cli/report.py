@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -60,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from eat_plugin.cli.outputs import check_file
+    from eat_plugin.cli.training import PASSIVE
     from eat_plugin.data.files import replacing
+
+    os.environ.setdefault(*PASSIVE)  # read when PyTorch is imported
     from eat_plugin.inference.loading import choose_device
     from eat_plugin.report import build
     from eat_plugin.report.draw_curves import name_runs
@@ -79,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
         sections += _show_clips(runs[0], args)
         if runs[0].cfg:
             sections += build.list_options([run for run in runs if run.cfg], packaged(), name)
-    sections += build.list_records(runs)
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    page = render(title, "Report of the EAT plugin", sections)
+        sections += build.list_records(runs)
+        title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+        page = render(title, "Report of the EAT plugin", sections)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.out) as file:
         file.write(page.encode())
@@ -149,7 +153,9 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str
         yield title, lambda: _compose(name, overrides)
         return
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin) as pool:
-        yield title, pool.submit(_compose, name, overrides).result
+        composed = pool.submit(_compose, name, overrides)
+        pool.shutdown(wait=False)  # it ends when that is done, which takes a second
+        yield title, composed.result
 
 
 def _begin() -> None:
