@@ -51,7 +51,8 @@ def index_parquet(
                 for number, (place, text) in enumerate(rows):
                     name = f"{column}:{group}:{number}"
                     if place is None:
-                        contents.rejected.append((name, "has no bytes, only the name of a file"))
+                        reason = "has no bytes; a row that names a file cannot be read"
+                        contents.rejected.append((name, reason))
                         continue
                     contents.clips[name] = place or f"/{name}"
                     contents.texts[name] = text
