@@ -102,7 +102,7 @@ def draw_curve(
         "x": {**_field("update"), "title": "updates", "axis": {"tickCount": 4, "format": "~s"}},
         "y": {
             **_field("value"), "title": None, "scale": scale,
-            "axis": {"tickCount": 5, "format": ".4~g"},
+            "axis": {"tickCount": 5, "format": ".6~g"},
         },
         "color": colour,
     }  # fmt: skip
