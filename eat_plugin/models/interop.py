@@ -48,8 +48,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if Path(path).is_dir():
         raise ValueError(
-            f"{path} is a folder; give the checkpoint file in it, or what eat import makes of "
-            "a Hugging Face folder"
+            f"{path} is a folder; give the checkpoint file in it; for a Hugging Face folder run "
+            "eat import first"
         )
     state = read_data(path)
     if not (isinstance(state, dict) and isinstance(state.get("model"), dict)):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import Any
 
 from ..data.clip import ClipError
 from ..data.entries import is_hdf5, is_parquet
@@ -12,7 +10,8 @@ from ..data.files import open_whole
 from ..data.fingerprints import Fingerprint, take_fingerprint
 from ..data.hdf5 import list_datasets
 from ..data.urls import is_url
-from .archive_members import DamageError, walk_tar, walk_zip
+from .archive_members import Contents, DamageError, walk_tar, walk_zip
+from .parquet_index import index_parquet
 from .shard_index import Located, check_index, key_of
 
 STORED_HDF5 = (
@@ -20,29 +19,6 @@ STORED_HDF5 = (
     "this machine, or put its clips into shards (.tar)"
 )
 MOST_TEXT = 1 << 20  # bytes read of a text member
-
-
-@dataclass
-class Contents:
-    """The clips in an archive."""
-
-    fingerprint: Fingerprint | None = None  # None if the archive cannot be opened
-    clips: dict[str, str] = field(default_factory=dict)  # name -> rest of the manifest's entry
-    rejected: list[tuple[str, str]] = field(default_factory=list)  # name ("": archive), reason
-    texts: dict[str, bytes] = field(default_factory=dict)
-    samples: int = 0  # keys of WebDataset in an archive
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Contents:
-        """Return what ``work.RecordedWork`` has recorded."""
-        print_, texts = values["fingerprint"], values["texts"].items()
-        return cls(
-            None if print_ is None else Fingerprint(*print_),
-            values["clips"],
-            [(name, reason) for name, reason in values["rejected"]],
-            {name: text.encode("latin-1") for name, text in texts},
-            values["samples"],
-        )
 
 
 def index_archive(
@@ -85,8 +61,6 @@ def index_archive(
             contents.clips = {key: f"/{key}" for key, problem in datasets if problem is None}
             contents.rejected = [(key, problem) for key, problem in datasets if problem is not None]
         elif is_parquet(path):
-            from .parquet_index import index_parquet  # it imports this module
-
             index_parquet(path, contents, *columns)
         else:
             members = _add_members(contents, path, endings, text_endings)

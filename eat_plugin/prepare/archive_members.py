@@ -1,4 +1,4 @@
-"""The members of zip and tar archives, found without unpacking."""
+"""The members of zip and tar archives, found without unpacking; what is found in a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, NamedTuple
+
+from ..data.fingerprints import Fingerprint
 
 TAR_BLOCK = 512
 TAR_RECORD = 20 * TAR_BLOCK  # archives are padded to a multiple of it
@@ -35,6 +38,29 @@ class Member(NamedTuple):
     start: int = 0
     length: int = 0
     problem: str | None = None
+
+
+@dataclass
+class Contents:
+    """The clips in an archive."""
+
+    fingerprint: Fingerprint | None = None  # None if the archive cannot be opened
+    clips: dict[str, str] = field(default_factory=dict)  # name -> rest of the manifest's entry
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # name ("": archive), reason
+    texts: dict[str, bytes] = field(default_factory=dict)
+    samples: int = 0  # keys of WebDataset in an archive
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Contents:
+        """Return what ``work.RecordedWork`` has recorded."""
+        print_, texts = values["fingerprint"], values["texts"].items()
+        return cls(
+            None if print_ is None else Fingerprint(*print_),
+            values["clips"],
+            [(name, reason) for name, reason in values["rejected"]],
+            {name: text.encode("latin-1") for name, text in texts},
+            values["samples"],
+        )
 
 
 def _check_end(name: str, start: int, length: int, size: int) -> Member:

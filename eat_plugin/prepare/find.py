@@ -22,7 +22,8 @@ from ..data.fingerprints import Fingerprint
 from ..data.manifest import check_name
 from ..data.sources import probe_clip
 from ..data.urls import Root, Url
-from .archive_index import Contents, index_archive
+from .archive_index import index_archive
+from .archive_members import Contents
 from .processes import Progress, try_in_processes
 from .shard_index import INDEX, Located
 from .work import AGAIN, Work
@@ -110,9 +111,8 @@ def find_clips(
         files = find_stored(root, wanted, found)
     else:
         files = find_files(root, wanted, found.others)
-    listed = dict(progress(files, "finding", "file"))
-    indexes = {name for name in listed if name.endswith(f".{INDEX}")}
-    here = [file for file in listed.items() if file[0] not in indexes and work.takes(file[0])]
+    indexes: list[str] = []
+    here = _take(progress(files, "finding", "file"), work, indexes)
     archives = _sort_files(here, endings, set(compressed), found)
     archives = [name for name in archives if re.search(only, posixpath.basename(name))]
     located = {
@@ -142,6 +142,17 @@ def find_clips(
         searched = ", ".join(sorted(endings or containers))
         raise ValueError(f"no {kind} ({searched}) found under {root}{others}")
     return found
+
+
+def _take(
+    files: Iterable[tuple[str, str | None]], work: Work, indexes: list[str]
+) -> Iterator[tuple[str, str | None]]:
+    """Yield the files of a part of the work; collect indexes of shards apart."""
+    for name, reason in files:
+        if name.endswith(f".{INDEX}"):
+            indexes.append(name)
+        elif work.takes(name):
+            yield name, reason
 
 
 def _sort_files(

@@ -19,7 +19,7 @@ from ..data.json_text import parse_json
 from ..data.label_set import LabelSet, check_label
 from ..data.parquet import bytes_path, parse_parquet, read_values
 from ..data.urls import is_url
-from .archive_index import Contents
+from .archive_members import Contents
 from .arrangement import Arrangement, Item, sort_classes
 from .path_layouts import SPLIT_FOLDERS
 

@@ -17,6 +17,7 @@ from eat_plugin.data.clip import ClipError
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
 from eat_plugin.data.stores import UnreachableError
+from tests.stores import clear_cache, restart
 
 pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp: pip install '.[remote]'")
 
@@ -47,12 +48,6 @@ def options(tmp_path, monkeypatch):
     restart()
 
 
-def restart():
-    """Forget what a process knows, as in a new one."""
-    stores._stores.clear()
-    remote._begin_process()
-
-
 @pytest.fixture
 def server(folder):
     with serving(folder) as server:
@@ -80,12 +75,6 @@ def is_equal(first, second):
 
 def lines_of(path):
     return path.read_text().splitlines()
-
-
-def clear_cache(tmp_path):
-    for path in (tmp_path / "cache").rglob("*"):
-        if path.is_file():
-            path.unlink()
 
 
 def test_manifest__of_a_server_equals_that_of_its_folder(manifests, server, tmp_path):

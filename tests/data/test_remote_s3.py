@@ -9,11 +9,12 @@ import soundfile
 import torch
 
 from eat_plugin import cli
-from eat_plugin.data import remote, stores
+from eat_plugin.data import stores
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
 from eat_plugin.data.stores import UnreachableError
+from tests.stores import restart as forget_stores
 
 pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install '.[remote]'")
 moto_server = pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[server]'")
@@ -47,8 +48,7 @@ def restart():
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
-    stores._stores.clear()
-    remote._begin_process()
+    forget_stores()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from eat_plugin.data.entries import Storage
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
 from tests.prepare.imported import make_sound, problem, read_clips, read_labels, run, run_parts
+from tests.stores import clear_cache, restart
 
 pyarrow = pytest.importorskip("pyarrow", reason="parquet needs pyarrow: pip install '.[parquet]'")
 pytest.importorskip("fsspec", reason="stores need fsspec: pip install '.[remote]'")
@@ -37,11 +38,6 @@ def options(tmp_path, monkeypatch):
     restart()
 
 
-def restart():
-    stores._stores.clear()
-    remote._begin_process()
-
-
 def features(**kinds):
     return {b"huggingface": json.dumps({"info": {"features": kinds}}).encode()}
 
@@ -64,29 +60,6 @@ def make_table(sounds=SOUNDS, labels=None, metadata=None, **more):
 def write(path, table, form="plain", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=3, **{**FORMS[form], **options})
-
-
-@pytest.fixture(params=["folder", "store"])
-def place(request):
-    if request.param == "folder":
-        yield lambda folder: folder
-        return
-    system = stores.find_store("memory://x").system
-    system.store.clear()
-
-    def put(folder):
-        system.store.clear()
-        system.put(f"{folder}/", "/sets/", recursive=True)
-        return "memory://sets"
-
-    yield put
-    system.store.clear()
-
-
-def clear_cache(tmp_path):
-    for path in (tmp_path / "cache").rglob("*"):
-        if path.is_file():
-            path.unlink()
 
 
 @pytest.mark.parametrize("form", FORMS)

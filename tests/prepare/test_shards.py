@@ -31,25 +31,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EAT_REMOTE_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(params=["folder", "store"])
-def place(request):
-    """Return where a folder is read: there, or in a store that has its files."""
-    if request.param == "folder":
-        yield lambda folder: folder
-        return
-    fsspec = pytest.importorskip("fsspec", reason="stores need fsspec: pip install '.[remote]'")
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-
-    def put(folder):
-        system.store.clear()
-        system.put(f"{folder}/", "/sets/", recursive=True)
-        return "memory://sets"
-
-    yield put
-    system.store.clear()
-
-
 def write_tar(path, members):
     """Write members and return their first bytes and sizes by name."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks.range_server import serving
 from eat_plugin import cli
-from eat_plugin.data import remote, stores
 from eat_plugin.tasks import dataset
+from tests.stores import clear_cache, restart
 from tests.training.in_process import load, train
 from tests.training.test_stopping import before_call, updates_of
 
@@ -29,11 +29,8 @@ def server(clips, monkeypatch):
 
 def forget(clips):
     """Empty the cache, and start as in a new process."""
-    for path in (clips / "cache").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    stores._stores.clear()
-    remote._begin_process()
+    clear_cache(clips)
+    restart()
 
 
 def check_weights(clips, name, assert_same):
