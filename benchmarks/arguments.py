@@ -19,7 +19,8 @@ COUNTED = (
     "activations_bat_small", "activations_bat", "activations_bat_half",
 )  # fmt: skip
 OF_STORES = ("store_1", "store_2", "store_1_cached", "store_2_cached")
-ON_CPU = (*OF_WORKERS, *OF_STORES, *OF_MODELS, *COUNTED)
+ROUNDED = ("bfloat16_tiny", "bfloat16_base")
+ON_CPU = (*OF_WORKERS, *OF_STORES, *OF_MODELS, *ROUNDED, *COUNTED)
 OF_GPUS = ("train_base_12", "train_base_48", "train_base_96", "train_large_12")
 ON_GPU = (*OF_MODELS, *OF_GPUS, *COUNTED)
 EPILOG = f"""
@@ -35,7 +36,8 @@ that other load affects both forms. The column `difference` is the largest diffe
 results / the largest value. Models are base, except in the tiny cases: float32 on the CPU, bfloat16
 on a GPU. Cases with bat are of the recipe bat; in half our decoder predicts half of the hidden
 patches, the plain one all. The cases stage2_* compare an update of SSLAM's second stage with one of
-the first stage, which has the place of the plain form. In the cases store_*, which need aiohttp,
+the first stage, which has the place of the plain form; the cases bfloat16_* compare our update in
+bfloat16 with that in float32, which has it too. In the cases store_*, which need aiohttp,
 data workers read clips through a local web server; the plain form reads them from the disk.
 
 cases on the CPU:

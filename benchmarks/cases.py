@@ -16,6 +16,7 @@ from .stores import CASES as OF_STORES
 from .timing import Prepare
 from .trainer import describe, training
 from .training import CASES as TRAINING
+from .training import ROUNDED
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ ROWS: dict[str, Row] = {
     "train_base_48": _train_on_gpu("base", 48),
     "train_base_96": _train_on_gpu("base", 96),
     "train_large_12": _train_on_gpu("large", 12),
+    **{name: Row(prepare, (CPU,)) for name, prepare in ROUNDED.items()},
     **{
         name: Row(prepare)
         for name, prepare in {**BAT, **COUNTED, **COUNTED_OF_STAGES, **COUNTED_OF_BAT}.items()

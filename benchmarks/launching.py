@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from eat_plugin.launch.machine import choose_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
@@ -99,13 +100,15 @@ def finetune_arms(
 
 
 def train(config: str, data: Path, folder: Path, options: list[str]) -> None:
-    """Run ``fairseq-hydra-train`` in a folder; it resumes from a checkpoint there."""
-    cpu = ["common.cpu=true", "common.fp16=false"] if not torch.cuda.is_available() else []
+    """Run ``fairseq-hydra-train`` in a folder, in the precision that ``eat pretrain`` chooses.
+
+    It resumes from a checkpoint there.
+    """
     command = [
         BIN / "fairseq-hydra-train", "--config-dir", CONFIG, "--config-name", config,
         f"common.user_dir={quote(ROOT / 'eat_plugin')}", f"task.data={quote(data)}",
         f"hydra.run.dir={quote(folder)}", "common.tensorboard_logdir=null",
-        "common.log_interval=50", *options, *cpu,
+        "common.log_interval=50", *options, *choose_precision(set()),
     ]  # fmt: skip
     began = time.monotonic()
     run(command, folder / "console.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable
 
 import torch
@@ -165,6 +166,30 @@ def updating(size: str, clips: int, rounds: int) -> Prepare:
     return prepare
 
 
+def rounding(size: str, clips: int, rounds: int) -> Prepare:
+    """Return the case of our updates in bfloat16; those in float32 have the plain form's place."""
+
+    def prepare(place: Place) -> Case:
+        source = make_clips(clips, FRAMES)
+
+        def make(dtype: torch.dtype) -> Callable[[], float]:
+            model = make_model({**SIZES[size], **place.options}, FRAMES)
+            mask, num_visible = draw_batch_masks(model, clips)
+            update = Update(model.to(place.device, dtype), LR, CLIP_NORM)
+            return start_without_noise(model, lambda: update.step(source, mask, num_visible))
+
+        what = f"update {size}: {clips} x 16 clones of 10 s, bfloat16; plain: ours, float32"
+        plain, ours = (partial(make, dtype) for dtype in (torch.float32, torch.bfloat16))
+        return Case(what, Form(plain), Form(ours), clips=clips, most_rounds=rounds)
+
+    return prepare
+
+
+# Where `eat pretrain` may choose bfloat16 without a GPU.
+ROUNDED: dict[str, Prepare] = {
+    "bfloat16_tiny": rounding("tiny", 4, rounds=10),
+    "bfloat16_base": rounding("base", 1, rounds=5),
+}
 CASES: dict[str, Prepare] = {
     "update_tiny": updating("tiny", 4, rounds=10),
     "update_base": updating("base", 1, rounds=5),

@@ -33,10 +33,10 @@ MAY_IMPORT = {
     "registered": {"choices", "flags", "models", "options"},
     "__main__": {"cli"}, "choices": set(), "options": set(),
     "checkpoint_files": {"bat_files", "safetensors_files"}, "safetensors_files": {"bat_files"},
-    "bat_files": set(),
+    "bat_files": set(), "processor": set(),
     "configs": {"choices"}, "records": set(), "sections": {"options"},
     "flags": {"options"}, "masking": set(), "losses": set(), "outputs": set(),
-    "modules": {"options"},
+    "modules": {"options", "processor"},
     **dict.fromkeys(METRICS, METRICS),
     "optim": {"modules", "options"},
     "data": set(),
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "criterions": {"outputs"},
     "tasks": {
         "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking",
-        "monitoring", "options", "reproduction", *METRICS,
+        "monitoring", "options", "processor", "reproduction", *METRICS,
     },
     "inference": {
         "choices", "data", "images", "inputs", "models", "options", "reproduction", "sections",
@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "harness": {"data", "inference"},
     "reproduction": {"data"},
     "monitoring": {"inference", "models", "modules", *METRICS},
-    "launch": {"choices", "configs", "prepare", "records"},
+    "launch": {"choices", "configs", "prepare", "processor", "records"},
     "doctor": {"data", "models", "modules", "prepare"},
     "report": {
         "checkpoint_files", "data", "inference", "masking", "models", "modules", "monitoring",
@@ -167,7 +167,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
     assert {name.split(".")[0] for name in seen} <= {
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
         "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
-        "bat_files", "safetensors_files", "sections", "monitoring", "reproduction",
+        "bat_files", "safetensors_files", "sections", "monitoring", "processor", "reproduction",
     }  # fmt: skip
 
 

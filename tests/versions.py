@@ -9,7 +9,7 @@ from fairseq.optim.composite import CompositeOptimizerConfig
 from fairseq_cli import train
 
 from eat_plugin.modules.compiled import OLDEST_TORCH
-from eat_plugin.tasks.option_checks import OLDEST_FOR_HALF_ON_CPU
+from eat_plugin.processor import OLDEST_FOR_HALF_ON_CPU
 
 
 def _needs(version, what):

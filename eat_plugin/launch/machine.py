@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from ..prepare.processes import available_cores
+from ..processor import prefers_bfloat16
 
 PRECISIONS = ("common.cpu", "common.fp16", "common.bf16", "common.amp")
 
@@ -16,12 +17,13 @@ PRECISIONS = ("common.cpu", "common.fp16", "common.bf16", "common.amp")
 def choose_precision(given: set[str]) -> list[str]:
     """Return the overrides for this machine; none if one of them is given.
 
-    Without a GPU float32 on the CPU; else bfloat16, or float16 on a GPU without it.
+    Bfloat16 where the hardware multiplies matrices of it; else float16 on a GPU, float32 on a CPU.
     """
     if given.intersection(PRECISIONS):
         return []
     if not torch.cuda.is_available():
-        return ["common.cpu=true", "common.fp16=false"]
+        halves = ["common.bf16=true"] if prefers_bfloat16() else []
+        return ["common.cpu=true", "common.fp16=false", *halves]
     if _has_bfloat16():
         return ["common.fp16=false", "common.bf16=true"]
     return ["common.fp16=true"]

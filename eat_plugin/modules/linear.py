@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..processor import prefers_onednn
 from .compiled import is_traced
 
 MIN_PRODUCTS = 1 << 23  # multiply-adds; below, oneDNN's overhead costs more than it gains
@@ -50,14 +48,6 @@ def _uses_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
-def prefers_onednn() -> bool:
-    """Whether oneDNN multiplies faster than MKL: on AMD CPUs with AVX-512."""
-    backends = torch.backends
-    if not (backends.mkldnn.is_available() and backends.mkl.is_available()):
-        return False
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return False
-    return "AuthenticAMD" in described and backends.cpu.get_cpu_capability().startswith("AVX512")
+def is_half_on_cpu(x: Tensor) -> bool:
+    """Whether PyTorch computes with x on a CPU in half precision, where some backwards are slow."""
+    return x.is_cpu and x.dtype in (torch.bfloat16, torch.float16)

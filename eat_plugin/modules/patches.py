@@ -11,9 +11,11 @@ from typing import Any, Union
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..options import patch_sides
+from .linear import is_half_on_cpu
 
 MEL_BINS = 128  # of a spectrogram
 PUBLISHED = "published"
@@ -43,7 +45,13 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, source: Tensor) -> Tensor:
         """Embed [B, channels, T, F] as tokens [B, L, D]."""
-        return self.proj(source).flatten(2).transpose(1, 2)
+        if not is_half_on_cpu(source):
+            return self.proj(source).flatten(2).transpose(1, 2)
+        # PyTorch's backward of this convolution takes 5 times as long there as in float32.
+        rows, columns = self.proj.kernel_size
+        patches = source.unfold(2, rows, rows).unfold(3, columns, columns)  # [B, C, T', F', p, q]
+        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class FixedPositions(nn.Module):

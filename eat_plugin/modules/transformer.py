@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable
 
 import torch
@@ -9,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .compiled import Compiled
-from .linear import Linear
+from .linear import Linear, is_half_on_cpu
 from .recompute import recompute, recomputes
 
+MOST_IN_TABLE = 640  # tokens for a table of weights in memory
 # Options of a block.
 BLOCK_OPTIONS = (
     "embed_dim", "num_heads", "mlp_ratio", "attention_gate", "layer_norm_first",
@@ -23,6 +25,21 @@ BLOCK_OPTIONS = (
 def make_norm(cfg: Any) -> nn.LayerNorm:
     """Make a LayerNorm of the model's width."""
     return nn.LayerNorm(cfg.embed_dim, eps=cfg.norm_eps, elementwise_affine=cfg.norm_affine)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention, [N, heads, Q, C] over [N, heads, S, C].
+
+    ``allowed``, bool, has True where a query may attend to a token.
+    """
+    if not is_half_on_cpu(q) or k.size(2) > MOST_IN_TABLE:
+        return F.scaled_dot_product_attention(q, k, v, allowed, dropout_p=dropout)
+    # The backward of PyTorch's fused attention takes 2 to 7 times as long there as these products.
+    q, k, v = (part.contiguous() for part in (q * q.size(3) ** -0.5, k, v))
+    scores = q @ k.transpose(2, 3)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -math.inf)
+    return F.dropout(scores.softmax(dim=3), dropout) @ v
 
 
 class Attention(nn.Module):
@@ -50,9 +67,7 @@ class Attention(nn.Module):
         """
         q, k, v = self._project(x, num_queries)  # each [N, heads, S or Q, D / heads]
         allowed = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(
-            q, k, v, allowed, dropout_p=self.attention_dropout if self.training else 0.0
-        )
+        attended = attend(q, k, v, allowed, self.attention_dropout if self.training else 0.0)
         attended = attended.transpose(1, 2).flatten(2)
         if self.gate is not None:
             attended = attended * self.gate(last_tokens(x, num_queries)).sigmoid()

@@ -8,12 +8,11 @@ from typing import Any, Dict, Iterable, Sequence, Tuple
 import torch
 
 from ..options import explain_path, require
+from ..processor import OLDEST_FOR_HALF_ON_CPU
 from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-# Before, PyTorch's attention in half precision over an odd number of tokens overwrites memory.
-OLDEST_FOR_HALF_ON_CPU = "2.2"
 # Option -> accepted values, and why others are refused.
 ONLY: Dict[str, Tuple[Tuple[Any, ...], str]] = {
     "common.tpu": ((None, False), "there is no support of TPUs (fairseq-train sets it for --bf16)"),

@@ -11,6 +11,7 @@ from eat_plugin.launch import machine
 @pytest.fixture
 def gpus(monkeypatch):
     def pretend(count, bfloat16=True):
+        monkeypatch.setattr(machine, "prefers_bfloat16", lambda: bfloat16)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)
@@ -23,6 +24,7 @@ def gpus(monkeypatch):
 @pytest.mark.parametrize(
     ("count", "bfloat16", "expected"),
     [
+        (0, True, ["common.cpu=true", "common.fp16=false", "common.bf16=true"]),
         (0, False, ["common.cpu=true", "common.fp16=false"]),
         (1, True, ["common.fp16=false", "common.bf16=true"]),
         (1, False, ["common.fp16=true"]),

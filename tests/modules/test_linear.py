@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from eat_plugin.modules import linear
-from eat_plugin.modules.linear import Linear, prefers_onednn
+from eat_plugin.modules.linear import Linear
 
 
 @pytest.fixture
@@ -56,25 +56,3 @@ def test_linear__no_convolution_when_traced(convolutions):
     assert not convolutions
     assert set(layer.state_dict()) == {"weight", "bias"}
     assert isinstance(layer, torch.nn.Linear)
-
-
-@pytest.mark.parametrize(
-    ("vendor", "capability", "expected"),
-    [
-        ("AuthenticAMD", "AVX512", True), ("AuthenticAMD", "AVX2", False),
-        ("GenuineIntel", "AVX512", False), (None, "AVX512", False),
-    ],
-)  # fmt: skip
-def test_prefers_onednn__on_amd_with_avx512(
-    monkeypatch, tmp_path, vendor, capability, expected
-):
-    cpuinfo = tmp_path / "cpuinfo"
-    if vendor:
-        cpuinfo.write_text(f"processor : 0\nvendor_id : {vendor}\n")
-    monkeypatch.setattr(linear, "Path", lambda _: cpuinfo)
-    for library in (torch.backends.mkl, torch.backends.mkldnn):
-        monkeypatch.setattr(library, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    prefers_onednn.cache_clear()
-    assert prefers_onednn() is expected
-    prefers_onednn.cache_clear()

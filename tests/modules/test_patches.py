@@ -1,5 +1,6 @@
 """Patches: order of tokens, positions, indices."""
 
+import copy
 import math
 
 import pytest
@@ -14,6 +15,7 @@ from eat_plugin.modules.patches import (
     sincos_positions,
     unpatchify,
 )
+from tests.versions import half_on_cpu
 
 
 def test_patch_embedding__tokens_are_in_time_major_order():
@@ -94,6 +96,22 @@ def test_two_sides__embedding_of_whole_frames_by_hand():
     frames = source.reshape(2, 3, 4 * 128)  # four frames one after the other
     expected = frames @ embed.proj.weight.reshape(2, 4 * 128).T + embed.proj.bias
     assert torch.allclose(embed(source), expected, atol=1e-12)
+
+
+@half_on_cpu
+def test_embedding__in_bfloat16_as_in_float32():
+    torch.manual_seed(0)
+    precise, source = PatchEmbedding(3, (2, 4), 5), torch.randn(2, 3, 7, 9).bfloat16()
+    rounded = copy.deepcopy(precise).bfloat16()
+    precise.load_state_dict(rounded.state_dict())  # the same weights
+    upstream = torch.randn(2, 3 * 2, 5).bfloat16()
+    results = []
+    for embed, x in ((precise, source.float()), (rounded, source)):
+        y = embed(x)
+        y.backward(upstream.to(y))
+        results.append([y, *(parameter.grad for parameter in embed.parameters())])
+    for expected, found in zip(*results):
+        assert torch.allclose(expected, found.float(), rtol=0.02, atol=0.02)
 
 
 def test_two_sides__patchify_by_hand():

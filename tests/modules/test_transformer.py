@@ -4,8 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eat_plugin.modules.transformer import Attention, draw_drop_path, scale_sequences
+from eat_plugin.modules.transformer import (
+    MOST_IN_TABLE,
+    Attention,
+    attend,
+    draw_drop_path,
+    scale_sequences,
+)
 from tests.layers import layer_config, make_block
+from tests.versions import half_on_cpu
 
 
 def plain_attention(module, x):
@@ -32,6 +39,39 @@ def test_attention__ignores_padding():
     module, x = Attention(layer_config()).double(), torch.randn(1, 6, 8, dtype=torch.float64)
     padding = torch.tensor([[False] * 4 + [True] * 2])
     assert torch.allclose(module(x, padding)[:, :4], module(x[:, :4]), atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [7, 130, MOST_IN_TABLE + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pads", [False, True])
+@half_on_cpu
+def test_attend__equals_attention_in_float64(tokens, dtype, pads):
+    torch.manual_seed(0)
+    given = torch.randn(3, 2, 2, tokens, 16, dtype=torch.float64).to(dtype)  # rounded alike in both
+    upstream = torch.randn(2, 2, 5, 16, dtype=torch.float64)
+    allowed = torch.ones(2, 1, 1, tokens, dtype=torch.bool)
+    allowed[1, ..., tokens - 3 :] = not pads
+
+    def run(kind):
+        inputs = given.to(kind).clone().requires_grad_()
+        q, k, v = inputs.unbind(0)
+        output = attend(q[:, :, -5:], k, v, allowed if pads else None, 0.0)
+        output.backward(upstream.to(kind))
+        return [tensor.double() for tensor in (output.detach(), inputs.grad)]
+
+    tolerance = 2e-2 if dtype is torch.bfloat16 else 1e-5
+    for found, expected in zip(run(dtype), run(torch.float64)):
+        assert (found - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@half_on_cpu
+def test_attend__dropout_in_half_precision():
+    torch.manual_seed(0)
+    q, k = torch.zeros(2, 1, 1, 400, 8, dtype=torch.bfloat16)  # equal weights
+    found = attend(q, k, torch.ones_like(k), None, 0.25)
+    assert found.float().mean().item() == pytest.approx(1.0, abs=0.01)
+    assert found.float().std() > 0.01
+    assert attend(q, k, torch.ones_like(k), None, 0.0).float().std() < 0.01
 
 
 def test_block__post_norm():
