@@ -3,7 +3,8 @@ r"""Which ingredient of BAT pays? EAT's recipe for tiny models, and each ingredi
     EAT                packaged recipe
     + front end        decibels from 0 to 1 in each clip, waveforms rotated
     + gate, ends       gated attention, targets at the ends of blocks
-    + decoder          of transformer blocks
+    + decoder          of transformer blocks, and the learning rate of BAT: with that of EAT's tiny
+                       models the encoder collapses
     BAT                its losses and initialisation too: config/bat.yaml
     EAT, time of BAT   as many updates as take the time of BAT, by their logs
 
@@ -51,7 +52,7 @@ ARMS = {
     EAT: ("pretrain", []),
     "+ front end": ("pretrain", FRONT_END),
     "+ gate, ends": ("pretrain", GATE),
-    "+ decoder": ("pretrain", [*GATE, f"+{DECODER}.decoder_kind=vit"]),
+    "+ decoder": ("pretrain", [*GATE, f"+{DECODER}.decoder_kind=vit", "optimization.lr=[0.0005]"]),
     BAT: ("bat", []),
     EQUAL_TIME: ("pretrain", []),
 }

@@ -1,6 +1,6 @@
 """When the measured values say that a pre-training collapses, and what to change.
 
-Two values are judged; why not others is in docs/monitoring.md.
+Three values are judged; why not others is in docs/monitoring.md.
 
 - ``target_across``: whether the teacher gives different clips different targets. A teacher whose
   outputs vary over time, but are the same for every clip, has none from its start: the level of a
@@ -8,6 +8,8 @@ Two values are judged; why not others is in docs/monitoring.md.
   also needs a fall from its start.
 - ``target_rank``: whether the targets use many directions. It falls in every healthy run, from a
   start that depends on width, patches and clips: it is judged by the share of its start.
+- ``patch_variance``: whether the student's patches differ at all. The targets do not tell: instance
+  norm gives them variance 1 again.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .values import TARGET_ACROSS, TARGET_RANK
+from .values import PATCH_VARIANCE, TARGET_ACROSS, TARGET_RANK
 
 Values = Mapping[str, float]
 QUIET, WARNING, COLLAPSE = range(3)  # levels
 LEAST_ACROSS, LITTLE_ACROSS = 0.001, 0.01  # of a collapse, of a warning
+LEAST_VARIANCE, LITTLE_VARIANCE = 0.001, 0.02  # the same
 LEAST_RANK, LITTLE_RANK = 0.1, 0.2  # the same, shares of the start
 FALLEN = 0.2  # share of its start below which a value has fallen
 
@@ -42,16 +45,23 @@ class Alarm(NamedTuple):
 
 def judge_across(value: float, start: float) -> int:
     """Return the level of the variance across clips over the mean square."""
-    if value < LEAST_ACROSS:
-        return COLLAPSE
-    return WARNING if value < min(LITTLE_ACROSS, FALLEN * start) else QUIET
+    return _judge(value, LEAST_ACROSS, min(LITTLE_ACROSS, FALLEN * start))
+
+
+def judge_variance(value: float, start: float) -> int:
+    """Return the level of the variance of patches, mean over channels."""
+    return _judge(value, LEAST_VARIANCE, min(LITTLE_VARIANCE, FALLEN * start))
 
 
 def judge_rank(value: float, start: float) -> int:
     """Return the level of an effective rank."""
-    if value < LEAST_RANK * start:
+    return _judge(value, LEAST_RANK * start, LITTLE_RANK * start)
+
+
+def _judge(value: float, least: float, little: float) -> int:
+    if value < least:
         return COLLAPSE
-    return WARNING if value < LITTLE_RANK * start else QUIET
+    return WARNING if value < little else QUIET
 
 
 ALARMS = (
@@ -66,6 +76,11 @@ ALARMS = (
         "the teacher's targets keep few directions",
         "model.instance_norm_target_layer=true, a larger model.ema_decay, a smaller "
         "optimization.lr or a longer warm-up",
+    ),
+    Alarm(
+        PATCH_VARIANCE, judge_variance,
+        "the student's encoder gives nearly the same vector for every patch",
+        "a smaller optimization.lr or a longer warm-up",
     ),
 )  # fmt: skip
 
@@ -96,7 +111,8 @@ class Watch:
         self._start = self._start or dict(values)
         warnings, collapse = [], ""
         for alarm in ALARMS:
-            value, start = values[alarm.value], self._start[alarm.value]
+            value = values[alarm.value]
+            start = self._start.setdefault(alarm.value, value)  # a state of before has not all
             level = alarm.judge(value, start)
             if level == QUIET:
                 self._levels.pop(alarm.value, None)

@@ -33,6 +33,7 @@ OF_CLIPS = {
     "cosine": "mean cosine between two clips; 1: all clips have the same direction",
 }
 TARGET_RANK, TARGET_ACROSS = f"{PREFIX}target_rank", f"{PREFIX}target_across"
+PATCH_VARIANCE = f"{PREFIX}patch_variance"
 PROBE = f"{PREFIX}knn_"  # and the metric: accuracy or mAP of frozen features
 TIME = f"{PREFIX}time"  # % of the time since the start
 

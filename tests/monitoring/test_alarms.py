@@ -1,11 +1,11 @@
 """Alarms: levels, trends, and what is said once."""
 
 from eat_plugin.monitoring.alarms import Watch
-from eat_plugin.monitoring.values import TARGET_ACROSS, TARGET_RANK
+from eat_plugin.monitoring.values import PATCH_VARIANCE, TARGET_ACROSS, TARGET_RANK
 
 
-def values(across=0.3, rank=20.0):
-    return {TARGET_ACROSS: across, TARGET_RANK: rank}
+def values(across=0.3, rank=20.0, variance=0.5):
+    return {TARGET_ACROSS: across, TARGET_RANK: rank, PATCH_VARIANCE: variance}
 
 
 def test_watch__is_quiet_in_a_healthy_run():
@@ -47,6 +47,26 @@ def test_watch__little_spread_across_clips_is_an_alarm_after_a_fall():
     watch.judge(values(across=0.9))
     assert watch.judge(values(across=0.02)) == ([], "")
     assert watch.judge(values(across=0.0005))[1].startswith("the run has collapsed")
+
+
+def test_watch__patches_that_are_alike():
+    watch = Watch()
+    watch.judge(values(variance=0.2))
+    assert watch.judge(values(variance=0.03)) == ([], "")
+    (warning,), collapse = watch.judge(values(variance=0.0136))
+    assert "may collapse: the student's encoder gives nearly the same vector" in warning
+    assert collapse == ""
+    assert "has collapsed" in watch.judge(values(variance=0.0004))[1]
+
+
+def test_watch__state_without_a_value_starts_with_it():
+    watch = Watch()
+    watch.judge(values())
+    state = watch.state()
+    del state["start"][PATCH_VARIANCE]
+    resumed = Watch(state)
+    assert resumed.judge(values(variance=0.05)) == ([], "")
+    assert resumed.judge(values(variance=0.009))[0]
 
 
 def test_watch__recovers_and_continues_from_its_state():
