@@ -172,3 +172,14 @@ def test_check_disk(free, level):
     assert found.level == level
     assert "up to 30.00 GB (3 x 10.00 GB" in found.seen
     assert f"/runs has {free}.00 GB free" in found.seen
+
+
+def test_expect_rate__is_higher_in_bfloat16_on_cpus_that_multiply_it_fast(monkeypatch):
+    monkeypatch.setattr(cost, "measure_products", lambda *_: 1e9)
+    work = cost.Cost(1, 0.0, 0.0, 0.0, flops=1e6)
+    rates = {}
+    for fast, half in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(cost, "prefers_bfloat16", lambda: fast)
+        rates[fast, half], _ = cost.expect_rate(work, run_config(cpu=True, bf16=half))
+    assert rates[True, True] == pytest.approx(cost.BFLOAT16_ON_CPU * rates[True, False])
+    assert rates[False, True] == rates[True, False]
