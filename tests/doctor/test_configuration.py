@@ -179,7 +179,7 @@ def test_expect_rate__is_higher_in_bfloat16_on_cpus_that_multiply_it_fast(monkey
     work = cost.Cost(1, 0.0, 0.0, 0.0, flops=1e6)
     rates = {}
     for fast, half in ((True, True), (True, False), (False, True)):
-        monkeypatch.setattr(cost, "prefers_bfloat16", lambda: fast)
+        monkeypatch.setattr(cost, "prefers_bfloat16", lambda fast=fast: fast)
         rates[fast, half], _ = cost.expect_rate(work, run_config(cpu=True, bf16=half))
     assert rates[True, True] == pytest.approx(cost.BFLOAT16_ON_CPU * rates[True, False])
     assert rates[False, True] == rates[True, False]
