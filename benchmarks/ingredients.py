@@ -11,8 +11,8 @@ r"""Which ingredient of BAT pays? EAT's recipe for tiny models, and each ingredi
 Each is pre-trained on the training split with the packaged recipe, and scored on the held-out one:
 
     fine-tuned   the whole model
-    linear, CGP  eat probe on the frozen features: best layer and pooling by cross-validation, and
-                 --head cgp
+    linear, CGP  eat probe on the frozen features of at most 500 training clips: best layer and
+                 pooling by cross-validation, and --head cgp
 
     python -m benchmarks.ingredients --data runs/esc10/fold{1,2,3}/data --out runs/ingredients
 
@@ -41,6 +41,7 @@ from .launching import (
     write_results,
 )
 
+PROBE = "--max-clips=500"
 DECODER = "model.modalities.image.decoder"
 FRONT_END = ["task.frontend=db", "task.roll=true"]
 GATE = [
@@ -86,8 +87,9 @@ def main() -> int:
             seconds[arm] = read_seconds(folder / "pretraining" / "hydra_train.log")
             fine = [*common, f"optimization.max_update={args.finetuning}"]
             scores = finetune_arms("finetune", data, checkpoint, folder, fine, {"fine-tuned": []})
-            scores["linear"] = probe(data, checkpoint, folder / "linear")["probe model"]
-            scores[CGP] = probe_head(data, checkpoint, folder / CGP, CGP)
+            probed = probe(data, checkpoint, folder / "linear", PROBE)
+            scores["linear"] = probed["probe model"]
+            scores[CGP] = probe_head(data, checkpoint, folder / CGP, CGP, PROBE)
             found[arm][f"{seed}"] = scores
             say(f"{arm}, seed {seed}: " + ", ".join(f"{k} {v:.1%}" for k, v in scores.items()))
     write_results(out, format_means(found, "recipe"), found, began)

@@ -68,9 +68,9 @@ def probe(data: Path, checkpoint: Path, folder: Path, *options: str) -> dict[str
     }
 
 
-def probe_head(data: Path, checkpoint: Path, folder: Path, head: str) -> float:
+def probe_head(data: Path, checkpoint: Path, folder: Path, head: str, *options: str) -> float:
     """Run ``eat probe --head``, unless done; return the metric of the head."""
-    _run_probe(data, checkpoint, folder, f"--head={head}")
+    _run_probe(data, checkpoint, folder, f"--head={head}", *options)
     return float(json.loads((folder / "probe.json").read_text(encoding="utf-8"))["value"])
 
 

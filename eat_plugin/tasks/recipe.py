@@ -187,10 +187,9 @@ def drop_path(known: Known) -> float:
 
 
 def pooling(known: Known) -> str:
-    """Choose CLS of a large pre-trained model, segments of short clips, or mean and maximum."""
-    if known.start is not None and known.encoder("depth") >= 12:
-        return "CLS_TOKEN"
-    return "SEGMENT_POOLING" if is_short(known) else "MEAN_MAX_POOLING"
+    """Choose CLS of a large pre-trained model; else mean and maximum, best with few labels."""
+    is_large = known.start is not None and known.encoder("depth") >= 12
+    return "CLS_TOKEN" if is_large else "MEAN_MAX_POOLING"
 
 
 def front_end(known: Known) -> str:

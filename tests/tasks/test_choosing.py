@@ -164,7 +164,7 @@ def test_own_clips__words_from_random_weights(clips):
     assert values(run, "task.target_length", "model.modalities.image.target_length") == [84, 84]
     assert run.get("model.modalities.image.patch_size") == run.get("task.patch_size") == [4, 128]
     assert values(run, "task.norm", "task.roll_gain", "model.prediction_mode") == [
-        "bins", False, "SEGMENT_POOLING",
+        "bins", False, "MEAN_MAX_POOLING",
     ]  # fmt: skip
     assert values(run, "dataset.batch_size", "optimization.max_update") == [16, 400]
     # 2 updates an epoch, 400 updates: 40 validations are one every 5 epochs.

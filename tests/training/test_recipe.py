@@ -36,10 +36,10 @@ def test_recipe__pretrained_fine_tuned_resumed_and_evaluated(labelled, caplog):
     task, model, optimization, schedule = sections(folder)
     assert (task["target_length"], task["patch_size"]) == (window, [4, 128])
     assert (task["norm"], task["roll_gain"]) == ("bins", False)
-    assert (model["prediction_mode"], model["target_length"]) == ("SEGMENT_POOLING", window)
+    assert (model["prediction_mode"], model["target_length"]) == ("MEAN_MAX_POOLING", window)
     assert (optimization["lr"], schedule["warmup_updates"]) == ([1e-3], 2)
     assert load(folder)["cfg"]["dataset"]["batch_size"] == 16
-    assert load(folder)["model"]["head.weight"].shape == (3, 8 * 32)
+    assert load(folder)["model"]["head.weight"].shape == (3, 2 * 32)
 
     caplog.set_level(logging.INFO, "eat_plugin")
     train("finetune", labelled, *options, "optimization.max_update=30")
@@ -58,5 +58,5 @@ def test_recipe__from_random_weights(labelled):
     train("finetune", labelled, *OPEN_CLASSIFIER, f"checkpoint.save_dir={labelled}")
     task, model, optimization, _ = sections(labelled)
     assert (task["patch_size"], task["norm"]) == ([4, 128], "bins")
-    assert (model["prediction_mode"], model["layer_decay"]) == ("SEGMENT_POOLING", 1)
+    assert (model["prediction_mode"], model["layer_decay"]) == ("MEAN_MAX_POOLING", 1)
     assert optimization["lr"] == [1e-3]
