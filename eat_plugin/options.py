@@ -16,6 +16,18 @@ class Section:
     _name: Optional[str] = None
 
 
+class OtherPrecisionError(ValueError):
+    """A run would resume a checkpoint in another precision than it was saved in.
+
+    Attributes:
+        overrides: the options of the checkpoint's precision.
+    """
+
+    def __init__(self, message: str, overrides: list[str]) -> None:
+        super().__init__(message)
+        self.overrides = overrides
+
+
 def follow(name: str) -> Any:
     """Return the value of an option that follows another one, ``section.option``."""
     return f"${{{name}}}"

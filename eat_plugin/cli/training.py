@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from eat_plugin.choices import CONFIG_DIR, PREEMPTED_STATUS, USER_DIR
 from eat_plugin.cli import SOME_FAILED, say
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.configs import list_groups, quote
+from eat_plugin.options import OtherPrecisionError
 from eat_plugin.records import CONSOLE
 
 if TYPE_CHECKING:
@@ -96,7 +98,13 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
 
     place = launchers.find_place()
     cfg, arguments, given = compose(args, name, overrides, folder, place)
-    start = checks.check_settings(cfg, folder)
+    try:
+        start = checks.check_settings(cfg, folder)
+    except OtherPrecisionError as error:  # of another machine
+        if given.intersection(machine.PRECISIONS):
+            raise
+        cfg, arguments, given = compose(args, name, overrides, folder, place, error.overrides)
+        start = checks.check_settings(cfg, folder)
     reports = start.cfg.common.log_interval
     if "common.log_interval" not in given:
         reports = min(reports, LOG_INTERVAL)
@@ -132,9 +140,13 @@ def find_names(args: argparse.Namespace, name: str) -> tuple[str, Path]:
 
 
 def compose(
-    args: argparse.Namespace, name: str, overrides: list[str], folder: Path, place: Place
-) -> tuple[Any, list[str], set[str]]:
-    """Return the configuration, arguments for fairseq-hydra-train, and the options of the user."""
+    args: argparse.Namespace, name: str, overrides: list[str], folder: Path, place: Place,
+    precision: Sequence[str] = (),
+) -> tuple[Any, list[str], set[str]]:  # fmt: skip
+    """Return the configuration, arguments for fairseq-hydra-train, and the options of the user.
+
+    ``precision`` are overrides in place of the choice for this machine.
+    """
     from eat_plugin.launch import composing, launchers, machine
 
     own = [
@@ -145,9 +157,9 @@ def compose(
         own.append(f"task.data={quote(args.data.expanduser().resolve())}")
     given = {composing.parse_override(text).key for text in args.overrides}
     _refuse_taken(given)
-    precision = machine.choose_precision(given)
-    on_cpu = machine.trains_on_cpu([*precision, *args.overrides])
-    own += precision + launchers.choose_options(place, given, on_cpu) + overrides
+    chosen = machine.choose_precision(given, precision)
+    on_cpu = machine.trains_on_cpu([*chosen, *args.overrides])
+    own += chosen + launchers.choose_options(place, given, on_cpu) + overrides
     config_dir = _find_config_dir(args.config_dir)
     cfg, written = composing.compose(name, [*own, *args.overrides], config_dir)
     if "dataset.num_workers" not in given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import torch
 from omegaconf import DictConfig
@@ -14,16 +15,19 @@ from ..processor import prefers_bfloat16
 PRECISIONS = ("common.cpu", "common.fp16", "common.bf16", "common.amp")
 
 
-def choose_precision(given: set[str]) -> list[str]:
+def choose_precision(given: set[str], precision: Sequence[str] = ()) -> list[str]:
     """Return the overrides for this machine; none if one of them is given.
 
     Bfloat16 where the hardware multiplies matrices of it; else float16 on a GPU, float32 on a CPU.
+    ``precision`` are overrides of the precision itself in place of that.
     """
     if given.intersection(PRECISIONS):
         return []
     if not torch.cuda.is_available():
         halves = ["common.bf16=true"] if prefers_bfloat16() else []
-        return ["common.cpu=true", "common.fp16=false", *halves]
+        return ["common.cpu=true", *(precision or ["common.fp16=false", *halves])]
+    if precision:
+        return list(precision)
     if _has_bfloat16():
         return ["common.fp16=false", "common.bf16=true"]
     return ["common.fp16=true"]

@@ -10,7 +10,7 @@ import torch
 from fairseq.optim import FP16Optimizer
 
 from ..checkpoint_files import read_data
-from ..options import require
+from ..options import OtherPrecisionError, require
 from .choosing import Rule, choose_options
 from .option_checks import CHECKPOINTS, DEFAULT, check_options
 from .resumed import UNREADABLE, ResumedRun, find_resumed_run
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 KEEPS_MASTERS = "eat_adamw"  # the optimizer that keeps float32 weights itself
 # Name of fairseq's wrapper in a checkpoint -> whether its mode is a memory-efficient one.
 WRAPPERS = {"FP16Optimizer": False, "MemoryEfficientFP16Optimizer": True}
+WRAPPER_OF_AMP = "AMPOptimizer"
+PRECISIONS = ("fp16", "bf16", "amp")  # common.NAME; float32 if none is true
 
 
 def describe_end(run: RunConfig, resumed: Optional[ResumedRun]) -> str:
@@ -59,6 +61,7 @@ def check_run(
     if (run.get("distributed_training.distributed_world_size") or 1) > 1:
         run.root.checkpoint.load_checkpoint_on_all_dp_ranks = True
     resumed = find_resumed_run(run)
+    _check_precision(run, resumed)
     choose_options(run, rules, resumed, task)
     check_options(run)
     if resumed is None:
@@ -118,6 +121,25 @@ def _refuse_unreadable(run: RunConfig) -> None:
                     f"checkpoint.{option} is {path!r}, which is not a fairseq checkpoint, is "
                     "damaged, or holds more than plain data"
                 ) from error
+
+
+def _check_precision(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
+    """Refuse to go on from float32 in half precision or by amp, or the other way.
+
+    fairseq's wrappers of the optimizer cannot read each other's state.
+    """
+    if resumed is None or not resumed.optimizer:
+        return
+    wanted = {name: bool(run.get(f"common.{name}")) for name in PRECISIONS}
+    saved = {name: bool(resumed.get(f"common.{name}")) for name in PRECISIONS}
+    is_half = resumed.optimizer in WRAPPERS, resumed.optimizer == WRAPPER_OF_AMP
+    if is_half == (wanted["fp16"] or wanted["bf16"], wanted["amp"]):
+        return
+    overrides = [f"common.{name}={str(value).lower()}" for name, value in saved.items()]
+    raise OtherPrecisionError(
+        f"{resumed.path} was saved in another precision; resume with {' '.join(overrides)}",
+        overrides,
+    )
 
 
 def _check_masters(run: RunConfig, resumed: Optional[ResumedRun]) -> None:

@@ -5,9 +5,12 @@ import shlex
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from eat_plugin.choices import CONFIG_DIR, USER_DIR
 from eat_plugin.cli import main
+from eat_plugin.launch import machine
+from tests.versions import half_on_cpu
 
 
 @pytest.fixture
@@ -53,6 +56,26 @@ def test_pretrain__equal_command(data, capsys):
         f"hydra.run.dir={data.parent / 'run'}", "optimization.lr=[0.1]",
     } <= set(words)  # fmt: skip
     assert not (data.parent / "run").exists()
+
+
+@half_on_cpu
+def test_pretrain__resumes_in_the_precision_of_the_checkpoint(data, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "prefers_bfloat16", lambda: True)
+    options = ["pretrain", "--data", str(data), "--size", "tiny", "--out", "run", "task.norm=whole"]
+    assert "common.bf16=true" in dry_run(capsys, *options)
+    folder = data.parent / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    common = {"fp16": False, "bf16": False, "amp": False}
+    saved = {
+        "cfg": {"common": common, "task": {"norm_mean": -5.0, "norm_std": 3.0, "norm": "whole"}},
+        "optimizer_history": [{"optimizer_name": "EatAdamW", "num_updates": 1}],
+    }
+    torch.save(saved, folder / "checkpoint_last.pt")
+    words = dry_run(capsys, *options)
+    assert "common.bf16=false" in words
+    assert "common.bf16=true" not in words
+    error = refuse(capsys, *options, "common.cpu=true", "common.fp16=false", "common.bf16=true")
+    assert "another precision; resume with common.fp16=false common.bf16=false" in error
 
 
 def test_pretrain__images_have_their_configuration(data, capsys):

@@ -8,6 +8,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.optim.lr_scheduler.pass_through import PassThroughScheduleConfig
 from omegaconf import OmegaConf
 
+from eat_plugin.options import OtherPrecisionError
 from eat_plugin.tasks import checks, option_checks
 from eat_plugin.tasks.checks import check_batches, check_run
 from eat_plugin.tasks.pretraining import EatPretrainingTask, PretrainingConfig
@@ -187,7 +188,7 @@ def with_optimizer(optimizer="eat_adamw", **common):
 
 @fairseq_main
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@pytest.mark.parametrize("begun", [COPIES, MASTERS, "EatAdamW", ""])
+@pytest.mark.parametrize("begun", [COPIES, MASTERS, ""])
 @pytest.mark.parametrize("efficient", [False, True])
 def test_masters__a_run_keeps_its_mode(precision, begun, efficient, monkeypatch, caplog):
     run = with_optimizer(**{precision: True, f"memory_efficient_{precision}": efficient})
@@ -200,6 +201,28 @@ def test_masters__a_run_keeps_its_mode(precision, begun, efficient, monkeypatch,
     else:
         check_run(run)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("begun", "precision", "other"),
+    [("EatAdamW", None, "bf16"), (MASTERS, "bf16", None), ("AMPOptimizer", "amp", None)],
+)
+@half_on_cpu
+def test_precision__a_run_keeps_its_kind(begun, precision, other, monkeypatch):
+    saved = {name: name == precision for name in ("fp16", "bf16", "amp")}
+    resumed = ResumedRun("a.pt", {"common": saved}, {}, begun)
+    monkeypatch.setattr(checks, "find_resumed_run", lambda _: resumed)
+
+    def run(name):
+        return with_optimizer(memory_efficient_bf16=True, **({name: True} if name else {}))
+
+    check_run(run(precision))
+    with pytest.raises(OtherPrecisionError, match="^a.pt was saved in another precision; ") as info:
+        check_run(run(other))
+    shown = {f"common.{name}={str(value).lower()}" for name, value in saved.items()}
+    assert set(info.value.overrides) == shown
+    monkeypatch.setattr(checks, "find_resumed_run", lambda _: resumed._replace(optimizer=""))
+    check_run(run(other))  # reset_optimizer
 
 
 @half_on_cpu
