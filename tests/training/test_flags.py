@@ -101,7 +101,7 @@ def test_fine_tuning__equals_that_of_the_yaml(trainer, labelled, assert_same):
         "fairseq-train", labelled, labelled, *TRAIN, "--task", "eat_classification", "--arch",
         "eat_classifier_tiny", "--criterion", "eat_classification", "--valid-subset", "eval",
         "--single-label", "--loss", "ce", "--label-smoothing", "0.1", "--crop", "random",
-        "--prediction-mode", "SEGMENT_POOLING", "--layer-decay", "-1", "--drop-path-rate", "-1",
+        "--prediction-mode", "MEAN_MAX_POOLING", "--layer-decay", "-1", "--drop-path-rate", "-1",
         "--lr", "0.001", "--min-lr", "1e-6", "--save-dir", labelled / "flags",
         "--model-path", before,
     )  # fmt: skip
