@@ -26,7 +26,7 @@ import torch
 
 from eat_plugin.data.resampling import resample
 
-from .launching import BIN, ROOT, compare, format_table, make_parser, run, say, write_results
+from .launching import BIN, ROOT, compare, format_means, make_parser, run, say, write_results
 
 WORDS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
@@ -39,7 +39,7 @@ VOICES = [
 ]  # fmt: skip
 TAKES = 9  # of each word in each voice
 RATE = 8000
-TENTH = 10
+SHARES = {"all labels": 1, "a tenth": 10}  # every n-th clip has a label
 
 
 def main() -> int:
@@ -53,20 +53,22 @@ def main() -> int:
     if shutil.which("espeak-ng") is None:
         raise SystemExit("espeak-ng is not installed; on Debian: apt-get install espeak-ng")
     out = args.out.resolve()
-    began, results = time.monotonic(), {}
+    began = time.monotonic()
+    results: dict[str, dict[str, dict[str, float]]] = {share: {} for share in SHARES}
     speak_all(out / "audio")
     for voice in args.voices:
-        for share, every in (("all labels", 1), ("a tenth", TENTH)):
+        for share, every in SHARES.items():
             folder = out / f"voice{voice}" / share.replace(" ", "_")
             data = prepare(out / "audio", voice, every, folder)
-            name = f"{VOICES[voice]}, {share}"
             if every > 1:  # the same pre-training
                 folder.mkdir(parents=True, exist_ok=True)
                 link = folder / "pretraining"
                 link.exists() or link.symlink_to(out / f"voice{voice}" / "all_labels/pretraining")
-            results[name] = compare(data, folder, (args.pretraining, args.finetuning), [])
-            say(f"{name}: " + ", ".join(f"{k} {v:.1%}" for k, v in results[name].items()))
-    write_results(out, format_table(results, "voice"), results, began)
+            found = compare(data, folder, (args.pretraining, args.finetuning), [])
+            results[share][VOICES[voice]] = found
+            scores = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
+            say(f"{VOICES[voice]}, {share}: {scores}")
+    write_results(out, format_means(results, "labels, mean over voices"), results, began)
     return 0
 
 
