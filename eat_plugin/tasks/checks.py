@@ -124,7 +124,7 @@ def _refuse_unreadable(run: RunConfig) -> None:
 
 
 def _check_precision(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
-    """Refuse to go on from float32 in half precision or by amp, or the other way.
+    """Refuse to resume a run in float32 in half precision or by amp, or the other way.
 
     fairseq's wrappers of the optimizer cannot read each other's state.
     """
@@ -135,6 +135,8 @@ def _check_precision(run: RunConfig, resumed: Optional[ResumedRun]) -> None:
     is_half = resumed.optimizer in WRAPPERS, resumed.optimizer == WRAPPER_OF_AMP
     if is_half == (wanted["fp16"] or wanted["bf16"], wanted["amp"]):
         return
+    if saved["fp16"] and not torch.cuda.is_available():
+        saved.update(fp16=False, bf16=True)  # float16 fails on CPUs; bfloat16 reads its state
     overrides = [f"common.{name}={str(value).lower()}" for name, value in saved.items()]
     raise OtherPrecisionError(
         f"{resumed.path} was saved in another precision; resume with {' '.join(overrides)}",

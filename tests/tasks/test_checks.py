@@ -225,6 +225,15 @@ def test_precision__a_run_keeps_its_kind(begun, precision, other, monkeypatch):
     check_run(run(other))  # reset_optimizer
 
 
+def test_precision__float16_continues_in_bfloat16_on_a_cpu(monkeypatch):
+    resumed = ResumedRun("a.pt", {"common": {"fp16": True}}, {}, MASTERS)
+    monkeypatch.setattr(checks, "find_resumed_run", lambda _: resumed)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OtherPrecisionError) as info:
+        check_run(with_optimizer())
+    assert info.value.overrides == ["common.fp16=false", "common.bf16=true", "common.amp=false"]
+
+
 @half_on_cpu
 def test_masters__copies_without_options_are_refused(monkeypatch):
     check_run(with_optimizer("adam", bf16=True))
