@@ -1,16 +1,19 @@
 r"""Which ingredient of BAT pays? EAT's recipe for tiny models, and each ingredient added in turn.
 
-    EAT                packaged recipe
+    EAT                packaged recipe, with EAT's front end
     + front end        decibels from 0 to 1 in each clip, waveforms rotated
     + gate, ends       gated attention, targets at the ends of blocks
     + decoder          of transformer blocks, and the learning rate of BAT: with that of EAT's tiny
                        models the encoder collapses
     BAT                its losses and initialisation too: config/bat.yaml
     EAT, time of BAT   as many updates as take the time of BAT, by their logs
+    front end by bin   EAT with the front end of BAT, normalised by mel bin
+    BAT by bin         BAT with this
 
 Each is pre-trained on the training split with the packaged recipe, and scored on the held-out one:
 
     fine-tuned   the whole model
+    random       the same from random weights, for each front end
     linear, CGP  eat probe on the frozen features of at most 500 training clips: best layer and
                  pooling by cross-validation, and --head cgp
 
@@ -43,19 +46,28 @@ from .launching import (
 
 PROBE = "--max-clips=500"
 DECODER = "model.modalities.image.decoder"
-FRONT_END = ["task.frontend=db", "task.roll=true"]
+KALDI = ["task.frontend=kaldi"]
+BY_BIN = ["task.frontend=db", "task.roll=true"]  # as recipes of tiny models are
+FRONT_END = [*BY_BIN, "task.norm=whole"]
 GATE = [
     *FRONT_END, "+model.attention_gate=true", "+model.end_of_block_targets=true",
     "+model.target_norm_eps=1e-6",
 ]  # fmt: skip
 EAT, BAT, EQUAL_TIME = "EAT", "BAT", "EAT, time of BAT"
 ARMS = {
-    EAT: ("pretrain", []),
+    EAT: ("pretrain", KALDI),
     "+ front end": ("pretrain", FRONT_END),
     "+ gate, ends": ("pretrain", GATE),
     "+ decoder": ("pretrain", [*GATE, f"+{DECODER}.decoder_kind=vit", "optimization.lr=[0.0005]"]),
-    BAT: ("bat", []),
-    EQUAL_TIME: ("pretrain", []),
+    BAT: ("bat", ["task.norm=whole"]),
+    EQUAL_TIME: ("pretrain", KALDI),
+    "front end by bin": ("pretrain", BY_BIN),
+    "BAT by bin": ("bat", []),
+}
+RANDOM = {  # options of fine-tuning
+    EAT: KALDI,
+    "+ front end": ["task.frontend=db", "task.norm=whole"],
+    "front end by bin": ["task.frontend=db"],
 }
 
 
@@ -86,7 +98,10 @@ def main() -> int:
             checkpoint = pretrain(config, data, folder / "pretraining", own)
             seconds[arm] = read_seconds(folder / "pretraining" / "hydra_train.log")
             fine = [*common, f"optimization.max_update={args.finetuning}"]
-            scores = finetune_arms("finetune", data, checkpoint, folder, fine, {"fine-tuned": []})
+            arms: dict[str, list[str]] = {"fine-tuned": []}
+            if arm in RANDOM:
+                arms["random"] = ["model.model_path=null", *RANDOM[arm]]
+            scores = finetune_arms("finetune", data, checkpoint, folder, fine, arms)
             probed = probe(data, checkpoint, folder / "linear", PROBE)
             scores["linear"] = probed["probe model"]
             scores[CGP] = probe_head(data, checkpoint, folder / CGP, CGP, PROBE)

@@ -135,23 +135,31 @@ def format_table(results: dict[str, dict[str, float]], first: str) -> str:
     cells = {
         name: [f"{100 * value:.1f}" for value in row.values()] for name, row in results.items()
     }
-    return _format_rows([first, *_list_scores(results)], {**cells, "mean ± std": _average(results)})
+    names = _list_scores(results)
+    return _format_rows([first, *names], {**cells, "mean ± std": _average(results, names)})
 
 
 def format_means(results: dict[str, dict[str, dict[str, float]]], first: str) -> str:
-    """Format accuracies in Markdown: a row per model, mean and standard deviation over its runs."""
+    """Format accuracies in Markdown: a row per model, mean and standard deviation over its runs.
+
+    The first model has all scores; where another lacks one, its cell is empty.
+    """
     names = _list_scores(next(iter(results.values())))
-    return _format_rows([first, *names], {name: _average(runs) for name, runs in results.items()})
+    rows = {name: _average(runs, names) for name, runs in results.items()}
+    return _format_rows([first, *names], rows)
 
 
 def _list_scores(runs: dict[str, dict[str, float]]) -> list[str]:
     return list(next(iter(runs.values())))
 
 
-def _average(runs: dict[str, dict[str, float]]) -> list[str]:
-    values = 100 * np.array([[row[name] for name in _list_scores(runs)] for row in runs.values()])
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-    return [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(values.mean(axis=0), spread)]
+def _average(runs: dict[str, dict[str, float]], names: list[str]) -> list[str]:
+    cells = []
+    for name in names:
+        values = [100 * row[name] for row in runs.values() if name in row]
+        spread = np.std(values, ddof=1) if len(values) > 1 else 0
+        cells.append(f"{np.mean(values):.1f} ± {spread:.1f}" if values else "")
+    return cells
 
 
 def _format_rows(header: list[str], rows: dict[str, list[str]]) -> str:

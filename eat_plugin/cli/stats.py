@@ -3,8 +3,8 @@
 Decodes every clip of DATA/SPLIT.tsv; padding is excluded. Writes the result to DATA/stats.json.
 Training on DATA uses it if task.norm_mean and task.norm_std are null, as in the configurations for
 your own data; without it a sample of the clips is measured at start. task.channels must be that of
---channels. Clips that cannot be used are named, and the exit code is 1. task.frontend=db needs no
-statistics.
+--channels. Clips that cannot be used are named, and the exit code is 1. They are not for
+task.frontend=db, which needs none, or measures a sample at start (task.norm=bins).
 
   eat manifest /my/audio --out /my/data
   eat stats /my/data
@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     if args.data.is_dir():
         check_writable(args.data)
     if not needs_statistics(path):
-        say(f"{args.data} is a cache of task.frontend=db, which needs no statistics: none written")
+        say(
+            f"{args.data} is a cache of task.frontend=db, which measures a sample at start if it "
+            "needs statistics: none written"
+        )
         return 0
     moments, clips, failures = measure_split(path, args.workers, progress, args.channels)
     skipped = len(failures)

@@ -1,7 +1,7 @@
 """The front end ``db`` of BAT (arXiv 2602.16305): decibels, from 0 to 1 in each clip.
 
-It needs no statistics of the data. A clip is the part that a model sees: the window that is cut out
-of a longer recording has its own loudest and quietest bin.
+With ``task.norm=whole`` it needs no statistics of the data. A clip is the part that a model sees:
+the window that is cut out of a longer recording has its own loudest and quietest bin.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .frames import DB, FRAME_LENGTH, FRAME_SHIFT, HIGH_HZ, MEL_BINS, SAMPLE_RATE, Count, Pair
+from .frames import (
+    DB,
+    FRAME_LENGTH,
+    FRAME_SHIFT,
+    HIGH_HZ,
+    MEL_BINS,
+    SAMPLE_RATE,
+    UNCHANGED,
+    Count,
+    Pair,
+)
 from .mel import Scale, Tables, in_blocks, log_, sum_bands, triangles
 
 FFT_SIZE = 1024  # samples of a frame
@@ -29,7 +39,7 @@ class Decibels:
 
     name: ClassVar[str] = DB
     low_hz: ClassVar[float] = LOW_HZ
-    norm: ClassVar[Pair | None] = (0.0, 0.5)  # (x - mean) / (2 * std) is x
+    norm: ClassVar[Pair | None] = UNCHANGED
 
     def settings(self) -> dict[str, Any]:
         """Return what the values depend on, for a cache."""
@@ -77,7 +87,8 @@ class Decibels:
         """Write frames `[..., n, 128]` from 0 to 1, and 0 after them, to `[..., T, 128]`.
 
         0 is the quietest bin of all n frames, or 80 dB below the loudest one; 1 is the loudest one.
-        A clip whose bins are all alike is 0.
+        A clip whose bins are all alike is 0. Then each mel bin is normalised, if ``scale`` has
+        its mean and deviation.
         """
         count = values.shape[-2]
         out[..., count:, :] = 0
@@ -89,6 +100,9 @@ class Decibels:
         low, extent = low[..., None, None], extent[..., None, None]
         torch.sub(values, low, out=out[..., :count, :])
         out[..., :count, :].div_(extent).clamp_(min=0)
+        mean, divisor = scale(values)
+        if isinstance(mean, Tensor):
+            out.sub_(mean).div_(divisor)
 
 
 def _reflect(count: int) -> tuple[Tensor, Tensor]:

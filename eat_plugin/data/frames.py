@@ -20,3 +20,5 @@ Numbers = Union[float, tuple[float, ...]]
 """A mean or deviation: of all mel bins, or one of each."""
 Pair = tuple[Numbers, Numbers]
 """A mean and a deviation."""
+UNCHANGED: Pair = (0.0, 0.5)
+"""Inputs are ``(x - mean) / (2 * std)``: with these they are x."""

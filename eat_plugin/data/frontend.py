@@ -24,7 +24,7 @@ class Spectra(Protocol):
     Attributes:
         name: value of ``task.frontend``.
         low_hz: outer edge of the lowest mel filter.
-        norm: mean and deviation that normalise inputs, if they do not depend on the data.
+        norm: mean and deviation of ``task.norm=whole``, if they do not depend on the data.
     """
 
     name: ClassVar[str]
@@ -77,7 +77,7 @@ class FrontEnd:
             frames.
         patch_bins: with ``patch``, the mel bins of a patch; 0 for as many as frames.
         channels: how the channels of a clip are mixed, see the module ``channels``.
-        kind: ``kaldi``; or ``db``, which needs no statistics: mean and std are 0 and 0.5.
+        kind: ``kaldi``; or ``db``: mean and std are 0 and 0.5, or those of each mel bin.
 
     Raises:
         ValueError: ``target_length`` or ``std`` is not positive, a value is not finite, the mel
@@ -109,7 +109,7 @@ class FrontEnd:
             if not (math.isfinite(std) and std > 0):
                 raise ValueError(f"std must be positive and finite, got {std}")
         fixed = self.spectra.norm
-        if fixed not in (None, (self.mean, self.std)):
+        if fixed not in (None, (self.mean, self.std)) and len(means) == 1:
             raise ValueError(f"mean and std of the front end {self.kind} are {fixed}")
         self.spectra.check_padding(self.pad_value)
         if self.patch and self.target_length % self.patch:

@@ -18,12 +18,11 @@ import numpy as np
 
 from .channels import MEAN
 from .files import replacing
-from .frames import MEL_BINS, TOO_SHORT, Numbers
+from .frames import MEL_BINS, Numbers
 from .json_text import parse_json
-from .manifest import Manifest, digest_clips
+from .manifest import digest_clips
 
 FILE = "stats.json"
-SAMPLE_FRAMES = 998  # per clip of a sample: 10 s
 WHOLE, BINS = NORMS = ("whole", "bins")
 # Least deviation of a mel bin, relative to the root mean square over all bins. One of the 128
 # filters lies between two lines of the spectrum and is constant; all others of ESC-10 are above
@@ -84,60 +83,6 @@ class Moments:
 def sum_up(parts: Iterable[Moments]) -> Moments:
     """Combine the moments of all parts."""
     return reduce(Moments.__add__, parts, Moments())
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Moments of a sample of clips, with the standard errors of mean and standard deviation."""
-
-    moments: Moments
-    clips: int
-    mean_error: float
-    std_error: float
-
-
-def measure_some(manifest: Manifest, clips: int, seed: int = 0, channels: str = MEAN) -> Sample:
-    """Measure up to ten seconds each of at most ``clips`` clips, the same ones for a seed.
-
-    Clips that cannot be used are left out.
-
-    Raises:
-        ValueError: no clip of the sample can be used.
-    """
-    rng = np.random.default_rng(seed)
-    total = len(manifest)
-    parts, problem = [], ""
-    for index in np.sort(rng.choice(total, min(clips, total), replace=False)).tolist():
-        try:
-            moments = _measure_part(manifest, index, rng.random(), channels)
-            reason = "" if moments.count else TOO_SHORT
-        except (ValueError, OSError) as error:
-            moments, reason = Moments(), str(error)
-        if reason:  # named when it is read
-            problem = problem or f"{manifest.path(index)}: {reason}"
-        else:
-            parts.append(moments)
-    if not parts:
-        raise ValueError(f"none of {min(clips, total)} clips can be used: {problem}")
-    whole = sum_up(parts)
-    means = np.array([part.mean for part in parts])
-    squares = [part.squares / part.count + (part.mean - whole.mean) ** 2 for part in parts]
-    # Clips are drawn, not frames; with all clips measured there is no sampling error.
-    chance = math.sqrt((1 - len(parts) / total) / len(parts))
-    std_error = chance * float(np.std(squares)) / max(2 * whole.std, 1e-9)
-    return Sample(whole, len(parts), chance * float(means.std()), std_error)
-
-
-def _measure_part(manifest: Manifest, index: int, position: float, channels: str) -> Moments:
-    from .frontend import FrontEnd  # here, so that files can be listed without PyTorch
-    from .reader import read_part
-
-    front_end = FrontEnd(SAMPLE_FRAMES, 0.0, 1.0, channels=channels)
-    values, sample_rate = read_part(
-        manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
-    )
-    energies = values if sample_rate is None else front_end.energies(values, sample_rate)
-    return Moments.of(energies.numpy())
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..data.channels import MEAN
+from ..data.clip_sample import measure_some
 from ..data.frames import FRAMES_A_SECOND, SAMPLE_RATE
 from ..data.frontend import find_spectra
 from ..data.manifest import Manifest
-from ..data.statistics import FILE, WHOLE, check_statistics, measure_some, read_statistics
+from ..data.statistics import FILE, WHOLE, check_statistics, read_statistics
 from ..prepare.quality import Examination
 from .data import attempt
 from .finding import DATA, ERROR, OK, WARNING, Finding

@@ -30,6 +30,8 @@ class GraphFrontEnd(nn.Module):
     dft: Tensor
     filters: Tensor
     picks: Tensor
+    mean: Tensor
+    divisor: Tensor
 
     def __init__(self, front_end: FrontEnd, spectrum: Tensor, filters: Tensor) -> None:
         super().__init__()
@@ -39,6 +41,9 @@ class GraphFrontEnd(nn.Module):
         self.register_buffer("dft", torch.cat([spectrum.real, spectrum.imag], dim=1))
         self.register_buffer("filters", filters.double().T)
         self.register_buffer("picks", torch.eye(len(spectrum)).unsqueeze(1))
+        mean, divisor = front_end.scale(self.filters)
+        self.register_buffer("mean", torch.as_tensor(mean).double().expand(MEL_BINS).clone())
+        self.register_buffer("divisor", torch.as_tensor(divisor).double().expand(MEL_BINS).clone())
 
     def mel_energies(self, waveform: Tensor) -> Tensor:
         """Compute mel energies of samples `[B, n]`, a frame every 160: `[B, frames, 128]`."""
@@ -51,11 +56,16 @@ class GraphFrontEnd(nn.Module):
         """Cut samples `[B, n]` to those that determine the window."""
         return waveform[:, : self.front_end.needed_samples(SAMPLE_RATE)]
 
-    def fill(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Cut frames `[B, frames, 128]` to the window, or put padding `[128]` after them."""
+    def finish(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Cut frames `[B, frames, 128]` to the window, or pad them with `[128]`; normalise them.
+
+        Returns:
+            `[B, 1, T, 128]` float32.
+        """
         length = self.front_end.target_length
         rows = padding.expand(frames.size(0), length, MEL_BINS)
-        return torch.cat([frames, rows], dim=1)[:, :length]
+        kept = torch.cat([frames, rows], dim=1)[:, :length]
+        return ((kept - self.mean) / self.divisor).float().unsqueeze(1)
 
 
 class KaldiGraph(GraphFrontEnd):
@@ -65,9 +75,6 @@ class KaldiGraph(GraphFrontEnd):
     almost no energy.
     """
 
-    mean: Tensor
-    divisor: Tensor
-
     def __init__(self, front_end: FrontEnd) -> None:
         unit = torch.eye(FRAME_LENGTH, dtype=torch.float64)  # one frame a row
         centred = unit - unit.mean(dim=1, keepdim=True)
@@ -75,9 +82,6 @@ class KaldiGraph(GraphFrontEnd):
         frames = (centred - kaldi.PREEMPHASIS * previous) * kaldi.frame_window().double()
         spectrum = torch.fft.rfft(frames, n=kaldi.FFT_SIZE)  # [400, 257]
         super().__init__(front_end, spectrum, kaldi.mel_filters())
-        mean, divisor = front_end.scale(unit)
-        self.register_buffer("mean", torch.as_tensor(mean).double().expand(MEL_BINS).clone())
-        self.register_buffer("divisor", torch.as_tensor(divisor).double().expand(MEL_BINS).clone())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Map samples [B, n], float32, 400 or more, to the spectrogram [B, 1, T, 128]."""
@@ -85,8 +89,7 @@ class KaldiGraph(GraphFrontEnd):
         used = used - used.double().mean(dim=1, keepdim=True).to(used.dtype)
         energies = self.mel_energies(used).clamp(min=kaldi.ENERGY_FLOOR).log()
         padding = torch.full_like(self.mean, kaldi.PAD_VALUES[self.front_end.pad_value])
-        kept = self.fill(energies, padding)
-        return ((kept - self.mean) / self.divisor).to(waveform.dtype).unsqueeze(1)
+        return self.finish(energies, padding)
 
 
 class DecibelGraph(GraphFrontEnd):
@@ -107,8 +110,7 @@ class DecibelGraph(GraphFrontEnd):
         low = torch.maximum(values.amin(dim=(1, 2), keepdim=True), high - decibels.RANGE_DB)
         extent = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
         scaled = ((values - low) / extent).clamp(min=0)
-        kept = self.fill(scaled, torch.zeros_like(self.filters[0]))
-        return kept.to(waveform.dtype).unsqueeze(1)
+        return self.finish(scaled, torch.zeros_like(self.filters[0]))
 
 
 GRAPHS: dict[str, type[KaldiGraph] | type[DecibelGraph]] = {KALDI: KaldiGraph, DB: DecibelGraph}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..data.channels import MEAN
-from ..data.frames import KALDI, MEL_BINS, Numbers, Pair
+from ..data.frames import KALDI, MEL_BINS, UNCHANGED, Numbers, Pair
 from ..data.frontend import FrontEnd, find_spectra
 from ..data.statistics import BINS, NORMS, WHOLE
 from ..options import NUMBERS, follow, option, patch_sides, read_patch_size
@@ -28,8 +28,8 @@ FRONT_END_HELP = (
 )
 AUDIOSET = AUDIOSET_MEAN, AUDIOSET_STD = -4.268, 4.569
 NORM_HELP = (
-    "inputs are normalised by the mean and deviation of all log-mel values (whole, as published), "
-    "or by those of each mel bin (bins)"
+    "inputs are normalised by the mean and deviation of all log-mel values (whole, as published; "
+    "frontend=db: not at all), or by those of each mel bin (bins)"
 )
 HELP = (
     "{} of the data set's log-mel values, a number (norm=bins: a list of 128); null: from "
@@ -58,7 +58,7 @@ class InputConfig:
 
 
 def choose_norm(cfg: Any) -> str:
-    """Return how inputs are normalised: ``whole`` or ``bins``; a fixed norm is of the former kind.
+    """Return how inputs are normalised: ``whole`` or ``bins``.
 
     Raises:
         ValueError: ``task.norm`` is unknown, or ``bins`` for images.
@@ -70,7 +70,12 @@ def choose_norm(cfg: Any) -> str:
             f"task.norm is {cfg.norm}, which is for sound, but task.images is set; leave it at "
             f"{WHOLE}"
         )
-    return WHOLE if find_spectra(cfg.frontend).norm else str(cfg.norm)
+    return str(cfg.norm)
+
+
+def fixed_numbers(cfg: Any) -> Optional[Pair]:
+    """Return the mean and deviation of a front end that needs no statistics; else None."""
+    return find_spectra(cfg.frontend).norm if choose_norm(cfg) == WHOLE else None
 
 
 def read_numbers(cfg: Any) -> Optional[Pair]:
@@ -81,7 +86,7 @@ def read_numbers(cfg: Any) -> Optional[Pair]:
     Raises:
         ValueError: they are not what ``task.norm`` needs.
     """
-    norm, fixed = choose_norm(cfg), find_spectra(cfg.frontend).norm
+    norm, fixed = choose_norm(cfg), fixed_numbers(cfg)
     if fixed is not None:
         return fixed
     if cfg.norm_mean is None:
@@ -132,7 +137,7 @@ def make_front_end(cfg: Any) -> FrontEnd:
     patch, bins = (0, 0)
     if cfg.length == "mask":
         patch, bins = patch_sides(cfg.patch_size, "task.patch_size")
-    mean, std = read_numbers(cfg) or (0.0, 1.0)  # null: measured before the first clip is read
+    mean, std = read_numbers(cfg) or UNCHANGED  # null: measured before the first clip is read
     return FrontEnd(
         cfg.target_length, mean, std, cfg.pad_value, patch, cfg.channels,
         patch_bins=0 if bins == patch else bins, kind=cfg.frontend,

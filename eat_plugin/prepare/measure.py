@@ -17,7 +17,7 @@ from ..data.channels import MEAN
 from ..data.clip import ClipError
 from ..data.entries import Clip, Entry, Storage, locate
 from ..data.fingerprints import check_archives
-from ..data.frames import FRAMES_A_SECOND, KALDI, SAMPLE_RATE, TOO_SHORT
+from ..data.frames import FRAMES_A_SECOND, KALDI, SAMPLE_RATE, TOO_SHORT, UNCHANGED
 from ..data.frontend import FrontEnd, find_spectra
 from ..data.manifest import Manifest, read_manifest
 from ..data.sources import read_blocks
@@ -70,8 +70,7 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]], kind: str = KALDI) -> I
         Energies, `[frames, 128]` float32.
     """
     length = (LEAD_SECONDS + BLOCK_SECONDS) * FRAMES_A_SECOND
-    mean, std = find_spectra(kind).norm or (0.0, 1.0)  # not used
-    front_end = FrontEnd(length, mean, std, kind=kind)
+    front_end = FrontEnd(length, *UNCHANGED, kind=kind)
     held, rate, lead = torch.zeros(0), SAMPLE_RATE, 0
     for waveform, rate in blocks:
         held = torch.cat([held, waveform])
@@ -83,7 +82,7 @@ def block_energies(blocks: Iterator[tuple[Tensor, int]], kind: str = KALDI) -> I
 
 
 def needs_statistics(path: Path) -> bool:
-    """Whether the inputs of a manifest may need statistics; those of some caches do not."""
+    """Whether statistics of log-mel values suit a manifest; those of some caches are others."""
     entry = read_manifest(path).entry(0)
     if entry.storage is not Storage.CACHE:
         return True

@@ -10,10 +10,10 @@ The rules themselves are in ``recipe``.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, open_dict
@@ -42,6 +42,7 @@ class Known:
     """
 
     run: RunConfig
+    _frames: Dict[str, np.ndarray] = field(default_factory=dict)  # by front end
 
     @property
     def updates(self) -> int:
@@ -58,14 +59,17 @@ class Known:
         check_manifest(self.run)
         return read_split(self._path)
 
-    @cached_property
+    @property
     def frames(self) -> np.ndarray:
         """Lengths of some training clips, in frames, int64 [n].
 
         Raises:
             ValueError: there is no manifest, or no clip can be read.
         """
-        return sample_frames(self.manifest, self.front_end)
+        kind = self.front_end
+        if kind not in self._frames:
+            self._frames[kind] = sample_frames(self.manifest, kind)
+        return self._frames[kind]
 
     @property
     def front_end(self) -> str:

@@ -3,9 +3,9 @@
 ``task.norm``: by one mean and deviation (``whole``, as published), or by those of each mel bin
 (``bins``).
 
-A front end that needs no statistics has numbers of its own. Given numbers are used. If both are
-null, those of ``stats.json`` (``eat stats``) are; without that file a sample of the training clips
-is measured, the same one in every run. A resumed run keeps its numbers.
+The front end ``db`` has numbers of its own for ``whole``. Given numbers are used. If both are null,
+those of ``stats.json`` (``eat stats``) are, which has none of ``db``; without them a sample of the
+training clips is measured, the same one in every run. A resumed run keeps its numbers.
 """
 
 import logging
@@ -19,8 +19,8 @@ import torch
 from omegaconf import DictConfig, ListConfig, open_dict
 
 from ..data.channels import check_channels
-from ..data.frames import Numbers, Pair
-from ..data.frontend import find_spectra
+from ..data.clip_sample import SAMPLE_FRAMES, measure_some
+from ..data.frames import KALDI, Numbers, Pair
 from ..data.manifest import Manifest
 from ..data.statistics import (
     BINS,
@@ -28,7 +28,6 @@ from ..data.statistics import (
     WHOLE,
     Statistics,
     check_statistics,
-    measure_some,
     read_statistics,
 )
 from ..inputs.sound import (
@@ -36,6 +35,7 @@ from ..inputs.sound import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
     choose_norm,
+    fixed_numbers,
     read_number,
     read_numbers,
 )
@@ -72,9 +72,9 @@ def resolve_norm(
             ``stats.json`` is invalid or of other clips; or the checkpoint has another
             ``task.norm``.
     """
-    norm = choose_norm(cfg)
-    if find_spectra(cfg.frontend).norm is not None:
-        _use_fixed(cfg, run)
+    norm, fixed = choose_norm(cfg), fixed_numbers(cfg)
+    if fixed is not None:
+        _use_fixed(cfg, run, fixed)
         return
     if (cfg.norm_mean is None) != (cfg.norm_std is None):
         raise ValueError(
@@ -90,23 +90,21 @@ def resolve_norm(
         logger.info("%s: from %s", describe(values), resumed.path)
     elif from_checkpoint or cfg.images is not None:
         values = AUDIOSET  # as in older versions; images have their own
-    else:
+    elif cfg.frontend == KALDI:
         values = _find(Path(cfg.data), cfg.channels, norm)
     if values is not None:
         _store(cfg, run, values)
 
 
-def _use_fixed(cfg: Any, run: RunConfig) -> None:
+def _use_fixed(cfg: Any, run: RunConfig, values: Pair) -> None:
     """Set the numbers of a front end that needs no statistics; say that others are not used."""
-    values = read_numbers(cfg)
-    assert values is not None
-    ignored = [] if cfg.norm == WHOLE else [f"task.norm={cfg.norm}"]
     if cfg.norm_mean is not None and (cfg.norm_mean, cfg.norm_std) != values:
-        ignored += [f"task.{name}={_show(cfg[name])}" for name in ("norm_mean", "norm_std")]
-    if ignored:
-        shown = " ".join(ignored)
-        logger.info("not used, as task.frontend=%s needs no statistics: %s", cfg.frontend, shown)
-    _store(cfg, run, values, norm=WHOLE)
+        shown = " ".join(f"task.{name}={_show(cfg[name])}" for name in ("norm_mean", "norm_std"))
+        logger.info(
+            "not used, as task.frontend=%s with task.norm=%s needs no statistics: %s",
+            cfg.frontend, WHOLE, shown,
+        )  # fmt: skip
+    _store(cfg, run, values)
 
 
 def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
@@ -163,20 +161,23 @@ def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
         ValueError: no clip of the sample can be used, or all are silent.
     """
     path, start = Path(cfg.data, f"{split}.tsv"), time.monotonic()
-    found, total = in_first_process(partial(_measure, path, cfg.channels))
+    sample = (cfg.channels, cfg.frontend, min(cfg.target_length, SAMPLE_FRAMES))
+    found, total = in_first_process(partial(_measure, path, *sample))
     values = found.numbers(choose_norm(cfg))
     logger.info(
-        "%s: measured on %d of %d clips of the split %r in %.1f s; eat stats %s measures all",
-        describe(values), found.clips, total, split, time.monotonic() - start, cfg.data,
+        "%s: measured on %d of %d clips of the split %r in %.1f s%s",
+        describe(values), found.clips, total, split, time.monotonic() - start,
+        f"; eat stats {cfg.data} measures all" if cfg.frontend == KALDI else "",
     )  # fmt: skip
     _store(cfg, run, values)
 
 
-def _measure(path: Path, channels: str) -> Tuple[Statistics, int]:
+def _measure(path: Path, channels: str, kind: str, window: int) -> Tuple[Statistics, int]:
     """Return the statistics of a sample of a split, and the number of clips of the split."""
     manifest = read_split(path)
+    frames = SAMPLE_FRAMES if kind == KALDI else window  # values of db depend on it
     try:
-        sample = measure_some(manifest, CLIPS_AT_START, channels=channels)
+        sample = measure_some(manifest, CLIPS_AT_START, channels=channels, kind=kind, frames=frames)
         found = Statistics.from_moments(sample.moments, sample.clips, path.stem, 0, channels)
     except ValueError as error:
         raise ValueError(
@@ -186,10 +187,10 @@ def _measure(path: Path, channels: str) -> Tuple[Statistics, int]:
     return found, len(manifest)
 
 
-def _store(cfg: Any, run: RunConfig, values: Pair, **others: str) -> None:
-    """Set numbers, and others, in the options of a task and in those that checkpoints will hold."""
+def _store(cfg: Any, run: RunConfig, values: Pair) -> None:
+    """Set numbers in the options of a task and in those that checkpoints will hold."""
     mean, std = (_plain(value) for value in values)
-    options = {"norm_mean": mean, "norm_std": std, **others}
+    options = {"norm_mean": mean, "norm_std": std}
     for name, value in options.items():
         setattr(cfg, name, value)
     original = run.get("task")

@@ -5,7 +5,7 @@ To add a choice: a function of ``Known``, and its entry in a table at the end.
 
 from typing import Any, Callable, Dict, List
 
-from ..data.frontend import find_spectra
+from ..data.frames import DB
 from .choosing import Known, Rule
 
 LEAST_CONSTANT = 100  # updates over which the teacher averages at the start of a run, at least
@@ -108,7 +108,7 @@ def half_of_clones(known: Known) -> int:
 
 LONGEST_WINDOW = 1024  # frames
 WINDOWS_OF_PRETRAINING = (64, 208)  # frames, least and most
-SHORT = 200  # frames: words and single events; the order within them matters
+SHORT = 201  # frames, 2 s: words and single events; the order within them matters
 
 
 def is_short(known: Known) -> bool:
@@ -193,14 +193,23 @@ def pooling(known: Known) -> str:
 
 
 def front_end(known: Known) -> str:
-    """Choose the spectrograms of the checkpoint; as published for random weights."""
-    return known.front_end
+    """Choose the spectrograms of the checkpoint; for random weights as published.
+
+    Short clips whose mel bins are normalised get decibels: words are learnt better from them.
+    """
+    task = {name: known.run.get(f"task.{name}") for name in ("norm", "norm_mean", "pad_value")}
+    free = task["norm"] in ("bins", "auto") and task["norm_mean"] is None
+    if known.start is not None or not free or task["pad_value"] != "zero":
+        return known.front_end
+    if known.is_cached:
+        from ..data.feature_cache import cached_kind
+
+        return cached_kind(known.manifest.entry(0))
+    return DB if is_short(known) else known.front_end
 
 
 def norm(known: Known) -> str:
-    """Choose the normalisation of pre-training; by mel bin for random weights, if it has any."""
-    if find_spectra(known.front_end).norm is not None:
-        return "whole"
+    """Choose the normalisation of pre-training; by mel bin for random weights."""
     if known.start is None:
         return "bins"
     return str((known.start.get("task") or {}).get("norm", "whole"))

@@ -15,13 +15,13 @@ from eat_plugin.data import kaldi as features
 from eat_plugin.data import resampling
 from eat_plugin.data.cache_settings import SettingsError, front_end_settings
 from eat_plugin.data.clip import ClipError
+from eat_plugin.data.clip_sample import measure_some
 from eat_plugin.data.entries import Entry, Storage, locate, split_cached
 from eat_plugin.data.feature_cache import read_cached
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import read_manifest, write_manifest
 from eat_plugin.data.reader import SpectrogramReader, WindowsReader, read_window
 from eat_plugin.data.sources import probe_clip
-from eat_plugin.data.statistics import measure_some
 from eat_plugin.masking import MaskSpec
 from eat_plugin.prepare import cache_folder
 from eat_plugin.prepare.cache_shards import compute_energies, finish_all

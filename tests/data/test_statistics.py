@@ -9,13 +9,13 @@ import pytest
 import soundfile
 import torch
 
+from eat_plugin.data.clip_sample import measure_some
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.manifest import digest_clips, read_manifest, write_manifest
 from eat_plugin.data.statistics import (
     Moments,
     Statistics,
     check_statistics,
-    measure_some,
     read_statistics,
     sum_up,
     write_statistics,

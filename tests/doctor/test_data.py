@@ -163,7 +163,7 @@ def test_decode_sample__is_bounded(folder):
 def test_check_normalisation(folder, norm, mean, std, levels):
     """``mean`` is an offset in deviations, ``std`` a factor."""
     manifest = read_folder(folder)[0].manifests["train"]
-    from eat_plugin.data.statistics import measure_some
+    from eat_plugin.data.clip_sample import measure_some
 
     own = measure_some(manifest, 8).moments
     task = SimpleNamespace(frontend="kaldi", channels="mean", norm=norm)

@@ -11,11 +11,11 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from eat_plugin import cli
+from eat_plugin.data.clip_sample import measure_some
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.statistics import (
     Moments,
     Statistics,
-    measure_some,
     sum_up,
     write_statistics,
 )
@@ -168,7 +168,7 @@ def send(result):
 def test_measure_norm__other_processes_take_the_first_ones_numbers(data, monkeypatch):
     first = setup_task(root(data, norm="bins").task)
     expected = first.front_end
-    measured = normalisation._measure(data / "train.tsv", "mean")
+    measured = normalisation._measure(data / "train.tsv", "mean", "kaldi", 64)
     monkeypatch.setattr(normalisation, "_measure", fail)
     for name, value in (
         ("is_initialized", lambda: True), ("get_rank", lambda: 1),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def root(data, kind="eat_pretraining", **options):
 
 
 @KINDS
-@pytest.mark.parametrize("given", [{}, {"norm": "bins"}, {"norm_mean": -4.268, "norm_std": 4.569}])
+@pytest.mark.parametrize("given", [{}, {"norm_mean": -4.268, "norm_std": 4.569}])
 def test_task__needs_no_statistics_and_saves_what_it_uses(data, kind, given, caplog):
     cfg = root(data, kind, **given)
     with caplog.at_level(logging.INFO):
@@ -62,13 +63,47 @@ def test_task__needs_no_statistics_and_saves_what_it_uses(data, kind, given, cap
         task.load_dataset("train")
     assert task.front_end == task.dataset("train").reader.front_end == DB
     assert (cfg.task.norm, cfg.task.norm_mean, cfg.task.norm_std) == ("whole", 0.0, 0.5)
-    text = "not used, as task.frontend=db needs no statistics: "
+    text = "not used, as task.frontend=db with task.norm=whole needs no statistics: "
     text += " ".join(f"task.{name}={value}" for name, value in given.items())
     assert (text in caplog.text) == bool(given)
     assert "measured" not in caplog.text
     item = task.dataset("train")[0]["source"]
     assert (float(item.min()), float(item.max())) == (0.0, 1.0)
     assert check_normalisation(read_manifest(data / "train.tsv"), task.cfg) == []
+
+
+@KINDS
+def test_task__normalises_mel_bins_by_a_sample_of_their_values(data, kind, caplog):
+    assert main(["stats", str(data)]) == 0  # of log-mel values: not used
+    cfg = root(data, kind, norm="bins", norm_mean=None, norm_std=None)
+    with caplog.at_level(logging.INFO):
+        task = setup_task(cfg.task)
+        task.load_dataset("train")
+        item = task.dataset("train")[0]["source"]
+    assert "measured on 2 of 2 clips" in caplog.text
+    assert "eat stats" not in caplog.text
+    # Windows of 128 frames, as the model's; the sample takes those at random places.
+    assert cfg.task.norm == "bins"
+    mean, std = torch.tensor(cfg.task.norm_mean), torch.tensor(cfg.task.norm_std)
+    assert 0.3 < float(mean.min()) < float(mean.max()) < 1
+    values = DB(torch.from_numpy(soundfile.read(data / "0.wav", dtype="float32")[0]), 16_000)
+    torch.testing.assert_close(item, (values - mean) / (2 * std))
+    assert abs(float(item.mean())) < 0.1
+    # As a checkpoint has them, without the folder.
+    saved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    again = setup_task(saved.task, from_checkpoint=True)
+    assert again.front_end == task.front_end
+    with pytest.raises(ValueError, match="db are"):
+        replace(again.front_end, mean=0.1, std=0.2)
+
+
+def test_finish__pads_with_the_quietest_bin_before_it_normalises():
+    front_end = replace(DB, mean=(0.5,) * 128, std=(0.25,) * 128)
+    wave = 0.1 * torch.randn(1, 9_000, generator=torch.Generator().manual_seed(0))
+    values = DB(wave[0], 16_000)
+    assert torch.equal(front_end(wave[0], 16_000), (values - 0.5) / 0.5)
+    assert float(front_end(wave[0], 16_000)[0, -1, 0]) == -1
+    assert (DecibelGraph(front_end)(wave)[0] - front_end(wave[0], 16_000)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -121,12 +156,42 @@ def know(before=None, **options):
 def test_recipe__follows_the_checkpoint(data):
     assert front_end(know()) == front_end(know({})) == "kaldi"
     assert front_end(know({"frontend": "db"})) == "db"
-    assert norm(know(frontend="kaldi")) == "bins"
-    assert norm(know(frontend="db")) == "whole"
+    assert norm(know(frontend="kaldi")) == norm(know(frontend="db")) == "bins"
+    assert norm(know({"frontend": "db"}, frontend="db")) == "whole"
     for kind, longest in (("kaldi", 186), ("db", 188)):
         known = know(frontend=kind)
         known.manifest = read_manifest(data / "train.tsv")
         assert known.frames.max() == longest
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"norm": "bins"}, "db"), ({"norm": "auto"}, "db"),
+        ({"norm": "whole"}, "kaldi"),
+        ({"norm_mean": [-4.0] * 128, "norm_std": [4.0] * 128}, "kaldi"),
+        ({"pad_value": "silence"}, "kaldi"),
+    ],
+)  # fmt: skip
+def test_recipe__short_clips_get_decibels_where_mel_bins_are_normalised(data, options, expected):
+    own = {"norm": "bins", "norm_mean": None, "pad_value": "zero", "data": str(data), **options}
+    known = know(**own)
+    known.manifest = read_manifest(data / "train.tsv")
+    assert front_end(known) == expected
+    soundfile.write(data / "1.wav", np.zeros(40_000), 16_000)
+    (data / "train.tsv").write_text(f"{data}\n0.wav\t20000\n1.wav\t40000\n")
+    known = know(**own)
+    known.manifest = read_manifest(data / "train.tsv")
+    assert front_end(known) == "kaldi"  # 2.5 s
+
+
+def test_recipe__a_cache_has_its_front_end(data, tmp_path):
+    for kind in ("kaldi", "db"):
+        out = tmp_path / kind
+        assert main(["cache", str(data), "--out", str(out), "--frontend", kind]) == 0
+        known = know(norm="bins", pad_value="zero")
+        known.manifest = read_manifest(out / "train.tsv")
+        assert front_end(known) == kind
 
 
 @pytest.mark.parametrize("option", ["model.model_path", "checkpoint.finetune_from_model"])
@@ -193,7 +258,7 @@ def test_commands__cache_it_and_measure_nothing(data, make_checkpoint, tmp_path,
     assert main(["cache", str(data), "--out", str(out), "--frontend", "db", "--workers", "1"]) == 0
     capsys.readouterr()
     assert main(["stats", str(out)]) == 0
-    assert "needs no statistics: none written" in capsys.readouterr().out
+    assert "if it needs statistics: none written" in capsys.readouterr().out
     assert not (out / "stats.json").exists()
     task = setup_task(root(out).task)
     task.load_dataset("train")

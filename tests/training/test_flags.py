@@ -23,9 +23,10 @@ COMMON = [
     "--required-batch-size-multiple", "1", "--log-interval", "1", "--log-format", "json",
 ]  # fmt: skip
 TRAIN = [
-    *COMMON, "--target-length", "-1", "--norm", "bins", "--optimizer", "eat_adamw",
-    "--lr-scheduler", "cosine", "--warmup-updates", "-1", "--depth", "2", "--embed-dim", "32",
-    "--num-heads", "4", "--average-top-k-layers", "2", "--max-update", "15",
+    *COMMON, "--target-length", "-1", "--norm", "bins", "--frontend", "db",
+    "--optimizer", "eat_adamw", "--lr-scheduler", "cosine", "--warmup-updates", "-1",
+    "--depth", "2", "--embed-dim", "32", "--num-heads", "4", "--average-top-k-layers", "2",
+    "--max-update", "15",
 ]  # fmt: skip
 OVERRIDES = [
     "size=tiny", "common.cpu=true", "common.fp16=false", "dataset.num_workers=0",

@@ -24,10 +24,10 @@ def test_recipe__pretrained_fine_tuned_resumed_and_evaluated(labelled, caplog):
     train("pretrain", labelled, *OPEN, f"checkpoint.save_dir={pretrained}")
     task, model, _, schedule = sections(pretrained)
     longest = read_manifest(labelled / "train.tsv").sizes.max()
-    window = -(-(1 + (longest - 400) // 160) // 4) * 4
+    window = -(-(1 + longest // 160) // 4) * 4
     assert task["target_length"] == model["modalities"]["image"]["target_length"] == window
     assert task["patch_size"] == model["modalities"]["image"]["patch_size"] == [4, 128]
-    assert (task["norm"], len(task["norm_mean"])) == ("bins", 128)
+    assert (task["frontend"], task["norm"], len(task["norm_mean"])) == ("db", "bins", 128)
     assert (schedule["warmup_updates"], model["ema_decay"]) == (2, pytest.approx(0.99))
 
     start = f"model.model_path={pretrained / 'checkpoint_last.pt'}"
@@ -35,7 +35,7 @@ def test_recipe__pretrained_fine_tuned_resumed_and_evaluated(labelled, caplog):
     train("finetune", labelled, *options)
     task, model, optimization, schedule = sections(folder)
     assert (task["target_length"], task["patch_size"]) == (window, [4, 128])
-    assert (task["norm"], task["roll_gain"]) == ("bins", False)
+    assert (task["frontend"], task["norm"], task["roll_gain"]) == ("db", "bins", False)
     assert (model["prediction_mode"], model["target_length"]) == ("MEAN_MAX_POOLING", window)
     assert (optimization["lr"], schedule["warmup_updates"]) == ([1e-3], 2)
     assert load(folder)["cfg"]["dataset"]["batch_size"] == 16
