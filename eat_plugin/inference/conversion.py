@@ -148,7 +148,8 @@ def _convert_task(
         )
     if loaded.front_end.kind != KALDI:
         raise ValueError(
-            f"task.frontend={loaded.front_end.kind} has no published name; only {KALDI} has"
+            f"task.frontend={loaded.front_end.kind} has no published name; only {KALDI} has: give "
+            f"task.frontend={KALDI} in pre-training"
         )
     given = _published_task(name, options)
     for flags in _combinations(given):
