@@ -73,6 +73,7 @@ def resolve_norm(
             ``task.norm``.
     """
     norm, fixed = choose_norm(cfg), fixed_numbers(cfg)
+    values = None if resumed is None else _find_earlier(norm, resumed)
     if fixed is not None:
         _use_fixed(cfg, run, fixed)
         return
@@ -81,7 +82,6 @@ def resolve_norm(
             f"task.norm_mean is {_show(cfg.norm_mean)} and task.norm_std is {_show(cfg.norm_std)}; "
             "set both, or neither (null) to use those of the data set"
         )
-    values = None if resumed is None else _find_earlier(norm, resumed)
     given = read_numbers(cfg)
     if given is not None:
         cfg.norm_mean, cfg.norm_std = (_plain(value) for value in given)

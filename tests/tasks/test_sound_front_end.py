@@ -19,6 +19,7 @@ from eat_plugin.inference import load_checkpoint
 from eat_plugin.inference.onnx_front_end import DecibelGraph
 from eat_plugin.inputs.tasks import read_input
 from eat_plugin.tasks.choosing import Known
+from eat_plugin.tasks.normalisation import resolve_norm
 from eat_plugin.tasks.recipe import front_end, norm
 from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.run_config import RunConfig
@@ -135,6 +136,14 @@ def test_task__rolls_in_pre_training_alone_and_not_in_validation(data, device):
     plain.load_dataset("train")
     same = plain.dataset("train")[0]["source"]
     assert torch.equal(valid, same.values if device == "model" else same)
+
+
+@pytest.mark.parametrize(("before", "now"), [("bins", "whole"), ("whole", "bins")])
+def test_resolve_norm__a_resumed_run_keeps_its_own(data, before, now):
+    cfg = root(data, norm=now)
+    resumed = ResumedRun("last.pt", {"task": {"frontend": "db", "norm": before}}, {}, "EatAdamW")
+    with pytest.raises(ValueError, match=f"last.pt has task.norm={before}, this run {now}"):
+        resolve_norm(cfg.task, RunConfig(cfg.task), False, resumed)
 
 
 def test_make_front_end__a_resumed_run_keeps_its_own(data):
