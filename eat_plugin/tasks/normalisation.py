@@ -180,9 +180,11 @@ def _measure(path: Path, channels: str, kind: str, window: int) -> Tuple[Statist
         sample = measure_some(manifest, CLIPS_AT_START, channels=channels, kind=kind, frames=frames)
         found = Statistics.from_moments(sample.moments, sample.clips, path.stem, 0, channels)
     except ValueError as error:
+        advice = f"AudioSet's are task.norm_mean={AUDIOSET_MEAN} task.norm_std={AUDIOSET_STD}"
+        advice = advice if kind == KALDI else "task.frontend=db task.norm=whole needs none"
         raise ValueError(
             f"task.norm_mean and task.norm_std are null and cannot be measured: {path}: {error}; "
-            f"AudioSet's are task.norm_mean={AUDIOSET_MEAN} task.norm_std={AUDIOSET_STD}"
+            f"{advice}"
         ) from error
     return found, len(manifest)
 
