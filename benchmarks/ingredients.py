@@ -9,6 +9,7 @@ r"""Which ingredient of BAT pays? EAT's recipe for tiny models, and each ingredi
     EAT, time of BAT   as many updates as take the time of BAT, by their logs
     front end by bin   EAT with the front end of BAT, normalised by mel bin
     BAT by bin         BAT with this
+    half of it         its decoder predicts half of the hidden patches
 
 Each is pre-trained on the training split with the packaged recipe, and scored on the held-out one:
 
@@ -63,6 +64,7 @@ ARMS = {
     EQUAL_TIME: ("pretrain", KALDI),
     "front end by bin": ("pretrain", BY_BIN),
     "BAT by bin": ("bat", []),
+    "half of it": ("bat", [f"{DECODER}.hidden_share=0.5"]),
 }
 RANDOM = {  # options of fine-tuning
     EAT: KALDI,
