@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import ClipError
-from .frames import KALDI, SAMPLE_RATE
-from .frontend import FrontEnd, find_spectra
+from .frames import SAMPLE_RATE
+from .frontend import FrontEnd
 from .manifest import Manifest
 from .sources import probe_clip
 
@@ -35,10 +35,10 @@ class ClipLengths(NamedTuple):
     bins: int
 
 
-def sample_frames(manifest: Manifest, kind: str = KALDI) -> np.ndarray:
-    """Return the lengths of some clips, spread evenly over a manifest, int64 [n] in frames.
+def sample_lengths(manifest: Manifest) -> np.ndarray:
+    """Return the lengths of some clips, spread evenly over a manifest, int64 [n], at 16 kHz.
 
-    Clips whose header cannot be read are left out. ``kind`` is a value of ``task.frontend``.
+    Clips whose header cannot be read are left out.
 
     Raises:
         ValueError: none can be read.
@@ -50,8 +50,7 @@ def sample_frames(manifest: Manifest, kind: str = KALDI) -> np.ndarray:
             f"as {manifest.name(0)}; run eat manifest again, which names damaged files"
         )
     samples = [-(-int(manifest.sizes[index]) * SAMPLE_RATE // rate) for index, rate in rates]
-    frames = find_spectra(kind).count_frames(np.array(samples, dtype=np.int64))
-    return np.maximum(1, frames)
+    return np.array(samples, dtype=np.int64)
 
 
 def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:

@@ -10,10 +10,10 @@ The rules themselves are in ``recipe``.
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, open_dict
@@ -21,7 +21,8 @@ from omegaconf import DictConfig, ListConfig, open_dict
 from ..checkpoint_files import read_data
 from ..data.entries import Storage
 from ..data.frames import KALDI
-from ..data.lengths import sample_frames
+from ..data.frontend import find_spectra
+from ..data.lengths import sample_lengths
 from ..data.manifest import Manifest
 from ..options import patch_sides
 from .data_checks import check_manifest, read_split
@@ -42,7 +43,6 @@ class Known:
     """
 
     run: RunConfig
-    _frames: Dict[str, np.ndarray] = field(default_factory=dict)  # by front end
 
     @property
     def updates(self) -> int:
@@ -59,17 +59,14 @@ class Known:
         check_manifest(self.run)
         return read_split(self._path)
 
-    @property
-    def frames(self) -> np.ndarray:
-        """Lengths of some training clips, in frames, int64 [n].
+    @cached_property
+    def samples(self) -> np.ndarray:
+        """Lengths of some training clips, in samples at 16 kHz, int64 [n].
 
         Raises:
             ValueError: there is no manifest, or no clip can be read.
         """
-        kind = self.front_end
-        if kind not in self._frames:
-            self._frames[kind] = sample_frames(self.manifest, kind)
-        return self._frames[kind]
+        return sample_lengths(self.manifest)
 
     @property
     def front_end(self) -> str:
@@ -103,11 +100,16 @@ class Known:
         return Path(self.run.get("task.data"), f"{self.run.get('dataset.train_subset')}.tsv")
 
     @property
-    def typical_frames(self) -> int:
+    def typical_samples(self) -> int:
         """The largest of them; if that is an outlier, one that 95 % do not exceed."""
-        most = int(np.quantile(self.frames, 0.95, method="higher"))
-        longest = int(self.frames.max())
+        most = int(np.quantile(self.samples, 0.95, method="higher"))
+        longest = int(self.samples.max())
         return longest if longest <= OUTLIER * most else most
+
+    @property
+    def typical_frames(self) -> int:
+        """The same in frames of the front end."""
+        return max(1, find_spectra(self.front_end).count_frames(self.typical_samples))
 
     @property
     def updates_per_epoch(self) -> int:

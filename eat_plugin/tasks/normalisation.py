@@ -161,8 +161,9 @@ def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
         ValueError: no clip of the sample can be used, or all are silent.
     """
     path, start = Path(cfg.data, f"{split}.tsv"), time.monotonic()
-    sample = (cfg.channels, cfg.frontend, min(cfg.target_length, SAMPLE_FRAMES))
-    found, total = in_first_process(partial(_measure, path, *sample))
+    frames = SAMPLE_FRAMES if cfg.frontend == KALDI else cfg.target_length  # values depend on it
+    measure = partial(_measure, path, cfg.channels, cfg.frontend, frames)
+    found, total = in_first_process(measure)
     values = found.numbers(choose_norm(cfg))
     logger.info(
         "%s: measured on %d of %d clips of the split %r in %.1f s%s",
@@ -172,10 +173,9 @@ def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
     _store(cfg, run, values)
 
 
-def _measure(path: Path, channels: str, kind: str, window: int) -> Tuple[Statistics, int]:
+def _measure(path: Path, channels: str, kind: str, frames: int) -> Tuple[Statistics, int]:
     """Return the statistics of a sample of a split, and the number of clips of the split."""
     manifest = read_split(path)
-    frames = SAMPLE_FRAMES if kind == KALDI else window  # values of db depend on it
     try:
         sample = measure_some(manifest, CLIPS_AT_START, channels=channels, kind=kind, frames=frames)
         found = Statistics.from_moments(sample.moments, sample.clips, path.stem, 0, channels)

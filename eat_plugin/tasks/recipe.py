@@ -5,7 +5,7 @@ To add a choice: a function of ``Known``, and its entry in a table at the end.
 
 from typing import Any, Callable, Dict, List
 
-from ..data.frames import DB
+from ..data.frames import DB, SAMPLE_RATE
 from .choosing import Known, Rule
 
 LEAST_CONSTANT = 100  # updates over which the teacher averages at the start of a run, at least
@@ -108,12 +108,12 @@ def half_of_clones(known: Known) -> int:
 
 LONGEST_WINDOW = 1024  # frames
 WINDOWS_OF_PRETRAINING = (64, 208)  # frames, least and most
-SHORT = 201  # frames, 2 s: words and single events; the order within them matters
+SHORT = 2.02 * SAMPLE_RATE  # 2 s, rounded: words and single events; their order matters
 
 
 def is_short(known: Known) -> bool:
     """Whether clips are so short that the order within them matters, as in words."""
-    return known.typical_frames <= SHORT
+    return known.typical_samples <= SHORT
 
 
 def patch(known: Known) -> Any:
@@ -197,9 +197,9 @@ def front_end(known: Known) -> str:
 
     Short clips whose mel bins are normalised get decibels: words are learnt better from them.
     """
-    task = {name: known.run.get(f"task.{name}") for name in ("norm", "norm_mean", "pad_value")}
-    free = task["norm"] in ("bins", "auto") and task["norm_mean"] is None
-    if known.start is not None or not free or task["pad_value"] != "zero":
+    norm, mean, padding = (known.run.get(f"task.{x}") for x in ("norm", "norm_mean", "pad_value"))
+    suits = norm in ("bins", "auto") and mean is None and padding == "zero"
+    if known.start is not None or not suits:
         return known.front_end
     if known.is_cached:
         from ..data.feature_cache import cached_kind

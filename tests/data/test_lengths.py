@@ -14,7 +14,7 @@ from eat_plugin.data.lengths import (
     ClipLengths,
     measure_lengths,
     pad_clips,
-    sample_frames,
+    sample_lengths,
     sort_by_length,
 )
 from eat_plugin.data.manifest import read_manifest, write_manifest
@@ -288,14 +288,14 @@ def test_pad_clips__two_sides():
     assert padding.tolist() == [[False] * 4, [False] * 2 + [True] * 2]
 
 
-def test_sample_frames__at_each_clip_s_own_rate(tmp_path):
+def test_sample_lengths__at_each_clip_s_own_rate(tmp_path):
     """One second at 8 and at 44.1 kHz, and a file that cannot be read."""
     for name, rate in (("a.wav", 8000), ("b.wav", 44100)):
         soundfile.write(tmp_path / name, np.zeros(rate), rate)
     (tmp_path / "c.wav").write_bytes(b"no sound")
     lines = [str(tmp_path), "a.wav\t8000", "b.wav\t44100", "c.wav\t999999"]
     (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
-    assert sample_frames(read_manifest(tmp_path / "train.tsv")).tolist() == [98, 98]
+    assert sample_lengths(read_manifest(tmp_path / "train.tsv")).tolist() == [16000, 16000]
     (tmp_path / "train.tsv").write_text("\n".join([lines[0], lines[3]]) + "\n")
     with pytest.raises(ValueError, match=r"none of 1 clips under .* can be read, such as c.wav"):
-        sample_frames(read_manifest(tmp_path / "train.tsv"))
+        sample_lengths(read_manifest(tmp_path / "train.tsv"))

@@ -168,7 +168,7 @@ def send(result):
 def test_measure_norm__other_processes_take_the_first_ones_numbers(data, monkeypatch):
     first = setup_task(root(data, norm="bins").task)
     expected = first.front_end
-    measured = normalisation._measure(data / "train.tsv", "mean", "kaldi", 64)
+    measured = normalisation._measure(data / "train.tsv", "mean", "kaldi", 998)
     monkeypatch.setattr(normalisation, "_measure", fail)
     for name, value in (
         ("is_initialized", lambda: True), ("get_rank", lambda: 1),

@@ -20,7 +20,7 @@ from eat_plugin.inference.onnx_front_end import DecibelGraph
 from eat_plugin.inputs.tasks import read_input
 from eat_plugin.tasks.choosing import Known
 from eat_plugin.tasks.normalisation import resolve_norm
-from eat_plugin.tasks.recipe import front_end, norm
+from eat_plugin.tasks.recipe import front_end, is_short, norm
 from eat_plugin.tasks.resumed import ResumedRun
 from eat_plugin.tasks.run_config import RunConfig
 from eat_plugin.tasks.sound import make_front_end
@@ -170,7 +170,7 @@ def test_recipe__follows_the_checkpoint(data):
     for kind, longest in (("kaldi", 186), ("db", 188)):
         known = know(frontend=kind)
         known.manifest = read_manifest(data / "train.tsv")
-        assert known.frames.max() == longest
+        assert known.typical_frames == longest
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,16 @@ def test_recipe__short_clips_get_decibels_where_mel_bins_are_normalised(data, op
     known = know(**own)
     known.manifest = read_manifest(data / "train.tsv")
     assert front_end(known) == "kaldi"  # 2.5 s
+
+
+def test_recipe__clips_are_short_for_both_front_ends(data):
+    """32,160 samples have 199 frames of kaldi, 202 of db."""
+    soundfile.write(data / "1.wav", np.zeros(32_160), 16_000)
+    (data / "train.tsv").write_text(f"{data}\n1.wav\t32160\n")
+    for kind in ("kaldi", "db"):
+        known = know(frontend=kind, norm="bins")
+        known.manifest = read_manifest(data / "train.tsv")
+        assert is_short(known)
 
 
 def test_recipe__a_cache_has_its_front_end(data, tmp_path):
