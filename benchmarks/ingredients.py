@@ -48,7 +48,7 @@ from .launching import (
 PROBE = "--max-clips=500"
 DECODER = "model.modalities.image.decoder"
 KALDI = ["task.frontend=kaldi"]
-BY_BIN = ["task.frontend=db", "task.roll=true"]  # as recipes of tiny models are
+BY_BIN = ["task.frontend=db", "task.roll=true"]  # task.norm=bins, as size=tiny
 FRONT_END = [*BY_BIN, "task.norm=whole"]
 GATE = [
     *FRONT_END, "+model.attention_gate=true", "+model.end_of_block_targets=true",
