@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=(CPU, CUDA), default=CPU, help="device (default: %(default)s)"
     )
     parser.add_argument(
-        "--rounds", metavar="N", type=int, default=50,
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=50,
         help="rounds; slow cases have fewer on the CPU (default: %(default)s)",
     )
     parser.add_argument(

@@ -27,9 +27,7 @@ def make_model(size: str, share: float, options: dict[str, Any]) -> EatModel:
     del cfg["_name"]
     constant = {"ema_decay": DECAY, "ema_end_decay": DECAY, "ema_anneal_end_step": 1}
     share_of = {"modalities": {"image": {"decoder": {"hidden_share": share}}}}
-    merged: Any = OmegaConf.merge(
-        OmegaConf.structured(EatConfig), cfg, constant, share_of, options
-    )
+    merged: Any = OmegaConf.merge(OmegaConf.structured(EatConfig), cfg, constant, share_of, options)
     torch.manual_seed(0)
     return EatModel(merged).train()
 

@@ -61,9 +61,7 @@ class MaskSpec:
             )
 
     @classmethod
-    def from_options(
-        cls, options: Any, grid: tuple[int, int], flexible: bool = False
-    ) -> MaskSpec:
+    def from_options(cls, options: Any, grid: tuple[int, int], flexible: bool = False) -> MaskSpec:
         """Translate options.
 
         Args:
@@ -79,9 +77,7 @@ class MaskSpec:
                 strategy = "flexible"
             if options.mask_length == 1:
                 strategy = "random"
-        return cls(
-            grid, options.mask_prob, options.mask_prob_adjust, options.mask_length, strategy
-        )
+        return cls(grid, options.mask_prob, options.mask_prob_adjust, options.mask_length, strategy)
 
     def resized(self, columns: int) -> MaskSpec:
         """Return the specification for a clip of so many time steps, in patches.
@@ -104,9 +100,7 @@ class MaskSpec:
         return int(self.num_patches * (1 - self.mask_prob))
 
 
-def draw_masks(
-    spec: MaskSpec, num_masks: int, generator: torch.Generator | None = None
-) -> Tensor:
+def draw_masks(spec: MaskSpec, num_masks: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw masks, uint8 [K, L], with ``spec.num_visible`` zeros per row.
 
     All random numbers come from ``generator``; from the global one if None.
@@ -126,9 +120,7 @@ def draw_random(spec: MaskSpec, num_masks: int, generator: torch.Generator | Non
     return _hide_all_but_top(scores, spec.num_visible)
 
 
-def draw_inverse_block(
-    spec: MaskSpec, num_masks: int, generator: torch.Generator | None
-) -> Tensor:
+def draw_inverse_block(spec: MaskSpec, num_masks: int, generator: torch.Generator | None) -> Tensor:
     """Keep a few square blocks, hide the rest (EAT, Chen et al. 2024, section 3.2)."""
     return _keep_blocks(spec, num_masks, generator, (spec.mask_length, spec.mask_length))
 

@@ -75,9 +75,7 @@ def fingerprint_splits(folder: str | Path, splits: Iterable[str]) -> dict[str, d
     return found
 
 
-def add_part(
-    parts: Sequence[Mapping[str, Any]], part: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def add_part(parts: Sequence[Mapping[str, Any]], part: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the parts of a run with another one; the last grows if its surroundings are equal."""
     before = [dict(each) for each in parts]
     if before and _surroundings(before[-1]) == _surroundings(part):

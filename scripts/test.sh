@@ -28,6 +28,7 @@ check() { # NAME COMMAND...
     "$@" || failed="$failed $name"
 }
 check ruff .venv/bin/python -m ruff check .
+check format .venv/bin/python -m ruff format --check .
 check mypy .venv/bin/python -m mypy
 # One thread per worker: more would wait for each other.
 OMP_NUM_THREADS=1 check pytest .venv/bin/python -m pytest -q \

@@ -66,7 +66,8 @@ def make_checkpoint(tmp_path_factory, golden):
             }
         )  # fmt: skip
         for part, registry in (
-            ("task", TASK_DATACLASS_REGISTRY), ("model", MODEL_DATACLASS_REGISTRY)
+            ("task", TASK_DATACLASS_REGISTRY),
+            ("model", MODEL_DATACLASS_REGISTRY),
         ):
             schema = OmegaConf.structured(registry[options[part]["_name"]]())
             cfg[part] = OmegaConf.merge(schema, options[part])

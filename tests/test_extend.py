@@ -102,9 +102,7 @@ def apply(diff, root):
 @pytest.fixture
 def copy(tmp_path):
     for part in ("eat_plugin", "config"):
-        shutil.copytree(
-            ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "composing.py", tmp_path / "tests")
     return tmp_path

@@ -14,9 +14,7 @@ from eat_plugin.processor import prefers_bfloat16, prefers_onednn
         ("GenuineIntel", "AVX512", False), (None, "AVX512", False),
     ],
 )  # fmt: skip
-def test_prefers_onednn__on_amd_with_avx512(
-    monkeypatch, tmp_path, vendor, capability, expected
-):
+def test_prefers_onednn__on_amd_with_avx512(monkeypatch, tmp_path, vendor, capability, expected):
     cpuinfo = tmp_path / "cpuinfo"
     if vendor:
         cpuinfo.write_text(f"processor : 0\nvendor_id : {vendor}\n")

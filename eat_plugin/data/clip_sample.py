@@ -76,9 +76,7 @@ def measure_some(
     return Sample(whole, len(parts), chance * float(means.std()), std_error)
 
 
-def _measure_part(
-    manifest: Manifest, index: int, position: float, front_end: FrontEnd
-) -> Moments:
+def _measure_part(manifest: Manifest, index: int, position: float, front_end: FrontEnd) -> Moments:
     values, sample_rate = read_part(
         manifest.entry(index), front_end, lambda room, _: int(position * max(0, room))
     )

@@ -55,7 +55,7 @@ TRAINING_OPTIONS: dict[str, dict[str, Any]] = {
         head_dropout=0.0, target_norm_eps=1e-5, loss_average=PUBLISHED_AVERAGE,
     ),
     "optimizer": {"apply_weight_decay_scale": False},
-}
+}  # fmt: skip
 LOG_KEYS = {
     PRETRAINING: ["ema_decay", "target_var", "pred_var", "model_norm", "ema_norm", "masked_pct"],
     CLASSIFICATION: ["_predictions", "_targets"],

@@ -108,7 +108,7 @@ class EatModel(EatEncoder):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None,
         args: Any = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Load a checkpoint of this or the published code, with its teacher.
 
         Raises:

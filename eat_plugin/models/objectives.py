@@ -89,9 +89,7 @@ class UtteranceRegression(UtteranceObjective):
             return loss / rows, num_hidden
         return loss, num_hidden * rows
 
-    def compare(
-        self, model: EatModel, cls: Tensor, target: Tensor, share: Tensor | None
-    ) -> Tensor:
+    def compare(self, model: EatModel, cls: Tensor, target: Tensor, share: Tensor | None) -> Tensor:
         """Compare CLS [B*K, D] with targets [B, D]: [B*K, D]; ``share`` weights rows, [B*K]."""
         loss = self.regress(cls, target.repeat_interleave(self.cfg.clone_batch, dim=0))
         return loss if share is None else loss * share.to(loss.dtype).unsqueeze(1)
@@ -112,9 +110,7 @@ class UtteranceDino(UtteranceRegression):
         start = torch.zeros if self.cfg.init_center_token_zero else torch.randn
         model.register_buffer("center", start(1, width))
 
-    def compare(
-        self, model: EatModel, cls: Tensor, target: Tensor, share: Tensor | None
-    ) -> Tensor:
+    def compare(self, model: EatModel, cls: Tensor, target: Tensor, share: Tensor | None) -> Tensor:
         """Return the mean cross-entropy, a scalar; in training move the centre."""
         centre = model.get_buffer("center")
         loss = dino_loss(

@@ -85,9 +85,7 @@ class PatchEncoder(nn.Module):
             raise ValueError(f"the input has shape {tuple(source.shape)}; expected {expected}")
         return height // p, width // q
 
-    def prepare(
-        self, source: Tensor, padding_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def prepare(self, source: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Check a source [B, C, T, F] and its padding, bool [B, L]; set the padding to 0.
 
         Raises:

@@ -123,7 +123,8 @@ class Teacher:
         norms: Any = {
             "batch_norm_layer": cfg.batch_norm_target_layer,
             "layer_norm_layer": cfg.layer_norm_target_layer,
-            "padding": padding, "eps": cfg.target_norm_eps,
+            "padding": padding,
+            "eps": cfg.target_norm_eps,
         }
         whole = {
             **norms, "instance_norm_layer": cfg.instance_norm_target_layer,

@@ -43,9 +43,7 @@ def describe_values() -> dict[str, str]:
     described = {
         f"{PREFIX}{vectors}_{quantity}": f"{of}: {meaning}"
         for vectors, of in VECTORS.items()
-        for quantity, meaning in (
-            OF_TOKENS if vectors in ("target", "patch") else OF_CLIPS
-        ).items()
+        for quantity, meaning in (OF_TOKENS if vectors in ("target", "patch") else OF_CLIPS).items()
     }
     for metric in ("accuracy", "mAP"):
         described[f"{PROBE}{metric}"] = f"{metric} of nearest neighbours, by the means of patches"

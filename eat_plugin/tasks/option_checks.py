@@ -102,9 +102,7 @@ def _check_updates(run: RunConfig) -> None:
 def _check_precision(run: RunConfig) -> None:
     chosen = [name for name in ("fp16", "bf16", "amp") if run.get(f"common.{name}")]
     if len(chosen) > 1:
-        raise ValueError(
-            f"common.{' and common.'.join(chosen)} are true; set all but one to false"
-        )
+        raise ValueError(f"common.{' and common.'.join(chosen)} are true; set all but one to false")
     if chosen and not run.get("common.cpu") and not torch.cuda.is_available():
         raise ValueError(
             f"common.{chosen[0]}=true, and PyTorch finds no GPU; without one set common.cpu=true "

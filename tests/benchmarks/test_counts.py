@@ -84,9 +84,7 @@ def test_count_saved_bytes__reused_memory_counts_again():
     assert count_saved_bytes(compute, [x]) == 3 * 4000
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=half_on_cpu)]
-)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=half_on_cpu)])
 def test_activations__ours_and_recompute_save_fewer(dtype):
     generator = torch.Generator().manual_seed(0)
     spec = MaskSpec((8, 8), 0.8, 0.07, 2)

@@ -73,10 +73,15 @@ def on_paper(model):
         ({"attention_gate": True}, {"decoder": {"decoder_kind": "vit"}}),
         (
             {"recon_loss": 1.0},
-            {"decoder": {
-                "decoder_kind": "vit", "decoder_dim": 48, "decoder_layers": 3,
-                "decoder_mlp_ratio": 2.0, "hidden_share": 0.4,
-            }},
+            {
+                "decoder": {
+                    "decoder_kind": "vit",
+                    "decoder_dim": 48,
+                    "decoder_layers": 3,
+                    "decoder_mlp_ratio": 2.0,
+                    "hidden_share": 0.4,
+                }
+            },
         ),
     ],
 )

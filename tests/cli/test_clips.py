@@ -55,8 +55,7 @@ def values_in(path: Path) -> list:
     """The first sample of each clip of a manifest, in order, read as training does."""
     manifest = read_manifest(path)
     return [
-        round(float(read_audio(manifest.entry(index))[0][0]), 3)
-        for index in range(len(manifest))
+        round(float(read_audio(manifest.entry(index))[0][0]), 3) for index in range(len(manifest))
     ]
 
 

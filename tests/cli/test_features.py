@@ -57,9 +57,7 @@ def test_features__an_array_per_file_below_the_folder(
         by_hand, times = loaded.extract(path, granularity, 1, batch_size=1)
         np.testing.assert_allclose(x, by_hand, atol=1e-5)
         if granularity == "grid":
-            np.testing.assert_array_equal(
-                np.load(tmp_path / "out" / f"{name}.times.npy"), times
-            )
+            np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{name}.times.npy"), times)
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: features of 3 of 3 files\n"
 
 

@@ -124,9 +124,7 @@ def test_manifest__mistakes(pictures, tmp_path, capsys, arguments, message):
 
 
 def test_evaluate_and_predict__images(make_image_checkpoint, pictures, tmp_path, capsys):
-    checkpoint = make_image_checkpoint(
-        "classification", task_single_label=True, model_loss="ce"
-    )
+    checkpoint = make_image_checkpoint("classification", task_single_label=True, model_loss="ce")
     data = tmp_path / "out"
     options = ["--layout", "folders", "--split", "eval"]
     assert manifest(pictures, "--images", "--out", data, *options) == 0
@@ -204,9 +202,7 @@ def test_features__images(make_image_checkpoint, pictures, tmp_path, granularity
     assert np.allclose(stored["dog/0.png"], expected.x, atol=1e-5)
 
 
-def test_loaded__refuses_the_other_kind_of_input(
-    make_image_checkpoint, make_checkpoint, pictures
-):
+def test_loaded__refuses_the_other_kind_of_input(make_image_checkpoint, make_checkpoint, pictures):
     with pytest.raises(ValueError, match="is a model of images; read them with image"):
         load_checkpoint(make_image_checkpoint("pretraining")).spectrogram("a.wav")
     with pytest.raises(ValueError, match="is a model of sound; read clips with spectrogram"):

@@ -57,9 +57,7 @@ def test_manifest__lists_all_clips_sorted(
     assert (out / "rejected.tsv").read_text() == ""
     shown = capsys.readouterr().out
     assert "12 clips, 1.55 seconds" in shown
-    assert shown.endswith(
-        f"rates: 16000 Hz (11), 48000 Hz (1)\n{out}/rejected.tsv: 0 rejected\n"
-    )
+    assert shown.endswith(f"rates: 16000 Hz (11), 48000 Hz (1)\n{out}/rejected.tsv: 0 rejected\n")
 
 
 def test_manifest__relative_folder_gives_an_absolute_root(

@@ -146,9 +146,7 @@ def test_reader__random_start_comes_from_the_generator(made):
     starts = set()
     for seed in range(6):
         found = reader.read(1, torch.Generator().manual_seed(seed))
-        start = int(
-            torch.randint(298 - 32 + 1, (), generator=torch.Generator().manual_seed(seed))
-        )
+        start = int(torch.randint(298 - 32 + 1, (), generator=torch.Generator().manual_seed(seed)))
         expected = FRONT_END(wave[start * 160 :], RATE)
         torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING / (2 * 4.569))
         starts.add(start)

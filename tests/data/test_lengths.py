@@ -198,9 +198,7 @@ def test_batches__respect_the_limits(manifest, limits):
     dataset = make(manifest)
     with numpy_seed(3):
         indices = dataset.ordered_indices()
-    batches = batch_by_size(
-        indices, dataset.num_tokens, dataset.num_tokens_vec(indices), **limits
-    )
+    batches = batch_by_size(indices, dataset.num_tokens, dataset.num_tokens_vec(indices), **limits)
     assert sorted(index for batch in batches for index in batch) == list(range(8))
     for batch in batches:
         source = dataset.collater([dataset[index] for index in batch])["net_input"]["source"]
@@ -226,8 +224,7 @@ def test_batches__same_for_any_number_of_workers(manifest):
         for one, two in zip(first, read(workers)):
             assert one.keys() == two.keys()
             assert all(
-                torch.equal(one[name], two[name])
-                for name in one if torch.is_tensor(one[name])
+                torch.equal(one[name], two[name]) for name in one if torch.is_tensor(one[name])
             )
             assert one["noise_seed"] == two["noise_seed"]
 

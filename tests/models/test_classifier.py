@@ -155,9 +155,7 @@ def test_forward__specaug_uses_the_length_of_each_clip(
     from eat_plugin.models import classifier
 
     asked = []
-    monkeypatch.setattr(
-        classifier, "mask_spectrogram", lambda x, *given: asked.append(given) or x
-    )
+    monkeypatch.setattr(classifier, "mask_spectrogram", lambda x, *given: asked.append(given) or x)
     padding = column_padding(torch.tensor([8, 2]), (8, 8))
     model = make_classifier(specaug=True, mask_ratio=ratio, timem=70.0).train()
     model(clips[:2], LABELS[:2], padding_mask=padding)
@@ -446,9 +444,7 @@ def test_model_path__is_required():
 
 
 @pytest.mark.parametrize(("norm_eps", "expected"), [(None, 1e-4), (1e-3, 1e-3)])
-def test_model_path__norm_eps(
-    make_classifier, make_checkpoint, norm_eps, expected
-):
+def test_model_path__norm_eps(make_classifier, make_checkpoint, norm_eps, expected):
     path = make_checkpoint("pretraining", model_norm_eps=1e-4)
     model = make_classifier(model_path=str(path), norm_eps=norm_eps)
     norms = [m for m in model.model.modules() if isinstance(m, torch.nn.LayerNorm)]

@@ -22,7 +22,8 @@ def test_forward__gradient_reaches_the_student_only(make_model, batch):
     model = make_model(recon_loss=1.0).train()
     total(model(**batch)).backward()
     missing = [
-        name for name, p in model.named_parameters()
+        name
+        for name, p in model.named_parameters()
         if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
     ]
     assert missing == []
@@ -48,9 +49,7 @@ def test_forward__masks_hide_patches_from_the_student_only(make_model, batch):
     assert torch.equal(student(batch["source"]), student(other))
     with_target = model(source=batch["source"], target=other, precomputed_mask=mask)
     without = model(source=batch["source"], precomputed_mask=mask)
-    assert not torch.allclose(
-        with_target["losses"]["regression"], without["losses"]["regression"]
-    )
+    assert not torch.allclose(with_target["losses"]["regression"], without["losses"]["regression"])
     assert torch.allclose(
         with_target["losses"]["regression"],
         model(source=other, precomputed_mask=mask)["losses"]["regression"],
@@ -107,9 +106,7 @@ def test_forward__no_decoder_without_patch_losses(make_model, batch):
 def test_forward__loss_items(make_model, batch):
     output = make_model(recon_loss=1.0).train()(**batch)
     assert output["sample_size"] == 6 * 52
-    assert output["loss_items"] == {
-        "cls": 6 * 52 * 6.0, "regression": 6 * 52.0, "recon": 6 * 52.0
-    }
+    assert output["loss_items"] == {"cls": 6 * 52 * 6.0, "regression": 6 * 52.0, "recon": 6 * 52.0}
 
 
 def test_recon__targets_are_patch_values(make_model, batch):
@@ -123,9 +120,13 @@ def test_recon__targets_are_patch_values(make_model, batch):
 @pytest.mark.parametrize("width", [32, 48])
 def test_recon__any_width_and_three_channels(make_model, width):
     model = make_model(
-        recon_loss=1.0, embed_dim=width, modalities__image__embed_dim=width,
-        modalities__image__decoder__decoder_dim=width, modalities__image__in_chans=3,
-        modalities__image__input_size=64, modalities__image__mask_length=2,
+        recon_loss=1.0,
+        embed_dim=width,
+        modalities__image__embed_dim=width,
+        modalities__image__decoder__decoder_dim=width,
+        modalities__image__in_chans=3,
+        modalities__image__input_size=64,
+        modalities__image__mask_length=2,
     ).train()
     source = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     output = model(source=source)
@@ -135,8 +136,12 @@ def test_recon__any_width_and_three_channels(make_model, width):
 
 def test_dino__loss_and_centre_by_hand(make_model, batch):
     model = make_model(
-        utterance_level=True, ema_decay=1.0, ema_end_decay=1.0, center_exp=0.7,
-        softmax_temperature_student=0.2, softmax_temperature_teacher=0.08,
+        utterance_level=True,
+        ema_decay=1.0,
+        ema_end_decay=1.0,
+        center_exp=0.7,
+        softmax_temperature_student=0.2,
+        softmax_temperature_teacher=0.08,
     ).train()
     centre = model.center.clone()
     for step in range(2):

@@ -89,9 +89,7 @@ def test_micro__gradients_and_the_teacher_after_a_step(micro):
 
 def test_micro__features(micro):
     model, golden = micro
-    output = model.eval().extract_features(
-        micro_batch(golden)["source"], remove_extra_tokens=False
-    )
+    output = model.eval().extract_features(micro_batch(golden)["source"], remove_extra_tokens=False)
     assert_close(output["x"], golden["features"])
     assert output["mask"] is None
     assert len(output["layer_results"]) == 2

@@ -245,9 +245,7 @@ def test_validation__of_the_mixed_share(make_model, share):
         make_model(**ON, mixed_share=share)
 
 
-def test_published_checkpoint__has_the_keys_of_eat_and_loads(
-    make_model, make_classifier, tmp_path
-):
+def test_published_checkpoint__has_the_keys_of_eat_and_loads(make_model, make_classifier, tmp_path):
     state = make_model(**ON).float().state_dict()
     published = {
         name for name in LAYOUTS["EAT-base_pretrain"]["state_dict"]

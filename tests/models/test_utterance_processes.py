@@ -51,9 +51,7 @@ def test_two_processes__add_up_to_one(tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    processes = [
-        Forked(f"{__name__}:main", [name, port, tmp_path], tmp_path) for name in CLIPS
-    ]
+    processes = [Forked(f"{__name__}:main", [name, port, tmp_path], tmp_path) for name in CLIPS]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     alone, first, second = (

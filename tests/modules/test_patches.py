@@ -52,10 +52,12 @@ def test_patchify__has_the_patches_of_the_embedding():
 def test_sincos_positions__by_hand():
     table = sincos_positions(3, 2, 8)
     row = table[2 * 2 + 1]  # time step 2, band 1
-    rates = (1.0, 10000 ** -0.5)
+    rates = (1.0, 10000**-0.5)
     expected = [
-        *(math.sin(1 * rate) for rate in rates), *(math.cos(1 * rate) for rate in rates),
-        *(math.sin(2 * rate) for rate in rates), *(math.cos(2 * rate) for rate in rates),
+        *(math.sin(1 * rate) for rate in rates),
+        *(math.cos(1 * rate) for rate in rates),
+        *(math.sin(2 * rate) for rate in rates),
+        *(math.cos(2 * rate) for rate in rates),
     ]
     assert row.tolist() == pytest.approx(expected, abs=1e-6)
 

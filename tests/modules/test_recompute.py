@@ -149,7 +149,8 @@ def test_drop_path__does_not_save_the_random_state(monkeypatch):
     seen = []
     real = transformer.recompute
     monkeypatch.setattr(
-        transformer, "recompute",
+        transformer,
+        "recompute",
         lambda *args, is_random: seen.append(is_random) or real(*args, is_random=is_random),
     )
     for options in ({}, {"drop_path": 0.5}, {"post_mlp_drop": 0.1}):

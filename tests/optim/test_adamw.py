@@ -45,7 +45,8 @@ def test_step__equals_torch_adamw(apply_scale):
             {"params": [theirs[0]], "lr": 0.1, "weight_decay": 0.05},
             {"params": [theirs[1]], "lr": 0.05, "weight_decay": 0.0 if apply_scale else 0.05},
         ],
-        betas=(0.9, 0.95), eps=1e-8,
+        betas=(0.9, 0.95),
+        eps=1e-8,
     )
     for seed in range(4):
         set_gradients(ours, seed)
@@ -322,11 +323,15 @@ def test_schedulers__all_of_fairseq_set_the_rate(name):
 PRECISIONS = {
     "bf16": (FP16Optimizer, torch.bfloat16, {"bf16": True}),
     "memory_efficient_bf16": (
-        MemoryEfficientFP16Optimizer, torch.bfloat16, {"bf16": True, "memory_efficient_bf16": True},
+        MemoryEfficientFP16Optimizer,
+        torch.bfloat16,
+        {"bf16": True, "memory_efficient_bf16": True},
     ),
     "fp16": (FP16Optimizer, torch.float16, {"fp16": True}),
     "memory_efficient_fp16": (
-        MemoryEfficientFP16Optimizer, torch.float16, {"fp16": True, "memory_efficient_fp16": True},
+        MemoryEfficientFP16Optimizer,
+        torch.float16,
+        {"fp16": True, "memory_efficient_fp16": True},
     ),
     "amp": (AMPOptimizer, torch.float32, {"amp": True}),
 }

@@ -60,9 +60,7 @@ def test_arrange_table__several_labels_and_splits(tmp_path: Path) -> None:
         ("b", ":3: 1 of the header's 2 fields"),
     ],
 )
-def test_arrange_table__names_the_invalid_line(
-    tmp_path: Path, line: str, problem: str
-) -> None:
+def test_arrange_table__names_the_invalid_line(tmp_path: Path, line: str, problem: str) -> None:
     with pytest.raises(TableError, match=f"^{tmp_path}/t.csv{problem}"):
         read_table(tmp_path, "file,tag", "a,dog", line)
 
@@ -127,9 +125,7 @@ def test_arrange_esc50__classes_are_in_order_of_targets(tmp_path: Path) -> None:
         ("d,1,5,,A", ":5: a clip without a label"),
     ],
 )
-def test_arrange_esc50__names_the_invalid_line(
-    tmp_path: Path, line: str, problem: str
-) -> None:
+def test_arrange_esc50__names_the_invalid_line(tmp_path: Path, line: str, problem: str) -> None:
     write(tmp_path / "esc50.csv", *ESC50, line)
     with pytest.raises(TableError, match=f"^{tmp_path}/esc50.csv{problem}"):
         arrange_esc50(tmp_path, 1, "train")
@@ -212,9 +208,7 @@ def test_arrange_audioset__two_files_for_a_clip(tmp_path: Path) -> None:
         ("b, 0, 1, /m/a,/m/b", ":5: expected 'id, start"),
     ],
 )
-def test_arrange_audioset__names_the_invalid_line(
-    tmp_path: Path, row: str, problem: str
-) -> None:
+def test_arrange_audioset__names_the_invalid_line(tmp_path: Path, row: str, problem: str) -> None:
     with pytest.raises(TableError, match=f"^{tmp_path}/s.csv{problem}"):
         read_audioset(tmp_path, [], "aaaaaaaaaaa, 0, 1, /m/a", row)
 

@@ -68,9 +68,7 @@ def test_arrange_webdataset__no_label() -> None:
     found = arrange_webdataset(["a.wav", "x.tar/a.wav"], {"x.tar/b.cls": b"cat"}, None, "train")
     problem = "has no label: its shard has no .cls or .json with its key"
     assert found.rejected == [("a.wav", problem), ("x.tar/a.wav", problem)]
-    assert reason(b"cat", "cls", "kind") == (
-        "has no label: its shard has no .json with its key"
-    )
+    assert reason(b"cat", "cls", "kind") == ("has no label: its shard has no .json with its key")
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,7 @@ def make_task(tmp_path):
     (tmp_path / "label_descriptors.csv").write_text("0,a,Alpha\n1,b,Beta\n")
 
     def make(**options):
-        base = ClassificationConfig(
-            data=str(tmp_path), seed=1, single_label=True, target_length=32
-        )
+        base = ClassificationConfig(data=str(tmp_path), seed=1, single_label=True, target_length=32)
         return EatClassificationTask(OmegaConf.merge(OmegaConf.structured(base), options))
 
     return make

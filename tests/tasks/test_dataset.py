@@ -99,7 +99,10 @@ def test_workers__same_batches_in_every_epoch(folder, num_workers):
 
     def loader(workers):
         return DataLoader(
-            dataset, batch_size=2, collate_fn=dataset.collater, num_workers=workers,
+            dataset,
+            batch_size=2,
+            collate_fn=dataset.collater,
+            num_workers=workers,
             persistent_workers=workers > 0,
         )
 

@@ -20,9 +20,7 @@ def free_port():
 
 def agree_as(rank, port, backend, finds, queue):
     """One of two processes; the second one gets a signal, then the first one fails."""
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     dist.get_backend = lambda: backend
     stopping._finds_network = lambda: finds[rank]
     one = Stopping()

@@ -49,6 +49,7 @@ def load(folder, file="checkpoint_last.pt"):
     """A checkpoint of a run in a folder."""
     return torch.load(Path(folder) / file, weights_only=True)
 
+
 def logged_updates(caplog):
     """The values that a run has logged for each update."""
     texts = [record.getMessage() for record in caplog.records if record.name == "train_inner"]

@@ -47,7 +47,8 @@ def results_of(output):
 
 
 @pytest.mark.parametrize(
-    "config", ["pretrain", pytest.param("finetune", marks=half_on_cpu)]  # in float16
+    "config",
+    ["pretrain", pytest.param("finetune", marks=half_on_cpu)],  # in float16
 )
 def test_train__equals_spectrograms_from_workers(trainer, labelled, assert_same, config):
     options = {"config": FINETUNE} if config == "finetune" else {}

@@ -147,9 +147,7 @@ def compute_statistics(rank, port, folder):
 def test_statistics__cover_all_processes(tmp_path):
     compute_statistics(None, 0, tmp_path)
     port = free_port()
-    processes = [
-        Forked(f"{__name__}:main", [rank, port, tmp_path], tmp_path) for rank in range(2)
-    ]
+    processes = [Forked(f"{__name__}:main", [rank, port, tmp_path], tmp_path) for rank in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     alone, first, second = (

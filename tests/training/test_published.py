@@ -112,9 +112,7 @@ def test_published_checkpoint__training_resumes(trainer, published, shared):
     config["model"], config["task"] = cfg["model"], cfg["task"]
     config["model"]["max_update"] = config["optimization"]["max_update"] = 10
     published.write_text("# @package _group_\n" + yaml.safe_dump(config))
-    output = train(
-        trainer, published, f"checkpoint.restore_file={source}", "dataset.batch_size=1"
-    )
+    output = train(trainer, published, f"checkpoint.restore_file={source}", "dataset.batch_size=1")
     assert f"Loaded checkpoint {source} (epoch 1 @ 8 updates)" in output
     state = trainer.checkpoint()
     assert state["optimizer_history"][-1]["num_updates"] == 10

@@ -36,9 +36,7 @@ def test_sweep__each_job_equals_the_same_run_alone(trainer, assert_same):
         assert_same(alone["last_optimizer_state"], swept["last_optimizer_state"])
 
 
-def test_runs_in_one_process__globals_and_logs_are_its_own(
-    labelled, assert_same, caplog
-):
+def test_runs_in_one_process__globals_and_logs_are_its_own(labelled, assert_same, caplog):
     caplog.set_level(logging.INFO, "fairseq_cli.train")
     for name, rate in (("other", 0.01), ("second", 1e-4)):
         train(
