@@ -1,4 +1,4 @@
-"""Compare speed and memory with reference implementations.
+"""Compare speed and memory with plain forms of the same computations.
 
 The benchmarks are part of a checkout; an installed package has none.
 """

@@ -9,9 +9,10 @@ Examples:
   eat doctor --data /my/data --time                      times some updates
   eat doctor --data /my/data --json
 
-A line a finding: ok, warning or error; software, machine, configuration or data; what was seen; the
-fix. Takes the options of eat pretrain and writes nothing. It takes some seconds, of
-which two measure how fast the clips can be read. Without --time, hours and memory are estimates:
+One line per finding: ok, warning or error; software, machine, configuration or data; what was
+seen; the fix. It takes the options of eat pretrain (in place of --checkpoint C:
+checkpoint.finetune_from_model=C) and writes nothing. It takes some seconds, of which two measure
+how fast the clips can be read. Without --time, hours and memory are estimates:
 from the FLOPs of the model and the speed of matrix products on this machine.
 
 The exit code is 0, with warnings too, and 2 with an error.

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--benchmark",
         metavar="NAME",
-        help=f"published settings: {', '.join(list_groups()['benchmark'])} (default: custom)",
+        help=f"settings of a benchmark: {', '.join(list_groups()['benchmark'])} (default: custom)",
     )
 
 

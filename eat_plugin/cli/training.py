@@ -50,8 +50,8 @@ def add_configuration(parser: argparse.ArgumentParser, name: str, has_data: bool
         "--out",
         metavar="RUN",
         type=Path,
-        help=f"folder of the run (default: runs/{name}-NAME, NAME of the data folder); the same "
-        "command resumes a run",
+        help="folder of the run (default: runs/CONFIG-NAME, of the configuration and the data "
+        "folder); the same command resumes a run",
     )
     parser.add_argument(
         "--size",
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     if place.rank > 0:
         return _train(args.subcommand, arguments, folder, total, place.rank)
     workers = cfg.dataset.num_workers
-    say(f"{machine.describe(cfg)}, data workers: {workers}; equal command:\n  {command}")
+    say(f"{machine.describe(cfg)}, data workers: {workers}; equivalent command:\n  {command}")
     say(f"run {folder}, full log {folder / CONSOLE}")
     if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
         say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")

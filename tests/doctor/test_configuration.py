@@ -60,16 +60,17 @@ def test_weigh__recomputation_and_float32():
 @pytest.mark.parametrize(
     ("changes", "number"),
     [
-        # The last interval, checkpoint_last.pt, and the one being written.
-        ({}, 3),
+        # The last two intervals, checkpoint_last.pt, and the one being written.
+        ({}, 4),
+        ({"keep_interval_updates": 1}, 3),
         ({"keep_interval_updates": -1}, 42),
         ({"keep_interval_updates": 100}, 42),
         ({"save_interval_updates": 0}, 2),
-        ({"keep_interval_updates_pattern": 20_000}, 23),
-        ({"no_epoch_checkpoints": False}, 12),
-        ({"no_epoch_checkpoints": False, "keep_last_epochs": 4}, 7),
-        ({"no_epoch_checkpoints": False, "save_interval": 2}, 7),
-        ({"no_last_checkpoints": True}, 2),
+        ({"keep_interval_updates_pattern": 20_000}, 24),
+        ({"no_epoch_checkpoints": False}, 13),
+        ({"no_epoch_checkpoints": False, "keep_last_epochs": 4}, 8),
+        ({"no_epoch_checkpoints": False, "save_interval": 2}, 8),
+        ({"no_last_checkpoints": True}, 3),
         ({"no_save": True}, 0),
     ],
 )
@@ -165,12 +166,12 @@ def test_check_memory(needed, level):
     assert check_memory(needed, None, True, "estimated").level == "ok"
 
 
-@pytest.mark.parametrize(("free", "level"), [(40, "ok"), (31, "warning"), (29, "error")])
+@pytest.mark.parametrize(("free", "level"), [(50, "ok"), (41, "warning"), (39, "error")])
 def test_check_disk(free, level):
     cfg, batches = run_config(), Batches(12, 1, 1, 400_000, 4_000_000)
     found = check_disk(cfg, batches, 10 * 10**9, free * 10**9, "/runs")
     assert found.level == level
-    assert "up to 30.00 GB (3 x 10.00 GB" in found.seen
+    assert "up to 40.00 GB (4 x 10.00 GB" in found.seen
     assert f"/runs has {free}.00 GB free" in found.seen
 
 

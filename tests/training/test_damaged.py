@@ -134,8 +134,8 @@ def test_start__damaged_file_that_an_option_names_is_refused(tmp_path, option, s
 def test_run__continues_from_the_newest_intact_one(clips, assert_same, caplog, monkeypatch,
                                                    has_links):  # fmt: skip
     folder = clips / "run"
-    options = ["checkpoint.save_interval_updates=1", "checkpoint.keep_interval_updates=-1",
-               "dataset.batch_size=2", f"checkpoint.save_dir={folder}"]  # fmt: skip
+    own = f"checkpoint.save_dir={folder}"
+    options = ["checkpoint.save_interval_updates=1", "dataset.batch_size=2", own]
     train("pretrain", clips, *options, "optimization.max_update=4")
     end = load(folder)
     for name in ("checkpoint_last.pt", "checkpoint_1_4.pt"):
