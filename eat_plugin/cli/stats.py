@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     ranges = " and ".join(f"{min(values):.4f} to {max(values):.4f}" for values in bins)
     say(f"of each mel bin (task.norm=bins): {ranges}")
     say(
-        f"training on {args.data} uses them if task.norm_mean and task.norm_std are null; "
-        "for other data, set"
+        f"training on {args.data} with task.frontend=kaldi uses them if task.norm_mean and "
+        "task.norm_std are null; for other data, with task.norm=whole, set"
     )
     say(f"  task.norm_mean={statistics.mean:.4f} task.norm_std={statistics.std:.4f}")
     return code

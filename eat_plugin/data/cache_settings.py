@@ -76,6 +76,6 @@ def compare_options(
         if needed not in (None, options[name]):
             raise SettingsError(
                 f"{path}: the cache was made with {name}={options[name]}, but {name}={needed} is "
-                f"needed; make another cache with eat cache --{name} {needed}, or train with "
-                f"task.{name}={options[name]}"
+                f"needed; make another cache with eat cache --{name} {needed}, or train from "
+                f"random weights with task.{name}={options[name]}"
             )

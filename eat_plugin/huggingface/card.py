@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.frames import FRAMES_A_SECOND, SAMPLE_RATE
+from ..data.frames import DB, FRAMES_A_SECOND, SAMPLE_RATE, UNCHANGED
 from ..data.json_text import parse_json
 from ..inference.loaded import Loaded
 from .description import MULTI_LABEL
@@ -109,16 +109,21 @@ def _input(loaded: Loaded) -> str:
     length = f"padded to {seconds:g} s"
     if front_end.patch:
         length = f"left at their length, up to {seconds:g} s"
-    mean, std = (n if isinstance(n, float) else "one per mel bin" for n in _statistics(loaded))
+    energies = "log-mel energies of 128 bins in frames of 10 ms (as Kaldi's)"
+    if front_end.kind == DB:
+        energies = (
+            "mel energies of 128 bins in frames of 10 ms, in decibels, at most 80 below the "
+            "largest of the clip, scaled to 0 to 1 in each clip"
+        )
+    norm = f"; values are (x - {front_end.mean}) / (2 x {front_end.std})"
+    if not isinstance(front_end.mean, float):
+        norm = "; values are (x - mean) / (2 x std) of each mel bin, see preprocessor_config.json"
+    elif (front_end.mean, front_end.std) == UNCHANGED:
+        norm = ""
     return (
-        f"Input: one channel, resampled to {SAMPLE_RATE} Hz, log-mel energies of 128 bins in frames"
-        f" of 10 ms; clips are cut to {seconds:g} s or {length}; normalised by mean {mean} and "
-        f"deviation {std}. `AutoFeatureExtractor` does this.\n"
+        f"Input: one channel, resampled to {SAMPLE_RATE} Hz; {energies}; clips are cut to "
+        f"{seconds:g} s or {length}{norm}. `AutoFeatureExtractor` does this.\n"
     )
-
-
-def _statistics(loaded: Loaded) -> tuple[Any, Any]:
-    return loaded.front_end.mean, loaded.front_end.std
 
 
 def _measured(state: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, float]:

@@ -72,7 +72,7 @@ class Loaded:
     def eval_windows(self) -> int:
         """Windows of a long clip over which scores are averaged; 0: its start alone is scored."""
         task = self.cfg["task"]
-        return int(task["eval_windows"]) if task.get("length", "pad") == "crop" else 0
+        return int(task.get("eval_windows", 0)) if task.get("length", "pad") == "crop" else 0
 
     @property
     def device(self) -> torch.device:

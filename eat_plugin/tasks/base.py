@@ -13,6 +13,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from torch import nn
 
+from ..data.frames import KALDI
 from ..data.frontend import FrontEnd
 from ..data.manifest import Manifest
 from ..data.overlap import TRAIN
@@ -75,8 +76,8 @@ class AudioTask(FairseqTask):
         if not from_checkpoint:
             self.resumed = checks.check_run(run, self.recipe, cfg)
             self.check_own_options(run)
-            if self.resumed is None:
-                check_front_end(run)
+            if self.resumed is None and cfg.images is None:
+                check_front_end(run, cfg.frontend or KALDI)
             start_run(run, self.resumed)
         normalisation.resolve_norm(cfg, run, from_checkpoint, self.resumed)
         self._front_end = sound.make_front_end(cfg, self.resumed)

@@ -121,14 +121,33 @@ class Known:
 
     @cached_property
     def start(self) -> Optional[Mapping[str, Any]]:
-        """Configuration of the run that made the encoder; None for random weights."""
+        """Configuration of the run that made the encoder; None for random weights.
+
+        Of a classifier, ``model`` is that of its encoder, and ``task`` its own: the inputs that the
+        weights were trained on last.
+        """
+        if self._checkpoint is None:
+            return None
+        encoder = self._checkpoint["model"].get("pretrained_model_args")
+        return {**(encoder or self._checkpoint), "task": self._checkpoint.get("task")}
+
+    @property
+    def classifier(self) -> Optional[Mapping[str, Any]]:
+        """Options of the classifier of which all weights are taken; None for another start."""
+        if self._checkpoint is None or not self.run.get("checkpoint.finetune_from_model"):
+            return None
+        options = self._checkpoint["model"]
+        return dict(options) if options.get("pretrained_model_args") else None
+
+    @cached_property
+    def _checkpoint(self) -> Optional[Mapping[str, Any]]:
+        """Configuration of the checkpoint to start from."""
         path = self.run.get("model.model_path") or self.run.get("checkpoint.finetune_from_model")
         if not path:
             return None
         try:
-            cfg = read_data(path, check=False, only_data=True)["cfg"]
-            before = cfg["model"].get("pretrained_model_args")
-            return dict(before or cfg)
+            cfg = dict(read_data(path, check=False, only_data=True)["cfg"])
+            return {**cfg, "model": dict(cfg["model"])}
         except UNREADABLE:
             return None  # the model says why
 

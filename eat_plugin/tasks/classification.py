@@ -25,6 +25,7 @@ from ..options import option
 from ..ranking import RankedScores
 from . import event_labels
 from .base import AudioConfig, AudioTask, logger
+from .choosing import Known
 from .data_checks import check_manifest
 from .image_checks import check_kind
 from .labelled import LabelledDataset
@@ -205,7 +206,7 @@ class EatClassificationTask(AudioTask):
         model: Any = super().build_model(cfg, from_checkpoint)
         event_labels.check_model(model, self.cfg.events)
         if not from_checkpoint:
-            _compare_norm(self.cfg.norm, model.pretrained_model_args.get("task"))
+            _compare_norm(self.cfg.norm, (Known(self.run).start or {}).get("task"))
         with open_dict(cfg):
             cfg.pretrained_model_args = model.pretrained_model_args
         return model
@@ -259,12 +260,12 @@ class EatClassificationTask(AudioTask):
         return summary[name]
 
 
-def _compare_norm(norm: str, pretraining: Any) -> None:
-    """Warn if the encoder was pre-trained on inputs that were normalised in another way."""
-    before = (pretraining or {}).get("norm", WHOLE)
-    if pretraining is not None and norm != before:
+def _compare_norm(norm: str, trained: Any) -> None:
+    """Warn if the encoder was trained on inputs that were normalised in another way."""
+    before = (trained or {}).get("norm", WHOLE)
+    if trained is not None and norm != before:
         logger.warning(
-            "task.norm is %s, but the encoder was pre-trained with %s; set task.norm=%s "
+            "task.norm is %s, but the encoder was trained with %s; set task.norm=%s "
             "task.norm_mean=null task.norm_std=null",
             norm, before, before,
         )  # fmt: skip

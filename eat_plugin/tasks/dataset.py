@@ -128,6 +128,10 @@ class ClipDataset(FairseqDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Load a clip.
 
+        Args:
+            index: of the clip; plus the number of clips, once for each earlier draw in this epoch:
+                each draw has its own crop, masks and augmentations.
+
         Returns:
             ``id``; ``clip``, the index of the clip used: ``id``, or its replacement; ``source``
             from the reader; ``mask`` [K, L] uint8, 1 = hidden; ``noise_seed`` of a clip that keeps
@@ -155,11 +159,13 @@ class ClipDataset(FairseqDataset):
         """Load the clips of a batch; those in a store are fetched at the same time."""
         manifest = self.reader.manifest
         if manifest.stored is not None:
-            fetch_ahead(manifest.entry(int(index)) for index in indices)
+            fetch_ahead(manifest.entry(int(index) % len(self)) for index in indices)
         return [self[index] for index in indices]
 
-    def _get_item(self, index: int) -> dict[str, Any]:
-        generator = make_generator(self.seed, int(self._epoch), index)
+    def _get_item(self, draw: int) -> dict[str, Any]:
+        repetition, index = divmod(draw, len(self))
+        key = (self.seed, int(self._epoch), index, *([repetition] if repetition else []))
+        generator = make_generator(*key)
         skipped: list[Skipped] = []
         clip = index
         longest = None
@@ -275,12 +281,14 @@ class ClipDataset(FairseqDataset):
 
     def num_tokens(self, index: int) -> int:
         """Return the length of a clip in frames, as read."""
-        return self.reader.num_frames if self.lengths is None else int(self.lengths.frames[index])
+        if self.lengths is None:
+            return self.reader.num_frames
+        return int(self.lengths.frames[index % len(self)])
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         """Return the lengths of many clips in frames."""
         if self.lengths is not None:
-            return self.lengths.frames[indices]
+            return self.lengths.frames[indices % len(self)]
         return np.full(len(indices), self.reader.num_frames, dtype=np.int64)
 
     def size(self, index: int) -> int:

@@ -72,12 +72,26 @@ class LabelledDataset(ClipDataset):
         """Clips per epoch."""
         return len(self) if self.weights is None else self.num_samples
 
+    def ordered_indices(self) -> np.ndarray:
+        """Do as the base class does; further draws of a clip are numbered, see ``__getitem__``."""
+        return number_draws(super().ordered_indices(), len(self))
+
     def _choose_clips(self) -> np.ndarray:
         if self.weights is None or not self.shuffle:
             return super()._choose_clips()
         return np.random.choice(  # noqa: NPY002, fairseq seeds this generator
             len(self), self.num_samples, self.replacement, self.weights / self.weights.sum()
         )
+
+
+def number_draws(clips: np.ndarray, total: int) -> np.ndarray:
+    """Return clips [n], each plus ``total`` times the number of its earlier places in the array."""
+    by_clip = np.argsort(clips, kind="stable")
+    ordered = clips[by_clip]
+    starts = np.searchsorted(ordered, ordered, side="left")
+    draws = np.empty_like(clips)
+    draws[by_clip] = ordered + total * (np.arange(len(clips)) - starts)
+    return draws
 
 
 def _check_sampling(

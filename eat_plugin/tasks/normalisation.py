@@ -18,7 +18,7 @@ from typing import Any, Optional, Tuple
 import torch
 from omegaconf import DictConfig, ListConfig, open_dict
 
-from ..data.channels import check_channels
+from ..data.channels import MEAN, check_channels
 from ..data.clip_sample import SAMPLE_FRAMES, measure_some
 from ..data.frames import KALDI, Numbers, Pair
 from ..data.manifest import Manifest
@@ -73,7 +73,7 @@ def resolve_norm(
             ``task.norm``.
     """
     norm, fixed = choose_norm(cfg), fixed_numbers(cfg)
-    values = None if resumed is None else _find_earlier(norm, resumed)
+    values = None if resumed is None else _find_earlier(norm, cfg.channels, resumed)
     if fixed is not None:
         _use_fixed(cfg, run, fixed)
         return
@@ -85,6 +85,10 @@ def resolve_norm(
     given = read_numbers(cfg)
     if given is not None:
         cfg.norm_mean, cfg.norm_std = (_plain(value) for value in given)
+        if resumed is not None and values not in (None, given):
+            logger.warning(
+                "inputs change: %s has other numbers, %s", resumed.path, describe(values)
+            )
         return
     if resumed is not None and values is not None:
         logger.info("%s: from %s", describe(values), resumed.path)
@@ -107,7 +111,7 @@ def _use_fixed(cfg: Any, run: RunConfig, values: Pair) -> None:
     _store(cfg, run, values)
 
 
-def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
+def _find_earlier(norm: str, channels: str, resumed: ResumedRun) -> Optional[Pair]:
     """Return the numbers of the checkpoint being resumed; None if it has none of this kind.
 
     Raises:
@@ -115,15 +119,17 @@ def _find_earlier(norm: str, resumed: ResumedRun) -> Optional[Pair]:
     """
     before = resumed.options
     earlier = before.get("norm", WHOLE)
+    path = os.path.abspath(resumed.path)
+    if earlier != norm and resumed.optimizer:
+        raise ValueError(
+            f"{path} has task.norm={earlier}, this run {norm}: choose another run folder "
+            "(hydra.run.dir) or the same setting"
+        )
     if earlier != norm:
-        if resumed.optimizer:
-            raise ValueError(
-                f"{os.path.abspath(resumed.path)} has task.norm={earlier}, this run {norm}: choose "
-                "another run folder (hydra.run.dir) or the same setting"
-            )
+        logger.warning("inputs change: %s has task.norm=%s, this run %s", path, earlier, norm)
         return None
     mean, std = before.get("norm_mean"), before.get("norm_std")
-    if mean is None or std is None:
+    if mean is None or std is None or before.get("channels", MEAN) != channels:
         return None
     return read_number("norm_mean", mean, norm), read_number("norm_std", std, norm)
 
@@ -162,25 +168,32 @@ def measure_norm(cfg: Any, run: RunConfig, split: str) -> None:
     """
     path, start = Path(cfg.data, f"{split}.tsv"), time.monotonic()
     frames = SAMPLE_FRAMES if cfg.frontend == KALDI else cfg.target_length  # values depend on it
-    measure = partial(_measure, path, cfg.channels, cfg.frontend, frames)
-    found, total = in_first_process(measure)
-    values = found.numbers(choose_norm(cfg))
+    norm = choose_norm(cfg)
+    found, total = in_first_process(
+        partial(_measure, path, cfg.channels, cfg.frontend, frames, norm)
+    )
+    values = found.numbers(norm)
     logger.info(
-        "%s: measured on %d of %d clips of the split %r in %.1f s%s",
+        "%s: measured on %d of %d clips of the split %r in %.1f s; %s",
         describe(values), found.clips, total, split, time.monotonic() - start,
-        f"; eat stats {cfg.data} measures all" if cfg.frontend == KALDI else "",
+        f"eat stats {cfg.data} measures all" if cfg.frontend == KALDI
+        else f"eat stats and {FILE} are for task.frontend={KALDI}",
     )  # fmt: skip
     _store(cfg, run, values)
 
 
-def _measure(path: Path, channels: str, kind: str, frames: int) -> Tuple[Statistics, int]:
+def _measure(
+    path: Path, channels: str, kind: str, frames: int, norm: str
+) -> Tuple[Statistics, int]:
     """Return the statistics of a sample of a split, and the number of clips of the split."""
     manifest = read_split(path)
     try:
         sample = measure_some(manifest, CLIPS_AT_START, channels=channels, kind=kind, frames=frames)
         found = Statistics.from_moments(sample.moments, sample.clips, path.stem, 0, channels)
     except ValueError as error:
-        advice = f"AudioSet's are task.norm_mean={AUDIOSET_MEAN} task.norm_std={AUDIOSET_STD}"
+        whole = f" task.norm={WHOLE}" if norm == BINS else ""
+        numbers = f"task.norm_mean={AUDIOSET_MEAN} task.norm_std={AUDIOSET_STD}{whole}"
+        advice = f"AudioSet's are {numbers}"
         advice = advice if kind == KALDI else "task.frontend=db task.norm=whole needs none"
         raise ValueError(
             f"task.norm_mean and task.norm_std are null and cannot be measured: {path}: {error}; "

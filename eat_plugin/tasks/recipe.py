@@ -187,7 +187,12 @@ def drop_path(known: Known) -> float:
 
 
 def pooling(known: Known) -> str:
-    """Choose CLS of a large pre-trained model; else mean and maximum, best with few labels."""
+    """Choose CLS of a large pre-trained model; else mean and maximum, best with few labels.
+
+    A classifier that is continued keeps its own.
+    """
+    if known.classifier is not None:
+        return str(known.classifier["prediction_mode"])
     is_large = known.start is not None and known.encoder("depth") >= 12
     return "CLS_TOKEN" if is_large else "MEAN_MAX_POOLING"
 

@@ -47,7 +47,8 @@ from .resumed import ResumedRun
 
 DEVICES = ("cpu", "model")
 # Options that a resumed run keeps -> their value in earlier versions.
-HEARD = {"channels": MEAN, "frontend": KALDI}
+HEARD = {"frontend": KALDI, "channels": MEAN, "pad_value": "zero", "length": "pad"}
+KEPT = ("frontend",)  # with checkpoint.reset_optimizer too: the weights know no other values
 # Options that need spectrograms in the data workers -> their value that does not.
 NEEDS_WORKERS = {"noise": False, "images": None}
 
@@ -80,9 +81,11 @@ def make_front_end(cfg: Any, resumed: Optional[ResumedRun] = None) -> FrontEnd:
 
 
 def _check_resumed(cfg: Any, resumed: Optional[ResumedRun]) -> None:
-    if resumed is None or not resumed.optimizer:
+    if resumed is None:
         return
     for name, default in HEARD.items():
+        if not resumed.optimizer and name not in KEPT:
+            continue
         before, now = resumed.options.get(name, default), getattr(cfg, name)
         if before != now:
             raise ValueError(

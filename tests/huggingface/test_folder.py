@@ -158,6 +158,18 @@ def test_card__has_the_numbers_of_an_evaluation_and_no_others(export, make_check
         assert "masks of each clip" not in card
 
 
+def test_card__says_what_the_input_is(export, make_checkpoint):
+    bins = {"task_norm": "bins", "task_norm_mean": [0.5] * 128, "task_norm_std": [0.2] * 128}
+    for changes, found in (
+        ({}, "(as Kaldi's); clips are cut to 1.28 s or padded to 1.28 s; values are (x - -4.268)"),
+        ({"task_frontend": "db"}, "to 0 to 1 in each clip; clips are cut to 1.28 s or padded to "),
+        ({"task_frontend": "db", **bins}, "values are (x - mean) / (2 x std) of each mel bin, see"),
+    ):
+        card = (export(make_checkpoint("pretraining", **changes))[1] / "README.md").read_text()
+        assert found in card
+        assert ("in decibels" in card) == ("task_frontend" in changes)
+
+
 def test_card__an_imported_checkpoint_states_no_training(export, make_checkpoint, tmp_path):
     _, out = export(make_checkpoint("pretraining"))
     assert main(["import", str(out), "--out", str(tmp_path / "again.pt")]) == 0

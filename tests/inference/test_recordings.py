@@ -169,8 +169,9 @@ def test_plan_scores__spreads_windows_over_a_clip(make_checkpoint, most, starts)
     assert len(loaded.plan_scores(loaded.windowing(), RATE, RATE)) == 1
 
 
-def test_plan_scores__the_start_alone(classifier):
+def test_plan_scores__the_start_alone(classifier, make_checkpoint):
     assert classifier.eval_windows == 0
+    assert load_checkpoint(make_checkpoint("pretraining", task_length="crop")).eval_windows == 0
     plan = classifier.plan_scores(classifier.windowing(), 5 * RATE, RATE)
     assert [window.start for window in plan] == [0]
 

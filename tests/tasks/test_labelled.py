@@ -99,9 +99,22 @@ def test_ordered_indices__balanced_sampling(folder):
     np.random.seed(0)
     order = dataset.ordered_indices()
     assert len(order) == 4000
-    counts = np.bincount(order, minlength=5)
+    counts = np.bincount(order % 5, minlength=5)
+    assert len(np.unique(order)) == 4000
+    assert order[order % 5 == 2].tolist() == [2 + 5 * n for n in range(counts[2])]
     assert counts[[0, 3, 4]].tolist() == [0, 0, 0]
     assert counts[1] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_item__draws_of_a_clip_differ(folder):
+    dataset = make(folder, weights=np.ones(5), num_samples=15, replacement=True, noise=True)
+    first, second = dataset[3], dataset[8]  # the second draw of clip 3
+    assert first["id"] == second["id"] == second["clip"] == 3
+    assert not torch.equal(first["source"], second["source"])
+    assert torch.equal(second["source"], dataset[8]["source"])
+    batch = dataset.collater(dataset.__getitems__([3, 8]))
+    assert torch.equal(batch["net_input"]["label"][0], batch["net_input"]["label"][1])
+    assert dataset.num_tokens(8) == dataset.num_tokens(3)
 
 
 def test_ordered_indices__without_replacement_no_repeats(folder):

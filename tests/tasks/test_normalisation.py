@@ -168,7 +168,7 @@ def send(result):
 def test_measure_norm__other_processes_take_the_first_ones_numbers(data, monkeypatch):
     first = setup_task(root(data, norm="bins").task)
     expected = first.front_end
-    measured = normalisation._measure(data / "train.tsv", "mean", "kaldi", 998)
+    measured = normalisation._measure(data / "train.tsv", "mean", "kaldi", 998, "bins")
     monkeypatch.setattr(normalisation, "_measure", fail)
     for name, value in (
         ("is_initialized", lambda: True), ("get_rank", lambda: 1),
@@ -370,7 +370,7 @@ def test_resolve_norm__a_resumed_run_keeps_its_statistics(data):
         assert (cfg.task.norm_mean, cfg.task.norm_std) == expected
 
 
-def test_resolve_norm__a_resumed_run_keeps_those_of_its_bins(data):
+def test_resolve_norm__a_resumed_run_keeps_those_of_its_bins(data, caplog):
     numbers = {"norm_mean": [-5.0] * 128, "norm_std": [3.0] * 128}
     resumed = ResumedRun("last.pt", {"task": {"norm": "bins", **numbers}}, {}, "EatAdamW")
     cfg = root(data, norm="bins")
@@ -389,3 +389,18 @@ def test_resolve_norm__a_resumed_run_keeps_those_of_its_bins(data):
     other = older._replace(optimizer="")
     normalisation.resolve_norm(cfg.task, RunConfig(cfg.task), resumed=other)
     assert cfg.task.norm_mean is None
+    assert "inputs change: " in caplog.text
+    assert "last.pt has task.norm=whole, this run bins" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{"norm_mean": -4.0, "norm_std": 3.0}, {"channels": "first"}])
+def test_resolve_norm__other_numbers_of_a_resumed_run(data, caplog, given):
+    before = {"norm_mean": -5.0, "norm_std": 3.0}
+    optimizer = "EatAdamW" if "norm_mean" in given else ""  # else other channels are refused
+    resumed = ResumedRun("last.pt", {"task": before}, {}, optimizer)
+    for options, changes in ((given, True), (before, False)):
+        cfg = root(data, **options)
+        caplog.clear()
+        normalisation.resolve_norm(cfg.task, RunConfig(cfg.task), resumed=resumed)
+        assert cfg.task.norm_mean == options.get("norm_mean")  # of other channels: to be measured
+        assert ("inputs change: last.pt" in caplog.text) == (changes and "norm_mean" in given)

@@ -66,6 +66,23 @@ def test_make_front_end__a_resumed_run_keeps_its_channels(data):
         assert make_front_end(cfg, other._replace(optimizer="")).channels == "first"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("pad_value", "silence"), ("length", "crop"), ("frontend", "db")]
+)
+def test_make_front_end__a_resumed_run_keeps_its_inputs(data, name, value):
+    numbers = {"norm_mean": 0.0, "norm_std": 1.0}
+    cfg = options("eat_pretraining", data, **numbers, **{name: value})
+    resumed = ResumedRun("last.pt", {"task": {}}, {}, "EatAdamW")
+    with pytest.raises(ValueError, match=f"last.pt has task.{name}=.*, this run {value}: choose"):
+        make_front_end(cfg, resumed)
+    reset = resumed._replace(optimizer="")
+    if name != "frontend":
+        assert make_front_end(cfg, reset).target_length == cfg.target_length
+        return
+    with pytest.raises(ValueError, match="last.pt has task.frontend=kaldi, this run db: choose"):
+        make_front_end(cfg, reset)
+
+
 def test_load_checkpoint__remembers_the_channels(data, make_checkpoint, capsys):
     path = make_checkpoint("classification", task_channels="first")
     loaded = load_checkpoint(path)

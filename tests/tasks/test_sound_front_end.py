@@ -82,7 +82,7 @@ def test_task__normalises_mel_bins_by_a_sample_of_their_values(data, kind, caplo
         task.load_dataset("train")
         item = task.dataset("train")[0]["source"]
     assert "measured on 2 of 2 clips" in caplog.text
-    assert "eat stats" not in caplog.text
+    assert "s; eat stats and stats.json are for task.frontend=kaldi" in caplog.text
     # Windows of 128 frames, as the model's; the sample takes those at random places.
     assert cfg.task.norm == "bins"
     mean, std = torch.tensor(cfg.task.norm_mean), torch.tensor(cfg.task.norm_std)
@@ -218,10 +218,13 @@ def test_start__from_another_front_end_is_refused(make_checkpoint, option):
     path = str(make_checkpoint("pretraining", task_frontend="db"))
     cfg = OmegaConf.create({"task": {"frontend": "db"}, "model": {}, "checkpoint": {}})
     OmegaConf.update(cfg, option, path)
-    check_front_end(RunConfig(cfg.task))
+    check_front_end(RunConfig(cfg.task), "db")
     cfg.task.frontend = "kaldi"
     with pytest.raises(ValueError, match="task.frontend is kaldi.* was trained with db: set it"):
-        check_front_end(RunConfig(cfg.task))
+        check_front_end(RunConfig(cfg.task), "kaldi")
+    cfg.task = {"_name": "mae_image_classification"}  # a published name, without the option
+    with pytest.raises(ValueError, match="with db.*mae_image_classification has kaldi alone"):
+        check_front_end(RunConfig(cfg.task), "kaldi")
 
 
 def test_load_checkpoint__remembers_it(make_checkpoint, data, tmp_path, capsys):

@@ -54,6 +54,25 @@ def test_finetune_from_model__classifier_takes_all_weights_of_another(labelled, 
         )  # fmt: skip
 
 
+def test_continued_classifier__has_the_inputs_and_the_pooling_that_it_was_trained_on(labelled):
+    start = labelled / "first" / "checkpoint_last.pt"
+    pooling = "model.prediction_mode=MEAN_POOLING"
+    train("finetune", labelled, pooling, f"checkpoint.save_dir={start.parent}")
+    assert load(start.parent)["cfg"]["task"]["frontend"] == "db"  # of short clips
+    for number, option in enumerate(("model.model_path", "checkpoint.finetune_from_model")):
+        folder = labelled / str(number)
+        train("finetune", labelled, f"{option}={start}", f"checkpoint.save_dir={folder}")
+        cfg = load(folder)["cfg"]
+        assert (cfg["task"]["frontend"], cfg["task"]["norm"]) == ("db", "bins")
+    assert cfg["model"]["prediction_mode"] == "MEAN_POOLING"
+    given = [f"checkpoint.finetune_from_model={start}", f"checkpoint.save_dir={labelled / 'other'}"]
+    message = "which has model.prediction_mode=MEAN_POOLING, this run .*=CLS_TOKEN: give the same"
+    with pytest.raises(ValueError, match=message):
+        train("finetune", labelled, *given, "model.prediction_mode=CLS_TOKEN")
+    with pytest.raises(ValueError, match="task.frontend is kaldi.* was trained with db: set it"):
+        train("finetune", labelled, *given, "task.frontend=kaldi")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -106,6 +106,7 @@ def test_configuration__chooses_by_the_first_stage(clips, first):
          "model.retention_loss=1.0 .*: set 128 "),
         (["model.depth=1", "model.average_top_k_layers=1"], "first.pt', which has model.depth=2, "
          "this run model.depth=1: give the same settings$"),
+        (["task.norm=whole"], "which has task.norm=bins, this run task.norm=whole: give the same "),
         (["model.recon_loss=0"], "which has model.recon_loss=1.0, this run model.recon_loss=0: "),
         (["checkpoint.finetune_from_model=null"], "^checkpoint.finetune_from_model is null: give "
          r"the checkpoint of the first stage \(eat pretrain --checkpoint\), or set optimi"),
