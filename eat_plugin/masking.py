@@ -170,7 +170,8 @@ def _cover_blocks(
     with fewer rows or columns than a block has, blocks count with the area that fits.
     """
     height, width = (min(pair) for pair in zip(size, spec.grid))
-    num_blocks = int(spec.num_patches * ((share + spec.mask_prob_adjust) / (height * width)))
+    share = max(0.0, share + spec.mask_prob_adjust)
+    num_blocks = int(spec.num_patches * (share / (height * width)))
     drawn = torch.randint(spec.num_patches, (num_masks, num_blocks), generator=generator)
     centres, offset = drawn.numpy(), spec.mask_length // 2
     if spec.num_patches <= MAX_TABLE:

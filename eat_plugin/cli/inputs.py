@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -198,6 +199,8 @@ def _search(folder: Path, images: bool, failures: Failures) -> list[Clip]:
         if others.others.keys() & LISTED_BY_MANIFEST:
             there += "; for archives and data folders, give the manifest from eat manifest"
         raise ValueError(f"no {kind} ({', '.join(endings)}) found under {folder}{there}")
+    if others.others:
+        sys.stderr.write(f"other files under {folder} are left out: {others.list_others()}\n")
     return sorted(found)
 
 

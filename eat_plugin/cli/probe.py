@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,7 +192,10 @@ def choose_clips(
     from eat_plugin.prepare.cache_folder import count_listed
 
     manifest = inputs.open_split(args.data, split, loaded)
-    labels = read_labels(args.data / f"{split}.lbl", label_set, manifest, single_label=False)
+    path = args.data / f"{split}.lbl"
+    labels = read_labels(path, label_set, manifest, single_label=False)
+    if not labels.names_match:
+        sys.stderr.write(f"{path} has other clip names than the manifest; lines are matched\n")
     numbers = np.arange(len(manifest))
     if len(numbers) > args.max_clips:
         drawn = np.random.default_rng(SEED).choice(len(numbers), args.max_clips, replace=False)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .augment import draw_roll_and_gain
+from .entries import original_name
 from .frames import FRAMES_A_SECOND
 from .frontend import FrontEnd
 from .label_set import LabelSet, check_label
@@ -28,6 +29,7 @@ from .tables import TableError, read_lines
 COLUMNS = ("filename", "onset", "offset", "event_label")
 ENDING = "events"
 NO_SOUND = -1  # in the labels of frames
+LEAST_RATE = 4000  # Hz; an event that begins later in a clip of any rate is in another unit
 
 
 class Event(NamedTuple):
@@ -58,9 +60,10 @@ def read_events(
     A file name is the path of a clip in the manifest, or its last part, with or without ending.
 
     Raises:
-        TableError: a line has another form, an unknown label, or the name of no clip or of several.
+        TableError: a line has another form, an unknown label, or the name of no clip or of several;
+            an event begins long after the end of its clip.
     """
-    clips = _name_clips(manifest)
+    clips = name_clips(manifest)
     events: list[list[Event]] = [[] for _ in range(len(manifest))]
     for number, name, onset, offset, label in _parse(path):
         found = clips.get(name, set())
@@ -72,19 +75,26 @@ def read_events(
             event = Event(onset, offset, label_set.index(label))
         except ValueError as error:
             raise TableError(f"{path}:{number}: {error}") from error
-        events[next(iter(found))].append(event)
+        clip = next(iter(found))
+        if onset * LEAST_RATE > manifest.sizes[clip]:
+            raise TableError(
+                f"{path}:{number}: the event begins after {onset} s, but {name!r} has "
+                f"{manifest.sizes[clip]} samples; times are in seconds, from the start of the clip"
+            )
+        events[clip].append(event)
     return events
 
 
-def _name_clips(manifest: Manifest) -> dict[str, set[int]]:
+def name_clips(manifest: Manifest) -> dict[str, set[int]]:
     """Return the clips that each name means; a whole path means its own clip."""
     clips: dict[str, set[int]] = {}
-    paths = [manifest.name(clip) for clip in range(len(manifest))]
+    paths = [original_name(manifest.name(clip)) for clip in range(len(manifest))]
     for clip, path in enumerate(paths):
         file = posixpath.basename(path)
         for name in (file, posixpath.splitext(file)[0]):
             clips.setdefault(name, set()).add(clip)
     clips.update((path, {clip}) for clip, path in enumerate(paths))
+    clips.update((manifest.name(clip), {clip}) for clip in range(len(manifest)))  # of a cache
     return clips
 
 

@@ -13,7 +13,6 @@ import posixpath
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +109,9 @@ def read_labels(
     """Read ``{split}.lbl``.
 
     Without a tab, the last word of a line is its labels. A name matches the manifest if it is the
-    clip's path, its file name, or its file name without ending. If no name matches, the order
-    decides; if only some do, the order is wrong. A repeated label counts once.
+    clip's path, its file name, or its file name without ending; names in other folders match by
+    their file names. If some names match, all must, in the order of the manifest. If the manifest
+    has none of the names, the order decides. A repeated label counts once.
 
     Args:
         path: the file, beside its manifest.
@@ -121,7 +121,7 @@ def read_labels(
 
     Raises:
         TableError: the number of lines is wrong; a clip has no label, an unknown one, or several
-            where one is expected; only some names match.
+            where one is expected; names match, but in another order.
     """
     offsets, classes = array("q", [0]), array("i")
     matches, first_mismatch, number = False, 0, 0
@@ -144,6 +144,8 @@ def read_labels(
             f"{path} has the labels of {number} clips, but "
             f"{Path(path).with_suffix('.tsv')} has {len(manifest)} clips; {AGAIN}"
         )
+    if first_mismatch and not matches:
+        matches, first_mismatch = _match_files(path, label_set, manifest, first_mismatch)
     if matches and first_mismatch:
         raise TableError(
             f"{path}:{first_mismatch}: expected the labels of "
@@ -151,6 +153,24 @@ def read_labels(
             f"{Path(path).with_suffix('.tsv')}; the name differs; {AGAIN}"
         )
     return ClipLabels(offsets, classes, len(label_set), names_match=not first_mismatch)
+
+
+def _match_files(
+    path: str | os.PathLike[str], label_set: LabelSet, manifest: Manifest, first: int
+) -> tuple[bool, int]:
+    """Compare names by their files alone, where none matches as it is.
+
+    Returns:
+        Whether the manifest has any of the names, in whatever order; and the first line (from 1)
+        that does not match, 0 if all do. ``first`` if the manifest has none.
+    """
+    files = [posixpath.basename(name) for _, name, _ in _parse_labels(path, label_set)]
+    clips = [manifest.name(clip) for clip in range(len(manifest))]
+    differ = (n for n, pair in enumerate(zip(files, clips), 1) if not _matches(*pair))
+    mismatch = next(differ, 0)
+    known = {_compose(name) for clip in clips for name in _names(clip)}
+    is_known = not known.isdisjoint(map(_compose, files))
+    return is_known, mismatch if is_known else first
 
 
 def count_labels(path: str | os.PathLike[str], label_set: LabelSet) -> np.ndarray:
@@ -189,12 +209,19 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def _matches(name: str, clip: str) -> bool:
-    file = posixpath.basename(clip)
-    names = (clip, file, posixpath.splitext(file)[0])
+    names = _names(clip)
     if name in names or name.isascii():
         return name in names
-    composed = partial(unicodedata.normalize, "NFC")  # macOS stores other forms
-    return composed(name) in map(composed, names)
+    return _compose(name) in map(_compose, names)
+
+
+def _names(clip: str) -> tuple[str, str, str]:
+    file = posixpath.basename(clip)
+    return clip, file, posixpath.splitext(file)[0]
+
+
+def _compose(name: str) -> str:
+    return unicodedata.normalize("NFC", name)  # macOS stores other forms
 
 
 def write_labels(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from .json_text import parse_json
 from .urls import is_url
 
 TRAIN = "train"
-HELD_OUT = ("eval", "val", "test", "dev", "held")  # first letters of the names of held-out splits
+HELD_OUT = re.compile("eval|val|test|dev(el|[^a-z]|$)|h[eo]ld", re.IGNORECASE)  # in names of splits
 BLOCK = 1 << 20  # bytes of a manifest read at a time
 CACHED = b".mel:"  # in each name of a feature cache
 UNUSUAL = (b"./", b"//")  # in names that have to be normalised
@@ -30,7 +31,7 @@ UNUSUAL = (b"./", b"//")  # in names that have to be normalised
 
 def is_held_out(split: str) -> bool:
     """Whether a split is held out, by its name."""
-    return split.lower().startswith(HELD_OUT)
+    return HELD_OUT.match(split) is not None
 
 
 class SplitFiles:

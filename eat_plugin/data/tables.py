@@ -81,9 +81,13 @@ def read_columns(
             shown = ", ".join(names[:MOST_COLUMNS_SHOWN])
             more = ", ..." if len(names) > MOST_COLUMNS_SHOWN else ""
             advice = f"; choose one with {option}" if option else ""
+            if len(names) == 1 and ";" in names[0]:
+                advice = "; fields must be separated by commas (in .tsv files by tabs)"
             raise TableError(
                 f"{path}:{first}: no column {column!r}; there are: {shown}{more}{advice}"
             )
+        if names.count(column) > 1:
+            raise TableError(f"{path}:{first}: {names.count(column)} columns are named {column!r}")
     positions = [names.index(column) for column in columns]
     for number, row in rows:
         if len(row) < len(names) or any(row[len(names) :]):

@@ -100,7 +100,7 @@ def _count_kept(cfg: Any, encoder: Any, grid: tuple[int, int]) -> float:
     constant += GATED * (own.attention_gate and own.recompute != "blocks")
     clones, visible, decoded = 1, patches, 0.0
     if isinstance(encoder, EatModel):
-        clones = own.clone_batch
+        clones = own.clone_batch * (2 if own.retention_loss > 0 else 1)  # and of its mixture
         visible = int(patches * (1 - image.mask_prob))
         if encoder.patch_encoder.decoder is not None:
             decoder = image.decoder

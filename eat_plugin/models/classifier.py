@@ -228,7 +228,7 @@ class EatClassifier(nn.Module):
         per_clip = self.objective.single_label or self.objective.loss == ASYMMETRIC
         result: ClassificationOutput = {
             "losses": {"main": mean_windows(loss, num_windows)},
-            "sample_size": label.size(0) if per_clip else label.sum(),
+            "sample_size": label.size(0) if per_clip else label.sum(dtype=torch.float32),
         }
         if not self.training:
             scores = mean_windows(self.probabilities(logits), num_windows)

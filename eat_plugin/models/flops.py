@@ -62,7 +62,8 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
     Matrix products and convolutions count, with two FLOPs per multiply-add: the student over all
     clones forward and backward, the teacher forward. Backward has twice the FLOPs of forward, but a
     spectrogram needs no gradient. Recomputation in backward (attention weights,
-    ``model.recompute``) does not count.
+    ``model.recompute``) does not count. With ``retention_loss`` mixtures are as many clips again,
+    and the teacher also encodes the mixed time steps of each clip alone.
 
     Args:
         cfg: the model.
@@ -81,8 +82,8 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
         "student: attention": clones * attention_flops(cfg, length),
         "student: MLP": clones * mlp_flops(cfg, length),
     }
-    decoder = image.decoder
-    if decoder is not None and (cfg.d2v_loss > 0 or cfg.recon_loss > 0):
+    decoder, mixes = image.decoder, cfg.retention_loss > 0
+    if decoder is not None and (cfg.d2v_loss > 0 or cfg.recon_loss > 0 or mixes):
         if decoder.decoder_kind == VIT:
             counted = _transformer_flops(cfg, visible, hidden)
         else:
@@ -97,10 +98,14 @@ def count_flops(cfg: EatConfig, grid: tuple[int, int]) -> dict[str, tuple[float,
     length = patches + image.num_extra_tokens
     teacher = attention_flops(cfg, length) + mlp_flops(cfg, length)
     teacher += (embedding + widening) * own_embedding
-    return {
+    clips = 2 if mixes else 1
+    parts = {
         EMBEDDING: (embedding + widening, (embedding + 2 * widening) * trained),
         **{name: (flops, 2 * flops) for name, flops in forward.items()},
-        TEACHER: (teacher, 0.0),
+    }
+    return {
+        **{name: (clips * first, clips * second) for name, (first, second) in parts.items()},
+        TEACHER: (teacher * (clips + mixes * cfg.mixed_share), 0.0),
     }
 
 

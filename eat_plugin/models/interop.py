@@ -135,18 +135,20 @@ def encoder_config(options: Mapping[str, Any], **changes: Any) -> EatConfig:
 
 
 def load_encoder(encoder: EatEncoder, pretrained: PretrainedEncoder) -> None:
-    """Load an encoder's weights; the table of positions unless it has another length.
+    """Load an encoder's weights; the table of positions unless it has another length or grid.
 
     Raises:
         ValueError: names the first weight that does not fit.
     """
-    own = encoder.state_dict()
+    own, size = encoder.state_dict(), encoder.patch_encoder.image_size
+    image = pretrained.model["modalities"]["image"]
+    before = tuple(image.get("image_size") or [image.get("input_size", 224)] * 2)
     for name, value in own.items():
         found = pretrained.state.get(name)
         if name.endswith("fixed_positional_encoder.positions") and (
-            found is None or found.shape != value.shape
+            found is None or found.shape != value.shape or size not in (None, before)
         ):
-            continue
+            continue  # the encoder's own, computed for its grid
         if found is None:
             raise ValueError(f"{pretrained.path} has no weights {name!r} of the encoder")
         if found.shape != value.shape:

@@ -48,7 +48,7 @@ def pool(
         [B, steps, D] with ``FRAMES``, the mean over mel.
     """
     if mode == PredictionMode.CLS_TOKEN:
-        return x[:, 0]
+        return x[:, num_extra_tokens - 1]  # the one that pre-training trains
     patches = x[:, num_extra_tokens:]
     if mode == PredictionMode.FRAMES:
         return patches.unflatten(1, grid).mean(dim=2)

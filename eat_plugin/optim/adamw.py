@@ -15,6 +15,8 @@ from torch.optim.adamw import adamw
 from ..modules.foreach import HALF, in_float32
 from ..options import option
 
+OPTIONS = ("lr_scale", "weight_decay", "betas", "eps")  # of a group, by the run's configuration
+
 
 @dataclass
 class EatAdamWConfig(FairseqDataclass):
@@ -214,10 +216,10 @@ class EatAdamW(FairseqOptimizer):
     def load_state_dict(
         self, state_dict: Dict[str, Any], optimizer_overrides: Optional[Dict[str, Any]] = None
     ) -> None:
-        """Load a state; ``optimizer_overrides`` changes options of PyTorch's groups.
+        """Load a state; options are those of this run, changed by ``optimizer_overrides``.
 
         Raises:
-            ValueError: if another optimizer wrote the state.
+            ValueError: if another optimizer wrote the state, or for other groups of parameters.
         """
         groups = state_dict.get("param_groups", [{}])
         if not all("lr_scale" in group for group in groups):
@@ -226,7 +228,17 @@ class EatAdamW(FairseqOptimizer):
                 "checkpoint.reset_optimizer=true to start a new one, or optimizer=... to resume "
                 "with that optimizer"
             )
-        super().load_state_dict(state_dict, optimizer_overrides)
+        own = self._optimizer.param_groups
+        if len(groups) != len(own):
+            raise ValueError(
+                f"the checkpoint's optimizer has {len(groups)} groups of parameters, this run "
+                f"{len(own)}: resume with the same model.layer_decay and "
+                "optimizer.apply_weight_decay_scale, or set checkpoint.reset_optimizer=true"
+            )
+        options = [{name: group[name] for name in OPTIONS} for group in own]
+        super().load_state_dict(state_dict)
+        for group, given in zip(self._optimizer.param_groups, options):
+            group.update(given, **(optimizer_overrides or {}))  # PyTorch keeps those of the file
         for copy, saved in zip(self._copies, state_dict.get("copies", [])):
             copy.data.copy_(saved)
 

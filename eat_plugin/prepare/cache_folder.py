@@ -18,6 +18,7 @@ import numpy as np
 from ..data.cache_settings import SettingsError, cache_settings, check_settings
 from ..data.channels import MEAN
 from ..data.entries import Storage
+from ..data.events import ENDING
 from ..data.feature_cache import shard_path
 from ..data.files import replacing
 from ..data.fingerprints import check_archives
@@ -25,20 +26,21 @@ from ..data.frames import FRAMES_A_SECOND, KALDI
 from ..data.frontend import find_spectra
 from ..data.json_text import parse_json
 from ..data.label_set import read_label_set
-from ..data.labels import count_labels, split_line
+from ..data.labels import count_labels
 from ..data.manifest import Manifest, read_manifest, write_manifest
 from ..data.overlap import check_held_out
 from ..data.statistics import check_statistics, read_statistics, write_statistics
 from ..data.tables import read_lines
 from .amounts import count, describe_bytes, describe_time
 from .arrangement import TRAIN, sort_splits
+from .cache_labels import LABELS, WEIGHTS, copy_events, copy_lines
 from .cache_shards import SplitShards, find_damage, finish_all
 from .data_folder import COUNTS, DESCRIPTORS, write_counts, write_rejected
 from .layouts import RESERVED
 from .processes import Progress, in_processes
 
 HEAD = "cache.json"
-LABELS, WEIGHTS = ".lbl", ".weights.csv"  # endings of files with one line per clip
+EVENTS = f".{ENDING}"
 
 
 def make_cache(
@@ -243,23 +245,12 @@ def write_split(data: Path, shards: SplitShards) -> tuple[int, int, list[tuple[s
         out, split = shards.folder, shards.split
         for ending in (LABELS, WEIGHTS):
             if (data / f"{split}{ending}").exists():
-                _copy_lines(data / f"{split}{ending}", shards)
+                copy_lines(data / f"{split}{ending}", shards)
+        if (data / f"{split}{EVENTS}").exists():
+            copy_events(data / f"{split}{EVENTS}", shards)
         used = ((each.entry, each.samples) for each in shards.outcomes() if each.entry is not None)
         write_manifest(out / f"{split}.tsv", os.path.abspath(out), used)
     return kept, frames, rejected
-
-
-def _copy_lines(source: Path, shards: SplitShards) -> None:
-    """Copy a file with one line per usable clip; labels get the entries of the cache."""
-    lines = (line for _, line in read_lines(source))
-    with replacing(shards.folder / source.name) as file:
-        for line, outcome in zip(lines, shards.outcomes()):
-            if outcome.entry is None:
-                continue
-            name, _ = split_line(line)
-            if source.suffix == LABELS and name == outcome.name:  # other names stay
-                line = outcome.entry + line[len(name) :]
-            file.write(f"{line}\n".encode())
 
 
 def _write_rest(data: Path, out: Path) -> None:

@@ -246,9 +246,15 @@ class _Labels:
         if value is None:
             return None
         values = value if isinstance(value, list) else [value]
+        values = [each for each in values if each is not None]
+        is_wrong = any(
+            isinstance(each, bool) or not isinstance(each, (str, int)) for each in values
+        )
         if self.names is not None:  # -1 stands for no label
-            values = [self.names[each] for each in values if 0 <= each < len(self.names)]
-        if any(isinstance(each, bool) or not isinstance(each, (str, int)) for each in values):
+            named = dict(enumerate(self.names))
+            values = [named.get(each, each) for each in values if each != -1]
+            is_wrong = is_wrong or not set(values) <= set(self.names)
+        if is_wrong:
             raise ValueError(
                 f"--label-column {self._column}: found {value!r}, expected a text, an integer, a "
                 "class or a list of them"

@@ -242,6 +242,8 @@ class AudioTask(FairseqTask):
         )
         self.saver.stopping.fail(getattr(model, "collapse", ""))
         log[SKIPPED] = 0 if ignore_grad else self._name_skipped(sample)
+        if ignore_grad:  # another batch in the place of an empty one: it does not count
+            return loss, 0 * sample_size, {name: 0 * value for name, value in log.items()}
         return loss, sample_size, log
 
     def valid_step(

@@ -1,7 +1,8 @@
 """``checkpoint.keep_best_checkpoints``: fairseq keeps fewer than k (fairseq#2195)."""
 
-import glob
+import math
 import os
+import re
 from typing import Any, List, Mapping, Optional
 
 from .complete_files import copy_checkpoint
@@ -30,8 +31,9 @@ class BestCheckpoints:
     def validated(self, stats: Mapping[str, Any]) -> None:
         """Take the metric of a split; the first split decides, as in fairseq."""
         if self._number > 0 and self._value is None and self._metric in stats:
-            self._value = float(stats[self._metric])
-            self._before = len(self._files())
+            value = float(stats[self._metric])
+            if 0 <= value < math.inf:  # fairseq does not read other numbers in names
+                self._value, self._before = value, len(self._files())
 
     def saved(self, path: str, num_updates: int) -> None:
         """Keep a checkpoint that fairseq has saved under another name only."""
@@ -44,5 +46,7 @@ class BestCheckpoints:
         copy_checkpoint(path, os.path.join(self._folder, name))
 
     def _files(self) -> List[str]:
-        pattern = f"checkpoint.best_{self._metric}_*{self._suffix}.pt"
-        return glob.glob(os.path.join(glob.escape(self._folder), pattern))
+        if not os.path.isdir(self._folder):
+            return []
+        form = rf"checkpoint\.best_{re.escape(self._metric)}_\d+\.?\d*{re.escape(self._suffix)}\.pt"
+        return [name for name in os.listdir(self._folder) if re.fullmatch(form, name)]

@@ -1,6 +1,7 @@
 """Where fairseq's training calls the ``saver`` of a task."""
 
 import functools
+import math
 import os
 import sys
 from typing import Any, Callable, Optional
@@ -70,6 +71,9 @@ def _train_step(
     if saver is None:
         return original(trainer, samples, *arguments, **options)
     saver.end_if_asked(trainer)
+    # fairseq takes a process whose last batch is empty, at the end of an epoch, for one without
+    # any: the size of its other batches would not count, and gradients would be too large.
+    samples = sorted(samples, key=bool)
     module, watches = sys.modules[type(trainer).__module__], []
 
     def watch(model: Any) -> NotFinite:
@@ -94,14 +98,19 @@ def _valid_step(original: Callable[..., Any], trainer: Any, *arguments: Any, **o
     return original(trainer, *arguments, **options)
 
 
-def _save(original: Callable[..., Any], cfg: Any, trainer: Any, *arguments: Any) -> Any:
+def _save(
+    original: Callable[..., Any], cfg: Any, trainer: Any, epochs: Any, value: Optional[float]
+) -> Any:
     saver = _saver(trainer.task)
     if saver is None:
-        return original(cfg, trainer, *arguments)
+        return original(cfg, trainer, epochs, value)
+    if value is not None and math.isnan(value):  # for fairseq it would stay the best value
+        logger.warning("%s is not a number: no best checkpoint", cfg.best_checkpoint_metric)
+        value = None
     kept = vars(checkpoint_utils.save_checkpoint)
     best = kept.get("best")
     with complete_files():
-        path = saver.attempt(lambda: original(cfg, trainer, *arguments))
+        path = saver.attempt(lambda: original(cfg, trainer, epochs, value))
     if saver.failure:  # the best checkpoint is still an earlier one
         kept.pop("best", None)
         kept.update({} if best is None else {"best": best})

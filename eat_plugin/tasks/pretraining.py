@@ -100,6 +100,7 @@ class EatPretrainingTask(AudioTask):
         if self.resumed is None:
             check_first_stage(run)
         _check_mixtures(run)
+        _check_flexible(self.cfg)
         rule = "the teacher is an average already; only fine-tuning has fairseq's"
         require(not run.get("ema.store_ema"), "ema.store_ema", True, rule)
         fit_loss_scale(run)
@@ -176,6 +177,16 @@ class EatPretrainingTask(AudioTask):
             )
         grid = (sides[0] // patch[0], sides[1] // patch[1])
         return MaskSpec.from_options(cfg, grid, self.cfg.flexible_mask)
+
+
+def _check_flexible(cfg: PretrainingConfig) -> None:
+    """Refuse ``flexible_mask`` where another option decides the masks."""
+    masks = cfg.precompute_mask_config
+    if not cfg.flexible_mask:
+        return
+    rule = "it needs task.precompute_mask_config={}, a null mask_strategy and a mask_length over 1"
+    fits = masks is not None and masks.mask_strategy is None and masks.mask_length != 1
+    require(fits, "task.flexible_mask", True, rule)
 
 
 def _check_mixtures(run: RunConfig) -> None:

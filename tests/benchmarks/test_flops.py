@@ -93,6 +93,12 @@ def test_count_flops__equals_pytorchs_count(options, image):
     assert CLIPS * update_flops(model.cfg, GRID) == counted[1]
 
 
+@pytest.mark.parametrize(("share", "tolerance"), [(1.0, 0), (0.5, 0.005)])
+def test_count_flops__of_a_second_stage(share, tolerance):
+    model = small_model({"decoder": {"decoder_groups": 1}}, retention_loss=1.0, mixed_share=share)
+    assert on_paper(model) == pytest.approx(counted_by_pytorch(model), rel=tolerance)
+
+
 def test_count_flops__groups_differ_by_pytorchs_miscount():
     model = small_model()
     forward, update = counted_by_pytorch(model)

@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 from eat_plugin.cli import main
+from eat_plugin.data.events import read_event_labels, read_events
 from eat_plugin.data.frontend import FrontEnd
 from eat_plugin.data.kaldi import Kaldi
 from eat_plugin.data.label_set import read_label_set
@@ -100,6 +101,21 @@ def test_cache__is_a_data_folder(data, tmp_path, capsys, small_shards):
     assert {path.suffix for path in out.iterdir()} == {".csv", ".json", ".lbl", ".mel", ".tsv"}
     assert said.endswith(f"from earlier runs\n{out}/rejected.tsv: 0 rejected\n")
     assert re.search(r"total: \d+\.\d\d kB in \d+ shards, 0 from earlier runs", said)
+
+
+def test_cache__has_the_strong_labels_of_its_clips(data, tmp_path, small_shards):
+    manifest = read_manifest(data / "train.tsv")
+    names = [manifest.name(clip) for clip in range(len(manifest))]
+    soundfile.write(manifest.root / names[0], np.zeros(10), 16_000)  # too short: left out
+    rows = [f"{name}\t0\t0.1\tbell" for name in names]
+    head = "filename\tonset\toffset\tevent_label"
+    (data / "train.events").write_text("\n".join([head, *rows]) + "\n")
+    assert make(data, tmp_path / "cache") == 0
+    path = tmp_path / "cache" / "train.events"
+    assert path.read_text().splitlines() == [head, *rows[1:]]
+    cached = read_manifest(tmp_path / "cache" / "train.tsv")
+    events = read_events(path, cached, read_event_labels(path))
+    assert [len(found) for found in events] == [1] * (len(names) - 1)
 
 
 def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):

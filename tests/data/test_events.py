@@ -25,7 +25,9 @@ LABELS = LabelSet(("cat", "dog"))
 @pytest.fixture
 def write(tmp_path):
     def write(rows, names=("a/x.wav", "b/y.wav")):
-        (tmp_path / "train.tsv").write_text(f"{tmp_path}\n" + "".join(f"{n}\t9\n" for n in names))
+        (tmp_path / "train.tsv").write_text(
+            f"{tmp_path}\n" + "".join(f"{n}\t16000\n" for n in names)
+        )
         path = tmp_path / "train.events"
         path.write_text(rows)
         return path, read_manifest(tmp_path / "train.tsv")
@@ -53,6 +55,7 @@ def test_events__are_matched_by_path_file_or_name_without_ending(write):
         (HEADER + "x.wav\t-1\t1\tdog\n", "train.events:2: the event lasts from -1.0 to 1.0 s"),
         (HEADER + "x.wav\t0\tinf\tdog\n", "train.events:2: the event lasts from 0.0 to inf s"),
         (HEADER + "x.wav\t0\tnan\tdog\n", "train.events:2: the event lasts from 0.0 to nan s"),
+        (HEADER + "x\t500\t1500\tdog\n", "train.events:2: .* after 500.0 s, but 'x' has 16000 s"),
         (HEADER + "z.wav\t0\t1\tdog\n", "train.events:2: no clip has the name 'z.wav' in .*tsv"),
         (HEADER + "x.wav\t0\t1\tdogs\n", "train.events:2: unknown label 'dogs'.*mean 'dog'"),
     ],

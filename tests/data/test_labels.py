@@ -112,6 +112,16 @@ def test_read_labels__unrelated_names(tmp_path: Path, manifest: Manifest) -> Non
     assert (lists(labels), labels.names_match) == ([[0], [1], [0]], False)
 
 
+@pytest.mark.parametrize("form", ["{}", "./{}", "/other/{}", "other/{}"])
+def test_read_labels__files_in_other_folders(tmp_path: Path, manifest: Manifest, form: str) -> None:
+    files = [Path(name).name for name in NAMES]
+    rows = [f"{form.format(name)}\t{label}" for name, label in zip(files, "aba")]
+    labels = read_labels(write(tmp_path, *rows), CLASSES, manifest, True)
+    assert (lists(labels), labels.names_match) == ([[0], [1], [0]], True)
+    with pytest.raises(TableError, match=r"train.lbl:1: expected the labels of 'x/1.wav'"):
+        read_labels(write(tmp_path, *rows[1:], rows[0]), CLASSES, manifest, True)  # rotated
+
+
 def test_read_labels__wrong_order(tmp_path: Path, manifest: Manifest) -> None:
     path = write(tmp_path, "x/1.wav\ta", "3 c\tb", "x/2.wav\ta")
     with pytest.raises(

@@ -92,7 +92,8 @@ def test_find_shared__copies_of_an_archive_are_the_same(
     ("name", "expected"),
     [
         ("eval", True), ("valid", True), ("validation_2", True), ("Test", True),
-        ("dev-clean", True), ("heldout", True), ("train", False), ("more", False),
+        ("dev-clean", True), ("heldout", True), ("holdout", True),
+        ("development", True), ("device_a", False), ("train", False), ("more", False),
         ("unbalanced", False), ("rejected.eval", False),
     ],
 )  # fmt: skip

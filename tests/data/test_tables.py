@@ -56,6 +56,8 @@ def test_read_columns__in_the_requested_order(tmp_path: Path) -> None:
     ("data", "problem"),
     [
         (b"a,b\n1,2\n", ":1: no column 'y'; there are: a, b$"),
+        (b"y,a,y\n1,2,3\n", ":1: 2 columns are named 'y'$"),
+        (b"x;y\n1;2\n", ":1: no column 'y'; .*; fields must be separated by commas"),
         (b"", ": is empty; expected a first row with y$"),
         (b"a," * 12 + b"z", r":1: .* there are: (a, ){12}\.\.\.$"),
         (b"x,y\n1,2\n3\n", ":3: 1 of the header's 2 fields$"),

@@ -47,6 +47,7 @@ def test_forward__bce_sums_over_classes_and_divides_by_positives(make_classifier
     expected = -(label * probability.log() + (1 - label) * (1 - probability).log())
     torch.testing.assert_close(output["losses"]["main"].double(), expected, rtol=1e-5, atol=1e-6)
     assert output["sample_size"] == 5
+    assert model(clips, label.half())["sample_size"].dtype == torch.float32  # a meter adds it up
     torch.testing.assert_close(output["_predictions"].double(), probability, rtol=1e-5, atol=1e-6)
     assert "correct" not in output
 
@@ -214,6 +215,8 @@ def test_pool__by_hand(mode):
     }
     found = pool(x, mode, 1, (2, 1)).squeeze().tolist()
     assert found == pytest.approx(expected[mode], abs=1e-5)
+    further = torch.cat([torch.full((1, 1, 1), -5.0), x], dim=1)  # the last extra token is CLS
+    assert pool(further, mode, 2, (2, 1)).squeeze().tolist() == found
 
 
 def test_mean_segments__by_hand():

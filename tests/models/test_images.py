@@ -6,7 +6,10 @@ from omegaconf import OmegaConf
 
 from eat_plugin.losses import normalize_patches
 from eat_plugin.models.config import validate_config
+from eat_plugin.models.encoder import EatEncoder
+from eat_plugin.models.interop import PretrainedEncoder, load_encoder
 from eat_plugin.modules.patches import patchify, sincos_positions
+from eat_plugin.sections import plain
 
 IMAGE = {"modalities__image__mask_length": 2, "recon_loss": 1.0}
 
@@ -102,3 +105,17 @@ def test_validate_config__images(make_model, options, message):
 def test_validate_config__ignores_spectrogram_options_for_images(make_model):
     options = {"image_size": [48, 72], "patch_size": 24, "target_length": 1000, "max_length": 1}
     validate_config(OmegaConf.merge(make_model().cfg, {"modalities": {"image": options}}))
+
+
+def test_load_encoder__positions_of_another_grid_of_as_many_patches(make_image_model):
+    models = [make_image_model(3, size) for size in ([64, 256], [128, 128])]
+    wide, square = (EatEncoder(model.cfg) for model in models)
+    (name,) = (n for n in square.state_dict() if n.endswith("positions"))
+    own = square.state_dict()[name].clone()
+    before = wide.state_dict()
+    load_encoder(square, PretrainedEncoder("wide.pt", plain(wide.cfg), None, before))
+    assert before[name].shape == own.shape
+    assert not torch.equal(before[name], own)
+    assert torch.equal(square.state_dict()[name], own)
+    weight = "blocks.0.mlp.fc1.weight"
+    assert torch.equal(square.state_dict()[weight], before[weight])

@@ -214,6 +214,19 @@ def test_state__round_trips_bit_for_bit(dtype):
             assert value.data_ptr() != states[1][key].data_ptr()
 
 
+def test_state__options_are_those_of_the_run():
+    one = EatAdamW(make_config(weight_decay=0.1), make_parameters())
+    two = EatAdamW(make_config(weight_decay=0.2, adam_betas=[0.8, 0.9]), make_parameters())
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert {group["betas"] for group in two.param_groups} == {(0.8, 0.9)}
+    assert max(group["weight_decay"] for group in two.param_groups) == 0.2
+    two.load_state_dict(copy.deepcopy(one.state_dict()), {"weight_decay": 0.3})
+    assert {group["weight_decay"] for group in two.param_groups} == {0.3}
+    other = EatAdamW(make_config(), [torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(ValueError, match="has 2 groups of parameters, this run 1: resume with the"):
+        other.load_state_dict(copy.deepcopy(one.state_dict()))
+
+
 def test_state__without_masters_starts_from_the_parameters():
     first, second = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
     one, two = EatAdamW(make_config(), first), EatAdamW(make_config(), second)

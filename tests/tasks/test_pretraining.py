@@ -37,7 +37,6 @@ def make_task(tmp_path):
         ({"inverse_mask": False}, {}, "block"),
         ({"mask_length": 1}, {}, "random"),
         ({}, {"flexible_mask": True}, "flexible"),
-        ({"mask_strategy": "random"}, {"flexible_mask": True}, "random"),
     ],
 )
 def test_masks__match_the_options(make_task, masks, options, strategy):

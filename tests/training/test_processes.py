@@ -1,6 +1,7 @@
 """Several processes: weights equal to gradient accumulation, statistics over all ranks."""
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -45,14 +46,25 @@ def run_two(trainer, *options, name):
     return outputs
 
 
-def test_two_processes__equal_accumulation_of_two_batches(trainer, assert_same):
-    # Three batches per epoch: in its second update one process has no batch.
-    trainer.succeed(UPDATES, "optimization.update_freq=[2]", "dataset.batch_size=3", name="one")
-    run_two(trainer, name="two")
+@pytest.mark.parametrize("batches", [2, 4])
+def test_two_processes__equal_accumulation_of_batches(trainer, assert_same, batches):
+    # Three batches per epoch. Of two in an update, one process has none in the second update; of
+    # four, it has one, and then none.
+    both = ["dataset.batch_size=4", "optimization.clip_norm=0", "common.log_interval=1"]
+    accumulate = f"optimization.update_freq=[{batches}]"
+    output = trainer.succeed(UPDATES, accumulate, *both, name="one")
+    outputs = run_two(trainer, f"optimization.update_freq=[{batches // 2}]", *both, name="two")
     one, two = trainer.checkpoint("one"), trainer.checkpoint("two")
     assert two["optimizer_history"][-1]["num_updates"] == 5
     assert one["cfg"]["task"]["norm_mean"] == two["cfg"]["task"]["norm_mean"]  # measured at start
     assert_same(one["model"], two["model"], tolerance=1e-5)
+    for name in ("loss", "loss_recon", "gnorm", "bsz"):
+        expected, found = (
+            [float(value) for value in re.findall(rf'"{name}": "([0-9.]+)', text)]
+            for text in (output, outputs[0])
+        )
+        assert len(expected) == 5
+        assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_two_processes__mix_clips_within_a_process(trainer, assert_same):

@@ -10,6 +10,7 @@ from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 
 from eat_plugin.tasks.best_checkpoints import BestCheckpoints
+from eat_plugin.tasks.classification import EatClassificationTask
 from tests.training.conftest import SMALL
 from tests.training.in_process import load, train
 from tests.versions import recent_hydra, saves_with_task
@@ -92,6 +93,23 @@ def test_keep_best_checkpoints__keeps_the_best(labelled, monkeypatch, larger_is_
     assert len(values) == 6
     assert len(best) == 3
     assert found == pytest.approx(sorted(best), abs=1e-3)
+
+
+def test_best__a_value_that_is_not_a_number_is_none(labelled, monkeypatch, caplog):
+    validations = []
+
+    def measure(self, scores, name, meters):
+        if not any(scores is one for one in validations):
+            validations.append(scores)
+        return (float("nan"), 0.5, 0.25)[len(validations) - 1]
+
+    monkeypatch.setattr(EatClassificationTask, "_metric", measure)
+    train(
+        "finetune", labelled, *EACH_UPDATE, "optimization.max_update=3", "checkpoint.save_dir=run"
+    )
+    assert load("run", "checkpoint_best.pt")["extra_state"]["val_loss"] == 0.5
+    assert load("run")["extra_state"]["best"] == 0.5
+    assert "mAP is not a number: no best checkpoint" in caplog.text
 
 
 @recent_hydra
