@@ -1,8 +1,8 @@
 """Clips that two manifests share.
 
-Clips are the same if their paths are, after links in the roots are resolved. A cached clip counts
-as the file it was made of. Archives with the same SHA-256 (``eat manifest --checksum``) count as
-one file. Only manifests are read, no audio.
+Clips are the same if their paths are, after symbolic links of roots, folders and files are
+followed. A cached clip counts as the file it was made of. Archives with the same SHA-256 (``eat
+manifest --checksum``) count as one file. Manifests and folders are read, no audio.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class SplitFiles:
         self.archives = archives
         self._read_names = read_names
         self._renamed = renamed
+        self._folders: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}
 
     @classmethod
     def of_manifest(cls, manifest: Path) -> SplitFiles:
@@ -92,7 +93,17 @@ class SplitFiles:
                 names = [_rename(path, self._renamed) for path in names]
             if any(part in text for part in UNUSUAL):
                 names = list(map(os.path.normpath, names))
-            yield names
+            yield names if is_url(self.root) else list(map(self._follow, names))
+
+    def _follow(self, path: bytes) -> bytes:
+        """Follow links to the folder of a file, and the file if it is one; none within archives."""
+        folder, _, file = path.rpartition(b"/")
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder), _find_links(folder)
+        real, links = self._folders[folder]
+        if file in links:
+            return links[file]
+        return path if real == folder else os.path.join(real, file)
 
     @cached_property
     def hashes(self) -> np.ndarray:
@@ -123,6 +134,16 @@ class SplitFiles:
 
 def _resolve(root: str) -> str:
     return root.rstrip("/") if is_url(root) else os.path.realpath(root)
+
+
+def _find_links(folder: bytes) -> dict[bytes, bytes]:
+    """Return the files of a folder that are symbolic links, and where they lead."""
+    try:
+        with os.scandir(folder) as entries:
+            links = [entry.name for entry in entries if entry.is_symlink()]
+    except OSError:
+        return {}  # of an archive, or gone
+    return {name: os.path.realpath(os.path.join(folder, name)) for name in links}
 
 
 def _rename(path: bytes, renamed: Mapping[str, str]) -> bytes:

@@ -88,6 +88,23 @@ def test_find_shared__copies_of_an_archive_are_the_same(
     assert find_shared(train, held_out) == (expected if same else [])
 
 
+def test_find_shared__follows_links_of_files_and_folders(tmp_path: Path) -> None:
+    for name in ("pool/cat", "pool/dog", "train/cat", "test/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("cat/1.wav", "cat/2.wav", "dog/3.wav"):
+        (tmp_path / "pool" / name).touch()
+    (tmp_path / "train" / "cat" / "one.wav").symlink_to(tmp_path / "pool" / "cat" / "1.wav")
+    (tmp_path / "test" / "cat" / "two.wav").symlink_to("../../pool/cat/2.wav")
+    (tmp_path / "train" / "dog").symlink_to(tmp_path / "pool" / "dog")
+    train = split(tmp_path, "train", tmp_path / "train", "cat/one.wav", "dog/3.wav")
+    same = split(tmp_path, "same", tmp_path / "pool", "cat/1.wav", "cat/2.wav", "dog/3.wav")
+    other = split(tmp_path, "other", tmp_path / "test", "cat/two.wav")
+    pool = os.path.realpath(tmp_path / "pool")
+    assert find_shared(train, same) == [f"{pool}/cat/1.wav", f"{pool}/dog/3.wav"]
+    assert find_shared(other, same) == [f"{pool}/cat/2.wav"]
+    assert find_shared(train, other) == []
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
