@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
     splits = _divide(listing, options, label_set)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
-    lines += _name_copies(splits)
+    lines += _name_similar_classes(label_set) + _name_copies(splits)
     lines += _name_stale_statistics(out)
     if listing.found.others:
         lines.append(f"other files (see --ext): {listing.found.list_others()}")
@@ -162,17 +163,37 @@ def _write_ids(path: Path, clips: list[ListedClip]) -> None:
         file.writelines(f"{clip.name}\t{readable(clip.id)}\n".encode() for clip in clips)
 
 
+def _name_similar_classes(label_set: LabelSet | None) -> list[str]:
+    """Return lines for classes whose names differ in case or Unicode form only."""
+    groups: dict[str, list[str]] = {}
+    for name in () if label_set is None else label_set.ids:
+        groups.setdefault(unicodedata.normalize("NFC", name.casefold()), []).append(name)
+    return [
+        f"{' and '.join(map(ascii, names))} are {len(names)} classes"
+        for names in groups.values()
+        if len(names) > 1
+    ]
+
+
 def _name_copies(splits: dict[str, list[ListedClip]]) -> list[str]:
-    """Return a line if training clips have the content of held-out clips."""
+    """Return lines if copies (``--check``) have other labels, or are held out."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for clip in (clip for clips in splits.values() for clip in clips if clip.digest):
+        if tuple(sorted(clip.labels)) != labels.setdefault(clip.digest, tuple(sorted(clip.labels))):
+            lines = [f"copies with other labels, for example {clip.shown}: see quality.csv"]
+            break
+    else:
+        lines = []
     held_out = {
         clip.digest for split, clips in splits.items() if is_held_out(split) for clip in clips
     }
     copies = [clip for clip in splits.get(TRAIN, []) if clip.digest and clip.digest in held_out]
     if not copies:
-        return []
+        return lines
     return [
+        *lines,
         f"{len(copies)} clips of {TRAIN} are copies of held-out clips, for example "
-        f"{copies[0].shown}: exclude copies with --drop duplicate"
+        f"{copies[0].shown}: exclude copies with --drop duplicate",
     ]
 
 

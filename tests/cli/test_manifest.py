@@ -38,6 +38,23 @@ def run(*arguments: object) -> int:
     return cli.main(["manifest", *map(str, arguments)])
 
 
+def test_manifest__names_similar_classes_and_copies_with_other_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(
+        ("Cat/a.wav", "cat/b.wav", "caf\u00e9/c.wav", "cafe\u0301/d.wav")
+    ):
+        add_clip(tmp_path / "audio", name, 800 + number % 3)
+    assert (
+        run(tmp_path / "audio", "--layout", "folders", "--out", tmp_path / "data", "--check") == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert "'Cat' and 'cat' are 2 classes" in lines
+    assert "'cafe\\u0301' and 'caf\\xe9' are 2 classes" in lines
+    (copies,) = (line for line in lines if line.startswith("copies with other labels"))
+    assert copies.endswith("d.wav: see quality.csv") or copies.endswith("a.wav: see quality.csv")
+
+
 def test_manifest__lists_all_clips_sorted(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
