@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "esc10", metavar="DIR")
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
-    parser.add_argument("--pretraining", type=int, default=3000, metavar="UPDATES")
+    parser.add_argument("--pretraining", type=int, default=5000, metavar="UPDATES")
     parser.add_argument("--finetuning", type=int, default=600, metavar="UPDATES")
     parser.add_argument(
         "--option", action="append", default=[], metavar="OPTION=VALUE", help="of pre-training"

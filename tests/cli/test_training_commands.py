@@ -91,7 +91,7 @@ def test_pretrain__second_stage_of_a_checkpoint(data, capsys, make_checkpoint):
         "pretrain", "--config-name", "sslam", "--data", "my data", "--size", "tiny",
         "model.depth=2", "model.embed_dim=32", "model.num_heads=4", "model.average_top_k_layers=2",
         "model.modalities.image.max_length=16", "model.modalities.image.decoder.decoder_dim=32",
-        "model.modalities.image.decoder.decoder_groups=4",
+        "model.modalities.image.decoder.decoder_groups=4", "task.norm=whole",
     ]  # fmt: skip
     words = dry_run(capsys, *given, "--checkpoint", str(path))
     assert words[words.index("--config-name") + 1] == "sslam"
@@ -101,6 +101,8 @@ def test_pretrain__second_stage_of_a_checkpoint(data, capsys, make_checkpoint):
         capsys, *given, "--checkpoint", "gone.pt"
     )
     assert "checkpoint.finetune_from_model is null: give the checkpoint" in refuse(capsys, *given)
+    found = refuse(capsys, *given, "--checkpoint", str(path), "task.norm=bins")
+    assert "which has task.norm=whole, this run task.norm=bins: give the same settings" in found
     found = refuse(capsys, *given, "--checkpoint", str(path), "model.depth=3")
     assert "which has model.depth=2, this run model.depth=3: give the same settings" in found
 
