@@ -31,7 +31,7 @@ from .processes import Progress
 from .work import Work
 
 PROBLEMS = ("silent", "clipped", "phase", "short", "duplicate")
-SILENCE_DBFS = -60.0  # highest peak of a silent clip, and of a silent tenth of a second
+SILENCE_DBFS = -60.0  # half of the range of values of a silent tenth of a second, without offset
 FULL_SCALE = 0.999  # 16-bit audio reaches 0.99997
 CLIPPED_SHARE = 1e-3  # largest share of samples at full scale in a clip that is not clipped
 # Level of the average below that of the channels. Two equal channels lose 0 dB, two independent
@@ -59,7 +59,7 @@ class Examination:
     channels_rms: float  # over all channels
     is_mean: bool  # the signal that is heard is the average of several channels
     clipped_share: float  # of the samples at full scale, heard or over all channels, the larger one
-    silent_share: float  # of the tenths of a second with a peak below SILENCE_DBFS
+    silent_share: float  # of the tenths of a second that are silent, see SILENCE_DBFS
     digest: str  # of rate, channels and samples at 16 bits: equal for a wav and its flac copy
 
     @property
@@ -107,11 +107,11 @@ def _measure(clip: AudioClip, channel: int | None) -> Examination:
         check_values(clip, block)
         signal = mix_channels(block, channel)
         starts = np.arange(0, len(block), segment)
-        loudest = np.maximum.reduceat(np.abs(signal), starts)
-        silent += int((loudest < 10 ** (SILENCE_DBFS / 20)).sum())
+        highest, lowest = (f.reduceat(signal, starts) for f in (np.maximum, np.minimum))
+        silent += int((highest - lowest < 2 * 10 ** (SILENCE_DBFS / 20)).sum())
         segments += len(starts)
         samples += len(block)
-        peak = max(peak, float(loudest.max()))
+        peak = max(peak, float(highest.max()), -float(lowest.min()))
         heard.add(signal)
         given.add(block)
         digest.update(np.rint(np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
@@ -175,7 +175,7 @@ def find_copies(examinations: list[Examination]) -> list[int | None]:
 def name_problems(examination: Examination, is_copy: bool) -> list[str]:
     """Return the problems of a clip, from ``PROBLEMS``."""
     tests = (
-        examination.peak_dbfs < SILENCE_DBFS,
+        examination.silent_share == 1,
         examination.clipped_share > CLIPPED_SHARE,
         examination.cancels_out,
         examination.seconds < SHORTEST,

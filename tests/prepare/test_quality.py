@@ -98,6 +98,8 @@ def test_examine__silence(write):
     assert problems(write("zero.wav", 0 * SINE)) == ["silent"]
     assert problems(write("faint.wav", SINE * 0.0019, subtype="FLOAT")) == ["silent"]  # -60.4 dBFS
     assert problems(write("soft.wav", SINE * 0.0021, subtype="FLOAT")) == []  # -59.6 dBFS
+    assert problems(write("offset.wav", 0 * SINE + 0.5)) == ["silent"]  # the front end removes it
+    assert problems(write("moved.wav", 0.1 * SINE + 0.5)) == []
     half = np.where(np.arange(RATE) < RATE * 0.3, 0, SINE)
     assert examine(write("half.wav", half)).silent_share == pytest.approx(0.3)
 
