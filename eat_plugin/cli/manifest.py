@@ -80,7 +80,7 @@ from eat_plugin.data.entries import IMAGE_ENDINGS
 from eat_plugin.prepare.arrangement import TRAIN
 from eat_plugin.prepare.data_folder import write_data_folder
 from eat_plugin.prepare.find import AUDIO_ENDINGS
-from eat_plugin.prepare.layouts import LAYOUTS, PLAIN
+from eat_plugin.prepare.layouts import LAYOUTS, PLAIN, QUALITY, report_name
 from eat_plugin.prepare.listing import list_clips, read_options
 from eat_plugin.prepare.parts import write_part
 from eat_plugin.prepare.quality import check_clips
@@ -188,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check and not args.images:
         examined, summary = check_clips(listing, args, progress, work)
         if examined:
-            picture = args.out / quality_report.PICTURE
+            picture = args.out / report_name(QUALITY, args.split, "png")
             charts.write_picture("manifest", picture, partial(quality_report.draw, examined))
         say(summary)
     for line in write_data_folder(listing, args):

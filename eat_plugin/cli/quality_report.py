@@ -17,7 +17,6 @@ from eat_plugin.prepare.quality import (
     PROBLEMS,
     SHORTEST,
     SILENCE_DBFS,
-    TABLE,
     Examination,
 )
 from eat_plugin.report.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
@@ -25,13 +24,12 @@ from eat_plugin.report.charts import BAR_COLOUR, MEAN_COLOUR, escape, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE = "quality.png"
 LOWEST_SHOWN = -100  # dBFS
 MOST_CLASSES = 40  # drawn
 EPILOG = f"""
 --check decodes every clip, so that damage inside a file shows now and not in training: such clips
-go to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
-  silent      the peak is below {SILENCE_DBFS:g} dBFS
+go to rejected.tsv. quality.csv has a line for each other clip, with its problems:
+  silent      the peak is below {SILENCE_DBFS:g} dBFS in each tenth of a second, without its mean
   clipped     more than {CLIPPED_SHARE:.1%} of the samples are at full scale
   phase       channels that cancel out, as a signal and its inverse do: their average is more than
               {PHASE_DB:g} dB below them (for N channels: {PHASE_DB:g} dB + 10 lg(N / 2))
@@ -39,8 +37,9 @@ go to rejected.tsv. {TABLE} has a line for each other clip, with its problems:
   duplicate   same samples as an earlier clip; a wav file and its flac copy are duplicates
 Levels are those of the signal that a model hears, the average of the channels. To use clips with
 'phase', train with task.channels=first or loudest; --channels checks that signal.
-{PICTURE} shows lengths, rates, levels and classes. Clips with problems stay in the manifest unless
---drop excludes them: eat manifest /my/audio --out data --check --drop silent,duplicate
+quality.png shows lengths, rates, levels and classes; with --split NAME the files are
+quality.NAME.csv and quality.NAME.png. Clips with problems stay in the manifest unless --drop
+excludes them: eat manifest /my/audio --out data --check --drop silent,duplicate
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, 
 from ..data.manifest import write_manifest
 from ..data.overlap import is_held_out
 from ..data.statistics import check_statistics, read_statistics
-from ..data.tables import TableError, write_csv
+from ..data.tables import TableError, read_columns, write_csv
 from ..data.urls import Url
 from .amounts import count, describe_pixels, describe_time
 from .archive_index import readable
 from .arrangement import TRAIN, ListedClip
-from .layouts import MISSING, REJECTED, held_out_split
+from .layouts import MISSING, QUALITY, REJECTED, held_out_split, report_name
 from .listing import Listing
 from .splits import hold_out, hold_out_by_class
 
@@ -46,7 +46,7 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
     splits = _divide(listing, options, label_set)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
-    lines += _name_similar_classes(label_set) + _name_copies(splits)
+    lines += _name_similar_classes(label_set) + _name_copies(options, splits)
     lines += _name_stale_statistics(out)
     if listing.found.others:
         lines.append(f"other files (see --ext): {listing.found.list_others()}")
@@ -67,18 +67,13 @@ def _write_reports(listing: Listing, options: Namespace) -> list[str]:
     """Write the reports; return lines that name them, that of the rejected files last."""
     lines, missing = [], listing.arrangement.missing
     if missing is not None:
-        path = options.out / _report_name(MISSING, options.split)
+        path = options.out / report_name(MISSING, options.split)
         with replacing(path) as file:
             file.writelines(f"{line}\n".encode() for line in missing)
         lines.append(f"{path}: {len(missing)} missing")
         lines.append(f"not in the table: {count(listing.arrangement.unlisted, 'file')}")
-    path = options.out / _report_name(REJECTED, options.split)
+    path = options.out / report_name(REJECTED, options.split)
     return [*lines, write_rejected(path, listing.rejected)]
-
-
-def _report_name(kind: str, split: str) -> str:
-    """Return the file name of a report, ``rejected`` or ``missing``; each split has its own."""
-    return f"{kind}.tsv" if split == TRAIN else f"{kind}.{split}.tsv"
 
 
 def write_rejected(path: Path, rejected: list[tuple[str, str]]) -> str:
@@ -118,7 +113,7 @@ def _divide(
         if not chosen:
             raise ValueError(
                 f"the split {split!r} has no usable clip; "
-                f"{options.out / _report_name(REJECTED, options.split)} gives the reasons"
+                f"{options.out / report_name(REJECTED, options.split)} gives the reasons"
             )
     if options.valid is None:
         return splits
@@ -175,26 +170,47 @@ def _name_similar_classes(label_set: LabelSet | None) -> list[str]:
     ]
 
 
-def _name_copies(splits: dict[str, list[ListedClip]]) -> list[str]:
+def _name_copies(options: Namespace, splits: dict[str, list[ListedClip]]) -> list[str]:
     """Return lines if copies (``--check``) have other labels, or are held out."""
-    labels: dict[str, tuple[str, ...]] = {}
-    for clip in (clip for clips in splits.values() for clip in clips if clip.digest):
-        if tuple(sorted(clip.labels)) != labels.setdefault(clip.digest, tuple(sorted(clip.labels))):
-            lines = [f"copies with other labels, for example {clip.shown}: see quality.csv"]
-            break
-    else:
-        lines = []
-    held_out = {
-        clip.digest for split, clips in splits.items() if is_held_out(split) for clip in clips
+    clips = [clip for own in splits.values() for clip in own if clip.digest]
+    first: dict[str, ListedClip] = {}
+    differ = [
+        clip for clip in clips
+        if set(clip.labels) != set(first.setdefault(clip.digest, clip).labels)
+    ]  # fmt: skip
+    lines = []
+    if differ:
+        table = report_name(QUALITY, options.split, "csv")
+        lines.append(f"copies with other labels, for example {differ[0].shown}: see {table}")
+    contents = {
+        split: [(clip.digest, clip.shown) for clip in own if clip.digest]
+        for split, own in splits.items()
     }
-    copies = [clip for clip in splits.get(TRAIN, []) if clip.digest and clip.digest in held_out]
-    if not copies:
-        return lines
-    return [
-        *lines,
-        f"{len(copies)} clips of {TRAIN} are copies of held-out clips, for example "
-        f"{copies[0].shown}: exclude copies with --drop duplicate",
-    ]
+    if clips:
+        contents = {**_read_contents(options.out, splits), **contents}
+    held_out = {one for split, own in contents.items() if is_held_out(split) for one, _ in own}
+    copies = [name for digest, name in contents.get(TRAIN, []) if digest in held_out]
+    if copies:
+        lines.append(
+            f"{len(copies)} clips of {TRAIN} are copies of held-out clips, for example "
+            f"{copies[0]}: exclude copies with --drop duplicate"
+        )
+    return lines
+
+
+def _read_contents(out: Path, new: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return hash and name of the clips of splits that were listed and checked earlier."""
+    contents = {}
+    for path in out.glob(f"{QUALITY}*.csv"):
+        split = path.stem.partition(".")[2] or TRAIN
+        manifest = out / f"{split}.tsv"
+        if split in new or not manifest.is_file():
+            continue
+        lines = manifest.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        kept = {line.partition("\t")[0] for line in lines[1:]}
+        rows = (row for _, row in read_columns(path, ["hash", "path"]))
+        contents[split] = [(digest, name) for digest, name in rows if name in kept]
+    return contents
 
 
 def _name_stale_statistics(out: Path) -> list[str]:

@@ -16,7 +16,7 @@ from ..data.entries import ARCHIVE_ENDINGS, HDF5_ENDINGS, IMAGE_ENDINGS, PARQUET
 from ..data.files import is_file
 from ..data.stores import UnreachableError
 from ..data.urls import Root, Url
-from .arrangement import HELD_OUT, Arrangement
+from .arrangement import HELD_OUT, TRAIN, Arrangement
 from .energon import FOLDER, arrange_energon
 from .find import AUDIO_ENDINGS, Found
 from .parquet_index import arrange_parquet
@@ -41,7 +41,7 @@ SOUND_ONLY = ("esc50", "speech_commands", "audioset", "lhotse", "parquet")
 SIGNS = {"energon": (f"{FOLDER}/split.yaml", f"{FOLDER}/split.json"),
          "lhotse": ("cuts.000000.jsonl.gz",)}  # fmt: skip
 HOLD_OUTS = ("valid", "fold", "valid_groups", "split_column")  # options that hold clips out
-REJECTED, MISSING = "rejected", "missing"
+REJECTED, MISSING, QUALITY = "rejected", "missing", "quality"
 RESERVED = ("", REJECTED, MISSING)  # a split cannot have these names
 
 
@@ -126,6 +126,11 @@ LAYOUTS = {
         containers=(PARQUET,),
     ),
 }  # fmt: skip
+
+
+def report_name(kind: str, split: str, ending: str = "tsv") -> str:
+    """Return the file name of a report; a split that is listed alone has its own."""
+    return f"{kind}.{ending}" if split == TRAIN else f"{kind}.{split}.{ending}"
 
 
 def check_options(options: Namespace) -> None:

@@ -26,6 +26,7 @@ from ..data.sources import BLOCK, check_count, check_values, open_clip
 from ..data.tables import write_csv
 from .arrangement import ListedClip
 from .find import WHOLE
+from .layouts import QUALITY, report_name
 from .listing import Listing
 from .processes import Progress
 from .work import Work
@@ -40,7 +41,6 @@ PHASE_DB = 20.0
 SEGMENTS_A_SECOND = 10  # each is silent or not
 SHORTEST = FRAME_LENGTH / SAMPLE_RATE  # seconds: one frame
 CHUNK = 8  # clips that a worker process examines per task
-TABLE = "quality.csv"
 COLUMNS = (
     "path", "seconds", "rate", "channels", "peak_dbfs", "rms_dbfs", "channels_dbfs",
     "clipped_share", "silent_share", "hash", "problems",
@@ -228,7 +228,7 @@ def check_clips(
         else:
             listing.clips.append(clip._replace(digest=one.digest))
     options.out.mkdir(parents=True, exist_ok=True)
-    table = options.out / TABLE
+    table = options.out / report_name(QUALITY, options.split, "csv")
     write_csv(table, [COLUMNS, *rows])
     numbers = ", ".join(f"{counts[problem]} {problem}" for problem in PROBLEMS)
     return good, f"{table}: {len(damaged)} cannot be decoded, {numbers}"

@@ -89,6 +89,18 @@ def test_check__drops_the_problems_given(audio, tmp_path, problems):
     assert (out / "class_counts.csv").read_text().count("\n") == 3
 
 
+def test_check__splits_that_are_listed_one_by_one(audio, tmp_path, capsys):
+    out = tmp_path / "data"
+    for name, split in (("a", "train"), ("b", "eval")):
+        (audio / name / "both.wav").write_bytes((audio / "b" / "good.wav").read_bytes())
+        given = ["manifest", str(audio / name), "--out", str(out), "--split", split, "--check"]
+        assert main(given) == 0
+    shown = capsys.readouterr().out
+    assert "1 clips of train are copies of held-out clips, for example both.wav" in shown
+    assert set(rows_of(out / "quality.csv")) == set(names_in(out / "train.tsv"))
+    assert set(rows_of(out / "quality.eval.csv")) == set(names_in(out / "eval.tsv"))
+
+
 def test_draw__class_names_are_not_formulas(audio):
     clip = ListedClip("a/good.wav", "train", ("$a$",), RATE, RATE, "a/good.wav")
     axes = quality.draw([(clip, examine(audio / clip.name))]).get_axes()[3]
