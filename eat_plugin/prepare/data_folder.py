@@ -6,6 +6,7 @@ import unicodedata
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -208,8 +209,9 @@ def _read_contents(out: Path, new: Collection[str]) -> dict[str, list[tuple[str,
             continue
         lines = manifest.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         kept = {line.partition("\t")[0] for line in lines[1:]}
-        rows = (row for _, row in read_columns(path, ["hash", "path"]))
-        contents[split] = [(digest, name) for digest, name in rows if name in kept]
+        with suppress(TableError):  # another file of this name
+            rows = [row for _, row in read_columns(path, ["hash", "path"])]
+            contents[split] = [(digest, name) for digest, name in rows if name in kept]
     return contents
 
 
