@@ -10,6 +10,7 @@ from eat_plugin.cli import main
 from eat_plugin.data import parquet, remote, remote_cache, stores
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import Storage
+from eat_plugin.data.label_set import split_labels
 from eat_plugin.data.manifest import read_manifest
 from eat_plugin.data.sources import read_audio
 from tests.prepare.imported import make_sound, problem, read_clips, read_labels, run, run_parts
@@ -132,6 +133,20 @@ def test_splits__are_those_of_the_names(tmp_path):
     assert not (out / "train.lbl").exists()
     assert run(folder / "data", tmp_path / "other", "--layout", "parquet", "--valid", "0.5") == 0
     assert len(read_clips(tmp_path / "other", "valid")) == 2
+
+
+def test_labels__lists_of_classes(tmp_path, capsys):
+    folder, out = tmp_path / "set", tmp_path / "out"
+    arguments = folder, out, "--layout", "parquet", "--label-column", "label"
+    kind = {"_type": "Sequence", "feature": LABEL}
+    for value, status in (([0, None, -1, 2], 0), ([7], 2)):
+        labels = pyarrow.array([value] * len(SOUNDS), pyarrow.list_(pyarrow.int64()))
+        metadata = features(audio=AUDIO, label=kind)
+        write(folder / "a.parquet", make_table(labels=labels, metadata=metadata))
+        assert run(*arguments) == status
+    assert "found [7], expected a text, an integer, a class or a list" in problem(capsys)
+    (found,) = {line.partition("\t")[2] for line in (out / "train.lbl").read_text().splitlines()}
+    assert split_labels(found) == [NAMES[0], NAMES[2]]
 
 
 def test_labels__texts_lists_and_none(tmp_path, capsys):
