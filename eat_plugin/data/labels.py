@@ -161,8 +161,8 @@ def _match_files(
     """Compare names by their files alone, where none matches as it is.
 
     Returns:
-        Whether the manifest has any of the names, in whatever order; and the first line (from 1)
-        that does not match, 0 if all do. ``first`` if the manifest has none.
+        Whether any of the names is in the manifest; and the first line (from 1) that does not
+        match, 0 if all do, ``first`` if none of the names is there.
     """
     files = [posixpath.basename(name) for _, name, _ in _parse_labels(path, label_set)]
     clips = [manifest.name(clip) for clip in range(len(manifest))]

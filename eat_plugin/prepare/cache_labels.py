@@ -1,4 +1,4 @@
-"""Files beside the manifest of a cache: labels and weights of clips, tables of events."""
+"""Files next to the manifest of a cache: labels, weights and events of its clips."""
 
 from __future__ import annotations
 

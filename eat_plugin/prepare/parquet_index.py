@@ -250,10 +250,10 @@ class _Labels:
         is_wrong = any(
             isinstance(each, bool) or not isinstance(each, (str, int)) for each in values
         )
-        if self.names is not None:  # -1 stands for no label
+        if self.names is not None and not is_wrong:  # -1 stands for no label
             named = dict(enumerate(self.names))
             values = [named.get(each, each) for each in values if each != -1]
-            is_wrong = is_wrong or not set(values) <= set(self.names)
+            is_wrong = not set(values) <= set(self.names)
         if is_wrong:
             raise ValueError(
                 f"--label-column {self._column}: found {value!r}, expected a text, an integer, a "

@@ -74,7 +74,8 @@ class LabelledDataset(ClipDataset):
 
     def ordered_indices(self) -> np.ndarray:
         """Do as the base class does; further draws of a clip are numbered, see ``__getitem__``."""
-        return number_draws(super().ordered_indices(), len(self))
+        indices = super().ordered_indices()
+        return number_draws(indices, len(self)) if self.replacement else indices
 
     def _choose_clips(self) -> np.ndarray:
         if self.weights is None or not self.shuffle:
