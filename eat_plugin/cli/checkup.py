@@ -170,19 +170,21 @@ def _check_cost(found: _Run, machine: Machine, timed: bool) -> Iterator[Finding]
     yield configuration.describe_batches(batches)
     yield configuration.describe_model(cfg, found.model, work)
     yield from configuration.describe_losses(found.model, batches)
+    is_gpu = bool(machine.gpus) and not cfg.common.cpu
+    available = min(gpu.memory for gpu in machine.gpus) if is_gpu else machine.memory
+    estimate = work.memory(batches.size) + (0 if is_gpu else cost.LIBRARIES)
+    # Out of memory, a GPU raises an error, and a system without one kills the process.
+    fits = is_gpu or available is None or estimate <= available
     try:
-        rate, memory, source = _measure_speed(found, work, batches.size, timed)
+        rate, memory, source = _measure_speed(found, work, batches.size, timed, fits)
     except RuntimeError as error:  # as out of memory
         reason = str(error).split("\n")[0]
         yield Finding(CONFIGURATION, ERROR, f"an update fails: {reason}", ELSEWHERE)
         return
     width = getattr(found.model, "model", found.model).cfg.embed_dim
     yield configuration.check_time(cfg, batches, rate, source, width)
-    is_gpu = bool(machine.gpus) and not cfg.common.cpu
-    available = min(gpu.memory for gpu in machine.gpus) if is_gpu else machine.memory
-    memory = memory or work.memory(batches.size) + (0 if is_gpu else cost.LIBRARIES)
-    how = "measured" if timed else "estimated"
-    yield configuration.check_memory(memory, available, is_gpu, how)
+    how = "measured" if memory else "estimated"
+    yield configuration.check_memory(memory or estimate, available, is_gpu, how)
     place = next(path for path in (found.folder, *found.folder.parents) if path.is_dir())
     free = free_bytes(str(place))
     yield configuration.check_disk(cfg, batches, work.checkpoint, free, str(place))
@@ -206,22 +208,32 @@ def _check_reading(dataset: Any, needed: float, load: Load, cores: int) -> Findi
     return loader.check_reading(speed, needed, load.workers, load.processes, cores)
 
 
-def _measure_speed(found: _Run, work: Cost, size: int, timed: bool) -> tuple[float, float, str]:
+def _measure_speed(
+    found: _Run, work: Cost, size: int, timed: bool, fits: bool
+) -> tuple[float, float, str]:
     """Return clips per second, bytes (0 if not measured), and the source in words.
+
+    Args:
+        found: the run.
+        work: of its model.
+        size: clips of a batch.
+        timed: measure, if there are clips.
+        fits: a batch is expected to fit in memory; without it nothing is measured.
 
     Raises:
         RuntimeError: an update fails.
     """
     from eat_plugin.doctor import cost
 
-    if timed and found.dataset is not None:
+    if timed and fits and found.dataset is not None:
         from eat_plugin.launch.trial import time_updates
 
         timing = time_updates(found.cfg, found.task, found.dataset, size)
         return timing.rate, timing.memory, f"{count(timing.updates, 'update')} timed"
     rate, products = cost.expect_rate(work, found.cfg)
     source = f"{work.flops / 1e9:.4g} GFLOP a clip, products at {products / 1e9:,.0f} GFLOP/s"
-    return rate, 0.0, f"estimated from {source}; --time measures it"
+    advice = "--time measures it" if fits else "not timed, since a batch does not fit in memory"
+    return rate, 0.0, f"estimated from {source}; {advice}"
 
 
 def _weigh_batch(found: _Run, size: int) -> float:

@@ -20,7 +20,7 @@ class Batches(NamedTuple):
     """Numbers of a run.
 
     Attributes:
-        size: clips of a process in a forward pass.
+        size: clips of a process in a forward pass; at most those of an epoch.
         processes: of the run.
         steps: forward passes of an update.
         updates: of the run.
@@ -35,8 +35,9 @@ class Batches(NamedTuple):
 
     @property
     def per_update(self) -> int:
-        """Clips of an update."""
-        return self.size * self.processes * self.steps
+        """Clips of an update, at most those of an epoch."""
+        product = self.size * self.processes * self.steps
+        return min(product, self.clips) if self.clips else product
 
     @property
     def per_epoch(self) -> int:
@@ -54,6 +55,8 @@ def count_batches(cfg: Any, clips: int) -> Batches:
     size = cfg.dataset.batch_size
     if size is None:
         size = (cfg.dataset.max_tokens or 1) // cfg.task.target_length
+    if clips:
+        size = min(size, clips)
     processes = cfg.distributed_training.distributed_world_size
     if cfg.common.cpu and not cfg.distributed_training.distributed_no_spawn:
         processes = 1
@@ -74,7 +77,8 @@ def describe_batches(batches: Batches) -> Finding:
     parts = [f"{count(batches.size, 'clip')}"]
     parts += [f"{batches.processes} processes"] * (batches.processes > 1)
     parts += [f"{batches.steps} steps"] * (batches.steps > 1)
-    product = f" ({' x '.join(parts)})" if len(parts) > 1 else ""
+    is_product = batches.per_update == batches.size * batches.processes * batches.steps
+    product = f" ({' x '.join(parts)})" if len(parts) > 1 and is_product else ""
     seen = f"an update has {count(batches.per_update, 'clip')}{product}"
     if not batches.clips:
         return Finding(CONFIGURATION, OK, f"{seen}, the run {batches.updates} updates")

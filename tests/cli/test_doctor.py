@@ -264,6 +264,15 @@ def test_doctor__timed_updates(data, capsys, monkeypatch):
     assert sorted(data.parent.rglob("*")) == before
 
 
+def test_doctor__updates_that_do_not_fit_are_not_timed(good, data, capsys):
+    good(found_machine=GOOD_MACHINE._replace(memory=10**9))
+    code, lines = doctor(capsys, "--data", "data", "--time", "dataset.batch_size=4")
+    text = "\n".join(" ".join(line) for line in lines)
+    assert code == 2
+    assert "not timed, since a batch does not fit in memory" in text
+    assert "of memory (estimated), the machine has 1.00 GB" in text
+
+
 def test_doctor__without_fairseq_the_data_are_checked(good, data, capsys):
     good(found_software=GOOD_SOFTWARE._replace(failures={"hydra": "ImportError: broken"}))
     code, lines = doctor(capsys, "--data", "data")

@@ -105,6 +105,8 @@ def test_count_batches__of_the_published_run():
     assert configuration.count_batches(cfg, 2_000_000).updates == 83_334
     cfg.dataset.batch_size, cfg.dataset.max_tokens = None, 10 * 1024
     assert configuration.count_batches(cfg, 0).size == 10
+    cut = configuration.count_batches(cfg, 7)
+    assert (cut.size, cut.per_update, cut.per_epoch) == (7, 7, 1)
 
 
 def test_describe_batches__less_than_an_epoch():

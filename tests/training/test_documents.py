@@ -3,6 +3,7 @@
 The command is `bash scripts/test.sh -m slow -k documents`.
 """
 
+import importlib.util
 import io
 import os
 import re
@@ -33,9 +34,21 @@ SKIPPED = {
     "eat bench": "takes minutes; see tests/benchmarks",
     "torchrun": "needs two machines; tests/training/test_processes.py has two processes",
     "srun": "needs Slurm",
+    "sbatch": "needs Slurm",
+    "eat manifest /my/audio --out /my/data --merge": "needs the parts of Slurm's jobs",
+    "eat manifest s3://": "needs an object store; see test_remote.py",
     "SUBMITIT_PREEMPT_SIGNAL=USR1 fairseq-hydra-train -m": "needs Slurm and submitit",
 }
-RUN = ("eat ", "fairseq-hydra-train ", "fairseq-train ", "fairseq-validate ", "eval ")
+# A part of a command or of a block in Python -> the package without which it is skipped.
+NEEDS = {
+    "hydra/sweeper=optuna": "hydra_plugins.hydra_optuna_sweeper",
+    ".safetensors": "safetensors",
+    "/my/folder": "transformers",
+    ".onnx": "onnxscript",
+    "import mteb": "mteb",
+    "/my/sed/evaluation": "sed_scores_eval",
+}
+RUN = ("eat ", "cp ", "fairseq-hydra-train ", "fairseq-train ", "fairseq-validate ", "eval ")
 # Added to training commands: a block takes seconds.
 SMALL = [
     "common.cpu=true", "common.fp16=false", "common.bf16=false", "common.log_interval=1",
@@ -48,6 +61,7 @@ SMALL_FLAGS = (
     "--depth 2 --embed-dim 32 --num-heads 4 --average-top-k-layers 2"
 )
 SMALL_PRETRAINING = ["model.clone_batch=2", "model.modalities.image.decoder.decoder_dim=32"]
+FINETUNING = re.compile(r"^eat finetune |--config-name finetune")
 SOUND, IMAGES = ["task.target_length=64"], ["task.images.size=[64,64]"]
 KINDS = ("clock", "dog", "rain")  # the classes of `make_checkpoint`
 
@@ -58,19 +72,31 @@ def read_commands(block):
     return list(filter(None, (re.sub(r"(^|\s+)#.*", "", line).strip() for line in lines)))
 
 
+def needs_other_package(code):
+    """Whether a package that the code needs is not installed."""
+    return any(part in code and not is_installed(name) for part, name in NEEDS.items())
+
+
+def is_installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is missing
+        return False
+
+
 def shorten(command):
     """A command as it is run; empty if it is skipped."""
-    if command.startswith(tuple(SKIPPED)):
+    if command.startswith(tuple(SKIPPED)) or needs_other_package(command):
         return ""
     assert command.startswith(RUN), f"neither in RUN nor in SKIPPED: {command}"
     if command.startswith("fairseq-train "):
         command = command.replace("--fp16 --memory-efficient-fp16 ", "")
         small = "--clone-batch 2 --decoder-dim 32" if "pretraining" in command else ""
         return f"{command} {SMALL_FLAGS} {small}"
-    if not re.match(r"eat (pretrain|finetune) |fairseq-hydra-train ", command):
+    if not re.match(r"eat (pretrain|finetune|doctor --data) |fairseq-hydra-train ", command):
         return command
     small = [*SMALL, *(IMAGES if "/my/images" in command else SOUND)]
-    small += SMALL_PRETRAINING if "pretrain" in command.split("--data")[0] else []
+    small += [] if FINETUNING.search(command) else SMALL_PRETRAINING
     return " ".join([command, *small])
 
 
@@ -105,6 +131,17 @@ def write_tables(my):
     (my / "ESC-50-master" / "meta" / "esc50.csv").write_text("\n".join(esc) + "\n")
 
 
+def write_scenes(my):
+    """Clips with strong labels."""
+    rng = np.random.default_rng(2)
+    for split in ("train", "eval"):
+        lines = ["filename\tonset\toffset\tevent_label"]
+        for number, kind in enumerate(KINDS * 2):
+            write_noise(my / "scenes" / split / f"{split}{number}.wav", rng)
+            lines.append(f"{split}{number}.wav\t0.1\t0.4\t{kind}")
+        (my / "scenes" / f"{split}_strong.tsv").write_text("\n".join(lines) + "\n")
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A working folder with the files that documents name; `/my` is its folder `my`."""
@@ -118,12 +155,13 @@ def folder(tmp_path):
         (my / "images" / kind).mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
         pillow.fromarray(pixels).save(my / "images" / kind / f"{number}.png")
-    for name in ("dog.wav", "rain.flac", "an_hour.wav"):
+    for name in ("dog.wav", "rain.flac", "an_hour.wav", "scene.wav"):
         write_noise(tmp_path / name, rng)
     assert cli.main(["manifest", str(my / "audio"), "--out", str(my / "data")]) == 0
     (my / "shards").mkdir()
     write_shard(my / "shards" / "0.tar", tmp_path / "dog.wav")
     write_tables(my)
+    write_scenes(my)
     return tmp_path
 
 
@@ -134,6 +172,7 @@ def give_checkpoints(folder, text, make_checkpoint):
     for run, source, name in (
         ("run", make_checkpoint("pretraining"), "checkpoint_last.pt"),
         ("finetuned", classifier, "checkpoint_best.pt"),
+        ("other", classifier, "checkpoint_best.pt"),
     ):
         if not re.search(rf"(--out |hydra\.run\.dir=|--save-dir )/my/{run}\b", text):
             path = folder / "my" / run / "checkpoints" / name
@@ -143,10 +182,15 @@ def give_checkpoints(folder, text, make_checkpoint):
 
 def give_labels(folder, text):
     """List labelled sounds for a document that does not."""
-    if "/my/labelled" in text and "--out /my/labelled" not in text:
-        command = ["manifest", str(folder / "my" / "sounds"), "--layout", "folders"]
-        out = str(folder / "my" / "labelled")
-        assert cli.main([*command, "--valid", "0.1", "--out", out]) == 0
+    my = folder / "my"
+    table = ["--csv", my / "tagged" / "tags.csv", "--path-column", "file", "--label-column", "tags"]
+    for name, command in (
+        ("labelled", [my / "sounds", "--layout", "folders"]),
+        ("multilabel", [my / "tagged", "--layout", "csv", *table, "--label-separator", ";"]),
+    ):
+        if f"/my/{name}" in text and f"--out /my/{name}" not in text:
+            command = ["manifest", *command, "--valid", "0.1", "--out", my / name]
+            assert cli.main([str(part) for part in command]) == 0
 
 
 @pytest.mark.slow
@@ -162,6 +206,8 @@ def test_documents__their_code_runs(path, folder, make_checkpoint):
     python = ""  # of all blocks so far: later ones use names of earlier ones
     for language, block in BLOCK.findall(text):
         if language == "python":
+            if needs_other_package(block):
+                continue
             python += block
             program, code = [sys.executable, "-c"], python
         else:
