@@ -54,6 +54,7 @@ class Teacher:
         nn.Module.load_state_dict(encoder, {name: own[name] for name in encoder.state_dict()})
         if cfg.ema_encoder_only:
             del encoder.modality_encoders
+            encoder.norm = None
         self.encoder = encoder.requires_grad_(False).eval()
         self.module: nn.Module = encoder.blocks if cfg.ema_encoder_only else encoder
         self.parts: dict[str, nn.Module] = {}
@@ -159,15 +160,18 @@ class Teacher:
             the targets, without extra tokens, each [B, L, D].
         """
         dtype = next(iter(self._weights.values())).dtype
-        owner = student if self.cfg.ema_encoder_only else self.encoder
-        patches = owner.patch_encoder
-        if owner is not student and patches.local_encoder is not None:
+        is_shared = self.cfg.ema_encoder_only  # all but the blocks
+        patches = student.patch_encoder if is_shared else self.encoder.patch_encoder
+        if not is_shared and patches.local_encoder is not None:
             local = patches.local_features(source.to(dtype))
         elif local is None:
             local = student.patch_encoder.local_features(source)
-        x = patches.add_positions(local.to(dtype))
-        x = patches.contextualize(x if kept is None else x.index_select(1, kept)).to(dtype)
-        x, layers = self.encoder.run_blocks(x, student.token_padding(padding))
+        x = patches.add_positions(local if is_shared else local.to(dtype))
+        x = patches.contextualize(x if kept is None else x.index_select(1, kept))
+        own = x.dtype
+        x, layers = self.encoder.run_blocks(x.to(dtype), student.token_padding(padding))
+        if is_shared and student.norm is not None:
+            x = student.norm(x.to(own))
         extra = self.cfg.modalities.image.num_extra_tokens
         return x, [layer[:, extra:] for layer in layers[-self.cfg.average_top_k_layers :]]
 

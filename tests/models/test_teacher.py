@@ -161,6 +161,24 @@ def test_encoder_only__averages_blocks_only(make_model):
     assert model.teacher.averages["0.norm1.bias"].tolist() == pytest.approx([0.5] * 32)
 
 
+def test_encoder_only__shares_all_else(make_model, batch):
+    """Its final norm too, and in a precision of its own."""
+    options = {"ema_encoder_only": True, "layer_norm_first": True, "cls_target": "cls"}
+    model = make_model(**options, ema_same_dtype=False).train().bfloat16()
+    model.set_num_updates(0)
+    before = make_targets(model, batch)
+    with torch.no_grad():
+        model.norm.weight[::2] = 0
+    patches, clips = make_targets(model, batch)
+    assert torch.equal(patches, before[0])
+    assert not torch.equal(clips, before[1])
+    assert next(model.teacher.module.parameters()).dtype == torch.float32
+
+
+def make_targets(model, batch):
+    return model.teacher.make_targets(model, batch["source"].bfloat16(), None)
+
+
 def test_shared_local_encoder__is_not_averaged(make_model):
     model = make_model(modalities__image__ema_local_encoder=False)
     assert not any("local_encoder" in name for name in model.state_dict()["_ema"])
