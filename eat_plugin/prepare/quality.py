@@ -26,7 +26,7 @@ from ..data.sources import BLOCK, check_count, check_values, open_clip
 from ..data.tables import write_csv
 from .arrangement import ListedClip
 from .find import WHOLE
-from .layouts import QUALITY, report_name
+from .layouts import QUALITY, REJECTED, report_name
 from .listing import Listing
 from .processes import Progress
 from .work import Work
@@ -215,14 +215,19 @@ def check_clips(
     damaged = [(clip.shown, one) for clip, one in zip(clips, found) if isinstance(one, str)]
     listing.clips, listing.rejected = [], listing.rejected + damaged
     copies = find_copies([one for _, one in good])
-    rows, counts = [], Counter[str]()
+    rows, counts, differ = [], Counter[str](), 0
     for (clip, one), original in zip(good, copies):
         problems = name_problems(one, original is not None)
         counts.update(problems)
         rows.append(_make_row(clip, one, problems))
         dropped = [problem for problem in problems if problem in options.drop]
         if dropped:
-            same = "" if original is None else f", a copy of {good[original][0].shown}"
+            same = ""
+            if original is not None:
+                first = good[original][0]
+                has_other_labels = set(clip.labels) != set(first.labels)
+                differ += has_other_labels
+                same = f", a copy of {first.shown}{' with other labels' * has_other_labels}"
             reason = f"excluded by --drop: {', '.join(dropped)}{same}"
             listing.rejected.append((clip.shown, reason))
         else:
@@ -231,6 +236,9 @@ def check_clips(
     table = options.out / report_name(QUALITY, options.split, "csv")
     write_csv(table, [COLUMNS, *rows])
     numbers = ", ".join(f"{counts[problem]} {problem}" for problem in PROBLEMS)
+    if differ:
+        rejected = report_name(REJECTED, options.split)
+        numbers += f"; excluded copies with other labels: {differ}, see {rejected}"
     return good, f"{table}: {len(damaged)} cannot be decoded, {numbers}"
 
 

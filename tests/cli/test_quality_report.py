@@ -89,6 +89,17 @@ def test_check__drops_the_problems_given(audio, tmp_path, problems):
     assert (out / "class_counts.csv").read_text().count("\n") == 3
 
 
+def test_check__drops_copies_with_other_labels(audio, tmp_path, capsys):
+    (audio / "b" / "again.wav").write_bytes((audio / "a" / "copy.flac").read_bytes())
+    out = tmp_path / "data"
+    given = ["manifest", str(audio), "--out", str(out), "--layout", "folders"]
+    assert main([*given, "--check", "--drop", "duplicate"]) == 0
+    assert "excluded copies with other labels: 1, see rejected.tsv" in capsys.readouterr().out
+    rejected = dict(line.split("\t") for line in (out / "rejected.tsv").read_text().splitlines())
+    copy = "excluded by --drop: duplicate, a copy of a/copy.flac"
+    assert (rejected["a/good.wav"], rejected["b/again.wav"]) == (copy, f"{copy} with other labels")
+
+
 def test_check__splits_that_are_listed_one_by_one(audio, tmp_path, capsys):
     out = tmp_path / "data"
     for name, split in (("a", "train"), ("b", "eval")):
