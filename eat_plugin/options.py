@@ -53,6 +53,20 @@ def require(is_valid: bool, name: str, value: Any, rule: str) -> None:
         raise ValueError(f"{name} is {value}; {rule}")
 
 
+def clips_of_batch(clips: Optional[int], most_frames: Optional[int], frames: float) -> int:
+    """Return the clips of a batch, about.
+
+    Args:
+        clips: ``dataset.batch_size``.
+        most_frames: ``dataset.max_tokens``, of all clips of a batch; None for no limit.
+        frames: of a clip, on average.
+    """
+    if most_frames is None:
+        return max(1, clips or 1)
+    limit = max(1, int(most_frames // max(1, frames)))
+    return min(clips or limit, limit)
+
+
 def patch_sides(
     patch_size: Any, name: str = "model.modalities.image.patch_size"
 ) -> tuple[int, int]:

@@ -60,7 +60,16 @@ train() { # FOLDER UPDATES SUBCOMMAND OPTIONS...
 
 # Fine-tunes a classifier and prints its accuracy on the held-out clips.
 classify() { # FOLDER CHECKPOINT
-    local folder=$1
+    local folder=$1 start=$updates
+    [ "$2" != none ] || start=none
+    # The classifier of shorter pre-training is kept: a resumed run would go on with its weights.
+    if [ -d "$folder" ] && [ "$(cat "$folder/.start" 2>/dev/null)" != "$start" ]; then
+        kept=$folder-$(cat "$folder/.start" 2>/dev/null || date +%s)
+        printf '  (that of another length of pre-training is now in %s)\n' "$kept"
+        mv "$folder" "$kept"
+    fi
+    mkdir -p "$folder"
+    printf '%s' "$start" >"$folder/.start"
     train "$folder" "$finetuning_updates" finetune --checkpoint "$2"
     if [ ! "$folder/evaluation/metrics.json" -nt "$folder/.trained" ]; then
         "$eat" evaluate --checkpoint "$folder/checkpoints/checkpoint_last.pt" --data "$data" \

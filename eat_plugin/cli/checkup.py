@@ -166,7 +166,7 @@ def _check_cost(found: _Run, machine: Machine, timed: bool) -> Iterator[Finding]
 
     cfg, dataset = found.cfg, found.dataset
     work = cost.weigh(cfg, found.model)
-    batches = configuration.count_batches(cfg, 0 if dataset is None else dataset.epoch_size)
+    batches = configuration.count_batches(cfg, *_count_clips(dataset))
     yield configuration.describe_batches(batches)
     yield configuration.describe_model(cfg, found.model, work)
     yield from configuration.describe_losses(found.model, batches)
@@ -196,6 +196,15 @@ def _check_cost(found: _Run, machine: Machine, timed: bool) -> Iterator[Finding]
     yield from check_load(machine, load)
     if dataset is not None:
         yield _check_reading(dataset, here * rate, load, machine.cores)
+
+
+def _count_clips(dataset: Any) -> tuple[int, float]:
+    """Return the clips of an epoch and the frames of a clip, on average; 0 if they are unknown."""
+    import numpy as np
+
+    if dataset is None:
+        return 0, 0
+    return dataset.epoch_size, float(dataset.num_tokens_vec(np.arange(len(dataset))).mean())
 
 
 def _check_reading(dataset: Any, needed: float, load: Load, cores: int) -> Finding:

@@ -20,7 +20,8 @@ from eat_plugin.records import CONSOLE
 if TYPE_CHECKING:
     from eat_plugin.launch.launchers import Place
 
-LOG_INTERVAL = 10  # updates
+LOG_INTERVAL = 10  # updates, at most
+REPORTS = 40  # of a run, if they are chosen
 WIDTH_FOR_GPU = 512  # of a transformer
 # PyTorch has a thread per core, and there are data workers. By default waiting threads keep their
 # cores busy: with one other busy process an update on two cores takes four times as long.
@@ -105,11 +106,8 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
             raise
         cfg, arguments, given = compose(args, name, overrides, folder, place, error.overrides)
         start = checks.check_settings(cfg, folder)
-    reports = start.cfg.common.log_interval
-    if "common.log_interval" not in given:
-        reports = min(reports, LOG_INTERVAL)
-        arguments.append(f"common.log_interval={reports}")
-    prefix = f"{'='.join(PASSIVE)} " if cfg.common.cpu else ""
+    on_cpu = machine.has_no_gpu(cfg)
+    prefix = f"{'='.join(PASSIVE)} " if on_cpu else ""
     command = f"{prefix}fairseq-hydra-train {shlex.join(arguments)}"
     chosen = f"chosen for this run; set an option to fix it:\n  {shlex.join(start.choices)}\n"
     chosen = chosen if start.choices else ""
@@ -123,12 +121,14 @@ def run(args: argparse.Namespace, name: str, overrides: list[str]) -> int:
     workers = cfg.dataset.num_workers
     say(f"{machine.describe(cfg)}, data workers: {workers}; equivalent command:\n  {command}")
     say(f"run {folder}, full log {folder / CONSOLE}")
-    if args.subcommand == "pretrain" and cfg.common.cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
+    if args.subcommand == "pretrain" and on_cpu and cfg.model.embed_dim >= WIDTH_FOR_GPU:
         say("this size needs a GPU: an update on a CPU takes minutes; --size tiny is for CPUs")
-    say(f"{chosen}starting; the first report is after {min(reports, total)} updates")
+    reports = min(start.cfg.common.log_interval, total)
+    say(f"{chosen}starting; the first report is after {reports} updates")
     status = _train(args.subcommand, arguments, folder, total)
     if not status:
-        say(f"checkpoint {folder / cfg.checkpoint.save_dir / 'checkpoint_last.pt'}")
+        name = "" if cfg.checkpoint.no_last_checkpoints else "checkpoint_last.pt"
+        say(f"checkpoint {folder / cfg.checkpoint.save_dir / name}")
     return status
 
 
@@ -165,7 +165,17 @@ def compose(
     if "dataset.num_workers" not in given:
         cfg.dataset.num_workers = machine.limit_workers(cfg, place.on_this_machine)
         written.append(f"dataset.num_workers={cfg.dataset.num_workers}")
+    if "common.log_interval" not in given and _reports_rarely(cfg):
+        cfg.common.log_interval = LOG_INTERVAL
+        written.append(f"common.log_interval={LOG_INTERVAL}")
     return cfg, ["--config-dir", str(config_dir), "--config-name", name, *written], given
+
+
+def _reports_rarely(cfg: Any) -> bool:
+    """Whether a run has, or would choose, more than ``LOG_INTERVAL`` updates between reports."""
+    reports, updates = cfg.common.log_interval, cfg.optimization.max_update
+    is_long = updates < 0 or updates // REPORTS > LOG_INTERVAL
+    return bool(reports > LOG_INTERVAL or (reports < 0 and is_long))
 
 
 def _train(command: str, arguments: list[str], folder: Path, total: int, rank: int = 0) -> int:

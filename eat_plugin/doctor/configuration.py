@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..models.eat import EatModel
+from ..options import clips_of_batch
 from ..prepare.amounts import count, describe_bytes
 from .cost import Cost, count_checkpoints, find_grid
 from .finding import CONFIGURATION, ERROR, MACHINE, OK, WARNING, Finding
@@ -50,18 +51,24 @@ class Batches(NamedTuple):
         return self.updates / self.per_epoch
 
 
-def count_batches(cfg: Any, clips: int) -> Batches:
-    """Read the numbers of a run from its configuration and the clips of an epoch."""
-    size = cfg.dataset.batch_size
-    if size is None:
-        size = (cfg.dataset.max_tokens or 1) // cfg.task.target_length
+def count_batches(cfg: Any, clips: int, frames: float = 0) -> Batches:
+    """Read the numbers of a run from its configuration.
+
+    Args:
+        cfg: of the run.
+        clips: of an epoch; 0 if unknown.
+        frames: of a clip, on average; 0 for those of the window.
+    """
+    most = cfg.dataset.max_tokens
+    frames = (frames or cfg.task.target_length) if most else 1
+    size = clips_of_batch(cfg.dataset.batch_size, most, frames)
     if clips:
         size = min(size, clips)
     processes = cfg.distributed_training.distributed_world_size
     if cfg.common.cpu and not cfg.distributed_training.distributed_no_spawn:
         processes = 1
     found = Batches(
-        max(1, size), processes, cfg.optimization.update_freq[0], cfg.optimization.max_update, clips
+        size, processes, cfg.optimization.update_freq[0], cfg.optimization.max_update, clips
     )
     last = cfg.optimization.max_epoch * found.per_epoch if clips else 0
     limits = [number for number in (found.updates, last) if number > 0]

@@ -39,6 +39,11 @@ def trains_on_cpu(overrides: list[str]) -> bool:
     return asks or not torch.cuda.is_available()
 
 
+def has_no_gpu(cfg: DictConfig) -> bool:
+    """Whether a run has no GPU."""
+    return bool(cfg.common.cpu) or not torch.cuda.is_available()
+
+
 def limit_workers(cfg: DictConfig, processes: int) -> int:
     """Return the number of data workers per process: as configured, or as the cores allow.
 
@@ -66,7 +71,7 @@ def describe(cfg: DictConfig) -> str:
     chosen = [words for name, words in halves.items() if cfg.common[name]]
     precision = chosen[0] if chosen else "float32"
     processes = cfg.distributed_training.distributed_world_size
-    if cfg.common.cpu:
+    if has_no_gpu(cfg):
         several = f"processes: {processes}, " if processes > 1 else ""
         return f"CPU, {several}threads: {torch.get_num_threads()}, {precision}"
     if cfg.distributed_training.distributed_no_spawn:

@@ -54,7 +54,7 @@ def train(arguments: list[str], folder: Path, total: int, rank: int = 0) -> Prog
 
     Args:
         arguments: of ``fairseq-hydra-train``.
-        folder: of the run. If an option is invalid, a new folder is removed again.
+        folder: of the run. If it is new and an option is invalid, it is removed again.
         total: number of updates.
         rank: of this process; the progress of the first is shown, others have their own log.
 
@@ -83,10 +83,18 @@ def train(arguments: list[str], folder: Path, total: int, rank: int = 0) -> Prog
         raise PreemptedError(f"a signal ended the run after update {progress.update}")
     kind, reason = explain(failure)
     if kind in MISTAKES:
-        if missing and rank == 0 and not any(folder.glob("**/*.pt")):
-            shutil.rmtree(missing[-1])
+        if missing and rank == 0 and not progress.update and not any(folder.glob("**/*.pt")):
+            _remove(missing)
         raise ValueError(reason) from failure
     raise TrainingError(f"training ended with {kind}: {reason}; the log is {log}") from failure
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove the folder of a run, the first, and those that contained nothing else."""
+    shutil.rmtree(folders[0])
+    with suppress(OSError):  # another run has begun there
+        for parent in folders[1:]:
+            parent.rmdir()
 
 
 def explain(error: BaseException) -> tuple[str, str]:

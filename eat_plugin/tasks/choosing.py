@@ -24,7 +24,7 @@ from ..data.frames import KALDI
 from ..data.frontend import find_spectra
 from ..data.lengths import sample_lengths
 from ..data.manifest import Manifest
-from ..options import patch_sides
+from ..options import clips_of_batch, patch_sides
 from .data_checks import check_manifest, read_split
 from .resumed import UNREADABLE, ResumedRun
 from .run_config import RunConfig
@@ -116,8 +116,20 @@ class Known:
         """Updates in which each clip is used once."""
         processes = self.run.get("distributed_training.distributed_world_size") or 1
         steps = (self.run.get("optimization.update_freq") or [1])[0]
-        size = (self.run.get("dataset.batch_size") or 1) * processes * steps
-        return max(1, math.ceil(self.clips / size))
+        most = self.run.get("dataset.max_tokens")
+        frames = self._mean_frames if most else 1
+        size = clips_of_batch(self.run.get("dataset.batch_size"), most, frames)
+        return max(1, math.ceil(self.clips / (size * processes * steps)))
+
+    @property
+    def _mean_frames(self) -> float:
+        """Frames of a clip in a batch, on average."""
+        window = int(self.run.get("task.target_length"))
+        if self.run.get("task.length") != "mask":
+            return window
+        frames = find_spectra(self.front_end).count_frames(self.samples)
+        whole = -(-frames // self.patch[0]) * self.patch[0]
+        return float(np.minimum(whole, window).mean())
 
     @cached_property
     def start(self) -> Optional[Mapping[str, Any]]:

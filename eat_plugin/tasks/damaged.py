@@ -1,4 +1,4 @@
-"""Damaged files that a run would start from: refused, or for ``checkpoint_last.pt`` replaced."""
+"""Files that a run would start from and that are damaged or old: refused, or replaced."""
 
 import logging
 import os
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class Damaged(NamedTuple):
-    """A damaged ``checkpoint_last.pt``, or a missing one in a folder with others.
+    """A damaged ``checkpoint_last.pt``, or a missing or old one in a folder with others.
 
     Attributes:
         path: the file.
-        damage: what is wrong with it; empty if it is missing.
+        damage: what is wrong with it; empty if it is missing or old.
         intact: the newest intact checkpoint in its folder.
     """
 
@@ -31,16 +31,21 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
     """Look for damage in the files that a run starts from.
 
     Returns:
-        A damaged or missing ``checkpoint_last.pt`` with its replacement, or None.
+        A damaged, missing or old ``checkpoint_last.pt`` with its replacement, or None.
 
     Raises:
-        ValueError: nothing can replace it, or a file named by an option is damaged.
+        ValueError: nothing can replace it, a file named by an option is damaged, or
+            ``checkpoint.restore_file`` would undo updates of this run.
     """
     last = find_last(run)
     if run.get("checkpoint.restore_file") == DEFAULT:
         if os.path.isfile(last):
             damage = _describe_damage(last)
-            return _replace_by_newest(run, last, damage) if damage else None
+            # Without last checkpoints it was made by an earlier start, and is not kept up to date.
+            if not damage and not run.get("checkpoint.no_last_checkpoints"):
+                return None
+            found = _replace_by_newest(run, last, damage)
+            return found if damage or _is_newer(found, last) else None
         if not run.get("checkpoint.continue_once"):
             found = _replace_by_newest(run, last, "")
             if found is not None:
@@ -52,7 +57,30 @@ def check_files(run: RunConfig) -> Optional[Damaged]:
             if damage:
                 raise ValueError(f"checkpoint.{option} is {path!r}, which is damaged: {damage}; "
                                  f"{REMEDY}")  # fmt: skip
+    _check_restored(run, last)
     return None
+
+
+def _is_newer(found: Optional[Damaged], last: str) -> bool:
+    """Whether a checkpoint has more updates than ``checkpoint_last.pt``."""
+    updates = None if found is None else _count_updates(found.intact)
+    return updates is not None and updates > (_count_updates(last) or 0)
+
+
+def _check_restored(run: RunConfig, last: str) -> None:
+    """Refuse to start again from ``checkpoint.restore_file`` where the run has gone on."""
+    path = run.get("checkpoint.restore_file")
+    if path == DEFAULT or not (os.path.isfile(path) and os.path.isfile(last)):
+        return
+    reached = None if os.path.samefile(path, last) else _count_updates(last)
+    start = 0 if run.get("checkpoint.reset_optimizer") else _count_updates(path) or 0
+    if reached is not None and reached > start:
+        raise ValueError(
+            f"checkpoint.restore_file is {path!r}, but this run has reached update {reached} "
+            f"({os.path.abspath(last)}), which would be lost: to resume, leave it out (for the "
+            "first start of a run there is checkpoint.continue_once); to go back, move that file "
+            "away"
+        )
 
 
 def replace_damaged(found: Damaged) -> None:
@@ -67,13 +95,16 @@ def replace_damaged(found: Damaged) -> None:
         aside = f"{found.path}.damaged{number}"
     with drafted(found.path, follow_links=False) as draft:
         clone(found.intact, draft)
+        is_missing = not os.path.exists(found.path)
         try:
-            os.link(found.path, aside)  # so that there is a checkpoint_last.pt at any time
+            if found.damage:
+                os.link(found.path, aside)  # so that there is a checkpoint_last.pt at any time
         except OSError:
-            if os.path.lexists(found.path):
+            if not is_missing:
                 os.replace(found.path, aside)
     if not found.damage:
-        text = "there is no checkpoint %s; the run continues from %s"
+        state = "there is no checkpoint %s" if is_missing else "%s is not the newest checkpoint"
+        text = f"{state}; the run continues from %s"
         logger.warning(text, os.path.abspath(found.path), os.path.abspath(found.intact))
         return
     logger.warning(

@@ -126,7 +126,11 @@ def _validate_and_save(
     last, end_of_epoch = cfg.optimization.max_epoch or 0, rest[-1]
     if saver is not None:
         saver.reached(epochs, end_of_epoch)
+    # A process without a batch repeats the first one of the epoch. A validation leaves one of its
+    # own, which may have several windows of a clip.
+    first_batch = trainer._dummy_batch
     losses, stops = original(cfg, trainer, task, epochs, *rest)
+    trainer.reset_dummy_batch(first_batch)
     is_last = end_of_epoch and (
         0 < last <= epochs.epoch or trainer.get_lr() <= cfg.optimization.stop_min_lr
     )

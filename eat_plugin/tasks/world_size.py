@@ -1,4 +1,7 @@
-"""A run that resumes with another number of processes sees the same clips in each update."""
+"""The position in an epoch of a run that resumes with other processes or batches.
+
+With another number of processes it sees the same clips in each update.
+"""
 
 import logging
 from typing import Any, Dict, Optional, Union
@@ -10,6 +13,7 @@ from .run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
+LIMITS = ("dataset.batch_size", "dataset.max_tokens")
 PROCESSES = "distributed_training.distributed_world_size"
 
 
@@ -21,7 +25,7 @@ def count_processes(run: Union[RunConfig, ResumedRun]) -> int:
 def keep_position(
     batches: EpochBatchIterator, run: RunConfig, resumed: Optional[ResumedRun]
 ) -> EpochBatchIterator:
-    """Make an iterator over epochs take the position of a run with other processes.
+    """Make an iterator over epochs take the position of a run with other processes or batches.
 
     fairseq saves the number of batches of one process.
     """
@@ -32,6 +36,8 @@ def keep_position(
 
     def load_state_dict(state: Dict[str, Any]) -> None:
         position = state.get("iterations_in_epoch", 0) * before
+        if position:
+            position = _convert(position, run, resumed)
         if position % now:
             logger.warning(
                 "the checkpoint is of %d processes, this run has %d: up to %d batches of the epoch "
@@ -42,6 +48,22 @@ def keep_position(
 
     batches.load_state_dict = load_state_dict
     return batches
+
+
+def _convert(position: int, run: RunConfig, resumed: ResumedRun) -> int:
+    """Convert a number of batches to batches of another size, and say so."""
+    before, now = ([part.get(name) for name in LIMITS] for part in (resumed, run))
+    if before == now or not any(before):  # the same, or unknown
+        return position
+    shown = "; ".join(
+        f"{name}={new}, in the checkpoint {old}"
+        for name, old, new in zip(LIMITS, before, now) if old != new
+    )  # fmt: skip
+    if before[1] or now[1]:  # batches have different numbers of clips
+        logger.warning("%s: the epoch begins again", shown)
+        return 0
+    logger.warning("%s: of this epoch some clips are seen twice, and others not", shown)
+    return position * int(before[0]) // int(now[0])
 
 
 def warn_of_other_batches(run: RunConfig, resumed: ResumedRun) -> None:

@@ -195,6 +195,15 @@ def test_version(capsys):
     assert "torch" in capsys.readouterr().out
 
 
+def test_pretrain__says_what_the_run_chooses(data, capsys):
+    options = ["--data", "my data", "--out", "run", "--size", "tiny", "--dry-run"]
+    assert main(["pretrain", *options, "optimization.max_update=25000"]) == 0
+    said = capsys.readouterr()
+    assert "common.log_interval=10" in said.out
+    assert "log_interval" not in said.err
+    assert "task.monitor.interval=250" in said.err
+
+
 @pytest.mark.parametrize(("size", "expected"), [("base", True), ("tiny", False)])
 def test_pretrain__large_model_on_a_cpu(data, capsys, monkeypatch, size, expected):
     monkeypatch.setattr("eat_plugin.launch.run.train", lambda *_: None)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from eat_plugin.launch import run
+from tests.launch.test_progress import UPDATE
 
 TRACEBACK = """
 
@@ -74,6 +75,16 @@ def test_train__mistake_leaves_no_new_folder(tmp_path, training):
     with pytest.raises(ValueError, match="task.length is 'x'"):
         run.train([], tmp_path / "runs" / "new", 10)
     assert not (tmp_path / "runs").exists()
+
+    def fail_beside_another(arguments):
+        (tmp_path / "runs" / "other").mkdir()
+        fail(arguments)
+
+    training(fail_beside_another)
+    with pytest.raises(ValueError, match="task.length is 'x'"):
+        run.train([], tmp_path / "runs" / "sub" / "new", 10)
+    assert list((tmp_path / "runs").rglob("*")) == [tmp_path / "runs" / "other"]
+    training(fail)
     (tmp_path / "old").mkdir()
     with pytest.raises(ValueError, match="task.length is 'x'"):
         run.train([], tmp_path / "old", 10)
@@ -99,6 +110,18 @@ def test_train__mistake_after_a_checkpoint_keeps_the_folder(tmp_path, training):
     with pytest.raises(ValueError, match="later"):
         run.train([], tmp_path / "run", 10)
     assert (tmp_path / "run").exists()
+
+
+def test_train__mistake_after_an_update_keeps_the_log(tmp_path, training):
+    def fail(arguments):
+        sys.stdout.write(UPDATE % 10)
+        sys.stdout.flush()
+        raise ValueError("later")
+
+    training(fail)
+    with pytest.raises(ValueError, match="later"):
+        run.train([], tmp_path / "run", 10)
+    assert "later" in (tmp_path / "run" / "console.txt").read_text()
 
 
 def test_train__full_disk_of_the_log_does_not_end_the_run(training, tmp_path):

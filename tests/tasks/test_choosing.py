@@ -218,6 +218,18 @@ def test_known__longest_windows_and_epochs(clips):
     assert run.get("task.target_length") == 1024
 
 
+def test_known__epochs_of_batches_that_max_tokens_limits(clips):
+    window = {"target_length": 200, "length": "mask"}
+    patch = {"model": {"modalities": {"image": {"patch_size": 16}}}}
+    options = {"train_subset": "train", "batch_size": 48, "max_tokens": 400}
+    run = make(clips(1), {"task": window, "dataset": options}, patch)
+    assert Known(run).updates_per_epoch == 10  # 112 frames in whole patches: 3 clips
+    run.root.task.length = "pad"
+    assert Known(run).updates_per_epoch == 15
+    run.root.dataset.batch_size, run.root.dataset.max_tokens = None, 2000
+    assert Known(run).updates_per_epoch == 3
+
+
 def test_known__one_clip_of_ten_times_the_length_does_not_decide(clips):
     data = clips(1)
     run = make(data, {"dataset": {"train_subset": "train"}})

@@ -99,13 +99,42 @@ def test_resume__without_checkpoint_last_the_newest_is_taken(tmp_path, caplog):
     (tmp_path / "checkpoint_last.pt").symlink_to("/nonexistent")
     replace_damaged(find_resumed_run(configure(tmp_path)).damaged)
     assert find_resumed_run(configure(tmp_path)).updates == 30
-    named = {"restore_file": str(tmp_path / "checkpoint_1_20.pt")}
-    assert find_resumed_run(configure(tmp_path, **named)).updates == 20
     (tmp_path / "checkpoint_last.pt").unlink()
     for name in ("1_20", "2_30", "best"):
         rot(tmp_path / f"checkpoint_{name}.pt")
     with pytest.raises(ValueError, match="checkpoint_last.pt is missing; its folder has no intact"):
         find_resumed_run(configure(tmp_path))
+
+
+def test_resume__restore_file_does_not_undo_updates(tmp_path):
+    for name, updates in (("a", 20), ("b", 30), ("c", 40)):
+        save(tmp_path / f"{name}.pt", updates)
+    named = {name: {"restore_file": str(tmp_path / f"{name}.pt")} for name in "abc"}
+    assert find_resumed_run(configure(tmp_path, **named["a"])).updates == 20
+    last = tmp_path / "checkpoint_last.pt"
+    os.link(tmp_path / "b.pt", last)
+    message = "a.pt', but this run has reached update 30 .*checkpoint.continue_once.*move that file"
+    with pytest.raises(ValueError, match=message):
+        find_resumed_run(configure(tmp_path, **named["a"]))
+    assert find_resumed_run(configure(tmp_path, **named["b"])).updates == 30  # the same file
+    assert find_resumed_run(configure(tmp_path, **named["c"])).updates == 40
+    with pytest.raises(ValueError, match="reached update 30"):
+        find_resumed_run(configure(tmp_path, **named["c"], reset_optimizer=True))
+    once = {"continue_once": str(tmp_path / "a.pt")}
+    assert find_resumed_run(configure(tmp_path, **once)).updates == 30
+
+
+def test_resume__without_last_checkpoints_the_newest_is_taken(tmp_path, caplog):
+    for name, updates in (("last", 4), ("1_4", 4), ("1_6", 6)):
+        save(tmp_path / f"checkpoint_{name}.pt", updates)
+    assert find_resumed_run(configure(tmp_path)).updates == 4
+    own = {"no_last_checkpoints": True}
+    found = find_resumed_run(configure(tmp_path, **own))
+    assert (found.path, found.updates) == (str(tmp_path / "checkpoint_1_6.pt"), 6)
+    replace_damaged(found.damaged)
+    assert "checkpoint_last.pt is not the newest checkpoint; the run continues" in caplog.text
+    assert find_resumed_run(configure(tmp_path, **own)).path == str(tmp_path / "checkpoint_last.pt")
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_resume__takes_checkpoints_with_its_suffix(tmp_path):

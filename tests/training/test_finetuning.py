@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from fairseq import checkpoint_utils, utils
+from fairseq.trainer import Trainer
 
 from tests.training.conftest import KINDS
 from tests.training.in_process import train
@@ -112,6 +113,21 @@ def test_finetune__two_processes_count_each_clip_once(trainer, labelled):
     two = metrics_of(next(output for output in outputs if "[eval][INFO]" in output))
     for name in ("mAP", "mAUC", "accuracy", "loss"):
         assert two[f"eval_{name}"] == pytest.approx(one[f"eval_{name}"], abs=1e-4), name
+
+
+def test_finetune__a_process_without_a_batch_repeats_one_of_training(labelled, monkeypatch):
+    """fairseq keeps one for it; a validation within the epoch has batches of other splits."""
+    kept, given = [], Trainer.train_step
+
+    def train_step(trainer, *arguments, **options):
+        kept.append(trainer._dummy_batch)
+        return given(trainer, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    options = ["dataset.validate_interval_updates=1", "dataset.batch_size=2"]
+    train("finetune", labelled, *options, f"checkpoint.save_dir={labelled / 'run'}")
+    assert len(kept) == 2
+    assert kept[0] is kept[1]
 
 
 def test_finetune__damaged_clips_are_not_scored(trainer, labelled):

@@ -32,6 +32,7 @@ def test_resume__after_kill_9_with_workers_equals_one_run(trainer, assert_same):
     process.communicate()
     assert checkpoint.exists()
 
+    (checkpoint.parent / "checkpoint_last.pt").unlink()  # it may have more updates
     restored = [f"checkpoint.restore_file={checkpoint}", "optimization.max_update=8"]
     output = trainer.succeed(*restored, "dataset.num_workers=2", name="killed")
     assert f"Loaded checkpoint {checkpoint} (epoch 2 @ 4 updates)" in output
@@ -76,3 +77,22 @@ def test_resume__computes_convolutions_as_before(labelled, monkeypatch):
         "optimization.max_update=4",
     )
     assert load(folder)["task_state"]["convolution"] == "channels_last"
+
+
+@pytest.mark.parametrize(("before", "now"), [(2, 3), (3, 2)])
+def test_resume__with_another_batch_size_within_an_epoch(clips, caplog, before, now):
+    own = f"checkpoint.save_dir={clips / 'run'}"
+    train("pretrain", clips, own, f"dataset.batch_size={before}", "optimization.max_update=2")
+    position = load(clips / "run")["extra_state"]["train_iterator"]["iterations_in_epoch"]
+    assert position == 2
+    train("pretrain", clips, own, f"dataset.batch_size={now}", "optimization.max_update=3")
+    assert (
+        f"dataset.batch_size={now}, in the checkpoint {before}: of this epoch some" in caplog.text
+    )
+    position = load(clips / "run")["extra_state"]["train_iterator"]["iterations_in_epoch"]
+    assert position == 2 * before // now + 1
+    tokens = "dataset.max_tokens=200"
+    train("pretrain", clips, own, f"dataset.batch_size={now}", tokens, "optimization.max_update=4")
+    assert "dataset.max_tokens=200, in the checkpoint None: the epoch begins again" in caplog.text
+    position = load(clips / "run")["extra_state"]["train_iterator"]["iterations_in_epoch"]
+    assert position == 1
