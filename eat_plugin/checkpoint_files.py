@@ -10,8 +10,10 @@ import errno
 import os
 import pickle
 import struct
+import tarfile
 import zipfile
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,10 @@ NO_CHECKPOINT = (
     ImportError, MemoryError, OverflowError, struct.error, pickle.UnpicklingError,
 )  # fmt: skip
 
+# Before, torch.load executes code of tar archives and of TorchScript in spite of weights_only
+# (CVE-2025-32434); later versions refuse them.
+SAFE_TORCH = (2, 6)
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 _allow = getattr(torch.serialization, "add_safe_globals", None)
 _OF_OLD_TORCH = "" if _allow else " (PyTorch 2.4 and later reads NumPy numbers as plain values)"
 
@@ -96,6 +102,21 @@ def _check(archive: zipfile.ZipFile, record: zipfile.ZipInfo, has_checksums: boo
                 pass
 
 
+def _refuse_executable(path: str | os.PathLike[str]) -> None:
+    """Refuse tar archives and TorchScript; others are left to ``torch.load``."""
+    with open(path, "rb") as file:
+        is_zip = file.read(len(ZIP)) == ZIP
+    has_code = not is_zip and tarfile.is_tarfile(path)
+    if is_zip:
+        with suppress(*DAMAGE), zipfile.ZipFile(path) as archive:
+            has_code = any(name.endswith("constants.pkl") for name in archive.namelist())
+    if has_code:
+        raise ValueError(
+            f"{os.fspath(path)} is TorchScript or a tar archive, whose code PyTorch "
+            f"{torch.__version__} would execute; save its weights again with torch.save"
+        )
+
+
 def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool = False) -> Any:
     """Read a file of ``torch.save``, or a safetensors file, onto the CPU, as data.
 
@@ -116,6 +137,8 @@ def read_data(path: str | os.PathLike[str], check: bool = True, only_data: bool 
     damage = find_damage(path) if check else ""
     if damage:
         raise DamagedError(f"{os.fspath(path)} is damaged: {damage}; {REMEDY}")
+    if TORCH < SAFE_TORCH:
+        _refuse_executable(path)
     with open(path, "rb") as file:
         can_map = only_data and file.read(len(ZIP)) == ZIP
     try:

@@ -4,11 +4,13 @@ import errno
 import os
 import random
 import re
+import tarfile
 import zipfile
 
 import pytest
 import torch
 
+from eat_plugin import checkpoint_files
 from eat_plugin.checkpoint_files import DamagedError, find_damage, read_data
 from eat_plugin.models.interop import read_checkpoint
 
@@ -96,6 +98,21 @@ def test_find_damage__file_of_an_old_pytorch(path):
     assert find_damage(path) == ""
     assert same(read_checkpoint(path), STATE)
     assert same(read_data(path, only_data=True), STATE)
+
+
+def test_read_data__what_an_old_pytorch_would_execute_is_refused(path, monkeypatch):
+    script, tar = path.with_name("script.pt"), path.with_name("tar.pt")
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(script))
+    with tarfile.open(tar, "w") as archive:
+        archive.add(path, "storages")
+    old = path.with_name("old.pt")
+    torch.save(STATE, old, _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(checkpoint_files, "TORCH", (2, 5))
+    for each in (script, tar):
+        with pytest.raises(ValueError, match="is TorchScript or a tar archive, whose code"):
+            read_data(each)
+    for each in (path, old):
+        assert same(read_data(each), STATE)
 
 
 def test_find_damage__record_marked_as_a_folder(path):

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "reproduction": {"data"},
     "monitoring": {"inference", "models", "modules", *METRICS},
     "launch": {"choices", "configs", "prepare", "processor", "records"},
-    "doctor": {"data", "models", "modules", "prepare", "processor"},
+    "doctor": {"data", "models", "modules", "options", "prepare", "processor"},
     "report": {
         "checkpoint_files", "data", "inference", "masking", "models", "modules", "monitoring",
         "options", "records", "reproduction", *METRICS,

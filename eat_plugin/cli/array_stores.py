@@ -77,8 +77,11 @@ class _Folder(Store):
     def _save(self, key: str, times: np.ndarray | None) -> None:
         path = self._target / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        if times is not None:
-            with replacing(self._target / self.times_key(key)) as file:
+        times_path = self._target / self.times_key(key)
+        if times is None:
+            times_path.unlink(missing_ok=True)  # of an earlier call
+        else:
+            with replacing(times_path) as file:
                 np.save(file, times)
         with drafted(path) as draft:
             shutil.move(self._draft, draft)

@@ -29,8 +29,8 @@ infinite d_prime) are null. --out DIR also writes
 A model that was fine-tuned with strong labels (benchmark=frames) is evaluated along time, on whole
 clips, by DATA/SPLIT.events; this needs the package sed_scores_eval. Metrics, over the classes that
 occur: psds1 and psds2, the polyphonic sound detection scores of DCASE 2021 task 4; segment_f1, of
-segments of 1 s at the threshold 0.5; mAP of time steps. There is neither interval nor picture;
-classes.csv has label, name, psds1, psds2, segment_f1, AP and events.
+segments of 1 s at the threshold 0.5; mAP of time steps. There are neither interval, picture,
+clips.npz nor --official; classes.csv has label, name, psds1, psds2, segment_f1, AP and events.
 
 If clips are missing, each figure says on how many it is, as 'accuracy 0.8125 on 16 of 20 clips'; in
 JSON "on" does. The exit code is then 1, unless --max-missing allows that share of the clips. The
@@ -121,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     if classifies_frames(loaded):
         from eat_plugin.cli import evaluate_frames
 
+        if args.official is not None:
+            raise ValueError("--official is for labels of clips; this model classifies time steps")
         return evaluate_frames.run(args, loaded, label_set)
     manifest = inputs.open_split(args.data, args.split, loaded)
     labels = _read_labels(args, loaded, label_set, manifest)

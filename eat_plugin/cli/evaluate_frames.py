@@ -152,6 +152,8 @@ def measure(
     if used:
         found: dict[str, dict[str, float]] = {}
         for name, options in PSDS.items():
+            if len(used) == 1:  # it cannot be taken for another one
+                options = {**options, "cttc_threshold": None, "alpha_ct": 0.0}
             together[name], found[name] = sed.intersection_based.psds(
                 scores, truth, durations, **options
             )[:2]

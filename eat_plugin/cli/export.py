@@ -36,6 +36,7 @@ features differ by up to 1e-3.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -45,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 from eat_plugin.cli import say
 from eat_plugin.cli.outputs import check_file, check_folder
 from eat_plugin.data.files import drafted
+from eat_plugin.data.frames import FRAMES_A_SECOND
 
 if TYPE_CHECKING:
     from eat_plugin.inference.clips import Clip
@@ -141,7 +143,11 @@ def _folder(
     from eat_plugin.huggingface.card import read_metrics
     from eat_plugin.huggingface.folder import write_folder
 
-    metrics = None if args.metrics is None else read_metrics(args.metrics)
+    metrics = None if args.metrics is None else read_metrics(args.metrics, loaded)
+    if metrics and os.path.realpath(str(metrics.get("checkpoint"))) != os.path.realpath(
+        loaded.path
+    ):
+        sys.stderr.write(f"eat export: {args.metrics} is of {metrics.get('checkpoint')}\n")
     kind = "AutoModel" if loaded.labels is None else "AutoModelForAudioClassification"
     difference = write_folder(args.out, state, loaded, clips, metrics)
     return (
@@ -178,9 +184,17 @@ def _published(
         _report_folding(loaded, reloaded)
     if left_out:
         sys.stderr.write(f"eat export: left out, no published name: {', '.join(left_out)}\n")
+    same = "same results"
+    if loaded.eval_windows:
+        seconds = loaded.front_end.target_length / FRAMES_A_SECOND
+        same += f" for clips of up to {seconds:g} s"
+        sys.stderr.write(
+            f"eat export: of clips longer than {seconds:g} s published code scores the start, this "
+            f"model the mean of {loaded.eval_windows} windows (task.length=crop)\n"
+        )
     task, model = (converted["cfg"][part]["_name"] for part in ("task", "model"))
     return (
-        f"published checkpoint (task {task}, model {model}), same results, no optimizer state: "
+        f"published checkpoint (task {task}, model {model}), {same}, no optimizer state: "
         "load or fine-tune it, training cannot be resumed"
     ), difference
 

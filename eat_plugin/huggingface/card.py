@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.channels import FIRST, LOUDEST, MEAN
 from ..data.frames import DB, FRAMES_A_SECOND, SAMPLE_RATE, UNCHANGED
 from ..data.json_text import parse_json
 from ..inference.loaded import Loaded
@@ -36,20 +37,35 @@ TRAINING = (
 PRETRAINED = ("clone_batch", "average_top_k_layers", "d2v_loss", "cls_loss", "retention_loss")
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read ``metrics.json`` of ``eat evaluate``.
+# By task.channels: what is heard, in words and in Python.
+CHANNEL = {
+    MEAN: "the mean of the channels", FIRST: "the first channel", LOUDEST: "the loudest channel",
+}  # fmt: skip
+MIX = {
+    MEAN: "samples.mean(axis=1)", FIRST: "samples[:, 0]",
+    LOUDEST: "samples[:, (samples**2).sum(axis=0).argmax()]",
+}  # fmt: skip
+
+
+def read_metrics(path: Path, loaded: Loaded) -> dict[str, Any]:
+    """Read ``metrics.json`` of ``eat evaluate`` of a model.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is something else.
+        ValueError: it is something else, or of a model with other classes.
     """
     try:
         metrics = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    names = {"on", "split", *METRICS}
+    names = {"on", "split", "n_classes", *METRICS}
     if not (isinstance(metrics, dict) and names <= metrics.keys()):
         raise ValueError(f"{path} is not the metrics.json of eat evaluate")
+    classes = 0 if loaded.labels is None else len(loaded.labels)
+    if metrics["n_classes"] != classes:
+        raise ValueError(
+            f"{path} is of a model with {metrics['n_classes']} classes, this one has {classes}"
+        )
     return metrics
 
 
@@ -121,8 +137,9 @@ def _input(loaded: Loaded) -> str:
     elif (front_end.mean, front_end.std) == UNCHANGED:
         norm = ""
     return (
-        f"Input: one channel, resampled to {SAMPLE_RATE} Hz; {energies}; clips are cut to "
-        f"{seconds:g} s or {length}{norm}. `AutoFeatureExtractor` does this.\n"
+        f"Input: {CHANNEL[front_end.channels]}, resampled to {SAMPLE_RATE} Hz; {energies}; clips "
+        f"are cut to {seconds:g} s or {length}{norm}. `AutoFeatureExtractor` does this, from one "
+        "channel.\n"
     )
 
 
@@ -181,8 +198,8 @@ def _use(loaded: Loaded, config: Mapping[str, Any]) -> str:
         'folder = "."  # this one\n'
         "extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)\n"
         f"model = {kind}.from_pretrained(folder, trust_remote_code=True).eval()\n"
-        'samples, rate = soundfile.read("dog.wav")\n'
-        "samples = samples.mean(axis=1) if samples.ndim > 1 else samples  # one channel\n"
+        'samples, rate = soundfile.read("dog.wav", always_2d=True)\n'
+        f"samples = {MIX[loaded.front_end.channels]}\n"
         'inputs = extractor(samples, sampling_rate=rate, return_tensors="pt")\n'
         "with torch.no_grad():\n"
         "    outputs = model(**inputs)\n"

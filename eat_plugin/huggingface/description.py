@@ -60,15 +60,21 @@ def _describe_classifier(loaded: Loaded, model: EatClassifier) -> dict[str, Any]
     # label2id needs names of which none occurs twice.
     names = labels.names if len(set(labels.names)) == len(labels) else labels.ids
     assert model.cfg.prediction_mode is not None
+    problem_type = SINGLE_LABEL if model.objective.loss == "ce" else MULTI_LABEL
     return {
         "architectures": ["EATForAudioClassification"],
         "model_variant": FINE_TUNED,
         "num_classes": len(labels),
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
-        "label_ids": list(labels.ids),
-        "problem_type": SINGLE_LABEL if model.objective.loss == "ce" else MULTI_LABEL,
-        "single_label": loaded.single_label,
+        "problem_type": problem_type,
+        # What transformers has no name for, and for which classes: they may be replaced there.
+        "trained": {
+            "names": list(names),
+            "problem_type": problem_type,
+            "ids": list(labels.ids),
+            "single_label": loaded.single_label,
+        },
         "pooling": model.cfg.prediction_mode.name,
         "segments": model.cfg.segments,
         "use_fc_norm": model.cfg.use_fc_norm,

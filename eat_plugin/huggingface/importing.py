@@ -26,6 +26,8 @@ from .description import CONFIG, INPUT, MULTI_LABEL, SINGLE_LABEL, WEIGHTS
 from .names import name_in_checkpoint
 from .network_eat import DEFAULTS, FINE_TUNED
 
+TRAINED = {"names", "problem_type", "ids", "single_label"}
+
 SHOWN = 3  # names in a message
 
 
@@ -133,11 +135,26 @@ def _read_labels(given: Mapping[str, Any], config: Any, notes: list[str]) -> Lab
     rule = "it must name the classes '0', '1', ..., each once"
     require(is_table and len(names) > 0, "id2label", names, rule)
     shown = tuple(str(names[str(number)]) for number in range(len(names)))
-    ids = given.get("label_ids")
-    if ids is None:
-        return LabelSet(shown)
-    require(isinstance(ids, list), "label_ids", ids, "it must be a list of labels")
-    return LabelSet(tuple(map(str, ids)), shown)
+    ids = _trained(given).get("ids")
+    return LabelSet(shown) if ids is None else LabelSet(tuple(map(str, ids)), shown)
+
+
+def _trained(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return labels and their kind as they were exported; empty if the classes are others now.
+
+    Raises:
+        ValueError: they are not what was exported.
+    """
+    trained = given.get("trained")
+    if trained is None:
+        return {}
+    is_table = isinstance(trained, dict) and trained.keys() == TRAINED
+    is_valid = is_table and isinstance(trained["single_label"], bool)
+    rule = f"it must have {', '.join(sorted(TRAINED))}"
+    require(is_valid and isinstance(trained["ids"], list), "trained", trained, rule)
+    names = {str(number): name for number, name in enumerate(trained["names"])}
+    same = names == given.get("id2label") and len(trained["ids"]) == len(names)
+    return dict(trained) if same else {}
 
 
 def _describe(
@@ -155,9 +172,9 @@ def _describe(
     known = (MULTI_LABEL, SINGLE_LABEL)
     require(problem in known, "problem_type", problem, f"only {' and '.join(known)} are")
     multi = problem == MULTI_LABEL
-    single_label = given.get("single_label", not multi)
-    is_flag = isinstance(single_label, bool)
-    require(is_flag, "single_label", single_label, "it must be true or false")
+    trained = _trained(given)
+    same = trained.get("problem_type") == problem
+    single_label = trained["single_label"] if same else not multi
     task = {**takes, "_name": "eat_classification", "single_label": single_label}
     options = {
         "model_path": None, "num_classes": len(labels), "loss": "bce" if multi else "ce",

@@ -193,8 +193,9 @@ class Loaded:
         elif layer == "mean":
             x = torch.stack(outputs).mean(dim=0)
         else:
-            number = int(layer)
-            x = outputs[number - 1 if number > 0 else number]
+            x = outputs[int(layer) - (int(layer) > 0)]
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{self.path} gives features that are not finite; check its weights")
         extra = self.encoder.num_extra_tokens
         if granularity == "all":
             return x

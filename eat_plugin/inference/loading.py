@@ -58,6 +58,8 @@ def load_state(
     """Do the same with the result of ``read_checkpoint``."""
     path, cfg = os.fspath(path), state["cfg"]
     _check_kind(path, cfg)
+    if not isinstance(state.get("task_state") or {}, dict):
+        raise ValueError(f"{path} does not match its configuration: task_state is no dictionary")
     labels = _choose_labels(path, cfg, state, labels)
     try:
         takes = read_input(cfg)
@@ -119,7 +121,7 @@ def _read_classes(
         saved = state.get("task_state") or {}
         if saved.get("labels"):
             ids = LabelSet.from_indices(saved["labels"]).ids
-            labels = LabelSet(ids, tuple(saved.get("label_names", ())))
+            labels = LabelSet(ids, tuple(map(str, saved.get("label_names", ()))))
         else:
             descriptors = task.get("label_descriptors", PublishedLabels.label_descriptors)
             labels = read_label_set(Path(task["data"]) / descriptors)
@@ -140,7 +142,7 @@ def _check_kind(path: str, cfg: Mapping[str, Any]) -> None:
     """Refuse the models of other plugins."""
     for kind, section, known in (("model", cfg["model"], MODELS), ("task", cfg.get("task"), TASKS)):
         name = section.get("_name") if isinstance(section, dict) else None
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ValueError(
                 f"{path} holds a {kind} {name!r}; expected an EAT checkpoint, pre-trained or "
                 "fine-tuned"

@@ -74,7 +74,10 @@ def read_scored(folder: Path) -> ScoredClips:
     """
     path = folder / FILE
     if not path.is_file():
-        raise ValueError(f"{folder} has no {FILE}: evaluate again, with eat evaluate --out")
+        raise ValueError(
+            f"{folder} has no {FILE}: evaluate again, with eat evaluate --out; models of time "
+            "steps cannot be compared"
+        )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = ScoredClips(*(arrays[name] for name in ScoredClips._fields))

@@ -46,7 +46,7 @@ class Windowing:
                 raise ValueError(f"the {name} is {value} s; it must be more than 0")
         # Rounded first: 0.28 * 100 is a little more than 28.
         frames = default if window is None else math.ceil(round(window * FRAMES_A_SECOND, 6))
-        frames = math.ceil(frames / patch) * patch
+        frames = max(1, math.ceil(frames / patch)) * patch
         return cls(frames, frames if hop is None else round(hop * FRAMES_A_SECOND) or 1, patch)
 
     @property
@@ -130,7 +130,7 @@ class ClipLayout:
         elif len(self.windows) == 1:
             array[...] = result
         else:
-            # A last window with its own length has fewer tokens; the rest is 0.
+            # A last window with its own length has fewer tokens; the rest is not a number.
             shape = (*array.shape[: len(self._lead)], *array.shape[len(self._lead) + 1 :])
             missing = [(0, size - own) for size, own in zip(shape, result.shape)]
-            array[(*self._lead, number)] = np.pad(result, missing)
+            array[(*self._lead, number)] = np.pad(result, missing, constant_values=np.nan)

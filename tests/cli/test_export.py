@@ -318,6 +318,8 @@ def test_export__lists_training_options_that_are_left_out(run, make_checkpoint, 
     assert capsys.readouterr().err == (
         "eat export: left out, no published name: task.crop=random, "
         "task.length=crop, model.layer_decay_embeddings=True\n"
+        "eat export: of clips longer than 1.28 s published code scores the start, this model the "
+        "mean of 3 windows (task.length=crop)\n"
     )
     cfg = read_checkpoint(out)["cfg"]
     assert (cfg["task"]["roll_aug"], cfg["task"]["AS2M_finetune"]) == (True, True)

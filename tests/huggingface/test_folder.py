@@ -137,6 +137,7 @@ def test_export__a_model_of_time_steps_is_refused(export, make_checkpoint, tmp_p
 def test_card__has_the_numbers_of_an_evaluation_and_no_others(export, make_checkpoint, tmp_path):
     yaml = pytest.importorskip("yaml")
     metrics = {"on": "9 of 10 clips", "split": "eval", "accuracy": 0.875, "mAP": 0.75}
+    metrics["n_classes"] = 3
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({**metrics, "mAUC": 0.5, "d_prime": None}))
     checkpoint = make_checkpoint("classification", model_mixup=0.5)
@@ -156,6 +157,28 @@ def test_card__has_the_numbers_of_an_evaluation_and_no_others(export, make_check
         assert "- updates: 8\n" in card
         assert "- mixup: 0.5\n" in card
         assert "masks of each clip" not in card
+
+
+def test_card__the_numbers_of_another_model(export, make_checkpoint, tmp_path, capsys):
+    metrics = dict.fromkeys(("on", "split", "accuracy", "mAP", "mAUC", "d_prime"), None)
+    metrics.update(n_classes=50, checkpoint="/other.pt")
+    path, checkpoint = tmp_path / "metrics.json", make_checkpoint("classification")
+    path.write_text(json.dumps(metrics))
+    assert export(checkpoint, "--metrics", path, out=tmp_path / "a")[0] == 2
+    assert "is of a model with 50 classes, this one has 3" in capsys.readouterr().err
+    path.write_text(json.dumps({**metrics, "n_classes": 3}))
+    assert export(checkpoint, "--metrics", path, out=tmp_path / "a")[0] == 0
+    assert "metrics.json is of /other.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("channels", "mixed"), [("mean", "mean(axis=1)"), ("first", "[:, 0]"), ("loudest", "argmax()]")]
+)
+def test_card__mixes_channels_as_in_training(export, make_checkpoint, channels, mixed):
+    path = make_checkpoint("pretraining", task_channels=channels)
+    card = (export(path)[1] / "README.md").read_text()
+    assert f"{mixed}\ninputs = " in card
+    assert ("the mean of the channels" in card) == (channels == "mean")
 
 
 def test_card__says_what_the_input_is(export, make_checkpoint):

@@ -58,6 +58,26 @@ def test_import__gives_back_the_checkpoint(
     assert torch.equal(encoder.blocks[1].mlp.fc2.weight, first.encoder.blocks[1].mlp.fc2.weight)
 
 
+def test_import__classes_that_were_replaced_since(export, make_checkpoint, tmp_path):
+    """As after fine-tuning in transformers, which keeps the entries that it does not know."""
+    options = {"task_single_label": True, "model_loss": "bce", "model_single_label": True}
+    _, folder = export(make_checkpoint("classification", **options))
+    own, others = ("dog", "rain", "clock"), ("male", "female", "child")
+    replaced = {str(number): name for number, name in enumerate(others)}
+    for number, (change, ids, single) in enumerate((
+        ({}, own, True),
+        ({"id2label": replaced}, others, False),
+        ({"problem_type": "single_label_classification"}, own, True),
+    )):  # fmt: skip
+        config = json.loads((folder / "config.json").read_text())
+        other = tmp_path / f"folder{number}"
+        shutil.copytree(folder, other)
+        (other / "config.json").write_text(json.dumps({**config, **change}))
+        assert run_import(other, tmp_path / f"{number}.pt") == 0
+        loaded = load_checkpoint(tmp_path / f"{number}.pt")
+        assert (loaded.labels.ids, loaded.single_label) == (ids, single)
+
+
 def test_import__refuses_what_would_be_built_or_computed_wrongly(
     export, make_checkpoint, tmp_path, capsys
 ):
@@ -228,9 +248,8 @@ def truncate(folder):
         (edit("config.json", id2label=["a", "b", "c"]), "config.json: id2label is ['a', 'b'"),
         (edit("config.json", id2label={}), "config.json: id2label is {}; it must name the classes"),
         (edit("config.json", id2label={"0": "a", "2": "b"}), "config.json: id2label is {'0': 'a'"),
-        (edit("config.json", label_ids="abc"), "config.json: label_ids is abc; it must be a list"),
+        (edit("config.json", trained="abc"), "config.json: trained is abc; it must have ids, "),
         (edit("config.json", problem_type="regression"), "config.json: problem_type is regression"),
-        (edit("config.json", single_label="false"), "config.json: single_label is false; it must"),
         (edit("config.json", img_size=[]), "config.json: img_size is []; it must be a list"),
         (edit("preprocessor_config.json", patch=8), "patch in preprocessor_config.json is 8; "),
         (edit("preprocessor_config.json", eval_windows="2"), "eval_windows in preprocessor_config"),

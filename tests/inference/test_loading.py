@@ -65,6 +65,8 @@ def test_load__published_pretrained_checkpoint(shared):
     [
         ("cfg/model/_name", "wav2vec2", "holds a model 'wav2vec2'; expected an EAT checkpoint"),
         ("cfg/task/_name", "translation", "holds a task 'translation'; expected an EAT"),
+        ("cfg/model/_name", ["eat"], r"holds a model \['eat'\]; expected an EAT checkpoint"),
+        ("task_state", ["dog"], "does not match its configuration: task_state is no dictionary"),
         ("cfg/task", None, "holds a task None; expected an EAT checkpoint"),
         ("cfg/task/_name", "eat_pretraining", "does not match its configuration: .*label"),
         ("model/head.bias", torch.zeros(5), "not match its configuration: .*mismatch for head.b"),

@@ -148,7 +148,8 @@ def test_own_length__features_do_not_depend_on_the_batch(own_length, tmp_path, g
 def test_own_length__extract_joins_windows(own_length, tmp_path, granularity, seconds):
     path = write_noise(tmp_path / "clip.wav", seconds)
     x, times = own_length.extract(path, granularity)
-    assert np.isfinite(x).all()
+    rest = x[1, 1 + 8 * 5 :] if (seconds, granularity) == (2.0, "all") else x[:0]
+    assert np.isnan(x).sum() == np.isnan(rest).sum() == rest.size
     columns = {0.5: 3, 0.55: 3, 2.0: 12}[seconds]
     shapes = {"utterance": (32,), "frame": (columns, 32), "grid": (columns, 8, 32)}
     shapes["all"] = (1 + 8 * {0.5: 3, 0.55: 4, 2.0: 8}[seconds], 32)

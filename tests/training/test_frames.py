@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +125,26 @@ def test_evaluate__without_its_package_says_how_to_install_it(trained, capsys, m
     command = ["evaluate", "--checkpoint", run / "checkpoint_last.pt", "--data", data]
     assert main([*map(str, command)]) == 2
     assert "pip install 'eat-plugin[events]'" in capsys.readouterr().err
+
+
+def test_evaluate__an_official_list_is_refused(trained, tmp_path, capsys):
+    pytest.importorskip("sed_scores_eval", reason="sed_scores_eval is not installed")
+    run, data = trained
+    command = ["evaluate", "--checkpoint", run / "checkpoint_last.pt", "--data", data]
+    assert main([*map(str, (*command, "--official", tmp_path / "list"))]) == 2
+    assert "--official is for labels of clips" in capsys.readouterr().err
+
+
+def test_evaluate__events_of_one_class(trained, tmp_path, capsys):
+    pytest.importorskip("sed_scores_eval", reason="sed_scores_eval is not installed")
+    run, data = trained
+    shutil.copytree(data, tmp_path / "one")
+    path = tmp_path / "one" / "eval.events"
+    path.write_text("".join(line for line in path.open() if "low" not in line))
+    command = ["evaluate", "--checkpoint", run / "checkpoint_last.pt", "--data", path.parent]
+    assert main([*map(str, (*command, "--json"))]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["psds2"] <= 1
 
 
 def test_evaluate__measures_events(trained, tmp_path, capsys):
