@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def parse_record(line: str) -> Record | None:
     found = _parse_json(line) or _parse_text(line)
     count = next((name for name in found if name.endswith(COUNT)), "")
     numbers = {name: number for name in found if (number := _as_number(found[name])) is not None}
-    if count not in numbers:
+    if not math.isfinite(numbers.get(count, math.nan)):
         return None  # another dictionary, or a truncated line
     prefix = count[: -len(COUNT)]
     values = {name[len(prefix) :]: numbers[name] for name in numbers if name.startswith(prefix)}
@@ -45,7 +46,7 @@ def parse_record(line: str) -> Record | None:
 def _as_number(value: Any) -> float | None:
     try:
         return float(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -56,7 +57,7 @@ def _parse_json(line: str) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(line[brace:])
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

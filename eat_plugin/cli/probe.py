@@ -121,8 +121,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder)",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", metavar="N", type=at_least(0), default=SEED,
-        help="head: seed of weights, order and dropout (default: %(default)s)",
+        "--seed", metavar="N", type=at_least(0),
+        help=f"head: seed of weights, order and dropout (default: {SEED})",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the results as a line of JSON")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the results")
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         from eat_plugin.cli.probe_head import run_head
 
         return run_head(args)
-    for name in ("prototypes", "updates", "features"):
+    for name in ("prototypes", "updates", "features", "seed"):
         if getattr(args, name) is not None:
             raise ValueError(f"--{name} needs --head")
     return _run_vectors(args)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eat_plugin.choices import CGP, LINEAR
 from eat_plugin.cli import Failures, progress
 from eat_plugin.cli.probe import (
+    SEED,
     Clips,
     choose_clips,
     conclude_splits,
@@ -23,7 +24,7 @@ from eat_plugin.cli.probe import (
     open_data,
 )
 from eat_plugin.data.entries import original_name
-from eat_plugin.data.fingerprints import take_fingerprint
+from eat_plugin.data.fingerprints import digest_files, take_fingerprint
 from eat_plugin.data.manifest import digest_clips
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def run_head(args: argparse.Namespace) -> int:
             for clips, found in zip(splits, tokens)
         )
         check_targets(train.targets)
-        judge = Judge.choose(train, heldout, args.resamples, args.seed)
-        wanted = args.prototypes, args.updates, args.seed
+        seed = SEED if args.seed is None else args.seed
+        judge = Judge.choose(train, heldout, args.resamples, seed)
+        wanted = args.prototypes, args.updates, seed
         plan = Plan.choose(args.head, len(train.targets), *wanted)
         results = _measure(plan, tokens, (train, heldout), judge, loaded.device)
     summary = {
@@ -115,6 +117,7 @@ def _find(args: argparse.Namespace, reader: TokenReader, clips: Clips, folder: P
         key = {
             "checkpoint": take_fingerprint(args.checkpoint, checksum=True).sha256,
             "manifest": digest_clips(args.data / f"{clips.split}.tsv"),
+            "files": digest_files(clips.manifest.entry(int(n)) for n in clips.numbers),
             "clips": hashlib.sha256(clips.numbers.astype("<i8").tobytes()).hexdigest(),
         }
         found = tokens.find_tokens(folder, clips.split, key, reader.shape)

@@ -165,6 +165,7 @@ def write(
 ) -> None:  # fmt: skip
     """Write results, their lines as text, and the list of unusable clips to a folder."""
     out.mkdir(parents=True, exist_ok=True)
+    (out / "probe.png").unlink(missing_ok=True)  # of an earlier call
     with replacing(out / "probe.json") as file:
         file.write(f"{json.dumps(summary, indent=2)}\n".encode())
     with replacing(out / "probe.md") as file:

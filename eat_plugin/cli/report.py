@@ -145,6 +145,8 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str
         name = "sslam"
     elif cfg and cfg["model"].get("loss_average") == "elements":
         name = "bat"
+    if name in ("pretrain", "finetune") and cfg and (cfg.get("task") or {}).get("images"):
+        name, overrides = f"image_{name}", []
     title = " ".join([f"{name}.yaml", *overrides])
     if not cfg or find_spec("fairseq") is None:
         yield title, lambda: None

@@ -14,13 +14,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .clip import ClipError
-from .entries import file_of, is_container, is_hdf5, possible_containers
+from .entries import Entry, file_of, is_container, is_hdf5, possible_containers, split_cached
 from .files import replacing
 from .manifest import Manifest, ManifestError, encode_name
 from .urls import Root, Url
@@ -71,6 +72,27 @@ def take_fingerprint(path: str | os.PathLike[str], checksum: bool) -> Fingerprin
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def digest_files(entries: Iterable[Entry]) -> str:
+    """Return the SHA-256 of the places, sizes and times of the files that clips are in.
+
+    Files below an address, and those that cannot be read, have their names alone.
+    """
+    digest, seen = hashlib.sha256(), set()
+    for entry in entries:
+        cached = split_cached(entry.path)
+        own = possible_containers(entry.path) or [entry.path] if cached is None else [cached.shard]
+        for path in own:
+            if path in seen:
+                continue
+            seen.add(path)
+            values: tuple[int, ...] = ()
+            with suppress(OSError):
+                status = os.stat(path)
+                values = status.st_size, status.st_mtime_ns
+            digest.update(f"{os.path.abspath(path)!r} {values}\n".encode())
+    return digest.hexdigest()
 
 
 def write_archives(path: Path, fingerprints: Mapping[str, Fingerprint]) -> None:

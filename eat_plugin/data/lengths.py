@@ -57,7 +57,8 @@ def measure_lengths(manifest: Manifest, front_end: FrontEnd) -> ClipLengths:
     """Estimate the lengths of clips from the manifest and a few headers.
 
     The manifest has samples at each clip's own rate. The lowest rate of a few clips is taken for
-    all clips: the length of others is overestimated, never underestimated.
+    all clips: the length of those with a higher rate is overestimated, that of clips with a lower
+    one, which is not among the few, underestimated.
 
     Args:
         manifest: the clips.

@@ -96,13 +96,17 @@ class SplitFiles:
             yield names if is_url(self.root) else list(map(self._follow, names))
 
     def _follow(self, path: bytes) -> bytes:
-        """Follow links to the folder of a file, and the file if it is one; none within archives."""
+        """Follow links to the folder of a file, and the file or archive if it is one."""
         folder, _, file = path.rpartition(b"/")
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder), _find_links(folder)
         real, links = self._folders[folder]
         if file in links:
             return links[file]
+        if links and b":" in file:  # ARCHIVE:OFFSET:LENGTH
+            for archive, span in _list_spans(file):
+                if archive in links:
+                    return links[archive] + span
         return path if real == folder else os.path.join(real, file)
 
     @cached_property
@@ -134,6 +138,13 @@ class SplitFiles:
 
 def _resolve(root: str) -> str:
     return root.rstrip("/") if is_url(root) else os.path.realpath(root)
+
+
+def _list_spans(file: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the archive that a name may begin with, and the rest."""
+    parts = file.split(b":")
+    for number in range(1, len(parts)):
+        yield b":".join(parts[:number]), b":" + b":".join(parts[number:])
 
 
 def _find_links(folder: bytes) -> dict[bytes, bytes]:

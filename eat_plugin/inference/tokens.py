@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 from ..choices import DEFAULT_BATCH
 from ..data.clip import ClipError
 from ..data.entries import Entry
-from ..data.files import replacing
+from ..data.files import drafted, replacing
 from ..data.frames import MEL_BINS
 from .batches import group_results, list_jobs
 from .loaded import Loaded
@@ -208,7 +207,8 @@ def collect_tokens(
     counts: dict[int, int] = {}
     failures: dict[int, str] = {}
     keeps = reader.with_patches
-    with open(path, "wb") as file:
+    # Complete or not at all, and not by two processes at once.
+    with drafted(path) as draft, open(draft, "wb") as file:
         for number, tokens in watch(reader.read(entries)):
             if isinstance(tokens, ClipError):
                 failures[number] = str(tokens)
@@ -221,12 +221,12 @@ def collect_tokens(
                 if len(counts) == TRIED:
                     free = shutil.disk_usage(folder).free + file.tell()
                     keeps = file.tell() / TRIED * len(entries) <= MOST_OF_DISK * free
+        if not keeps:
+            file.truncate(0)
     usable = list(whole)  # complete in order, as jobs are
     patches: Patches | None = None
     if keeps and usable:
         patches = StoredPatches(path, [counts[number] for number in usable], reader.shape)
-    else:
-        os.truncate(path, 0)
     if reader.with_patches and not keeps:
         patches = ComputedPatches(reader, [entries[number] for number in usable])
     stacked = [whole[number] for number in usable]

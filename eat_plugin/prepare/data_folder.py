@@ -16,7 +16,7 @@ from ..data.fingerprints import find_containers, write_archives
 from ..data.label_set import LabelSet, write_label_set
 from ..data.labels import ClipLabels, clip_weights, count_labels, write_labels, write_weights
 from ..data.manifest import write_manifest
-from ..data.overlap import is_held_out
+from ..data.overlap import check_held_out, is_held_out
 from ..data.statistics import check_statistics, read_statistics
 from ..data.tables import TableError, read_columns, write_csv
 from ..data.urls import Url
@@ -48,7 +48,7 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
     lines += _name_similar_classes(label_set) + _name_copies(options, splits)
-    lines += _name_stale_statistics(out)
+    lines += _name_stale_statistics(out) + _name_shared(options)
     if listing.found.others:
         lines.append(f"other files (see --ext): {listing.found.list_others()}")
     if unused:
@@ -213,6 +213,16 @@ def _read_contents(out: Path, new: Collection[str]) -> dict[str, list[tuple[str,
             rows = [row for _, row in read_columns(path, ["hash", "path"])]
             contents[split] = [(digest, name) for digest, name in rows if name in kept]
     return contents
+
+
+def _name_shared(options: Namespace) -> list[str]:
+    """Return a line if splits share clips, as by links; a run refuses them."""
+    try:
+        if (options.out / f"{TRAIN}.tsv").is_file():
+            check_held_out(options.out)
+    except ValueError as error:
+        return [f"{error}; links to one file are one clip"]
+    return []
 
 
 def _name_stale_statistics(out: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import soundfile
@@ -26,8 +27,9 @@ def write_demo_set(out: Path, clips_per_class: int, seed: int, progress: Progres
     audio, record = out / "audio", out / RECORD
     settings = {"clips_per_class": clips_per_class, "seed": seed, "kinds": list(KINDS)}
     if record.is_file():
-        if json.loads(record.read_text(encoding="utf-8")) == settings:
-            return audio
+        with suppress(ValueError):  # damaged
+            if json.loads(record.read_text(encoding="utf-8")) == settings:
+                return audio
         raise ValueError(f"{out} holds a set with other settings; remove it or choose another")
     if out.is_dir() and {path.name for path in out.iterdir()} - {audio.name}:
         raise ValueError(f"{out} holds other files; choose a new folder")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..data.files import open_whole
 from ..data.json_text import parse_json
-from ..data.urls import Root
+from ..data.urls import Root, Url
 from .arrangement import Arrangement, Item, sort_classes
 from .webdataset import check_values
 
@@ -51,6 +51,9 @@ def arrange_shar(
         shard, cut = _split(name)
         shards.setdefault(shard, {})[cut] = name
     empty = {_split(name) for name in texts}
+    for shard in _list_shards(root, {shard.rpartition("/")[0] for shard in shards} | {""}):
+        if shard not in damaged:
+            shards.setdefault(shard, {})
     items, rejected = [], []
     for shard, members in shards.items():
         cuts = _read_cuts(root, shard)
@@ -72,6 +75,24 @@ def arrange_shar(
             else:
                 items.append(Item(name, split, labels, cut))
     return Arrangement(sorted(items), rejected, None if key is None else sort_classes(items))
+
+
+def _list_shards(root: Root, folders: set[str]) -> list[str]:
+    """Return the shards of all ``cuts*.jsonl.gz`` in folders; none below an address.
+
+    Raises:
+        ValueError: a shard is missing.
+    """
+    if isinstance(root, Url):
+        return []
+    found = []
+    for folder in sorted(folders):
+        for path in sorted((root / folder).glob("cuts*.jsonl.gz")):
+            file = f"recording{path.name[len('cuts') : -len('.jsonl.gz')]}.tar"
+            if not path.with_name(file).is_file():
+                raise ValueError(f"there is no {path.with_name(file)} for {path}; copy it again")
+            found.append(f"{folder}/{file}".lstrip("/"))
+    return found
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -222,7 +222,7 @@ def list_options(
         rows = [
             (key, *(_text(each.get(key)) for each in options))
             for key in keys
-            if len({_text(each.get(key)) for each in options}) > 1
+            if len({_exact(each.get(key)) for each in options}) > 1
         ]
         header = ("option", *(run.name for run in runs))
         yield Section("Options that differ between the runs", header=header, table=rows)
@@ -233,7 +233,7 @@ def list_options(
             if key in packaged
             and key not in UNCOMPARED
             and packaged[key] not in CHOSEN
-            and _text(options[0][key]) != _text(packaged[key])
+            and _exact(options[0][key]) != _exact(packaged[key])
         ]
         header = ("option", "this run", name)
         text = "The published settings. Left out: what a recipe chooses at the start of a run."
@@ -242,11 +242,21 @@ def list_options(
     yield Section("All options", header=("option", "value"), table=rows, is_folded=True)
 
 
+def _exact(value: object) -> object:
+    """Return a value in one form, for comparisons: numbers as floats, names as text."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_exact(item) for item in value)
+    if isinstance(value, Enum):
+        return value.name
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else str(value)  # type: ignore[arg-type]
+
+
 def _text(value: object) -> str:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.10g}"
     if isinstance(value, (list, tuple)):
         items = [_text(item) for item in value[:MOST_ITEMS]]
         rest = [f"... {len(value)} in all"] if len(value) > MOST_ITEMS else []

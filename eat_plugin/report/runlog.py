@@ -28,13 +28,15 @@ TITLES = {
 
 Curves = dict[str, tuple[list[int], list[float]]]
 """Name of a logged value -> updates, and the value at each."""
+Values = dict[str, dict[int, float]]  # the same, by update
 
 
 def read_curves(run_dir: Path) -> Curves:
     """Collect the logged values from ``console.txt`` and the ``*.log`` files of a run.
 
-    An update counts once: the last value in the last file is used. If no single updates are logged
-    (log_format=tqdm, short epochs), the means over epochs are used. The order is: losses,
+    An update counts once: the last value in the last file is used. Where a run has started again
+    from an earlier update, what it had logged behind it is left out. If no single updates are
+    logged (log_format=tqdm, short epochs), the means over epochs are used. The order is: losses,
     validation loss and metric, variances, learning rate, gradient norm, loss scale of float16.
 
     Raises:
@@ -52,15 +54,11 @@ def read_series(run_dir: Path, parse: Callable[[str], Iterator[tuple[str, int, f
     """
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir} is not a folder of a run")
-    values: dict[str, dict[int, float]] = {}
+    values: Values = {}
     for path in (run_dir / CONSOLE, *sorted(run_dir.glob("*.log"))):
         if not path.is_file():
             continue
-        # A progress bar ends its lines with "\r", which text mode treats as a line break.
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                for name, update, value in parse(line):
-                    values.setdefault(name, {})[update] = value
+        _read_log(path, parse, values)
     for name in [name for name in values if name.startswith(EPOCH)]:
         values.setdefault(name[len(EPOCH) :], values.pop(name))
     if "loss" not in values:
@@ -73,6 +71,30 @@ def read_series(run_dir: Path, parse: Callable[[str], Iterator[tuple[str, int, f
         name: (sorted(found), [found[update] for update in sorted(found)])
         for name, found in values.items()
     }
+
+
+def _read_log(
+    path: Path, parse: Callable[[str], Iterator[tuple[str, int, float]]], values: Values
+) -> None:
+    """Add the values of a log to those of others."""
+    reached = 0
+    # A progress bar ends its lines with "\r", which text mode treats as a line break.
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            records = list(parse(line))
+            for update in (update for name, update, _ in records if name == "loss"):
+                if update < reached:  # the run has started again
+                    for found in values.values():
+                        _drop_from(found, update)
+                reached = update
+            for name, update, value in records:
+                values.setdefault(name, {})[update] = value
+
+
+def _drop_from(found: dict[int, float], update: int) -> None:
+    """Remove the values from an update on."""
+    for later in [each for each in found if each >= update]:
+        del found[later]
 
 
 def _order_names(values: Mapping[str, object]) -> list[str]:

@@ -118,6 +118,25 @@ def test_cache__has_the_strong_labels_of_its_clips(data, tmp_path, small_shards)
     assert [len(found) for found in events] == [1] * (len(names) - 1)
 
 
+def test_cache__a_name_of_several_clips_in_strong_labels_is_refused(data, tmp_path, capsys):
+    manifest = read_manifest(data / "train.tsv")
+    source = manifest.root / manifest.name(0)
+    for folder in ("x", "y"):
+        (manifest.root / folder).mkdir()
+        shutil.copy(source, manifest.root / folder / "twice.wav")
+    with (data / "train.tsv").open("a") as file:
+        size = manifest.sizes[0]
+        file.write(f"x/twice.wav\t{size}\ny/twice.wav\t{size}\n")
+    soundfile.write(manifest.root / "x" / "twice.wav", np.zeros(10), 16_000)  # left out
+    for name in ("stats.json", "train.lbl", "train.weights.csv"):
+        (data / name).unlink(missing_ok=True)
+    head = "filename\tonset\toffset\tevent_label"
+    (data / "train.events").write_text(f"{head}\ntwice.wav\t0\t0.1\tbell\n")
+    assert make(data, tmp_path / "cache") == 2
+    assert "train.events:2: several clips have the name 'twice.wav'" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "train.tsv").exists()
+
+
 def test_cache__does_not_depend_on_workers(data, tmp_path, small_shards):
     for workers in (1, 3):
         assert make(data, tmp_path / f"cache{workers}", "--workers", workers) == 0

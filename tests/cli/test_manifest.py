@@ -294,3 +294,13 @@ def test_manifest__real_recordings(shared: Path, tmp_path: Path) -> None:
     assert run(shared / "data" / "esc10", "--out", tmp_path, "--valid", 0.1) == 0
     assert len(read_manifest(tmp_path / "train.tsv")) == 360
     assert len(read_manifest(tmp_path / "valid.tsv")) == 40
+
+
+def test_manifest__splits_that_share_clips_by_links_are_named(clips, tmp_path, capsys):
+    for path in sorted(clips.rglob("*.wav")):
+        path.with_name(f"again_{path.name}").symlink_to(path.name)
+    capsys.readouterr()
+    assert run(clips, "--out", tmp_path / "data", "--valid", 0.5) == 0
+    shown = capsys.readouterr().out
+    assert "valid.tsv holds out, for example" in shown
+    assert "; links to one file are one clip" in shown

@@ -1,6 +1,7 @@
 """`eat probe --head`, end to end."""
 
 import json
+import os
 
 import pytest
 
@@ -97,6 +98,19 @@ def test_head__features_of_another_checkpoint_are_refused(
     other = make_checkpoint("pretraining", task_norm_mean=-5.0, task_norm_std=4.0)
     assert run(other, data, "cgp", *QUICK, "--features", folder) == 2
     assert f"{folder} holds the features of another checkpoint" in capsys.readouterr().err
+
+
+def test_head__features_of_other_sounds_of_the_same_names_are_refused(
+    pretrained, data, tmp_path, capsys
+):
+    folder = tmp_path / "features"
+    assert run(pretrained, data, "cgp", *QUICK, "--features", folder) == 0
+    assert not list(folder.glob("*.draft*"))
+    path = data / "audio" / "train03.wav"
+    path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
+    os.utime(path, (1, 1))
+    assert run(pretrained, data, "cgp", *QUICK, "--features", folder) == 2
+    assert f"{folder} holds the features of" in capsys.readouterr().err
 
 
 def test_head__unusable_clips_are_named_and_left_out(pretrained, data, capsys):

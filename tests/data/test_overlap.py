@@ -105,6 +105,14 @@ def test_find_shared__follows_links_of_files_and_folders(tmp_path: Path) -> None
     assert find_shared(train, other) == []
 
 
+def test_find_shared__follows_links_of_archives(tmp_path: Path) -> None:
+    (tmp_path / "a:b.tar").touch()
+    (tmp_path / "c.tar").symlink_to("a:b.tar")
+    train = split(tmp_path, "train", tmp_path, "a:b.tar:512:100", "a:b.tar:1024:100")
+    held_out = split(tmp_path, "eval", tmp_path, "c.tar:512:100", "c.tar:2048:100")
+    assert find_shared(train, held_out) == [f"{os.path.realpath(tmp_path)}/a:b.tar:512:100"]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -164,6 +164,15 @@ def test_lhotse__refuses_cuts_of_another_shard(tmp_path, capsys, case):
     }[case] in problem(capsys)
 
 
+def test_lhotse__a_shard_that_was_not_copied(tmp_path, capsys):
+    folder = tmp_path / "shar"
+    write_shar(folder, ["000", "001"])
+    write_shar(folder, ["002"], "000001")
+    (folder / "recording.000001.tar").unlink()
+    assert run(folder, tmp_path / "out", "--layout", "lhotse") == 2
+    assert f"there is no {folder}/recording.000001.tar for {folder}/cuts" in problem(capsys)
+
+
 def test_lhotse__a_cut_without_a_sound_is_no_error(tmp_path):
     write_shar(tmp_path / "shar", ["000", "001"])
     members = {"000.original": SOUNDS["000"], "000.json": b"{}"}

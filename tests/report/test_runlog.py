@@ -38,6 +38,22 @@ def test_read_curves__uses_the_last_value_of_an_update(run_dir):
     assert read_curves(run_dir)["loss"] == ([10, 20, 30], [2.5, 1.9, 1.8])
 
 
+def test_read_curves__a_run_that_started_again_from_an_earlier_update(run_dir):
+    with (run_dir / "hydra_train.log").open("a") as log:
+        log.write(log_line(30, target_var=0.5, loss="9") + log_line(40, loss="9"))
+        log.write(log_line(25, target_var=0.4, loss="1.9") + log_line(35, loss="1.8"))
+    curves = read_curves(run_dir)
+    assert curves["loss"] == ([10, 20, 25, 35], [2.5, 2.0, 1.9, 1.8])
+    assert curves["target_var"] == ([10, 20, 25], [0.25, 0.5, 0.4])
+
+
+@pytest.mark.parametrize("count", ["1e400", "inf", "nan"])
+def test_read_curves__a_count_that_is_no_number_is_ignored(run_dir, count):
+    with (run_dir / "hydra_train.log").open("a") as log:
+        log.write(log_line(count, loss="9") + f"num_updates {'[' * 100_000}\n")
+    assert read_curves(run_dir)["loss"][0] == [10, 20]
+
+
 def test_read_curves__optimization_last_without_the_scale_among_losses(tmp_path):
     line = log_line(10, loss_scale="128", gnorm="3.5", lr="1e-4", loss="2.5", pred_var="1", ups="2")
     (tmp_path / "hydra_train.log").write_text(line)
