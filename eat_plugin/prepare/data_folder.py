@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,11 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
         first = "; the first: {}: {}".format(*listing.rejected[0]) if listing.rejected else ""
         raise ValueError(f"no {kind} under {listing.root} can be used; {rejected}{first}")
     label_set, unused = _used_classes(listing)
-    splits = _divide(listing, options, label_set)
+    splits, before = _divide(listing, options, label_set), _read_places(out)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
     lines += _name_similar_classes(label_set) + _name_copies(options, splits)
-    lines += _name_stale_statistics(out) + _name_shared(options)
+    lines += _name_stale_statistics(out, before) + _name_shared(options)
     if listing.found.others:
         lines.append(f"other files (see --ext): {listing.found.list_others()}")
     if unused:
@@ -225,12 +226,23 @@ def _name_shared(options: Namespace) -> list[str]:
     return []
 
 
-def _name_stale_statistics(out: Path) -> list[str]:
-    """Return a line if ``stats.json`` does not fit the new manifest; a run refuses it."""
+def _read_places(out: Path) -> list[bytes]:
+    """Return the root of the training clips, and the fingerprints of their archives."""
+    found = []
+    for name, size in ((f"{TRAIN}.tsv", 1), (f"{TRAIN}.archives", None)):
+        with suppress(FileNotFoundError), open(out / name, "rb") as file:
+            found += list(islice(file, size))
+    return found
+
+
+def _name_stale_statistics(out: Path, before: list[bytes]) -> list[str]:
+    """Return a line if ``stats.json`` does not fit the new manifest (a run refuses it) or files."""
     try:
         statistics = read_statistics(out)
         if statistics is not None:
             check_statistics(out, statistics)
+            if before != _read_places(out):
+                return [f"stats.json is of the files of before: run eat stats {out} again"]
     except ValueError as error:
         return [str(error)]
     return []

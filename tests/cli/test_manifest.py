@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -304,3 +305,21 @@ def test_manifest__splits_that_share_clips_by_links_are_named(clips, tmp_path, c
     shown = capsys.readouterr().out
     assert "valid.tsv holds out, for example" in shown
     assert "; links to one file are one clip" in shown
+
+
+def test_manifest__an_archive_that_was_rewritten_since_its_statistics(tmp_path, capsys):
+    archive, out = tmp_path / "archives" / "a.tar", tmp_path / "data"
+    archive.parent.mkdir()
+
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    soundfile.write(tmp_path / "noise.wav", noise, 16_000)
+    with tarfile.open(archive, "w") as file:
+        file.add(tmp_path / "noise.wav", "noise.wav")
+    assert run(archive.parent, "--out", out) == 0
+    assert cli.main(["stats", str(out), "--workers", "1"]) == 0
+    message = f"stats.json is of the files of before: run eat stats {out} again"
+    for seconds, changed in ((1, True), (1, False)):
+        os.utime(archive, (seconds, seconds))
+        capsys.readouterr()
+        assert run(archive.parent, "--out", out) == 0
+        assert (message in capsys.readouterr().out) == changed
