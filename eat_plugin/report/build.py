@@ -120,7 +120,7 @@ def draw_curves(runs: list[Run]) -> Iterator[Section]:
     for title, group in panels.group_names(names).items():
         charts = [
             panels.draw_curve(
-                name, {run.name: curves[run.name] for run in runs if name in run.curves},
+                name, {run.name: curves[run.name] for run in runs},
                 references.get(name, ()), healthy,
             )
             for name in group

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .charts import BAR_COLOUR, MEAN_COLOUR, escape, shorten, styled_figure
+from .charts import BAR_COLOUR, MEAN_COLOUR, escape, styled_figure
 from .references import Reference
 from .runlog import (
     LOSS_SCALE,
@@ -62,10 +62,16 @@ def draw_panels(
 
 
 def draw_comparison(runs: Mapping[str, Curves]) -> Figure:
-    """Draw the validation metric and loss of runs, or their training losses, in the same axes."""
+    """Draw the validation metric and loss of runs, or their training losses, in the same axes.
+
+    Training losses are drawn if a run has no validation.
+    """
     names = list(dict.fromkeys(n for curves in runs.values() for n in curves))
     shown = [n for n in names if is_of_validation(n)]
-    shown = shown or [n for n in names if n.startswith("loss") and n != LOSS_SCALE]
+    if not all(curves.keys() & set(shown) for curves in runs.values()):
+        shown = [n for n in names if n.startswith("loss") and n != LOSS_SCALE]
+    titles = [run if len(run) <= 32 else f"{run[:10]}…{run[-21:]}" for run in runs]
+    titles = titles if len(set(titles)) == len(runs) else list(runs)
     shown.sort(key=lambda name: not name.endswith(METRICS))  # the metric first
     rows, columns = math.ceil(len(shown) / 2), min(len(shown), 2)
     with styled_figure(5.0 * columns, 3.8 * rows, STYLE) as figure:
@@ -75,9 +81,10 @@ def draw_comparison(runs: Mapping[str, Curves]) -> Figure:
                 axes.set_axis_off()
                 continue
             styles = itertools.cycle(itertools.product(("-", "--", ":"), RUN_COLOURS))
-            for (run, curves), (line, colour) in zip(runs.items(), styles):
+            for title, curves, (line, colour) in zip(titles, runs.values(), styles):
                 if name in curves:
-                    label = f"{escape(shorten(run, 32))}: {_describe_best(name, curves[name][1])}"
+                    label = f"{escape(title)}: {_describe_best(name, curves[name][1])}"
+                    label = label.replace("_", " _", label.startswith("_"))  # else it is hidden
                     _draw_curve(axes, *curves[name], color=colour, linestyle=line, label=label)
             _finish_panel(axes, [name])
             if name.endswith(METRICS):

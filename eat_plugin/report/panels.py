@@ -26,7 +26,10 @@ from .runlog import (
 )
 
 MOST_POINTS = 500  # of a curve; more cannot be told apart
-COLOURS = ("#4c78a8", "#e4572e", "#3f9b61", "#d99a1c", "#8f63b8", "#1aa3b8")
+COLOURS = (
+    "#4c78a8", "#e4572e", "#3f9b61", "#d99a1c", "#8f63b8", "#1aa3b8", "#9c755f", "#e377c2",
+    "#7f7f7f", "#222222",
+)  # fmt: skip
 GREY = "#8a8f98"
 HEALTHY = "healthy run"
 # fairseq's own values that say nothing of learning.

@@ -198,7 +198,16 @@ def test_draw_comparison__each_of_many_runs_has_its_own_style():
     lines = figure.get_axes()[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
     labels = legend_of(figure, "loss: training objective")
-    assert labels[0] == f"…{name[-31:]}: lowest 2"
+    assert labels[0] == f"0 a long n…{name[-21:]}: lowest 2"
+
+
+def test_draw_comparison__no_run_is_left_out():
+    figure = draw_comparison({"_a": {**CURVES, "eval_loss": ([1], [0.5])}, "b": CURVES})
+    labels = legend_of(figure, "loss: training objective")
+    assert labels == [" _a: lowest 2", "b: lowest 2"]
+    names = [f"same begin {middle} and the same end of it" for middle in "xy"]
+    labels = legend_of(draw_comparison(dict.fromkeys(names, CURVES)), "loss: training objective")
+    assert labels == [f"{name}: lowest 2" for name in names]
 
 
 def test_draw_comparison__without_validation_the_training_losses():

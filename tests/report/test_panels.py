@@ -38,6 +38,13 @@ def test_draw_curve__references_and_the_healthy_run_up_to_the_last_update():
     assert [row["update"] for row in layers[1]["data"]["values"]] == [10, 20]
 
 
+def test_draw_curve__a_run_without_the_value_keeps_its_colour():
+    chart = draw_curve("gnorm", {"a": {}, "b": {"gnorm": ([5, 20], [3.0, 2.5])}})
+    colour = chart.spec["layer"][0]["encoding"]["color"]
+    assert colour["scale"]["domain"] == ["a", "b"]
+    assert colour["legend"]
+
+
 def test_draw_classes__undefined_precisions_are_left_out():
     chart = draw_classes(["b", "A", "c"], np.array([0.5, 1.0, np.nan]), np.array([3, 1, 0]))
     rows = chart.spec["data"]["values"]
