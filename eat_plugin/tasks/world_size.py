@@ -37,7 +37,7 @@ def keep_position(
     def load_state_dict(state: Dict[str, Any]) -> None:
         position = state.get("iterations_in_epoch", 0) * before
         if position:
-            position = _convert(position, run, resumed)
+            position = _convert(position, run, resumed, len(batches) * now)
         if position % now:
             logger.warning(
                 "the checkpoint is of %d processes, this run has %d: up to %d batches of the epoch "
@@ -50,8 +50,11 @@ def keep_position(
     return batches
 
 
-def _convert(position: int, run: RunConfig, resumed: ResumedRun) -> int:
-    """Convert a number of batches to batches of another size, and say so."""
+def _convert(position: int, run: RunConfig, resumed: ResumedRun, length: int) -> int:
+    """Convert a number of batches to batches of another size, and say so.
+
+    ``length`` is the number of batches of an epoch, of all processes.
+    """
     before, now = ([part.get(name) for name in LIMITS] for part in (resumed, run))
     if before == now or not any(before):  # the same, or unknown
         return position
@@ -59,11 +62,13 @@ def _convert(position: int, run: RunConfig, resumed: ResumedRun) -> int:
         f"{name}={new}, in the checkpoint {old}"
         for name, old, new in zip(LIMITS, before, now) if old != new
     )  # fmt: skip
-    if before[1] or now[1]:  # batches have different numbers of clips
+    has_clips = not (before[1] or now[1])  # else batches have different numbers of clips
+    converted = position * int(before[0]) // int(now[0]) if has_clips else length
+    if converted >= length:  # also of a larger data set
         logger.warning("%s: the epoch begins again", shown)
         return 0
     logger.warning("%s: of this epoch some clips are seen twice, and others not", shown)
-    return position * int(before[0]) // int(now[0])
+    return converted
 
 
 def warn_of_other_batches(run: RunConfig, resumed: ResumedRun) -> None:
