@@ -62,7 +62,7 @@ train() { # FOLDER UPDATES SUBCOMMAND OPTIONS...
 classify() { # FOLDER CHECKPOINT
     local folder=$1 start=$updates
     [ "$2" != none ] || start=none
-    # The classifier of shorter pre-training is kept: a resumed run would go on with its weights.
+    # A classifier of shorter pre-training is renamed: its run would resume from its own weights.
     if [ -d "$folder" ] && [ "$(cat "$folder/.start" 2>/dev/null)" != "$start" ]; then
         kept=$folder-$(cat "$folder/.start" 2>/dev/null || date +%s)
         printf '  (that of another length of pre-training is now in %s)\n' "$kept"
