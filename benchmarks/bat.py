@@ -90,11 +90,11 @@ def _describe(share: float) -> str:
 
 CASES: dict[str, Prepare] = {
     "update_bat_tiny": updating("tiny", 12, 12, rounds=10),
-    "update_bat_small": updating("small", 1, 12, rounds=2),
-    "update_bat_small_half": updating("small", 1, 12, rounds=2, share=0.5),
-    "update_bat": updating("base", 1, 12, rounds=2),
-    "update_bat_2": updating("base", 2, 24, rounds=2),
-    "update_bat_half": updating("base", 1, 12, rounds=2, share=0.5),
+    "update_bat_small": updating("small", 1, 12, rounds=5),
+    "update_bat_small_half": updating("small", 1, 12, rounds=5, share=0.5),
+    "update_bat": updating("base", 1, 12, rounds=3),
+    "update_bat_2": updating("base", 2, 24, rounds=3),
+    "update_bat_half": updating("base", 1, 12, rounds=3, share=0.5),
 }
 COUNTS: dict[str, Prepare] = {
     "activations_bat_small": activations("small"),

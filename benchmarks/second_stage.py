@@ -64,7 +64,15 @@ def updating(size: str, clips: int, clips_on_gpu: int, rounds: int) -> Prepare:
             f"stage 2, {size}: {number} clips of {frames / 100:.0f} s and mixtures x {clones[1]} "
             f"clones; plain: stage 1, {number} x {clones[0]}; {place.precision}"
         )
-        return Case(what, form(first), form(second), same=False, clips=number, most_rounds=rounds)
+        return Case(
+            what,
+            form(first),
+            form(second),
+            same=False,
+            clips=number,
+            most_rounds=rounds,
+            is_all_ours=True,
+        )
 
     return prepare
 

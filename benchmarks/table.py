@@ -60,6 +60,10 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "update_base": (Goal("ratio", 1.1, 1.15, "cpu"),),
     "operations": (Goal("ours", 50, 15),),
     "activations": (Goal("ours", 750, 530),),
+    "update_bat": (Goal("ratio", 1.5, 2, "cpu"),),
+    "update_bat_2": (Goal("ratio", 1.5, 2, "cpu"),),
+    "update_bat_half": (Goal("ratio", 2.5, 3, "cpu"),),
+    "activations_bat": (Goal("ratio", 1.67, 2),),
     "train_base_12": _on_hopper(230, 280, 9 * 1024),
     "train_base_48": _on_hopper(260, 300, 28 * 1024),
 }

@@ -14,6 +14,8 @@ from unittest import mock
 
 import torch
 
+from eat_plugin.heap import keep_freed_memory
+
 from .profiling import profile_stages
 
 WARM_UPS = 4  # calls on a GPU that do not count: compilation, cuDNN, the allocator
@@ -59,6 +61,7 @@ class Case:
         most_rounds: maximum number of rounds on the CPU; without a warm-up call if at most 2.
         burst: calls per round; their mean counts. For work that a process repeats with warm caches.
         flops: FLOPs per call, for MFU.
+        is_all_ours: the form in the place of the plain one is ours too.
     """
 
     what: str
@@ -69,6 +72,7 @@ class Case:
     most_rounds: int = 1000
     burst: int = 1
     flops: float | None = None
+    is_all_ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,16 +124,21 @@ class Comparison:
 
 
 class Form:
-    """A form of a case, with the result of its first call in ``first``.
+    """A form of a case.
 
     Args:
         make: makes the function to call. Models are made in here, so that their memory counts.
+
+    Attributes:
+        first: the result of the first call.
+        keeps_memory: keeps freed memory of the host, as our training does.
     """
 
     def __init__(self, make: Callable[[], Callable[[], Any]]) -> None:
         self._make = make
         self._function: Callable[[], Any] | None = None
         self.first: Any = None
+        self.keeps_memory = False
 
     def prepare(self) -> Callable[[], Any]:
         """Make the function, once."""
@@ -153,7 +162,7 @@ def compare(
     if isinstance(case, Count):
         ratio = case.plain / case.ours
         return Comparison(name, case.what, case.unit, case.plain, case.ours, ratio, device=where)
-    plain, ours = forms = [_as_form(case.plain), _as_form(case.ours)]
+    plain, ours = forms = [_as_form(case.plain, case.is_all_ours), _as_form(case.ours, True)]
     plain_mib, ours_mib = (_warm_up(form, device, case.most_rounds <= 2) for form in forms)
     rounds = min(rounds, case.most_rounds) if device.type == "cpu" else rounds
     times = [[_time(form, device, case.burst) for form in forms] for _ in range(rounds)]
@@ -191,12 +200,15 @@ def hide_gpus() -> Iterator[None]:
         yield
 
 
-def _as_form(function: Callable[[], Any]) -> Form:
-    return function if isinstance(function, Form) else Form(lambda: function)
+def _as_form(function: Callable[[], Any], is_ours: bool) -> Form:
+    form = function if isinstance(function, Form) else Form(lambda: function)
+    form.keeps_memory = is_ours
+    return form
 
 
 def _warm_up(form: Form, device: torch.device, is_slow: bool) -> float | None:
     """Make the warm-up calls; return their peak memory on a GPU, in MiB."""
+    keep_freed_memory(form.keeps_memory)
     if device.type == "cpu":
         form.prepare() if is_slow else form()
         return None
@@ -210,6 +222,7 @@ def _warm_up(form: Form, device: torch.device, is_slow: bool) -> float | None:
 
 
 def _time(form: Form, device: torch.device, calls: int) -> float:
+    keep_freed_memory(form.keeps_memory)
     _synchronize(device)
     began = time.perf_counter()
     for _ in range(calls):

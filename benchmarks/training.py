@@ -180,7 +180,9 @@ def rounding(size: str, clips: int, rounds: int) -> Prepare:
 
         what = f"update {size}: {clips} x 16 clones of 10 s, bfloat16; plain: ours, float32"
         plain, ours = (partial(make, dtype) for dtype in (torch.float32, torch.bfloat16))
-        return Case(what, Form(plain), Form(ours), clips=clips, most_rounds=rounds)
+        return Case(
+            what, Form(plain), Form(ours), clips=clips, most_rounds=rounds, is_all_ours=True
+        )
 
     return prepare
 

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "registered": {"choices", "flags", "models", "options"},
     "__main__": {"cli"}, "choices": set(), "options": set(),
     "checkpoint_files": {"bat_files", "safetensors_files"}, "safetensors_files": {"bat_files"},
-    "bat_files": set(), "processor": set(),
+    "bat_files": set(), "processor": set(), "heap": set(),
     "configs": {"choices"}, "records": set(), "sections": {"options"},
     "flags": {"options"}, "masking": set(), "losses": set(), "outputs": set(),
     "modules": {"options", "processor"},
@@ -48,7 +48,7 @@ MAY_IMPORT = {
     },
     "criterions": {"outputs"},
     "tasks": {
-        "checkpoint_files", "choices", "data", "flags", "images", "inputs", "masking",
+        "checkpoint_files", "choices", "data", "flags", "heap", "images", "inputs", "masking",
         "monitoring", "options", "processor", "reproduction", *METRICS,
     },
     "inference": {
@@ -69,9 +69,9 @@ MAY_IMPORT = {
         "options", "records", "reproduction", *METRICS,
     },
     "cli": {
-        "checkpoint_files", "choices", "configs", "data", "doctor", "images", "prepare", "masking",
-        "huggingface", "models", "inference", "launch", "records", "registered", "report",
-        "reproduction", "options", "safetensors_files", *METRICS,
+        "checkpoint_files", "choices", "configs", "data", "doctor", "heap", "images", "prepare",
+        "masking", "huggingface", "models", "inference", "launch", "records", "registered",
+        "report", "reproduction", "options", "safetensors_files", *METRICS,
     },
 }  # fmt: skip
 # Imported inside functions, where a run has such clips.
@@ -168,6 +168,7 @@ def test_imports__a_pre_training_run_needs_few_rooms():
         "tasks", "data", "images", "models", "modules", "masking", "losses", "outputs", "options",
         "criterions", "optim", "flags", "checkpoint_files", "choices", "inputs", "registered",
         "bat_files", "safetensors_files", "sections", "monitoring", "processor", "reproduction",
+        "heap",
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eat_plugin import processor
-from eat_plugin.processor import prefers_bfloat16, prefers_onednn
+from eat_plugin.processor import bfloat16_gain, prefers_onednn
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,18 @@ def test_prefers_onednn__on_amd_with_avx512(monkeypatch, tmp_path, vendor, capab
 @pytest.mark.parametrize(
     ("flags", "version", "expected"),
     [
-        ("avx512f amx_bf16 amx_tile", "2.13.0+cpu", True),
-        ("avx512f avx512_bf16", "2.13.0+cpu", False),
-        ("avx512f amx_bf16 amx_tile", "2.1.2+cpu", False),
-        (None, "2.13.0+cpu", False),
+        ("avx512f avx512_bf16 amx_bf16 amx_tile", "2.13.0+cpu", 2.5),
+        ("avx512f avx512_bf16", "2.13.0+cpu", 1.6),
+        ("avx512f", "2.13.0+cpu", 1),
+        ("avx512f amx_bf16 amx_tile", "2.1.2+cpu", 1),
+        (None, "2.13.0+cpu", 1),
     ],
 )
-def test_prefers_bfloat16__on_cpus_with_amx(monkeypatch, tmp_path, flags, version, expected):
+def test_bfloat16_gain__by_instructions_of_the_cpu(monkeypatch, tmp_path, flags, version, expected):
     cpuinfo = tmp_path / "cpuinfo"
     if flags:
         cpuinfo.write_text(f"processor : 0\nflags : {flags}\n", encoding="utf-8")
     monkeypatch.setattr(processor, "CPU_INFO", cpuinfo)
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert prefers_bfloat16() is expected
+    assert bfloat16_gain() == expected

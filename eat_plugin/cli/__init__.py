@@ -21,6 +21,7 @@ import eat_plugin
 from eat_plugin.cli.progress_bar import progress as progress
 from eat_plugin.configs import check_choice, suggest
 from eat_plugin.data.channels import CHANNELS, MEAN
+from eat_plugin.heap import keep_freed_memory
 from eat_plugin.prepare.processes import available_cores
 
 # Each has a module of the same name, with _ for -. A module imports PyTorch and fairseq only when
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         args = parse(argv)
+        if getattr(args, "device", "") == "cpu":
+            keep_freed_memory()
         code = int(args.run(args))
         with _output():
             sys.stdout.flush()

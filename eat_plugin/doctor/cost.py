@@ -12,7 +12,7 @@ from ..models.bat_options import VIT
 from ..models.eat import EatModel
 from ..models.flops import finetuning_flops, update_flops
 from ..modules.linear import Linear
-from ..processor import prefers_bfloat16
+from ..processor import bfloat16_gain
 
 FLOAT32, HALF, MOMENTS = 4, 2, 8  # bytes per value; of Adam's two moments
 # Values of a token that a block keeps for backward, in widths: 9 and twice the MLP; and those that
@@ -25,7 +25,6 @@ LIBRARIES = 0.6e9  # bytes of main memory of a process before it has a model, wi
 # Share of the speed of matrix products that whole updates reach: on an H100 136 of about 550
 # TFLOP/s (base, 12 clips), on a CPU 0.52 (tiny) and 0.79 (base, 1 clip, 4 masks).
 SHARES = {"cuda": 0.25, "cpu": 0.65}
-BFLOAT16_ON_CPU = 2.5  # speed over float32, on CPUs that multiply it fast (eat bench bfloat16_tiny)
 ROWS, WIDTH, WIDER = 1648, 768, 3072  # of the products: the tokens of a clip of base, and its MLP
 SECONDS = 0.3  # of measuring products
 
@@ -170,6 +169,6 @@ def expect_rate(cost: Cost, cfg: Any) -> tuple[float, float]:
         dtype = torch.float16 if cfg.common.fp16 or cfg.common.amp else torch.bfloat16
     products = measure_products(device, dtype, SECONDS)
     share = SHARES[device]
-    if device == "cpu" and cfg.common.bf16 and prefers_bfloat16():
-        share *= BFLOAT16_ON_CPU
+    if device == "cpu" and cfg.common.bf16:
+        share *= bfloat16_gain()
     return share * products / cost.flops, products

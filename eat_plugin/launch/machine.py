@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from ..prepare.processes import available_cores
-from ..processor import prefers_bfloat16
+from ..processor import bfloat16_gain
 
 PRECISIONS = ("common.cpu", "common.fp16", "common.bf16", "common.amp")
 
@@ -24,7 +24,7 @@ def choose_precision(given: set[str], precision: Sequence[str] = ()) -> list[str
     if given.intersection(PRECISIONS):
         return []
     if not torch.cuda.is_available():
-        halves = ["common.bf16=true"] if prefers_bfloat16() else []
+        halves = ["common.bf16=true"] if bfloat16_gain() > 1 else []
         return ["common.cpu=true", *(precision or ["common.fp16=false", *halves])]
     if precision:
         return list(precision)

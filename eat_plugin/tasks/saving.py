@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, TypeVar
 import torch
 from fairseq import checkpoint_utils
 
+from ..heap import keep_freed_memory
 from .damaged import replace_damaged
 from .processes import in_first_process
 from .resumed import ResumedRun
@@ -62,7 +63,7 @@ class Saver:
         self.record = RunRecord(run, resumed)
 
     def begin(self, device: torch.device) -> None:
-        """Prepare the folder when fairseq's trainer starts, in all processes.
+        """Prepare folder and memory when fairseq's trainer starts, in all processes.
 
         Args:
             device: of the training.
@@ -73,6 +74,8 @@ class Saver:
         in_first_process(self._prepare_folder)
         in_first_process(self.record.begin)
         self.stopping.begin(device)
+        if device.type == "cpu":
+            keep_freed_memory()
 
     def state(self) -> Dict[str, Any]:
         """Return what a checkpoint keeps: the record, and a validation that is still to be done."""

@@ -60,7 +60,7 @@ def test_pretrain__equal_command(data, capsys):
 
 @half_on_cpu
 def test_pretrain__resumes_in_the_precision_of_the_checkpoint(data, capsys, monkeypatch):
-    monkeypatch.setattr(machine, "prefers_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "bfloat16_gain", lambda: 2.0)
     options = ["pretrain", "--data", str(data), "--size", "tiny", "--out", "run", "task.norm=whole"]
     assert "common.bf16=true" in dry_run(capsys, *options)
     folder = data.parent / "run" / "checkpoints"

@@ -181,8 +181,8 @@ def test_expect_rate__is_higher_in_bfloat16_on_cpus_that_multiply_it_fast(monkey
     monkeypatch.setattr(cost, "measure_products", lambda *_: 1e9)
     work = cost.Cost(1, 0.0, 0.0, 0.0, flops=1e6)
     rates = {}
-    for fast, half in ((True, True), (True, False), (False, True)):
-        monkeypatch.setattr(cost, "prefers_bfloat16", lambda fast=fast: fast)
-        rates[fast, half], _ = cost.expect_rate(work, run_config(cpu=True, bf16=half))
-    assert rates[True, True] == pytest.approx(cost.BFLOAT16_ON_CPU * rates[True, False])
-    assert rates[False, True] == rates[True, False]
+    for gain, half in ((2.5, True), (2.5, False), (1.0, True)):
+        monkeypatch.setattr(cost, "bfloat16_gain", lambda gain=gain: gain)
+        rates[gain, half], _ = cost.expect_rate(work, run_config(cpu=True, bf16=half))
+    assert rates[2.5, True] == pytest.approx(2.5 * rates[2.5, False])
+    assert rates[1.0, True] == rates[2.5, False]

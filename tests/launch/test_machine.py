@@ -11,7 +11,7 @@ from eat_plugin.launch import machine
 @pytest.fixture
 def gpus(monkeypatch):
     def pretend(count, bfloat16=True):
-        monkeypatch.setattr(machine, "prefers_bfloat16", lambda: bfloat16)
+        monkeypatch.setattr(machine, "bfloat16_gain", lambda: 1 + bfloat16)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)

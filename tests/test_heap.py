@@ -1,0 +1,44 @@
+"""Memory that is freed stays with the process, or returns to the system."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+MEBIBYTES = 200
+PROGRAM = f"""
+import numpy as np
+from eat_plugin.heap import keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as numbers:
+        return int(numbers.read().split()[1]) * {os.sysconf("SC_PAGE_SIZE")} / 2**20
+
+{{calls}}
+before = resident()
+block = np.ones({MEBIBYTES} << 20, np.uint8)
+del block
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(
+    ("calls", "environment", "kept"),
+    [
+        ("", {}, 0),
+        ("keep_freed_memory()", {}, MEBIBYTES),
+        ("keep_freed_memory(); keep_freed_memory(False)", {}, 0),
+        ("keep_freed_memory()", {"MALLOC_ARENA_MAX": "2"}, 0),
+    ],
+    ids=["without", "kept", "returned", "of the environment"],
+)
+def test_keep_freed_memory(calls, environment, kept):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(calls=calls)],
+        env={**own, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout) == pytest.approx(kept, abs=20)
