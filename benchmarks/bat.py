@@ -15,8 +15,8 @@ from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 
 from .arguments import CUDA
-from .counts import count_saved_bytes
-from .plain_training import PlainUpdate, compute_losses
+from .counts import count_activations
+from .plain_training import PlainUpdate
 from .timing import Case, Count, Form, Place, Prepare
 from .training import DECAY, LR, Update, draw_batch_masks, load_config, make_clips
 
@@ -68,17 +68,12 @@ def activations(size: str, share: float = 1) -> Prepare:
 
     def count(place: Place) -> Count:
         model = make_model(size, share, {}).bfloat16()
-        assert model.teacher is not None
         source = make_clips(1, model.patch_encoder.cfg.target_length).bfloat16()
-        mask, num_visible = draw_batch_masks(model, 1)
-        teacher = model.teacher.encoder
-        excluded = [*model.parameters(), *teacher.parameters(), source, mask]
-        forms: list[Callable[[], Any]] = [
-            lambda: compute_losses(model, teacher, source, mask),
-            lambda: model(source, precomputed_mask=mask, num_visible=num_visible),
-        ]
+        mask, _ = draw_batch_masks(model, 1)
         what = f"saved for backward of a clip, bat, {size}, bfloat16{_describe(share)}"
-        plain, ours = (count_saved_bytes(form, excluded) / 2**20 for form in forms)
+        plain, ours = (
+            count_activations(model, source, mask, form) / 2**20 for form in (True, False)
+        )
         return Count(what, "MiB", plain, ours)
 
     return count

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from eat_plugin import cli
+
 MEBIBYTES = 200
 PROGRAM = f"""
 import numpy as np
@@ -42,3 +44,12 @@ def test_keep_freed_memory(calls, environment, kept):
         env={**own, **environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert float(done.stdout) == pytest.approx(kept, abs=20)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("cuda", 0)])
+def test_main__keeps_memory_on_a_cpu(monkeypatch, capsys, device, expected):
+    calls = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: calls.append(device))
+    command = ["features", "missing", "--checkpoint", "missing", "--out", "o", "--device", device]
+    assert cli.main(command) == 2
+    assert len(calls) == expected

@@ -19,7 +19,8 @@ FLOAT32, HALF, MOMENTS = 4, 2, 8  # bytes per value; of Adam's two moments
 # a decoder layer keeps. By recompute: all; without GELU and norms. They give 708 and 520 MiB for a
 # clip of base in bfloat16, counted are 712 and 524 (docs/performance.md).
 KEPT = {"none": (9, 2, 3), "gelu": (9, 1, 2), "blocks": (1, 0, 1)}
-GATED = 2  # more values of a token in a block with a gate: the gate, the gated output
+# More of a block with a gate: the gate, the gated output.
+GATED = {"none": 2, "gelu": 1, "blocks": 0}
 PEAK = 1.08  # peak over what is kept: 768 of 712 MiB per clip (base, H100)
 LIBRARIES = 0.6e9  # bytes of main memory of a process before it has a model, without a GPU
 # Share of the speed of matrix products that whole updates reach: on an H100 136 of about 550
@@ -96,7 +97,7 @@ def _count_kept(cfg: Any, encoder: Any, grid: tuple[int, int]) -> float:
     own, image = encoder.cfg, encoder.cfg.modalities.image
     patches = math.prod(grid)
     constant, times_mlp, of_decoder = KEPT[own.recompute]
-    constant += GATED * (own.attention_gate and own.recompute != "blocks")
+    constant += GATED[own.recompute] * own.attention_gate
     clones, visible, decoded = 1, patches, 0.0
     if isinstance(encoder, EatModel):
         clones = own.clone_batch * (2 if own.retention_loss > 0 else 1)  # and of its mixture

@@ -163,9 +163,9 @@ class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, BatMode
     softmax_temperature_teacher: float = option(0.05, "DINO's temperature of the teacher")
     recompute: str = option(
         "none",
-        "what backward computes again to save memory: none; gelu (GELU and the decoder's norms); "
-        "blocks (all but the input of each block and decoder layer). Losses and gradients stay the "
-        "same",
+        "what backward computes again to save memory: none; gelu (GELU, gates, norms in a decoder "
+        "of convolutions); blocks (all but the input of each block and decoder layer). Losses and "
+        "gradients stay the same",
     )
     compile: bool = option(
         False,

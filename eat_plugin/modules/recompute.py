@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-# Values of model.recompute. gelu: GELU, and the LayerNorm before it in the decoder (no matrix
-# product). blocks: keep only the input of each block and decoder layer.
+# Values of model.recompute. gelu: GELU, the product with the gate, and LayerNorm in the decoder of
+# convolutions (no matrix product). blocks: keep only the input of each block and decoder layer.
 CHOICES = ("none", "gelu", "blocks")
 
 

@@ -57,6 +57,7 @@ class Attention(nn.Module):
         self.qkv = Linear(cfg.embed_dim, 3 * cfg.embed_dim)
         self.proj = Linear(cfg.embed_dim, cfg.embed_dim)
         self.proj_drop = nn.Dropout(cfg.encoder_dropout)
+        self.recompute_gated = cfg.recompute == "gelu"
 
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, num_queries: int | None = None
@@ -69,9 +70,15 @@ class Attention(nn.Module):
         allowed = None if padding_mask is None else ~padding_mask[:, None, None, :]
         attended = attend(q, k, v, allowed, self.attention_dropout if self.training else 0.0)
         attended = attended.transpose(1, 2).flatten(2)
-        if self.gate is not None:
-            attended = attended * self.gate(last_tokens(x, num_queries)).sigmoid()
-        return self.proj_drop(self.proj(attended))
+        if self.gate is None:
+            return self.proj_drop(self.proj(attended))
+        gate = self.gate(last_tokens(x, num_queries))
+        if self.recompute_gated and recomputes(self):
+            return self.proj_drop(recompute(self._project_gated, attended, gate, is_random=False))
+        return self.proj_drop(self._project_gated(attended, gate))
+
+    def _project_gated(self, attended: Tensor, gate: Tensor) -> Tensor:
+        return self.proj(attended * gate.sigmoid())
 
     def _project(self, x: Tensor, num_queries: int | None) -> tuple[Tensor, ...]:
         """Return queries, keys and values; queries of the last tokens only."""

@@ -137,10 +137,20 @@ def _rows(run: str, curve: tuple[list[int], list[float]] | None) -> Iterator[dic
     if curve is None:
         return
     updates, values = curve
-    step = math.ceil(len(updates) / MOST_POINTS)
-    kept = range((len(updates) - 1) % step, len(updates), step)  # with the last one
-    for index in kept:
+    for index in _thin(values):
         yield {"run": run, "update": updates[index], "value": float(f"{values[index]:.6g}")}
+
+
+def _thin(values: Sequence[float]) -> list[int]:
+    """Return the indices of the points to draw: of each stretch the least and the largest value."""
+    if len(values) <= MOST_POINTS:
+        return list(range(len(values)))
+    stretches = np.array_split(np.array(values[:-1]), (MOST_POINTS - 1) // 2)
+    kept, first = {len(values) - 1}, 0
+    for stretch in stretches:
+        kept.update((first + int(stretch.argmin()), first + int(stretch.argmax())))
+        first += len(stretch)
+    return sorted(kept)
 
 
 def _draw_references(references: Sequence[Reference], last: int) -> Iterator[dict[str, Any]]:

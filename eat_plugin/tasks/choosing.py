@@ -123,8 +123,9 @@ class Known:
 
     @property
     def _mean_frames(self) -> float:
-        """Frames of a clip in a batch, on average."""
-        window = int(self.run.get("task.target_length"))
+        """Frames of a clip in a batch, on average; rows of an image."""
+        images = self.run.get("task.images")
+        window = int(self.run.get("task.target_length") if images is None else images.size[0])
         if self.run.get("task.length") != "mask":
             return window
         frames = find_spectra(self.front_end).count_frames(self.samples)

@@ -8,11 +8,12 @@ def test_group_names__known_values_have_their_place_and_others_are_kept():
     names = [
         "gnorm", "loss", "loss_recon", "eval_accuracy", "loss_scale", "wps", "train_loss",
         "skipped_clips", "new_value", "ema_decay", "eval_loss", "monitor_target_rank",
+        "monitor_knn_accuracy",
     ]  # fmt: skip
     assert group_names(names) == {
         "Losses": ["loss", "loss_recon"],
         "Validation": ["eval_accuracy", "eval_loss"],
-        "Monitoring": ["monitor_target_rank"],
+        "Monitoring": ["monitor_knn_accuracy", "monitor_target_rank"],
         "Optimisation": ["gnorm", "loss_scale"],
         "Teacher and targets": ["ema_decay"],
         "Other values": ["new_value"],
@@ -20,12 +21,14 @@ def test_group_names__known_values_have_their_place_and_others_are_kept():
     }
 
 
-def test_draw_curve__long_curves_are_thinned_and_keep_their_end():
-    updates = list(range(1, 1201))
-    chart = draw_curve("loss", {"run": {"loss": (updates, [float(u) for u in updates])}})
-    shown = [row["update"] for row in chart.spec["data"]["values"]]
+def test_draw_curve__long_curves_are_thinned_and_keep_their_spikes_and_end():
+    updates = list(range(1, 1202))
+    values = [9.0 if update in (2, 607) else 1 / update for update in updates]
+    chart = draw_curve("loss", {"run": {"loss": (updates, values)}})
+    shown = {row["update"]: row["value"] for row in chart.spec["data"]["values"]}
     assert len(shown) <= MOST_POINTS
-    assert shown[-1] == 1200
+    assert list(shown)[-1] == 1201
+    assert (shown[2], shown[607]) == (9, 9)
 
 
 def test_draw_curve__references_and_the_healthy_run_up_to_the_last_update():

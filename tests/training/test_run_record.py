@@ -1,4 +1,4 @@
-"""Checkpoints keep the record of their run; it continues when the run is resumed."""
+"""A run begins: its checkpoints keep its record, which continues when the run is resumed."""
 
 from eat_plugin.cli import main
 from eat_plugin.reproduction import find_revision, fingerprint_splits
@@ -38,6 +38,13 @@ def test_record__adds_up_over_resumed_runs(labelled, capsys, monkeypatch):
     assert shown.startswith("seed 1, 8 clips seen, ")
     assert "\ntask.target_length=64\n" in shown
     assert "clips_sha256" in shown
+
+
+def test_begin__training_on_a_cpu_keeps_freed_memory(labelled, monkeypatch):
+    calls = []
+    monkeypatch.setattr("eat_plugin.tasks.saving.keep_freed_memory", lambda: calls.append(1))
+    train("pretrain", labelled, f"checkpoint.save_dir={labelled / 'run'}")
+    assert calls == [1]
 
 
 def test_config__of_a_checkpoint_without_record(make_checkpoint, capsys, tmp_path):
