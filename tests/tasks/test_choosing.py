@@ -228,6 +228,9 @@ def test_known__epochs_of_batches_that_max_tokens_limits(clips):
     assert Known(run).updates_per_epoch == 15
     run.root.dataset.batch_size, run.root.dataset.max_tokens = None, 2000
     assert Known(run).updates_per_epoch == 3
+    of_images = {"target_length": None, "images": {"size": [50, 70]}}
+    run = make(clips(1), {"task": of_images, "dataset": options})
+    assert Known(run).updates_per_epoch == 4  # of 8 images, in rows
 
 
 def test_known__one_clip_of_ten_times_the_length_does_not_decide(clips):
