@@ -15,7 +15,7 @@ from eat_plugin.models.config import EatConfig
 from eat_plugin.models.eat import EatModel
 
 from .arguments import CUDA
-from .counts import count_activations
+from .counts import compare_activations
 from .plain_training import PlainUpdate
 from .timing import Case, Count, Form, Place, Prepare
 from .training import DECAY, LR, Update, draw_batch_masks, load_config, make_clips
@@ -68,13 +68,8 @@ def activations(size: str, share: float = 1) -> Prepare:
 
     def count(place: Place) -> Count:
         model = make_model(size, share, {}).bfloat16()
-        source = make_clips(1, model.patch_encoder.cfg.target_length).bfloat16()
-        mask, _ = draw_batch_masks(model, 1)
         what = f"saved for backward of a clip, bat, {size}, bfloat16{_describe(share)}"
-        plain, ours = (
-            count_activations(model, source, mask, form) / 2**20 for form in (True, False)
-        )
-        return Count(what, "MiB", plain, ours)
+        return compare_activations(model, what)
 
     return count
 

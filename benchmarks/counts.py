@@ -132,7 +132,7 @@ def count_activations(model: EatModel, source: Tensor, mask: Tensor, plain: bool
     In half precision on a CPU our attention keeps its table of weights; here it is fused.
 
     Args:
-        model: the model, in training mode; for the plain form with ``recompute: none``.
+        model: the model, in training mode.
         source: [B, C, T, F], in the model's precision.
         mask: [B*K, L], 1 = hidden.
         plain: count the plain form.
@@ -157,6 +157,14 @@ def count_activations(model: EatModel, source: Tensor, mask: Tensor, plain: bool
         return count_saved_bytes(compute, excluded)
 
 
+def compare_activations(model: EatModel, what: str) -> Count:
+    """Count, for a clip, what the losses of both forms of a model in bfloat16 save for backward."""
+    source = make_clips(1, model.patch_encoder.cfg.target_length).bfloat16()
+    mask, _ = draw_batch_masks(model, 1)
+    plain, ours = (count_activations(model, source, mask, form) for form in (True, False))
+    return Count(what, "MiB", plain / 2**20, ours / 2**20)
+
+
 def operations(place: Place) -> Count:
     """Operations of an update besides its forward and backward pass."""
     with hide_gpus():
@@ -169,16 +177,12 @@ def activations(recompute: str) -> Prepare:
     """Return the case of the memory that the losses of a clip save for backward."""
 
     def count(place: Place) -> Count:
-        plain = make_model(SIZES["base"], FRAMES).bfloat16()
-        ours = make_model({**SIZES["base"], "recompute": recompute}, FRAMES).bfloat16()
-        source, (mask, _) = make_clips(1, FRAMES).bfloat16(), draw_batch_masks(ours, 1)
+        model = make_model({**SIZES["base"], "recompute": recompute}, FRAMES).bfloat16()
         note = "" if recompute == "none" else f", recompute={recompute}"
-        return Count(
-            f"saved for backward of a clip x {ours.cfg.clone_batch} clones, base, bfloat16{note}",
-            "MiB",
-            count_activations(plain, source, mask, plain=True) / 2**20,
-            count_activations(ours, source, mask) / 2**20,
+        what = (
+            f"saved for backward of a clip x {model.cfg.clone_batch} clones, base, bfloat16{note}"
         )
+        return compare_activations(model, what)
 
     return count
 

@@ -181,10 +181,11 @@ def _check_cost(found: _Run, machine: Machine, timed: bool) -> Iterator[Finding]
         reason = str(error).split("\n")[0]
         yield Finding(CONFIGURATION, ERROR, f"an update fails: {reason}", ELSEWHERE)
         return
-    width = getattr(found.model, "model", found.model).cfg.embed_dim
-    yield configuration.check_time(cfg, batches, rate, source, width)
+    own = getattr(found.model, "model", found.model).cfg
+    yield configuration.check_time(cfg, batches, rate, source, own.embed_dim)
     how = "measured" if memory else "estimated"
-    yield configuration.check_memory(memory or estimate, available, is_gpu, how)
+    needed = memory or estimate
+    yield configuration.check_memory(needed, available, is_gpu, how, own.recompute)
     place = next(path for path in (found.folder, *found.folder.parents) if path.is_dir())
     free = free_bytes(str(place))
     yield configuration.check_disk(cfg, batches, work.checkpoint, free, str(place))

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..models.eat import EatModel
+from ..modules.recompute import CHOICES
 from ..options import clips_of_batch
 from ..prepare.amounts import count, describe_bytes
 from .cost import Cost, count_checkpoints, find_grid
@@ -171,7 +172,9 @@ def check_time(cfg: Any, batches: Batches, rate: float, source: str, width: int)
     return Finding(CONFIGURATION, OK, seen)
 
 
-def check_memory(needed: float, available: float | None, is_gpu: bool, source: str) -> Finding:
+def check_memory(
+    needed: float, available: float | None, is_gpu: bool, source: str, recompute: str
+) -> Finding:
     """Compare the memory of an update with that of the device.
 
     Args:
@@ -179,13 +182,17 @@ def check_memory(needed: float, available: float | None, is_gpu: bool, source: s
         available: bytes; None if unknown.
         is_gpu: it is that of a GPU.
         source: of the number, in words.
+        recompute: ``model.recompute``.
     """
     seen = f"a process needs about {describe_bytes(needed)} of memory ({source})"
     if available is None or needed <= FULL * available:
         return Finding(CONFIGURATION, OK, seen)
     place = "the GPU" if is_gpu else "the machine"
     seen = f"{seen}, {place} has {describe_bytes(available)}"
-    fix = "model.recompute=gelu, or a smaller dataset.batch_size with more optimization.update_freq"
+    fix = "a smaller dataset.batch_size with more optimization.update_freq"
+    if recompute != CHOICES[-1]:
+        less = CHOICES[CHOICES.index(recompute) + 1]
+        fix = f"model.recompute={less}, or {fix}"
     return Finding(CONFIGURATION, WARNING if needed <= available else ERROR, seen, fix)
 
 

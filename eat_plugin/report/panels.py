@@ -59,10 +59,10 @@ def group_names(names: Sequence[str]) -> dict[str, list[str]]:
             continue
         if name == "loss" or (name.startswith("loss_") and name != LOSS_SCALE):
             title = "Losses"
-        elif is_of_validation(name):
-            title = "Validation"
         elif name.startswith(PREFIX):
             title = "Monitoring"
+        elif is_of_validation(name):
+            title = "Validation"
         elif name in OPTIMIZATION:
             title = "Optimisation"
         elif name in VARIANCES or name.startswith(("ema_", "dino_")) or name == "model_norm":

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..monitoring.values import PREFIX
 from ..records import CONSOLE, EPOCH, parse_record
 
 VARIANCES = ("target_var", "pred_var")
@@ -118,8 +117,7 @@ def without_unused_rate(curves: Curves, cfg: Mapping[str, Any]) -> Curves:
 
 def is_of_validation(name: str) -> bool:
     """Whether a curve is the loss or metric of a validation split, as ``eval_loss``."""
-    is_result = name.endswith(("_loss", *(f"_{metric}" for metric in METRICS)))
-    return is_result and not name.startswith(PREFIX)
+    return name.endswith(("_loss", *(f"_{metric}" for metric in METRICS)))
 
 
 def parse_line(line: str) -> Iterator[tuple[str, int, float]]:

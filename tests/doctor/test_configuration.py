@@ -162,10 +162,19 @@ def test_check_time__hours_and_devices():
     ("needed", "level"), [(10 * GIB, "ok"), (15 * GIB, "warning"), (17 * GIB, "error")]
 )
 def test_check_memory(needed, level):
-    found = check_memory(needed, 16 * GIB, True, "estimated")
+    found = check_memory(needed, 16 * GIB, True, "estimated", "none")
     assert found.level == level
     assert ("recompute" in found.fix) == (level != "ok")
-    assert check_memory(needed, None, True, "estimated").level == "ok"
+    assert check_memory(needed, None, True, "estimated", "none").level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("recompute", "fix"),
+    [("none", "model.recompute=gelu, or a "), ("gelu", "model.recompute=blocks, or a "),
+     ("blocks", "a smaller dataset.batch_size")],
+)  # fmt: skip
+def test_check_memory__the_next_step_of_recomputation(recompute, fix):
+    assert check_memory(17 * GIB, 16 * GIB, True, "estimated", recompute).fix.startswith(fix)
 
 
 @pytest.mark.parametrize(("free", "level"), [(50, "ok"), (41, "warning"), (39, "error")])

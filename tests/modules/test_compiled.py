@@ -141,11 +141,14 @@ def test_decoder__layers_share_one_compilation(set_backend, recompute):
     assert backend.count == 1
 
 
+@pytest.mark.parametrize("has_gate", [False, True])
 @pytest.mark.parametrize("recompute", ["gelu", "blocks"])
-def test_blocks__compile_with_recompute(set_backend, recompute):
+def test_blocks__compile_with_recompute(set_backend, recompute, has_gate):
     backend = set_backend(Backend())
-    blocks = make_blocks(3, compile=True, recompute=recompute)
-    assert_close(gradients(run_blocks, blocks), gradients(run_blocks, make_blocks(3)))
+    options = {"attention_gate": has_gate}
+    blocks = make_blocks(3, compile=True, recompute=recompute, **options)
+    expected = gradients(run_blocks, make_blocks(3, **options))
+    assert_close(gradients(run_blocks, blocks), expected)
     assert backend.count == 1
 
 
@@ -273,8 +276,10 @@ def test_tracing__uses_the_plain_function(set_backend):
 @pytest.mark.parametrize("recompute", ["none", "gelu", "blocks"])
 def test_inductor__same_results(set_backend, caplog, recompute):
     options = {"recompute": recompute, "compile": True}
-    results = [gradients(run_blocks, make_blocks(2, **o)) for o in (options, {})]
-    assert_close(*results)
+    for has_gate in (False, True):
+        gate = {"attention_gate": has_gate}
+        results = [gradients(run_blocks, make_blocks(2, **gate, **o)) for o in (options, {})]
+        assert_close(*results)
     results = []
     for option in (options, {}):
         torch.manual_seed(0)

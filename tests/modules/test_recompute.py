@@ -85,6 +85,9 @@ def test_block__memory(dtype):
     assert gated - everything == 2 * size
     # The output of GELU, which is four times as wide.
     assert everything - count_bytes(make_block("gelu", dtype), run_block) == 4 * size
+    # And the gated output.
+    gelu = count_bytes(make_block("gelu", dtype, attention_gate=True), run_block)
+    assert gated - gelu == 5 * size
     # The input; and the output, which the loss above squares.
     assert count_bytes(make_block("blocks", dtype), run_block) == 2 * size
 
@@ -115,6 +118,7 @@ class ProductCounter(TorchDispatchMode):
     [
         (make_block, run_block, {}),
         (make_block, run_block, RANDOM),
+        (make_block, run_block, {"attention_gate": True}),
         (make_decoder, run_decoder, {}),
     ],
 )
