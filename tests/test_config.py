@@ -180,8 +180,8 @@ def test_bat__differs_from_pretrain_in_its_own_settings():
         "model", "optimization", "lr_scheduler", "task", "model.attention_gate", "model.mae_init",
         "model.end_of_block_targets", "model.target_norm_eps", "model.loss_average",
         "model.cls_loss", "model.recon_loss", "model.recompute", "model.modalities",
-        "image.extra_token_std", "image.positions", "image.decoder", "decoder.decoder_kind", "decoder.decoder_mlp_ratio",
-        "decoder.hidden_share",
+        "image.extra_token_std", "image.positions", "image.decoder", "decoder.decoder_kind",
+        "decoder.decoder_mlp_ratio", "decoder.hidden_share",
     }  # fmt: skip
 
 

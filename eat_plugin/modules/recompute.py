@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-# Values of model.recompute, from most to least memory. gelu: GELU, the product with the gate, and LayerNorm in the decoder of
-# convolutions (no matrix product). blocks: keep only the input of each block and decoder layer.
+# Values of model.recompute, from most to least memory. gelu: GELU, the product with the gate, and
+# LayerNorm in the decoder of convolutions (no matrix product). blocks: all but the input of each
+# block and decoder layer.
 CHOICES = ("none", "gelu", "blocks")
 
 
