@@ -20,8 +20,9 @@ values.
 
 To resume an interrupted run, repeat the command: finished shards are kept, unfinished ones are
 never used. Clips that cannot be used are listed in CACHE/rejected.tsv and excluded, with their
-labels and weights; the next run tries them again. A cache of another manifest or front end is
-refused. Changed audio files under the same manifest are not detected: remove the cache.
+labels and weights; the next run tries them again. A cache of another manifest, of archives or files
+in a store that have changed, or of another front end is refused. Changed audio files of a folder
+under the same manifest are not detected: remove the cache.
 
 --part I/N makes a part of the shards, on any number of machines with one file system. When all are
 made, the command without --part writes the manifests; the files are those of one process.

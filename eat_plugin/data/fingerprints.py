@@ -114,6 +114,12 @@ def write_archives(path: Path, fingerprints: Mapping[str, Fingerprint]) -> None:
             file.write(encode_name(name) + "".join(f"\t{text}" for text in fields).encode() + b"\n")
 
 
+def digest_archives(path: Path) -> bytes:
+    """Return what ``{split}.archives`` says of contents: no times where there is a SHA-256."""
+    fields = [line.split(b"\t") for line in _read_lines(path)]
+    return b"".join(b"\t".join(row[:2] + (row[3:] or row[2:])) + b"\n" for row in fields)
+
+
 def read_checksums(path: Path) -> dict[str, str]:
     """Return the archives in ``{split}.archives`` by their SHA-256, if they have one."""
     lines = path.read_text("utf-8").splitlines() if path.exists() else []

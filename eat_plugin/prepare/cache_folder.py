@@ -21,7 +21,7 @@ from ..data.entries import Storage
 from ..data.events import ENDING
 from ..data.feature_cache import shard_path
 from ..data.files import replacing
-from ..data.fingerprints import check_archives
+from ..data.fingerprints import check_archives, digest_archives
 from ..data.frames import FRAMES_A_SECOND, KALDI
 from ..data.frontend import find_spectra
 from ..data.json_text import parse_json
@@ -159,9 +159,9 @@ def plan_shards(
         known = head["splits"].get(each.split)
         if known is not None and known["sha256"] != each.sha256:
             raise ValueError(
-                f"{out / HEAD}: the cache was made from another manifest {each.split}.tsv "
-                f"(SHA-256 {known['sha256'][:12]}..., that of {data / each.split}.tsv is "
-                f"{each.sha256[:12]}...); choose another --out"
+                f"{out / HEAD}: the cache was made from another manifest {each.split}.tsv than "
+                f"{data / each.split}.tsv, or from archives that have changed since; choose "
+                "another --out"
             )
         head["splits"][each.split] = {
             "sha256": each.sha256, "shards": len(each), "clips": len(each.manifest),
@@ -193,14 +193,15 @@ def _plan(out: Path, data: Path, split: str, channels: str, kind: str) -> SplitS
             )
     if (data / COUNTS).exists() and (data / f"{split}{LABELS}").exists():
         _count(data, split)  # an invalid label is found now and not after hours
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sources = path.read_bytes() + digest_archives(path.with_suffix(".archives"))
+    digest = hashlib.sha256(sources).hexdigest()
     return SplitShards.plan(out, split, manifest, digest, channels, kind)
 
 
 def _read_head(
     folder: Path, channels: str | None = None, kind: str | None = None
 ) -> dict[str, Any]:
-    """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of the manifest."""
+    """Read ``cache.json``: ``splits`` with ``shards`` and the ``sha256`` of their sources."""
     path = folder / HEAD
     if not path.exists():
         raise ValueError(f"{folder} is not a cache: it has no {HEAD}")

@@ -70,7 +70,7 @@ class SplitShards:
     folder: Path
     split: str
     manifest: Manifest
-    sha256: str  # of the manifest file
+    sha256: str  # of the manifest, and what is known of its archives
     bounds: tuple[int, ...]  # position of each shard's first clip, and the number of clips
     channels: str = MEAN  # how the channels of clips are mixed
     kind: str = KALDI  # front end

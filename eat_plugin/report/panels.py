@@ -25,7 +25,7 @@ from .runlog import (
     is_of_validation,
 )
 
-MOST_POINTS = 500  # of a curve; more cannot be told apart
+MOST_POINTS = 500  # of a curve without gaps; more cannot be told apart
 COLOURS = (
     "#4c78a8", "#e4572e", "#3f9b61", "#d99a1c", "#8f63b8", "#1aa3b8", "#9c755f", "#e377c2",
     "#7f7f7f", "#222222",
@@ -84,6 +84,7 @@ def draw_curve(
     """Draw a value over updates: the runs, reference values and a healthy run behind them.
 
     The updates zoom by dragging and by the wheel with ctrl, and a double click shows all again.
+    Where a value is not finite the line has a gap, and the update is marked.
     """
     rows = [row for run, curves in runs.items() for row in _rows(run, curves.get(name))]
     last = max(row["update"] for row in rows)
@@ -98,6 +99,14 @@ def draw_curve(
     colour: dict[str, Any] = {"field": "run", "type": "nominal", "title": None, "sort": list(runs)}
     colour["scale"] = {"domain": list(runs), "range": list(COLOURS)}
     colour["legend"] = {"orient": "bottom", "columns": 1} if len(runs) > 1 else None
+    gaps = [row for row in rows if row["value"] is None]
+    if gaps:
+        tooltip = {"value": "not a finite number"}
+        layers.append({
+            "data": {"values": gaps},
+            "mark": {"type": "rule", "strokeDash": [2, 2], "clip": True},
+            "encoding": {"x": _field("update"), "color": colour, "tooltip": tooltip},
+        })  # fmt: skip
     scale: dict[str, Any] = {"zero": name in VARIANCES or name.endswith(METRICS)}
     if name == LOSS_SCALE:
         scale = {"type": "log", "base": 2}
@@ -109,12 +118,12 @@ def draw_curve(
         },
         "color": colour,
     }  # fmt: skip
-    tooltip = [
+    near = [
         {**_field("update"), "title": "update", "format": ",d"},
         {**_field("value"), "title": name, "format": ".5~g"},
     ]
     if len(runs) > 1:
-        tooltip.append({"field": "run", "type": "nominal"})
+        near.append({"field": "run", "type": "nominal"})
     zoom = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.ctrlKey]"}
     pointer = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
     shown = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
@@ -127,7 +136,7 @@ def draw_curve(
         {
             "params": [{"name": "near", "select": pointer}],
             "mark": {"type": "point", "filled": True, "size": 60, "clip": True},
-            "encoding": {**encoding, "opacity": shown, "tooltip": tooltip},
+            "encoding": {**encoding, "opacity": shown, "tooltip": near},
         },
     ]
     return Chart(TITLES.get(name, name), {**_base(170), "data": {"values": rows}, "layer": layers})
@@ -138,17 +147,24 @@ def _rows(run: str, curve: tuple[list[int], list[float]] | None) -> Iterator[dic
         return
     updates, values = curve
     for index in _thin(values):
-        yield {"run": run, "update": updates[index], "value": float(f"{values[index]:.6g}")}
+        value = float(f"{values[index]:.6g}") if math.isfinite(values[index]) else None
+        yield {"run": run, "update": updates[index], "value": value}
 
 
 def _thin(values: Sequence[float]) -> list[int]:
-    """Return the indices of the points to draw: of each stretch the least and the largest value."""
+    """Return the indices of the points to draw.
+
+    They are the least and the largest value of each stretch, and one that is not finite.
+    """
     if len(values) <= MOST_POINTS:
         return list(range(len(values)))
-    stretches = np.array_split(np.array(values[:-1]), (MOST_POINTS - 1) // 2)
+    known = np.array(values[:-1])
+    known[~np.isfinite(known)] = np.nan
     kept, first = {len(values) - 1}, 0
-    for stretch in stretches:
-        kept.update((first + int(stretch.argmin()), first + int(stretch.argmax())))
+    for stretch in np.array_split(known, (MOST_POINTS - 1) // 2):
+        order = first + stretch.argsort()  # NaN last
+        largest = max(np.isfinite(stretch).sum(), 1) - 1
+        kept.update(int(order[place]) for place in (0, largest, -1))
         first += len(stretch)
     return sorted(kept)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,14 +133,14 @@ def parse_line(line: str) -> Iterator[tuple[str, int, float]]:
 
 
 def parse_all(line: str) -> Iterator[tuple[str, int, float]]:
-    """Yield name, update and value of each finite number in a line of a log.
+    """Yield name, update and value of each number in a line of a log.
 
     Of validation, loss and metrics alone.
     """
     record = parse_record(line)
     if record is None:
         return
-    values = {name: value for name, value in record.values.items() if math.isfinite(value)}
+    values = dict(record.values)
     if record.prefix not in ("", EPOCH):
         values = {name: value for name, value in values.items() if name in ("loss", *METRICS)}
     if {"ups", "bsz"} <= values.keys():

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -478,6 +480,31 @@ def test_cache__refuses_labels_and_weights_that_do_not_fit(data, tmp_path, capsy
 def test_cache__refuses_an_archive_that_has_changed(data, tmp_path, capsys):
     (data / "train.archives").write_text("gone.zip\t1\t1\n")
     assert f"{data}/train.archives:1:" in refused(capsys, data, "--out", tmp_path / "cache")
+
+
+def test_cache__refuses_to_resume_on_other_sounds_in_an_archive(tmp_path, capsys):
+    sets, data, out = tmp_path / "sets", tmp_path / "data", tmp_path / "cache"
+    sets.mkdir()
+
+    def list_sounds(sample):
+        with ZipFile(sets / "all.zip", "w") as archive:
+            for number in range(4):
+                archive.writestr(f"{number}.wav", wav_of([sample] * 8000))
+        assert main(["manifest", str(sets), "--out", str(data), "--checksum"]) == 0
+        return (data / "train.tsv").read_bytes()
+
+    manifest = list_sounds(0.1)
+    assert make(data, out) == 0
+    assert list_sounds(0.1) == manifest  # other times, the same bytes
+    assert make(data, out) == 0
+    assert list_sounds(0.2) == manifest
+    assert "archives that have changed since" in refused(capsys, data, "--out", out)
+
+
+def wav_of(samples):
+    file = BytesIO()
+    soundfile.write(file, np.array(samples), 16_000, format="WAV")
+    return file.getvalue()
 
 
 def test_cache__refuses_images(data, tmp_path, capsys):

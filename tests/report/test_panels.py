@@ -1,3 +1,6 @@
+import json
+import math
+
 import numpy as np
 
 from eat_plugin.report.panels import MOST_POINTS, draw_classes, draw_curve, group_names
@@ -29,6 +32,21 @@ def test_draw_curve__long_curves_are_thinned_and_keep_their_spikes_and_end():
     assert len(shown) <= MOST_POINTS
     assert list(shown)[-1] == 1201
     assert (shown[2], shown[607]) == (9, 9)
+
+
+def test_draw_curve__updates_without_a_finite_value_are_gaps_and_marked():
+    values = [1.0] * 2000
+    values[700:702], values[703] = [math.nan, math.inf], 9.0
+    chart = draw_curve("loss", {"a": {"loss": (list(range(2000)), values)}, "b": {}})
+    json.dumps(chart.spec, allow_nan=False)
+    shown = {row["update"]: row["value"] for row in chart.spec["data"]["values"]}
+    gaps = {update for update, value in shown.items() if value is None}
+    assert gaps
+    assert gaps <= {700, 701}
+    assert shown[703] == 9
+    marked = chart.spec["layer"][0]
+    assert {row["update"] for row in marked["data"]["values"]} == gaps
+    assert marked["encoding"]["tooltip"] == {"value": "not a finite number"}
 
 
 def test_draw_curve__references_and_the_healthy_run_up_to_the_last_update():
