@@ -64,11 +64,12 @@ from eat_plugin.cli.evaluation_record import (
     write_record,
 )
 from eat_plugin.cli.evaluation_report import (
+    FILES,
     describe,
     exit_code,
     finite,
+    new_results,
     show_clips,
-    write_summary,
 )
 from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
@@ -86,10 +87,6 @@ if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
     from eat_plugin.inference.windows import Window, Windowing
 
-FILES = (
-    "metrics.json", "classes.csv", "classes.png", "missing.tsv", "clips.npz", "record.json",
-    "uncovered.txt",
-)  # fmt: skip
 LEVEL = 0.95  # of the interval
 SHOWN = 5  # labels in an error message
 
@@ -137,8 +134,9 @@ def run(args: argparse.Namespace) -> int:
         metrics["official"], uncovered = measure_coverage(official, names)
     _show(metrics, args.json)
     if args.out is not None:
-        _write(args.out, loaded, label_set, ranked, metrics, failures)
-        write_record(args, loaded, names, ranked, uncovered)
+        with new_results(args.out, metrics, failures):
+            _write_classes(args.out, loaded, label_set, ranked, metrics)
+            write_record(args, loaded, names, ranked, uncovered)
         if not args.json:
             say(f"{args.out}: {', '.join(name for name in FILES if (args.out / name).exists())}")
     return exit_code(args, metrics)
@@ -246,16 +244,10 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
         say(f"{'official':<12} {describe_coverage(metrics['official'])}")
 
 
-def _write(
-    out: Path,
-    loaded: Loaded,
-    label_set: LabelSet,
-    ranked: RankedScores,
-    metrics: dict[str, Any],
-    failures: Failures,
+def _write_classes(
+    out: Path, loaded: Loaded, label_set: LabelSet, ranked: RankedScores, metrics: dict[str, Any]
 ) -> None:
-    """Write metrics, table and picture of the classes, and the list of missing clips."""
-    write_summary(out, metrics, failures)
+    """Write table and picture of the classes."""
     precisions = ranked.average_precision()
     columns: dict[str, Any] = {
         "label": label_set.ids,

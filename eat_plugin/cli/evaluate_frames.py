@@ -14,8 +14,8 @@ from eat_plugin.cli.evaluation_report import (
     describe,
     exit_code,
     finite,
+    new_results,
     show_clips,
-    write_summary,
 )
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import original_name
@@ -40,7 +40,6 @@ PSDS: dict[str, dict[str, float | None]] = {
         "alpha_st": 1.0, "max_efpr": 100.0,
     },
 }  # fmt: skip
-OF_CLIPS = ("clips.npz", "record.json", "classes.png", "uncovered.txt")
 SEGMENT = 1.0  # seconds
 THRESHOLD = 0.5  # of a probability; and of the share of a time step
 
@@ -75,12 +74,10 @@ def run(args: argparse.Namespace, loaded: Loaded, label_set: LabelSet) -> int:
                 say(f"{name:<12} {value:.4f}{on}")
         show_clips(metrics)
     if args.out is not None:
-        for name in OF_CLIPS:  # of an earlier evaluation
-            (args.out / name).unlink(missing_ok=True)
-        write_summary(args.out, metrics, failures)
         rows = zip(label_set.ids, label_set.names, *columns.values())
         cells = ([_cell(value) for value in row] for row in rows)
-        write_csv(args.out / "classes.csv", [("label", "name", *columns), *cells])
+        with new_results(args.out, metrics, failures):
+            write_csv(args.out / "classes.csv", [("label", "name", *columns), *cells])
     return exit_code(args, metrics)
 
 

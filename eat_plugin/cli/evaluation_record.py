@@ -90,9 +90,6 @@ def write_record(
     }
     with replacing(args.out / "record.json") as file:
         file.write(f"{json.dumps(record, indent=2, default=str)}\n".encode())
-    path = args.out / "uncovered.txt"
-    if args.official is None:
-        path.unlink(missing_ok=True)  # of an earlier evaluation
-    else:
-        with replacing(path) as file:
+    if args.official is not None:
+        with replacing(args.out / "uncovered.txt") as file:
             file.writelines(f"{clip}\n".encode() for clip in uncovered)

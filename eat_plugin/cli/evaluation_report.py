@@ -6,6 +6,8 @@ import argparse
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,12 @@ from eat_plugin.prepare.amounts import count
 
 if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
+
+# Of --out; the metrics are written last.
+FILES = (
+    "metrics.json", "classes.csv", "classes.png", "missing.tsv", "clips.npz", "record.json",
+    "uncovered.txt",
+)  # fmt: skip
 
 
 def exit_code(args: argparse.Namespace, metrics: dict[str, Any]) -> int:
@@ -62,10 +70,18 @@ def show_clips(metrics: dict[str, Any]) -> None:
         say(f"{name:<12} {metrics[name]}")
 
 
-def write_summary(out: Path, metrics: dict[str, Any], failures: Failures) -> None:
-    """Write ``metrics.json`` and ``missing.tsv`` to a folder, which is made."""
+@contextmanager
+def new_results(out: Path, metrics: dict[str, Any], failures: Failures) -> Iterator[None]:
+    """Write ``missing.tsv``, and ``metrics.json`` after what the caller writes.
+
+    Those of an earlier evaluation are removed before, so that a folder never has files of two, and
+    one with ``metrics.json`` is complete.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / "metrics.json") as file:
-        file.write(f"{json.dumps(metrics, indent=2)}\n".encode())
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
     with replacing(out / "missing.tsv") as file:
         file.writelines(f"{name}\t{reason}\n".encode() for name, reason in failures.items())
+    yield
+    with replacing(out / FILES[0]) as file:
+        file.write(f"{json.dumps(metrics, indent=2)}\n".encode())

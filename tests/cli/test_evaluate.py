@@ -306,12 +306,28 @@ def test_evaluate__without_matplotlib_writes_the_rest(
     def refuse(*args):
         raise ValueError("drawing needs matplotlib")
 
-    monkeypatch.setattr(charts, "draw_confusion", refuse)
     assert run(single, labelled, "--out", tmp_path / "out") == 0
+    monkeypatch.setattr(charts, "draw_confusion", refuse)
+    assert run(single, labelled, "--out", tmp_path / "out") == 0  # removes the earlier picture
     assert "eat evaluate: no picture: drawing needs matplotlib" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json", "missing.tsv", "classes.csv", "clips.npz", "record.json",
     }  # fmt: skip
+
+
+def test_evaluate__an_interrupted_one_leaves_no_file_of_an_earlier_one(
+    single, labelled, tmp_path, monkeypatch
+):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    assert run(single, labelled, "--out", out) == 0
+    (out / "notes.txt").touch()
+    monkeypatch.setattr("eat_plugin.cli.evaluate.write_record", interrupt)
+    assert run(single, labelled, "--out", out) == 130
+    found = {path.name for path in out.iterdir()}
+    assert found == {"missing.tsv", "classes.csv", "classes.png", "notes.txt"}
 
 
 def test_evaluate__through_the_console(console, single, labelled):
