@@ -46,6 +46,8 @@ def profile_stages(call: Callable[[], Any], device: torch.device) -> dict[str, f
         seconds = time.perf_counter() - began
     stages = dict.fromkeys(STAGES, 0.0)
     for event in profiler.key_averages():
+        if getattr(event, "is_user_annotation", False):
+            continue  # fairseq's and PyTorch's names for spans of kernels, which are counted
         if str(event.device_type).endswith("CUDA") == on_gpu:
             time_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
             stages[stage_of(event.key)] += time_us / 1000 / CALLS

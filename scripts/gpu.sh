@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures on a GPU: the tests that need one, benchmarks (eager and compiled), the convolution.
 #
-#   bash scripts/gpu.sh FOLDER       writes tests.txt, eager.txt, compiled.txt, convolution.txt
+#   bash scripts/gpu.sh FOLDER       writes tests.txt, eager.txt, compiled.txt, convolution.txt,
+#                                    others.txt, in this order
 #
 # PYTHON=/path/to/python selects an environment with the plugin; the default is .venv.
 set -euo pipefail
@@ -25,10 +26,12 @@ measure() { # NAME ARGUMENTS...
     "$python" "$@" >"$folder/$name.txt" 2>"$folder/$name.log" || failed=1
     tail -n 40 "$folder/$name.txt"
 }
-measure convolution -m benchmarks.convolution --rows 192 768
-measure eager -m benchmarks train_base_12 train_base_48 train_large_12 features_32 finetune_32 \
-    --device cuda --rounds 10 --profile
-measure compiled -m benchmarks train_base_12 train_base_48 train_base_96 --device cuda --rounds 10 \
-    --profile --compile
+# Two forms of other memory needs share the device: without this, blocks are freed while timed.
+export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
+bench=(-m benchmarks --device cuda --rounds 5 --profile)
 measure tests -m pytest -q -m gpu
+measure eager "${bench[@]}" train_base_12 train_base_48
+measure compiled "${bench[@]}" --compile train_base_12 train_base_48
+measure convolution -m benchmarks.convolution --rows 192 768
+measure others "${bench[@]}" train_base_96 train_large_12 features_32 finetune_32
 exit "$failed"

@@ -71,7 +71,7 @@ class Decibels:
         count = waveforms.shape[-1]
         if count < FRAME_LENGTH:
             return waveforms.new_zeros(*waveforms.shape[:-1], 0, MEL_BINS)
-        before, after = _reflect(count)
+        before, after = _reflect(count, waveforms.device)
         padded = torch.cat([waveforms[..., before], waveforms, waveforms[..., after]], dim=-1)
         return in_blocks(padded.unfold(-1, FFT_SIZE, FRAME_SHIFT), CPU_FRAMES, _decibels)
 
@@ -105,12 +105,13 @@ class Decibels:
             out.sub_(mean).div_(divisor)
 
 
-def _reflect(count: int) -> tuple[Tensor, Tensor]:
+def _reflect(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the samples before the first and after the last of ``count``, `[512]` indices each.
 
     A clip shorter than half a frame is reflected at its other end again.
     """
-    sides = torch.stack([torch.arange(HALF, 0, -1), torch.arange(count - 2, count - 2 - HALF, -1)])
+    near = torch.arange(HALF, 0, -1, device=device)
+    sides = torch.stack([near, near + (count - 2 - HALF)])
     period = 2 * (count - 1)
     sides = sides.remainder(period)
     before, after = torch.minimum(sides, period - sides)

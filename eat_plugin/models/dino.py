@@ -144,5 +144,5 @@ def measure_entropy(assigned: Tensor) -> dict[str, Tensor]:
     return {
         "dino_entropy": -torch.xlogy(assigned, assigned).sum(dim=1).mean(),
         "dino_entropy_of_mean": -torch.xlogy(mean, mean).sum(),
-        "dino_log_prototypes": mean.new_tensor(math.log(len(mean))),
+        "dino_log_prototypes": mean.new_full((), math.log(len(mean))),
     }

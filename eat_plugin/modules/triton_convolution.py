@@ -32,7 +32,8 @@ def _load_tap(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Load channels of a group, [rows, channels], that a tap sees at grid positions; 0 outside."""
     down, right = tap // WIDE - TOP, tap % WIDE - LEFT
-    y, x = (row // width) % height + down, row % width + right
+    place = row.to(tl.int32)  # divisions of 64 bits would take longer than the products
+    y, x = (place // width) % height + down, place % width + right
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (row < num_rows)
     rows = source + (row + down * width + right) * (GROUPS * IN) + group * IN
     mask = inside[:, None] & (channel < IN)[None, :]
@@ -94,7 +95,7 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
     channel = tl.program_id(2) // BLOCKS * CHANNELS + tl.arange(0, CHANNELS)
     column = tl.program_id(2) % BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((CHANNELS, COLUMNS), tl.float32)
-    shift = tl.zeros((COLUMNS,), tl.float32)
+    shift = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(STEPS):
         row = (part * STEPS + step) * ROWS + tl.arange(0, ROWS)
         some = _load_tap(
@@ -106,7 +107,7 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
             mask=(row < num_rows)[:, None] & (column < OUT)[None, :], other=0.0,
         )  # fmt: skip
         total = tl.dot(tl.trans(some), errors, total, input_precision=PRECISION)
-        shift += tl.sum(errors.to(tl.float32), axis=0)
+        shift += errors.to(tl.float32)
     part_of_group = part * GROUPS + group
     place = (part_of_group * TAPS + tap) * IN
     tl.store(
@@ -114,12 +115,20 @@ def _sum_gradients(  # type: ignore[no-untyped-def]
         mask=(channel < IN)[:, None] & (column < OUT)[None, :],
     )  # fmt: skip
     if (tap == 0) & (tl.program_id(2) < BLOCKS):
-        tl.store(biases + part_of_group * OUT + column, shift, mask=column < OUT)
+        tl.store(biases + part_of_group * OUT + column, tl.sum(shift, axis=0), mask=column < OUT)
+
+
+def _rounds_to_tf32() -> bool:
+    cudnn: Any = torch.backends.cudnn
+    try:
+        return bool(cudnn.allow_tf32)
+    except RuntimeError:  # PyTorch 2.9 and later, if the newer setting was used
+        return bool(cudnn.conv.fp32_precision == "tf32")
 
 
 def _launch_options(x: Tensor) -> dict[str, Any]:
     """Return options of both kernels; float32 is rounded to TF32 where cuDNN would do so."""
-    exact = x.dtype == torch.float32 and not torch.backends.cudnn.allow_tf32
+    exact = x.dtype == torch.float32 and not _rounds_to_tf32()
     return {"PRECISION": "ieee" if exact else "tf32", "num_warps": WARPS, "num_stages": STAGES}
 
 
@@ -196,7 +205,7 @@ def convolve_backward(
             COLUMNS=_block(columns), BLOCKS=blocks, **_launch_options(x),
         )  # fmt: skip
     by_weight = weights.sum(0).permute(0, 4, 3, 1, 2).reshape(weight.shape)
-    return by_input, by_weight.to(weight.dtype), biases.sum(0).to(weight.dtype)
+    return by_input, by_weight.to(weight.dtype).contiguous(), biases.sum(0).to(weight.dtype)
 
 
 @convolve.register_fake
