@@ -1,7 +1,10 @@
 """Time by stage."""
 
+import time
+
 import pytest
 import torch
+from torch.profiler import record_function
 
 from benchmarks.profiling import IDLE, STAGES, format_stages, profile_stages, stage_of
 
@@ -33,3 +36,12 @@ def test_profile__of_a_product():
     assert set(stages) == {*STAGES, IDLE}
     assert max(set(stages) - {IDLE}, key=stages.get) == "matrix products"
     assert "matrix products" in format_stages({**stages, IDLE: 0.0})[0]
+
+
+def test_profile__names_that_span_work_are_no_work():
+    def wait():
+        with record_function("forward"):
+            time.sleep(0.05)
+
+    stages = profile_stages(wait, torch.device("cpu"))
+    assert stages[IDLE] > 0.9 * sum(stages.values())

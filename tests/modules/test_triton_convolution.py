@@ -13,7 +13,7 @@ from eat_plugin.modules.convolution import has_triton
 pytestmark = pytest.mark.skipif(not has_triton(), reason="Triton and PyTorch 2.4 are needed")
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE = """
-import json, sys
+import json, re, sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from eat_plugin.modules import triton_convolution as kernels
@@ -28,13 +28,16 @@ for kernel, options in ((kernels._convolve, forward), (kernels._sum_gradients, b
     types = {"weights": "*fp32", "biases": "*fp32", **dict.fromkeys(
         ("num_rows", "height", "width"), "i32"), **dict.fromkeys(constants, "constexpr")}
     signature = {name: types.get(name, "*bf16") for name in kernel.arg_names}
+    hinted = [n for n in kernel.arg_names if signature[n][0] == "*" or n in ("num_rows", "height")]
+    hints = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in hinted}
     values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     for capability in (80, 90):
-        source = ASTSource(fn=kernel, signature=signature, constexprs=values)
+        source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=hints)
         settings = {"num_warps": kernels.WARPS, "num_stages": kernels.STAGES}
         result = compile(source, target=GPUTarget("cuda", capability, 32), options=settings)
         found[f"{kernel.fn.__name__} {capability}"] = [
-            result.metadata.shared, "mma" in result.asm["ptx"]]
+            result.metadata.shared, "mma" in result.asm["ptx"],
+            len(re.findall(r"\\b(div|rem)\\.[su]64", result.asm["ptx"]))]
 json.dump(found, sys.stdout)
 """
 
@@ -60,6 +63,7 @@ def test_convolve__equals_float64():
 def test_kernels__compile_for_a100_and_h100():
     found = run_python("-c", COMPILE, TRITON_INTERPRET="0")
     assert len(found) == 4
-    for name, (shared_bytes, has_products) in found.items():
+    for name, (shared_bytes, has_products, long_divisions) in found.items():
         assert 0 < shared_bytes <= 160 * 1024, name  # of an A100's processor
         assert has_products, name
+        assert long_divisions == 0, name  # they take longer than the products
