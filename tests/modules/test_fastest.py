@@ -57,3 +57,14 @@ def test_find_fastest__leaves_out_a_way_that_fails():
     assert list(least) == ["first"]
     with pytest.raises(RuntimeError, match="no compiler"):
         find_fastest({"broken": fail, **functions}, CPU)
+
+
+def test_find_fastest__a_way_that_fails_later_keeps_its_times():
+    left = [None, None]
+
+    def run_out_of_memory():
+        left.pop()  # at the third call IndexError
+
+    _, least = find_fastest({"first": run_out_of_memory}, CPU)
+    assert 0 < least["first"] < 1
+    assert left == []
