@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out is not None:
         check_folder(args.out)
+        if (args.out / DESCRIPTORS).exists() or args.out.resolve() == args.data.resolve():
+            raise ValueError(f"--out is {args.out}, a data folder; give another one")
     loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
     if classifies_frames(loaded):

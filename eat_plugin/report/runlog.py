@@ -69,6 +69,7 @@ def read_series(run_dir: Path, parse: Callable[[str], Iterator[tuple[str, int, f
     return {
         name: (sorted(found), [found[update] for update in sorted(found)])
         for name, found in values.items()
+        if found  # not all before a restart
     }
 
 

@@ -276,6 +276,13 @@ def test_evaluate__refuses_a_file_in_place_of_the_folder(
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_evaluate__refuses_a_data_folder_for_its_files(single, labelled, tmp_path, capsys):
+    (labelled / "missing.tsv").write_text("listed by eat manifest\n")
+    assert run(single, labelled, "--out", labelled) == 2
+    assert "a data folder; give another one" in capsys.readouterr().err
+    assert (labelled / "missing.tsv").read_text() == "listed by eat manifest\n"
+
+
 def test_evaluate__names_the_files_that_were_written(
     single, labelled, tmp_path, capsys, monkeypatch
 ):

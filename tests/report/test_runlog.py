@@ -47,6 +47,18 @@ def test_read_curves__a_run_that_started_again_from_an_earlier_update(run_dir):
     assert curves["target_var"] == ([10, 20, 25], [0.25, 0.5, 0.4])
 
 
+def test_read_curves__leaves_out_what_a_restart_has_emptied(run_dir):
+    lines = [
+        '{"loss": "4", "num_updates": "2"}',
+        '{"eval_accuracy": "0.5", "eval_num_updates": "2"}',
+    ]
+    lines.append('{"loss": "5", "num_updates": "1"}')
+    (run_dir / "z.log").write_text("\n".join(lines))
+    curves = read_curves(run_dir)
+    assert curves["loss"][0][0] == 1
+    assert all(updates for updates, _ in curves.values())
+
+
 @pytest.mark.parametrize("count", ["1e400", "inf", "nan"])
 def test_read_curves__a_count_that_is_no_number_is_ignored(run_dir, count):
     with (run_dir / "hydra_train.log").open("a") as log:
