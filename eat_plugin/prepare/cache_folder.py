@@ -287,6 +287,13 @@ def verify_cache(
     damages = progress(found, "checking", "shard", len(shards))
     problems = [(path, damage) for damage, path in zip(damages, shards) if damage is not None]
     for split in splits:
-        if not (folder / f"{split}.tsv").exists():
-            problems.append((f"{folder / split}.tsv", "does not exist; run eat cache again"))
+        path = folder / f"{split}.tsv"
+        if not path.exists():
+            problems.append((str(path), "does not exist; run eat cache again"))
+            continue
+        with open(path, "rb") as file:
+            root = os.fsdecode(file.readline().rstrip(b"\r\n"))
+        if os.path.realpath(root) != os.path.realpath(folder):
+            reason = f"names the shards of {root}, not those here; run eat cache again"
+            problems.append((str(path), reason))
     return len(shards), problems

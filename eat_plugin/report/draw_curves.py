@@ -94,7 +94,8 @@ def draw_comparison(runs: Mapping[str, Curves]) -> Figure:
 
 
 def _describe_best(name: str, values: list[float]) -> str:
-    best = (max if name.endswith(METRICS) else min)(values)
+    finite = [value for value in values if math.isfinite(value)]
+    best = (max if name.endswith(METRICS) else min)(finite, default=math.nan)
     return f"{'highest' if name.endswith(METRICS) else 'lowest'} {best:.3g}"
 
 

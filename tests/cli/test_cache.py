@@ -482,6 +482,20 @@ def test_cache__refuses_an_archive_that_has_changed(data, tmp_path, capsys):
     assert f"{data}/train.archives:1:" in refused(capsys, data, "--out", tmp_path / "cache")
 
 
+def test_verify__a_copy_that_names_the_shards_of_the_original(data, tmp_path, capsys):
+    out, copy = tmp_path / "cache", tmp_path / "copy"
+    make(data, out)
+    shutil.copytree(out, copy)
+    (tmp_path / "link").symlink_to(out)
+    assert main(["cache", "--verify", str(tmp_path / "link")]) == 0
+    assert main(["cache", "--verify", str(copy)]) == 1
+    written = capsys.readouterr()
+    assert f"{copy}/train.tsv" in written.out + written.err
+    assert f"names the shards of {out}" in written.out + written.err
+    assert make(data, copy) == 0
+    assert main(["cache", "--verify", str(copy)]) == 0
+
+
 def test_cache__refuses_to_resume_on_other_sounds_in_an_archive(tmp_path, capsys):
     sets, data, out = tmp_path / "sets", tmp_path / "data", tmp_path / "cache"
     sets.mkdir()
