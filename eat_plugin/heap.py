@@ -9,9 +9,10 @@ import os
 # which are returned when they are freed: the limit that glibc itself reaches after some updates.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
 NEVER, STEP, LARGE, USUAL = -1, 64 << 20, 32 << 20, 65536
+SMALL = 1 << 20  # of blocks that return: else those below LARGE stay, and fragments with them
 
 
-def keep_freed_memory(keep: bool = True) -> None:
+def keep_freed_memory(keep: bool = True, returned: int = LARGE) -> None:
     """Let this process keep the memory that it frees.
 
     glibc returns large blocks to the system, which clears their pages at the next use: in an update
@@ -20,11 +21,12 @@ def keep_freed_memory(keep: bool = True) -> None:
 
     Args:
         keep: False returns large blocks, as without this function.
+        returned: bytes of a block that is returned; ``SMALL`` for the least memory.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if set_option is None or any(name.startswith("MALLOC_") for name in os.environ):
         return
     set_option(TRIM_THRESHOLD, NEVER)
     set_option(TOP_PAD, STEP)
-    set_option(MMAP_THRESHOLD, LARGE)
+    set_option(MMAP_THRESHOLD, returned)
     set_option(MMAP_MAX, 0 if keep else USUAL)

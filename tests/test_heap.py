@@ -12,7 +12,7 @@ from eat_plugin import cli
 MEBIBYTES = 200
 PROGRAM = f"""
 import numpy as np
-from eat_plugin.heap import keep_freed_memory
+from eat_plugin.heap import SMALL, keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as numbers:
@@ -20,27 +20,29 @@ def resident():
 
 {{calls}}
 before = resident()
-block = np.ones({MEBIBYTES} << 20, np.uint8)
-del block
+blocks = [np.ones({{size}} << 20, np.uint8) for _ in range({MEBIBYTES} // {{size}})]
+del blocks
 print(resident() - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.parametrize(
-    ("calls", "environment", "kept"),
+    ("calls", "size", "environment", "kept"),
     [
-        ("", {}, 0),
-        ("keep_freed_memory()", {}, MEBIBYTES),
-        ("keep_freed_memory(); keep_freed_memory(False)", {}, 0),
-        ("keep_freed_memory()", {"MALLOC_ARENA_MAX": "2"}, 0),
+        ("", 200, {}, 0),
+        ("keep_freed_memory()", 200, {}, MEBIBYTES),
+        ("keep_freed_memory(); keep_freed_memory(False)", 200, {}, 0),
+        ("keep_freed_memory()", 200, {"MALLOC_ARENA_MAX": "2"}, 0),
+        ("keep_freed_memory(False)", 20, {}, MEBIBYTES),
+        ("keep_freed_memory(False, SMALL)", 20, {}, 0),
     ],
-    ids=["without", "kept", "returned", "of the environment"],
+    ids=["without", "kept", "returned", "of the environment", "smaller", "smaller, returned"],
 )
-def test_keep_freed_memory(calls, environment, kept):
+def test_keep_freed_memory(calls, size, environment, kept):
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(calls=calls)],
+        [sys.executable, "-c", PROGRAM.format(calls=calls, size=size)],
         env={**own, **environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert float(done.stdout) == pytest.approx(kept, abs=20)

@@ -165,12 +165,12 @@ def _check_cost(found: _Run, machine: Machine, timed: bool) -> Iterator[Finding]
     from eat_plugin.doctor.machine import Load, check_load, free_bytes
 
     cfg, dataset = found.cfg, found.dataset
-    work = cost.weigh(cfg, found.model)
+    is_gpu = bool(machine.gpus) and not cfg.common.cpu
+    work = cost.weigh(cfg, found.model, is_gpu)
     batches = configuration.count_batches(cfg, *_count_clips(dataset))
     yield configuration.describe_batches(batches)
     yield configuration.describe_model(cfg, found.model, work)
     yield from configuration.describe_losses(found.model, batches)
-    is_gpu = bool(machine.gpus) and not cfg.common.cpu
     available = min(gpu.memory for gpu in machine.gpus) if is_gpu else machine.memory
     estimate = work.memory(batches.size) + (0 if is_gpu else cost.LIBRARIES)
     # Out of memory, a GPU raises an error, and a system without one kills the process.

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from ..models.eat import EatModel
-from ..modules.recompute import CHOICES
+from ..modules.recompute import BLOCKS, CHOICES
 from ..options import clips_of_batch
 from ..prepare.amounts import count, describe_bytes
 from .cost import Cost, count_checkpoints, find_grid
@@ -190,8 +190,8 @@ def check_memory(
     place = "the GPU" if is_gpu else "the machine"
     seen = f"{seen}, {place} has {describe_bytes(available)}"
     fix = "a smaller dataset.batch_size with more optimization.update_freq"
-    if recompute != CHOICES[-1]:
-        less = CHOICES[CHOICES.index(recompute) + 1]
+    if recompute != BLOCKS:
+        less = CHOICES[CHOICES.index(recompute) + 1] if is_gpu else BLOCKS
         fix = f"model.recompute={less}, or {fix}"
     return Finding(CONFIGURATION, WARNING if needed <= available else ERROR, seen, fix)
 

@@ -12,6 +12,7 @@ from ..models.bat_options import VIT
 from ..models.eat import EatModel
 from ..models.flops import finetuning_flops, update_flops
 from ..modules.linear import Linear
+from ..modules.recompute import BLOCKS
 from ..processor import bfloat16_gain
 
 FLOAT32, HALF, MOMENTS = 4, 2, 8  # bytes per value; of Adam's two moments
@@ -22,6 +23,8 @@ KEPT = {"none": (9, 2, 3), "gelu": (9, 1, 2), "blocks": (1, 0, 1)}
 # More of a block with a gate: the gate, the gated output.
 GATED = {"none": 2, "gelu": 1, "blocks": 0}
 PEAK = 1.08  # peak over what is kept: 768 of 712 MiB per clip (base, H100)
+# The same on a CPU, where freed memory stays in fragments: 1.1 to 1.6 (docs/sizing.md).
+PEAK_IN_MAIN_MEMORY = 1.35
 LIBRARIES = 0.6e9  # bytes of main memory of a process before it has a model, without a GPU
 # Share of the speed of matrix products that whole updates reach: on an H100 136 of about 550
 # TFLOP/s (base, 12 clips), on a CPU 0.52 (tiny) and 0.79 (base, 1 clip, 4 masks).
@@ -52,12 +55,13 @@ class Cost(NamedTuple):
         return self.fixed + clips * self.per_clip
 
 
-def weigh(cfg: Any, model: Any) -> Cost:
+def weigh(cfg: Any, model: Any, is_gpu: bool = True) -> Cost:
     """Compute the cost of a model from ``launch.trial.build_without_values``.
 
     Args:
         cfg: of the run.
         model: an ``EatModel``, or a classifier with its encoder as ``model``.
+        is_gpu: it trains on a GPU.
     """
     encoder = model if isinstance(model, EatModel) else model.model
     grid = find_grid(encoder, cfg)
@@ -78,7 +82,7 @@ def weigh(cfg: Any, model: Any) -> Cost:
     return Cost(
         trained,
         weights * own + trained * own + moments + teacher,
-        0 if frozen else PEAK * _count_kept(cfg, encoder, grid),
+        0 if frozen else _count_peak(cfg, encoder, grid, is_gpu),
         weights * own + averaged * FLOAT32 + saved,
         flops,
     )
@@ -92,13 +96,27 @@ def find_grid(encoder: Any, cfg: Any) -> tuple[int, int]:
     return sides[0] // patch[0], sides[1] // patch[1]
 
 
-def _count_kept(cfg: Any, encoder: Any, grid: tuple[int, int]) -> float:
-    """Count the bytes that a clip keeps for its backward pass."""
+def _count_peak(cfg: Any, encoder: Any, grid: tuple[int, int], is_gpu: bool) -> float:
+    """Count the bytes of a clip in an update, at its peak."""
+    recompute = encoder.cfg.recompute
+    if recompute == BLOCKS:  # and what backward makes of the block that it computes again
+        kept, _ = _count_kept(cfg, encoder, grid, BLOCKS)
+        _, block = _count_kept(cfg, encoder, grid, "none")
+        return PEAK * (kept + block)
+    if is_gpu:
+        return PEAK * _count_kept(cfg, encoder, grid, recompute)[0]
+    return PEAK_IN_MAIN_MEMORY * _count_kept(cfg, encoder, grid, "none")[0]
+
+
+def _count_kept(
+    cfg: Any, encoder: Any, grid: tuple[int, int], recompute: str
+) -> tuple[float, float]:
+    """Count the bytes that a clip keeps for its backward pass: of all blocks, of the largest."""
     own, image = encoder.cfg, encoder.cfg.modalities.image
     patches = math.prod(grid)
-    constant, times_mlp, of_decoder = KEPT[own.recompute]
-    constant += GATED[own.recompute] * own.attention_gate
-    clones, visible, decoded = 1, patches, 0.0
+    constant, times_mlp, of_decoder = KEPT[recompute]
+    constant += GATED[recompute] * own.attention_gate
+    clones, visible, layer, layers = 1, patches, 0.0, 0
     if isinstance(encoder, EatModel):
         clones = own.clone_batch * (2 if own.retention_loss > 0 else 1)  # and of its mixture
         visible = int(patches * (1 - image.mask_prob))
@@ -107,11 +125,13 @@ def _count_kept(cfg: Any, encoder: Any, grid: tuple[int, int]) -> float:
             if decoder.decoder_kind == VIT:
                 of_decoder = constant + times_mlp * decoder.decoder_mlp_ratio
                 patches = visible + int(decoder.hidden_share * (patches - visible))
-            decoded = patches * decoder.decoder_dim * decoder.decoder_layers * of_decoder
+            layer = patches * decoder.decoder_dim * of_decoder
+            layers = decoder.decoder_layers
     tokens = visible + image.num_extra_tokens
-    blocks = tokens * own.embed_dim * own.depth * (constant + times_mlp * own.mlp_ratio)
+    block = tokens * own.embed_dim * (constant + times_mlp * own.mlp_ratio)
     is_half = cfg.common.fp16 or cfg.common.bf16 or cfg.common.amp
-    return float(clones * (blocks + decoded) * (HALF if is_half else FLOAT32))
+    size = clones * (HALF if is_half else FLOAT32)
+    return size * (block * own.depth + layer * layers), size * max(block, layer)
 
 
 def count_checkpoints(cfg: Any, updates: int, epochs: float) -> int:

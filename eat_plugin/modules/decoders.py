@@ -13,7 +13,7 @@ from .compiled import Compiled, is_traced
 from .convolution import AUTO, LAST, choose_way, convolve, ways_on
 from .linear import Linear
 from .patch_split import PatchSplit
-from .recompute import recompute, recomputes
+from .recompute import BLOCKS, recompute, recomputes
 
 Seeds = Union[int, Sequence[int], None]
 SCORES = 4  # stream of random numbers other than those of the noise and of ``models.mixtures``
@@ -43,7 +43,7 @@ class ConvLayer(nn.Sequential):
         transform: Callable[..., Tensor] = transform_grid
         if self.compiled and self.training:
             transform = COMPILED.choose(self, grid)
-        if self.recompute == "blocks" and recomputes(self):
+        if self.recompute == BLOCKS and recomputes(self):
             return recompute(transform, self, grid, is_random=False)
         return transform(self, grid)
 

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 # Values of model.recompute, from most to least memory. gelu: GELU, the product with the gate, and
 # LayerNorm in the decoder of convolutions (no matrix product). blocks: all but the input of each
 # block and decoder layer.
-CHOICES = ("none", "gelu", "blocks")
+BLOCKS = "blocks"
+CHOICES = ("none", "gelu", BLOCKS)
 
 
 def recomputes(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .compiled import Compiled
 from .linear import Linear, is_half_on_cpu
-from .recompute import recompute, recomputes
+from .recompute import BLOCKS, recompute, recomputes
 
 MOST_IN_TABLE = 640  # tokens for a table of weights in memory
 # Options of a block.
@@ -187,7 +187,7 @@ class TransformerBlock(nn.Module):
         transform: Callable[..., tuple[Tensor, Tensor]] = transform_sequences
         if self.compiled if self.training else self.compiled_in_evaluation:
             transform = COMPILED.choose(*args)
-        if self.recompute == "blocks" and recomputes(self):
+        if self.recompute == BLOCKS and recomputes(self):
             return recompute(transform, *args, is_random=self.is_random)
         return transform(*args)
 

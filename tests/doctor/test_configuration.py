@@ -52,9 +52,36 @@ def test_weigh__recomputation_and_float32():
     assert kept / 2**20 == pytest.approx(712, rel=0.02)
     model.cfg.recompute = "gelu"
     assert cost.weigh(cfg, model).per_clip / cost.PEAK / 2**20 == pytest.approx(524, rel=0.02)
+    # Of 12 blocks and 6 layers of the decoder; in fp16 a layer has 1 of 3 values of 512 patches.
+    model.cfg.recompute = "blocks"
+    inputs = 16 * 2 * 768 * (12 * 103 + 6 * 512)
+    again = 16 * 2 * 768 * max(103 * (9 + 2 * 4), 512 * 3)
+    assert cost.weigh(cfg, model).per_clip == pytest.approx(cost.PEAK * (inputs + again))
     single = run_config(bf16=False)
     model.cfg.recompute = "none"
     assert cost.weigh(single, model).per_clip == pytest.approx(2 * kept * cost.PEAK)
+    # On a CPU what is freed stays in fragments, and GELU computed again saves next to nothing.
+    for recompute in ("none", "gelu"):
+        model.cfg.recompute = recompute
+        found = cost.weigh(single, model, is_gpu=False).per_clip
+        assert found == pytest.approx(2 * kept * cost.PEAK_IN_MAIN_MEMORY)
+
+
+# Peak bytes of pre-training of `tiny` by 48 clips in float32 on a CPU, as in docs/sizing.md.
+@pytest.mark.parametrize(
+    ("name", "recompute", "measured"),
+    [
+        ("pretrain", "none", 1.71), ("pretrain", "gelu", 1.52), ("pretrain", "blocks", 1.03),
+        ("bat", "none", 2.86), ("bat", "gelu", 2.80), ("bat", "blocks", 1.43),
+    ],
+)  # fmt: skip
+def test_weigh__tiny_takes_about_what_was_measured_on_a_cpu(name, recompute, measured):
+    half = {"cpu": True, "fp16": False, "bf16": False, "amp": False}
+    cfg = OmegaConf.merge(load_config("tiny", name=name), {"common": half})
+    model = build(cfg)
+    model.cfg.recompute = recompute
+    found = cost.weigh(cfg, model, is_gpu=False).memory(48) + cost.LIBRARIES
+    assert found / 1e9 == pytest.approx(measured, rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +202,8 @@ def test_check_memory(needed, level):
 )  # fmt: skip
 def test_check_memory__the_next_step_of_recomputation(recompute, fix):
     assert check_memory(17 * GIB, 16 * GIB, True, "estimated", recompute).fix.startswith(fix)
+    on_a_cpu = check_memory(17 * GIB, 16 * GIB, False, "estimated", recompute).fix
+    assert on_a_cpu.startswith(fix.replace("gelu", "blocks"))
 
 
 @pytest.mark.parametrize(("free", "level"), [(50, "ok"), (41, "warning"), (39, "error")])

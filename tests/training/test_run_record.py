@@ -1,6 +1,9 @@
 """A run begins: its checkpoints keep its record, which continues when the run is resumed."""
 
+import pytest
+
 from eat_plugin.cli import main
+from eat_plugin.heap import LARGE, SMALL
 from eat_plugin.reproduction import find_revision, fingerprint_splits
 from tests.training.in_process import load, train
 
@@ -40,11 +43,15 @@ def test_record__adds_up_over_resumed_runs(labelled, capsys, monkeypatch):
     assert "clips_sha256" in shown
 
 
-def test_begin__training_on_a_cpu_keeps_freed_memory(labelled, monkeypatch):
+@pytest.mark.parametrize(
+    ("recompute", "keeps"), [("none", True), ("gelu", True), ("blocks", False)]
+)
+def test_begin__training_on_a_cpu_keeps_freed_memory(labelled, monkeypatch, recompute, keeps):
     calls = []
-    monkeypatch.setattr("eat_plugin.tasks.saving.keep_freed_memory", lambda: calls.append(1))
-    train("pretrain", labelled, f"checkpoint.save_dir={labelled / 'run'}")
-    assert calls == [1]
+    monkeypatch.setattr("eat_plugin.tasks.saving.keep_freed_memory", lambda *how: calls.append(how))
+    run = f"checkpoint.save_dir={labelled / 'run'}"
+    train("pretrain", labelled, run, f"model.recompute={recompute}")
+    assert calls == [(keeps, LARGE if keeps else SMALL)]
 
 
 def test_config__of_a_checkpoint_without_record(make_checkpoint, capsys, tmp_path):
