@@ -17,6 +17,7 @@ from .runlog import (
     TITLES,
     VARIANCES,
     Curves,
+    find_alone,
     is_of_validation,
 )
 
@@ -28,6 +29,7 @@ STYLE = {"axes.titlesize": 10, "ytick.labelsize": 8, "legend.fontsize": 8}
 REFERENCE_COLOUR = "#6b6f76"
 RUN_COLOURS = (BAR_COLOUR, MEAN_COLOUR, "#e3a72f", "#6fb3d2", "#222222")
 MOST_PANELS = 4  # in a row
+NOT_FINITE = "not finite"
 
 
 def arrange_panels(curves: Curves) -> list[list[list[str]]]:
@@ -110,8 +112,14 @@ def name_runs(folders: Iterable[Path]) -> list[str]:
 
 
 def _draw_curve(axes: Axes, updates: list[int], values: list[float], **style: Any) -> None:
-    marker = "o" if len(updates) < 20 else ""
-    axes.plot(updates, values, linewidth=1.6, marker=marker, markersize=3.5, **style)
+    marked = None if len(updates) < 20 else find_alone(values)
+    axes.plot(updates, values, linewidth=1.6, marker="o", markersize=3.5, markevery=marked, **style)
+    gaps = [update for update, value in zip(updates, values) if not math.isfinite(value)]
+    if gaps:
+        height = axes.get_xaxis_transform()
+        axes.vlines(
+            gaps, 0, 1, colors=style["color"], linestyles=":", transform=height, label=NOT_FINITE
+        )
 
 
 def _draw_references(axes: Axes, references: Iterable[Reference], last: int) -> None:

@@ -22,6 +22,7 @@ from .runlog import (
     TITLES,
     VARIANCES,
     Curves,
+    find_alone,
     is_of_validation,
 )
 
@@ -126,7 +127,8 @@ def draw_curve(
         near.append({"field": "run", "type": "nominal"})
     zoom = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.ctrlKey]"}
     pointer = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
-    shown = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
+    is_near = {"param": "near", "empty": False, "value": 1}
+    shown = {"condition": [is_near, {"test": "datum.alone", "value": 1}], "value": 0}
     layers += [
         {
             "params": [{"name": "zoom", "select": zoom, "bind": "scales"}],
@@ -146,9 +148,12 @@ def _rows(run: str, curve: tuple[list[int], list[float]] | None) -> Iterator[dic
     if curve is None:
         return
     updates, values = curve
-    for index in _thin(values):
+    shown = _thin(values)
+    alone = set(find_alone([values[index] for index in shown]))
+    for place, index in enumerate(shown):
         value = float(f"{values[index]:.6g}") if math.isfinite(values[index]) else None
-        yield {"run": run, "update": updates[index], "value": value}
+        row = {"run": run, "update": updates[index], "value": value}
+        yield {**row, "alone": True} if place in alone else row
 
 
 def _thin(values: Sequence[float]) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _read_log(
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             records = list(parse(line))
-            for update in (update for name, update, _ in records if name == "loss"):
+            for _, update, _ in records[:1]:  # all of a line are of the same
                 if update < reached:  # the run has started again
                     for found in values.values():
                         _drop_from(found, update)
@@ -95,6 +96,14 @@ def _drop_from(found: dict[int, float], update: int) -> None:
     """Remove the values from an update on."""
     for later in [each for each in found if each >= update]:
         del found[later]
+
+
+def find_alone(values: Sequence[float]) -> list[int]:
+    """Return the places of finite values that a line would not show: no neighbour is finite."""
+    known = [False, *map(math.isfinite, values), False]
+    return [
+        place for place in range(len(values)) if known[place : place + 3] == [False, True, False]
+    ]
 
 
 def _order_names(values: Mapping[str, object]) -> list[str]:

@@ -210,6 +210,18 @@ def test_draw_comparison__no_run_is_left_out():
     assert labels == [f"{name}: lowest 2" for name in names]
 
 
+def test_draw_figure__updates_without_a_finite_value_and_those_between_are_marked():
+    values = [1.0] * 30
+    values[10], values[12] = np.nan, np.inf
+    figure = plot.draw_figure({"loss": (list(range(30)), values)}, {}, None, "a run")
+    (axes,) = figure.get_axes()
+    (gaps,) = axes.collections
+    assert [segment[0][0] for segment in gaps.get_segments()] == [10, 12]
+    (line,) = axes.get_lines()
+    assert line.get_markevery() == [11]
+    assert legend_of(figure, "loss: training objective") == ["not finite"]
+
+
 def test_draw_comparison__without_validation_the_training_losses():
     figure = draw_comparison({"a": CURVES, "b": CURVES})
     assert titles_of(figure) == ["loss: training objective", "loss_regression: features"]

@@ -49,6 +49,15 @@ def test_draw_curve__updates_without_a_finite_value_are_gaps_and_marked():
     assert marked["encoding"]["tooltip"] == {"value": "not a finite number"}
 
 
+def test_draw_curve__values_between_those_that_are_not_finite_are_shown():
+    values = [1.0] * 30
+    values[10], values[12], values[28] = [math.nan] * 3
+    spec = draw_curve("loss", {"run": {"loss": (list(range(30)), values)}}).spec
+    assert [row["update"] for row in spec["data"]["values"] if row.get("alone")] == [11, 29]
+    shown = spec["layer"][-1]["encoding"]["opacity"]["condition"]
+    assert {"test": "datum.alone", "value": 1} in shown
+
+
 def test_draw_curve__references_and_the_healthy_run_up_to_the_last_update():
     references = [Reference("line", 2.0, "predicting 0"), Reference("update", 50, "warm-up")]
     healthy = {"loss": ([10, 20, 30], [3.0, 2.0, 1.0])}

@@ -59,6 +59,21 @@ def test_read_curves__leaves_out_what_a_restart_has_emptied(run_dir):
     assert all(updates for updates, _ in curves.values())
 
 
+def test_read_curves__a_restart_that_is_seen_by_its_validation_first(tmp_path):
+    lines = [
+        '{"loss": "4", "num_updates": "10"}',
+        '{"eval_accuracy": "0.5", "eval_num_updates": "12"}',
+        '{"eval_accuracy": "0.9", "eval_num_updates": "16"}',
+        '{"loss": "3", "num_updates": "20"}',
+        '{"eval_accuracy": "0.6", "eval_num_updates": "14"}',  # resumed from update 12
+        '{"loss": "2", "num_updates": "20"}',
+    ]
+    (tmp_path / "hydra_train.log").write_text("\n".join(lines))
+    curves = read_curves(tmp_path)
+    assert curves["eval_accuracy"] == ([12, 14], [0.5, 0.6])
+    assert curves["loss"] == ([10, 20], [4, 2])
+
+
 @pytest.mark.parametrize("count", ["1e400", "inf", "nan"])
 def test_read_curves__a_count_that_is_no_number_is_ignored(run_dir, count):
     with (run_dir / "hydra_train.log").open("a") as log:
