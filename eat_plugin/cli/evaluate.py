@@ -65,13 +65,13 @@ from eat_plugin.cli.evaluation_record import (
 )
 from eat_plugin.cli.evaluation_report import (
     FILES,
+    check_results,
     describe,
     exit_code,
     finite,
     new_results,
     show_clips,
 )
-from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.clip import ClipError
 from eat_plugin.data.entries import Entry, original_name
 from eat_plugin.data.label_set import LabelSet, read_label_set
@@ -112,9 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from eat_plugin.inference.recordings import classifies_frames
 
     if args.out is not None:
-        check_folder(args.out)
-        if (args.out / DESCRIPTORS).exists() or args.out.resolve() == args.data.resolve():
-            raise ValueError(f"--out is {args.out}, a data folder; give another one")
+        check_results(args.out, args.data)
     loaded = load_checkpoint(args.checkpoint, args.device)
     label_set = loaded.require_labels()
     if classifies_frames(loaded):

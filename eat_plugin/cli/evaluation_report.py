@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eat_plugin.cli import SOME_FAILED, Failures, say
+from eat_plugin.cli.outputs import check_folder
 from eat_plugin.data.entries import original_name
 from eat_plugin.data.files import replacing
 from eat_plugin.data.manifest import Manifest
 from eat_plugin.prepare.amounts import count
+from eat_plugin.prepare.data_folder import DESCRIPTORS
 
 if TYPE_CHECKING:
     from eat_plugin.inference import Loaded
@@ -68,6 +70,16 @@ def show_clips(metrics: dict[str, Any]) -> None:
     """Print on which clips metrics were measured."""
     for name in ("n_clips", "n_missing", "clips_sha256"):
         say(f"{name:<12} {metrics[name]}")
+
+
+def check_results(out: Path, data: Path) -> None:
+    """Raise ValueError if results of an evaluation cannot be written to a folder, or hide data."""
+    check_folder(out)
+    if (out / DESCRIPTORS).exists() or out.resolve() == data.resolve():
+        raise ValueError(f"--out is {out}, a data folder; give another one")
+    for name in FILES:
+        if (out / name).is_dir():
+            raise ValueError(f"{out / name} is a folder, where a file is written; remove it")
 
 
 @contextmanager

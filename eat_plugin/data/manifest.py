@@ -180,7 +180,8 @@ def _parse_root(line: bytes) -> Root:
         seen_from = "" if root.is_absolute() else f", seen from {os.getcwd()}"
         raise ValueError(
             f"the root {str(root)!r} is not an existing folder{seen_from}; if the clips were "
-            "moved, run eat manifest again, or write their folder into this line"
+            "moved, run eat manifest again (of a cache, eat cache), or write their folder into "
+            "this line"
         )
     return root
 

@@ -59,7 +59,11 @@ def read_metrics(path: Path, loaded: Loaded) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     names = {"on", "split", "n_classes", *METRICS}
-    if not (isinstance(metrics, dict) and names <= metrics.keys()):
+    if not (
+        isinstance(metrics, dict)
+        and names <= metrics.keys()
+        and all(isinstance(metrics[name], (float, int, type(None))) for name in METRICS)
+    ):
         raise ValueError(f"{path} is not the metrics.json of eat evaluate")
     classes = 0 if loaded.labels is None else len(loaded.labels)
     if metrics["n_classes"] != classes:

@@ -276,6 +276,20 @@ def test_evaluate__refuses_a_file_in_place_of_the_folder(
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_evaluate__refuses_a_folder_in_place_of_a_file(single, labelled, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(single, labelled, "--out", out) == 0
+    (out / "classes.csv").unlink()
+    (out / "classes.csv").mkdir()
+    capsys.readouterr()
+    assert run(single, labelled, "--out", out) == 2
+    assert capsys.readouterr() == (
+        "", f"eat evaluate: error: {out}/classes.csv is a folder, where a file is written; "
+        "remove it\n",
+    )  # fmt: skip
+    assert (out / "metrics.json").exists()
+
+
 def test_evaluate__refuses_a_data_folder_for_its_files(single, labelled, tmp_path, capsys):
     (labelled / "missing.tsv").write_text("listed by eat manifest\n")
     assert run(single, labelled, "--out", labelled) == 2

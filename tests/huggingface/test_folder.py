@@ -166,6 +166,9 @@ def test_card__the_numbers_of_another_model(export, make_checkpoint, tmp_path, c
     path.write_text(json.dumps(metrics))
     assert export(checkpoint, "--metrics", path, out=tmp_path / "a")[0] == 2
     assert "is of a model with 50 classes, this one has 3" in capsys.readouterr().err
+    path.write_text(json.dumps({**metrics, "n_classes": 3, "accuracy": "0.9"}))
+    assert export(checkpoint, "--metrics", path, out=tmp_path / "a")[0] == 2
+    assert f"{path} is not the metrics.json of eat evaluate" in capsys.readouterr().err
     path.write_text(json.dumps({**metrics, "n_classes": 3}))
     assert export(checkpoint, "--metrics", path, out=tmp_path / "a")[0] == 0
     assert "metrics.json is of /other.pt" in capsys.readouterr().err
