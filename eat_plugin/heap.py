@@ -21,7 +21,8 @@ def keep_freed_memory(keep: bool = True, returned: int = LARGE) -> None:
 
     Args:
         keep: False returns large blocks, as without this function.
-        returned: bytes of a block that is returned; ``SMALL`` for the least memory.
+        returned: bytes of the smallest block that is returned; ``SMALL`` for the least memory.
+            Without effect where memory is kept.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if set_option is None or any(name.startswith("MALLOC_") for name in os.environ):

@@ -23,7 +23,7 @@ KEPT = {"none": (9, 2, 3), "gelu": (9, 1, 2), "blocks": (1, 0, 1)}
 # More of a block with a gate: the gate, the gated output.
 GATED = {"none": 2, "gelu": 1, "blocks": 0}
 PEAK = 1.08  # peak over what is kept: 768 of 712 MiB per clip (base, H100)
-# The same on a CPU, where freed memory stays in fragments: 1.1 to 1.6 (docs/sizing.md).
+# The same on a CPU, where freed memory stays in fragments: 1.1 to 1.6 were measured.
 PEAK_IN_MAIN_MEMORY = 1.35
 LIBRARIES = 0.6e9  # bytes of main memory of a process before it has a model, without a GPU
 # Share of the speed of matrix products that whole updates reach: on an H100 136 of about 550
@@ -99,7 +99,7 @@ def find_grid(encoder: Any, cfg: Any) -> tuple[int, int]:
 def _count_peak(cfg: Any, encoder: Any, grid: tuple[int, int], is_gpu: bool) -> float:
     """Count the bytes of a clip in an update, at its peak."""
     recompute = encoder.cfg.recompute
-    if recompute == BLOCKS:  # and what backward makes of the block that it computes again
+    if recompute == BLOCKS:  # plus the working memory of one recomputed block
         kept, _ = _count_kept(cfg, encoder, grid, BLOCKS)
         _, block = _count_kept(cfg, encoder, grid, "none")
         return PEAK * (kept + block)

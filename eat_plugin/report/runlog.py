@@ -83,7 +83,8 @@ def _read_log(
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             records = list(parse(line))
-            for _, update, _ in records[:1]:  # all of a line are of the same
+            if records:
+                update = records[0][1]  # the same for all values of a line
                 if update < reached:  # the run has started again
                     for found in values.values():
                         _drop_from(found, update)

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, TypeVar
 import torch
 from fairseq import checkpoint_utils
 
-from ..heap import LARGE, SMALL, keep_freed_memory
+from ..heap import SMALL, keep_freed_memory
 from .damaged import replace_damaged
 from .processes import in_first_process
 from .resumed import ResumedRun
@@ -75,9 +75,8 @@ class Saver:
         in_first_process(self.record.begin)
         self.stopping.begin(device)
         if device.type == "cpu":
-            # In fragments, which would undo the savings of recomputed blocks.
-            saves = self._run.get("model.recompute") == "blocks"
-            keep_freed_memory(not saves, SMALL if saves else LARGE)
+            # What is kept lies in fragments, which would undo the savings of recomputed blocks.
+            keep_freed_memory(self._run.get("model.recompute") != "blocks", SMALL)
 
     def state(self) -> Dict[str, Any]:
         """Return what a checkpoint keeps: the record, and a validation that is still to be done."""

@@ -3,7 +3,7 @@
 import pytest
 
 from eat_plugin.cli import main
-from eat_plugin.heap import LARGE, SMALL
+from eat_plugin.heap import SMALL
 from eat_plugin.reproduction import find_revision, fingerprint_splits
 from tests.training.in_process import load, train
 
@@ -51,7 +51,7 @@ def test_begin__training_on_a_cpu_keeps_freed_memory(labelled, monkeypatch, reco
     monkeypatch.setattr("eat_plugin.tasks.saving.keep_freed_memory", lambda *how: calls.append(how))
     run = f"checkpoint.save_dir={labelled / 'run'}"
     train("pretrain", labelled, run, f"model.recompute={recompute}")
-    assert calls == [(keeps, LARGE if keeps else SMALL)]
+    assert calls == [(keeps, SMALL)]
 
 
 def test_config__of_a_checkpoint_without_record(make_checkpoint, capsys, tmp_path):
