@@ -27,6 +27,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def recordings(monkeypatch):
+    """Let CPUs have CUDA graphs; the list of those that are made, see ``recording.Recording``."""
+    from tests.recording import allow_on_cpu
+
+    return allow_on_cpu(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory, golden):
     """Save a tiny model as fairseq would: ``make_checkpoint("classification", **changes)``.

@@ -247,7 +247,8 @@ def _convert_encoder(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the published options of a pre-trained model."""
     values = {**copy.deepcopy(dict(options)), "_name": PRETRAINED}
     values["supported_modality"] = values.get("supported_modality") or "IMAGE"
-    for name in ("recompute", "compile", "convolution", *default_options()):  # of training alone
+    of_training = ("recompute", "compile", "cuda_graph", "convolution")
+    for name in (*of_training, *default_options()):
         values.pop(name, None)
     remove_ingredients(values)  # the table of positions is among the weights
     image = square_patches(values["modalities"]["image"])

@@ -20,6 +20,7 @@ from .bat_options import (
     validate_ingredients,
 )
 from .objectives import OBJECTIVES, choose_objectives
+from .passes import validate_graph
 from .published_options import (
     PublishedDecoderOptions,
     PublishedImageOptions,
@@ -173,6 +174,11 @@ class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, BatMode
         "an encoder frozen by linear_probe); if that fails, training continues without, with a "
         "warning",
     )
+    cuda_graph: bool = option(
+        False,
+        "a GPU replays student, teacher, decoder and their backward without the host, for clips of "
+        "one length; if that fails, training continues without, with a warning",
+    )
     convolution: str = option(
         "auto",
         "how the decoder's convolutions are computed: channels_last; channels_first; triton (on a "
@@ -282,6 +288,7 @@ def _validate_training(cfg: EatConfig) -> None:
         raise ValueError(f"the weights of the losses are {weights}; none below 0, one above 0")
     for objective in choose_objectives(cfg):
         objective.validate()
+    validate_graph(cfg)
     for name in ("ema_decay", "ema_end_decay"):
         decay = getattr(cfg, name)
         require(0 <= decay <= 1, f"model.{name}", decay, "it must lie between 0 and 1")

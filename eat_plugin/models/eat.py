@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from ..modules.decoders import ConvDecoder, Seeds
-from ..modules.patch_split import PatchSplit, pick_tokens, split_patches
+from ..modules.patch_split import pick_tokens, split_patches
+from ..modules.replay import Replayed
 from ..outputs import FeatureOutput, PretrainingOutput
 from .config import EatConfig, validate_config
 from .encoder import MODALITY, EatEncoder, init_normal
 from .examination import Examined, examine
 from .objectives import channel_deviation, choose_objectives
 from .param_groups import set_param_groups
+from .passes import run_passes
 from .step import Inputs, Step
 from .student_patches import StudentPatches
 from .teacher import Teacher, annealed_decay
@@ -49,6 +51,7 @@ class EatModel(EatEncoder):
         self.num_updates = 0
         self.collapse = ""  # how, if it has; the task then ends the run
         self._teacher_update: int | None = None
+        self.replayed = Replayed() if cfg.cuda_graph else None
         if cfg.skip_ema:
             return
         encoder = set(self.children())
@@ -206,28 +209,13 @@ class EatModel(EatEncoder):
         patches, clones = self.patch_encoder, self.cfg.clone_batch
         grid, split = patches.grid_of(source), split_patches(masks, num_visible, clones, padding)
         split = patches.choose_hidden(split, masks.size(1), noise_seed, clones)
-        # The student sees the visible patches of each clone.
-        local = patches.local_features(source)  # [B, L, D]
-        student = self.encode_visible(local, split)  # [B*K, E + V, D]
-        # The teacher sees whole clips and makes the targets.
-        targets, clip_targets = self.teacher.make_targets(self, target, local, padding)
-        hidden_targets = targets.flatten(0, 1).index_select(0, split.hidden_sources)
-        # The decoder predicts the hidden patches.
-        prediction = None  # [N_hidden, D]
-        if patches.decoder is not None:
-            visible = student[:, self.num_extra_tokens :]
-            prediction = patches.predict_hidden(visible, split, grid, noise_seed)
+        weight = next(self.blocks.parameters())
+        sizes = (*masks.shape, self.cfg.embed_dim)
+        canvas = patches.draw_canvas(weight, sizes, split, noise_seed)
+        passes = run_passes(self, source, target, split, canvas, padding)
         return Step(
-            self, source, target, grid, split, padding, noise_seed, student, targets,
-            hidden_targets, prediction, clip_targets, notes or {},
+            self, source, target, grid, split, padding, noise_seed, *passes, notes or {},
         )  # fmt: skip
-
-    def encode_visible(self, local: Tensor, split: PatchSplit) -> Tensor:
-        """Encode the visible patches of embeddings without positions [B, L, D]: [B*K, E + V, D]."""
-        patches = self.patch_encoder
-        tokens = pick_tokens(patches.add_positions(local), split.visible, self.cfg.clone_batch)
-        unused = None if split.lengths is None else self.token_padding(split.lengths.unused)
-        return self.run_blocks(patches.contextualize(tokens), unused, keep_targets=False)[0]
 
     def extract_features(
         self, source: Tensor, mode: Any = None, padding_mask: Tensor | None = None,

@@ -56,8 +56,20 @@ class StudentPatches(PatchEncoder):
         scores = draw_scores(split, len(split.hidden), num_patches, noise_seed)
         return keep_hidden(split, share, scores, clones)
 
+    def draw_canvas(
+        self, like: Tensor, sizes: tuple[int, int, int], split: PatchSplit, noise_seed: Seeds
+    ) -> Tensor | None:
+        """Draw what a decoder of convolutions gets at hidden patches; arguments as ``draw_noise``.
+
+        Returns:
+            [N * L, D]; None for other decoders.
+        """
+        if not isinstance(self.decoder, ConvDecoder):
+            return None
+        return draw_noise(like, sizes, self.cfg.mask_noise_std, split, noise_seed)
+
     def predict_hidden(
-        self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], noise_seed: Seeds
+        self, tokens: Tensor, split: PatchSplit, grid: tuple[int, int], canvas: Tensor | None
     ) -> Tensor:
         """Predict hidden patches, [N_hidden, D].
 
@@ -65,7 +77,7 @@ class StudentPatches(PatchEncoder):
             tokens: [N, V, D], output of the blocks at visible patches.
             split: visible and hidden patches.
             grid: (time, mel) size of the patch grid.
-            noise_seed: see ``draw_noise``.
+            canvas: from ``draw_canvas``; it is overwritten.
 
         Raises:
             ValueError: there are more patches than a decoder with learned positions has seen.
@@ -83,8 +95,8 @@ class StudentPatches(PatchEncoder):
                     "raise model.modalities.image.target_length"
                 )
             return decoder(tokens, split)
+        assert canvas is not None
         visible = split.flatten_visible(tokens)
-        canvas = draw_noise(tokens, num_patches, self.cfg.mask_noise_std, split, noise_seed)
         if cfg.add_positions_masked and self.fixed_positional_encoder is not None:
             table = self.fixed_positional_encoder(num_patches)[0]
             positions = table[split.hidden_rows % num_patches].to(canvas.dtype)

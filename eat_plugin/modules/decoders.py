@@ -137,13 +137,13 @@ class ConvDecoder(nn.Module):
 
 
 def draw_noise(
-    like: Tensor, num_patches: int, std: float, split: PatchSplit, noise_seed: Seeds
+    like: Tensor, sizes: tuple[int, int, int], std: float, split: PatchSplit, noise_seed: Seeds
 ) -> Tensor:
     """Draw the decoder's input at hidden patches, N(0, std^2).
 
     Args:
-        like: [N, V, D], of the dtype and device of the result.
-        num_patches: L.
+        like: of the dtype and device of the result.
+        sizes: (N, L, D).
         std: standard deviation; 0 for zeros.
         split: has the lengths of the clips.
         noise_seed: a seed; or one seed per clip, so that the noise of a clip does not depend on the
@@ -152,14 +152,15 @@ def draw_noise(
     Returns:
         [N * L, D].
     """
-    shape = (like.size(0) * num_patches, like.size(2))
+    rows, num_patches, width = sizes
+    shape = (rows * num_patches, width)
     if std == 0:
         return like.new_zeros(shape)
     if noise_seed is None or isinstance(noise_seed, int):
         return like.new_zeros(shape).normal_(0, std, generator=_generator(like, noise_seed))
-    variable, clones = split.lengths, like.size(0) // len(noise_seed)
+    variable, clones = split.lengths, rows // len(noise_seed)
     lengths = [num_patches] * len(noise_seed) if variable is None else variable.num_patches
-    noise = like.new_empty(sum(lengths) * clones, like.size(2))
+    noise = like.new_empty(sum(lengths) * clones, width)
     for part, seed in zip(noise.split([clones * length for length in lengths]), noise_seed):
         part.normal_(0, std, generator=_generator(like, seed))
     if variable is None:
@@ -174,8 +175,8 @@ def draw_scores(split: PatchSplit, num_rows: int, num_patches: int, noise_seed: 
         seed = noise_seed ^ SCORES
     elif noise_seed is not None:
         seed = [each ^ SCORES for each in noise_seed]
-    like = torch.empty(num_rows, 1, 1, device=split.visible.device)
-    return draw_noise(like, num_patches, 1.0, split, seed).view(num_rows, num_patches)
+    like = torch.empty(0, device=split.visible.device)
+    return draw_noise(like, (num_rows, num_patches, 1), 1.0, split, seed).view(num_rows, -1)
 
 
 def _generator(like: Tensor, seed: int | None) -> torch.Generator | None:

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import trainer
 from benchmarks.timing import Place, compare
 from benchmarks.training import load_config
+from eat_plugin.models import passes
 from tests.versions import half_on_cpu
 
 SMALL = [
@@ -70,7 +71,7 @@ def test_trainer__out_of_memory_is_an_error(update, monkeypatch):
     def fail(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(type(ours.model), "encode_visible", fail)
+    monkeypatch.setattr(passes, "encode_visible", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         ours.step()
 

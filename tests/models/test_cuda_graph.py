@@ -1,0 +1,122 @@
+"""Pre-training by a CUDA graph, on the CPU: the same losses, gradients and weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from eat_plugin.modules.replay import CALLS_BEFORE
+from tests.recording import memory_of
+
+RECIPES = {
+    "eat": {},
+    "dropout": {
+        "encoder_dropout": 0.1, "post_mlp_drop": 0.1, "activation_dropout": 0.1,
+        "end_drop_path_rate": 0.2, "modalities__image__decoder__input_dropout": 0.1,
+    },
+    "pre_norm": {"layer_norm_first": True, "ema_encoder_only": True},
+    "reconstruction": {"recon_loss": 1.0, "modalities__image__decoder__add_positions_masked": True},
+    "whole_clips": {"utterance_level": True, "cls_loss": 1.0, "d2v_loss": 0.0},
+    "dino": {"dino_loss": 1.0, "dino_prototypes": 8, "cls_target": "layers"},
+    "mixtures": {"retention_loss": 1.0, "recompute": "blocks"},
+    "bat": {
+        "attention_gate": True, "end_of_block_targets": True, "loss_average": "elements",
+        "modalities__image__decoder__decoder_kind": "vit", "recompute": "gelu",
+        "modalities__image__decoder__hidden_share": 0.5,
+    },
+}  # fmt: skip
+
+
+def batches(batch, number):
+    """Different clips under different masks, each with a seed per clip."""
+    for i in range(number):
+        generator = torch.Generator().manual_seed(i)
+        masks = batch["precomputed_mask"]
+        order = torch.randperm(masks.size(1), generator=generator)
+        yield {
+            "source": torch.randn(batch["source"].shape, dtype=torch.float64, generator=generator),
+            "precomputed_mask": masks[:, order],
+            "num_visible": 12,
+            "noise_seed": [2 * i, 2 * i + 1],
+        }
+
+
+def train(model, given):
+    """Return losses, statistics and gradients of updates, and the weights after them."""
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    torch.manual_seed(5)
+    found = []
+    for update, batch in enumerate(given):
+        model.set_num_updates(update)
+        output = model(**batch)
+        losses = [loss.sum() for loss in output["losses"].values()]
+        optimizer.zero_grad()
+        sum(losses).backward()
+        found += [*losses, output["target_var"], output.get("pred_var", torch.zeros(()))]
+        found += [p.grad for p in model.parameters() if p.grad is not None]
+        optimizer.step()
+    return [x.detach().clone() for x in [*found, *model.parameters()]]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_updates__are_the_same(make_model, batch, recordings, recipe):
+    expected = train(make_model(**RECIPES[recipe]), batches(batch, 8))
+    assert not recordings
+    model = make_model(cuda_graph=True, **RECIPES[recipe])
+    found = train(model, batches(batch, 8))
+    assert [r.plays for r in recordings] == [9 - CALLS_BEFORE] * 2
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_graph__reads_weights_and_inputs_alone(make_model, batch, recordings, recipe):
+    model = make_model(cuda_graph=True, **RECIPES[recipe])
+    train(model, batches(batch, CALLS_BEFORE + 1))
+    forward, _ = recordings
+    weights = [*model.parameters(), *model.buffers(), *model.teacher.encoder.parameters()]
+    others = {memory_of(x) for x in forward.read} - {memory_of(x) for x in weights}
+    inputs = {memory_of(x) for x in model.replayed._recording._inputs if x is not None}
+    assert others <= inputs
+
+
+def test_graph__has_the_teachers_steps(make_model, batch, recordings):
+    model = make_model(cuda_graph=True, ema_decay=0.0, ema_end_decay=0.0)
+    given = list(batches(batch, 1)) * (CALLS_BEFORE + 3)
+    losses = np.array([float(x) for x in train(model, given) if x.dim() == 0])
+    assert recordings[0].plays > 1
+    assert len(set(losses)) > CALLS_BEFORE + 3
+
+
+def test_clips_of_different_length__run_without(make_model, batch, recordings):
+    padding = torch.zeros(2, 64, dtype=torch.bool)
+    padding[1, 32:] = True
+    given = [{**one, "padding_mask": padding, "num_visible": None} for one in batches(batch, 6)]
+    expected = train(make_model(), given)
+    found = train(make_model(cuda_graph=True), given)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected))
+    assert not recordings
+
+
+def test_validation__runs_without(make_model, batch, recordings):
+    model = make_model(cuda_graph=True).eval()
+    for one in batches(batch, 6):
+        model(**one)
+    assert not recordings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layerdrop": 0.1}, "model.layerdrop is 0.1; with model.cuda_graph=true"),
+        (
+            {"recompute": "gelu", "activation_dropout": 0.1},
+            "model.activation_dropout is 0.1; model.cuda_graph=true and model.recompute=gelu",
+        ),
+        ({"recompute": "blocks", "encoder_dropout": 0.1}, "model.encoder_dropout is 0.1"),
+    ],
+)
+def test_options__that_a_graph_cannot_follow(make_model, changes, message):
+    make_model(**changes)
+    with pytest.raises(ValueError, match=message):
+        make_model(cuda_graph=True, **changes)

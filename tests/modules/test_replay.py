@@ -1,0 +1,214 @@
+"""CUDA graphs, recorded and replayed on the CPU: results, gradients, and ways back without one."""
+
+import copy
+import logging
+import pickle
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from eat_plugin.modules import replay
+from eat_plugin.modules.replay import CALLS_BEFORE, Replayed
+
+
+class Layers(torch.nn.Module):
+    """Outputs with and without gradient, and None; overwrites its input; draws random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 4)
+        self.unused = torch.nn.Linear(2, 2)
+
+    def forward(self, x, rows, canvas, nothing):
+        assert nothing is None
+        hidden = F.dropout(self.first(x).relu(), 0.5)
+        with torch.no_grad():
+            target = hidden.cumsum(0)
+        canvas += 1
+        canvas.index_put_((rows,), self.second(hidden).index_select(0, rows))
+        return hidden, None, target, canvas
+
+
+def draw(number, rows=6):
+    generator = torch.Generator().manual_seed(number)
+    x = torch.randn(rows, 4, generator=generator)
+    return x, torch.randperm(rows, generator=generator)[:3], torch.zeros(rows, 4), None
+
+
+def train(replayed, layers, batches, micro_batches=1):
+    """Return outputs and gradients of updates, and the weights after them."""
+    found = []
+    optimizer = torch.optim.SGD(layers.parameters(), lr=0.1)
+    torch.manual_seed(7)
+    for number in batches:
+        optimizer.zero_grad()
+        for part in range(micro_batches):
+            inputs = draw(micro_batches * number + part)
+            outputs = replayed(layers, inputs, list(layers.parameters()))
+            hidden, none, target, x = outputs
+            assert none is None
+            assert not target.requires_grad
+            found += [y.detach().clone() for y in (hidden, target, x)]
+            (hidden.square().sum() + (3 + part) * x.sum()).backward()
+        found += [p.grad.clone() for p in layers.parameters() if p.grad is not None]
+        optimizer.step()
+    return [*found, *(p.detach() for p in layers.parameters())]
+
+
+def eager(function, inputs, weights):
+    return function(*inputs)
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_replayed__is_the_same(recordings, micro_batches):
+    replayed = Replayed()
+    found = train(replayed, Layers(), range(8), micro_batches)
+    assert_same(found, train(eager, Layers(), range(8), micro_batches))
+    assert replayed.is_in_use
+    forward, backward = recordings
+    assert forward.plays == backward.plays == 1 + 8 * micro_batches - CALLS_BEFORE
+
+
+def test_replayed__without_the_gradient_of_an_output(recordings):
+    replayed, layers = Replayed(), Layers()
+    for use in (0, 3, 0, 3, 0, 3):
+        torch.manual_seed(use)
+        replayed(layers, draw(use), list(layers.parameters()))[use].sum().backward()
+        found = [p.grad for p in layers.parameters() if p.grad is not None]
+        layers.zero_grad()
+        torch.manual_seed(use)
+        layers(*draw(use))[use].sum().backward()
+        expected = [p.grad for p in layers.parameters() if p.grad is not None]
+        layers.zero_grad()
+        for one, other in zip(found, expected):
+            assert torch.equal(one, other)
+    assert replayed.is_in_use
+
+
+def test_replayed__other_shapes_run_without(recordings):
+    replayed, layers = Replayed(), Layers()
+    for _ in range(CALLS_BEFORE + 1):
+        replayed(layers, draw(0), list(layers.parameters()))
+    plays = recordings[0].plays
+    for rows in (5, 7):
+        for _ in range(CALLS_BEFORE + 1):
+            torch.manual_seed(3)
+            found = replayed(layers, draw(1, rows), list(layers.parameters()))
+            torch.manual_seed(3)
+            assert torch.equal(found[0], layers(*draw(1, rows))[0])
+    assert len(recordings) == 2
+    assert recordings[0].plays == plays
+
+
+def test_replayed__evaluation_runs_without(recordings):
+    replayed, layers = Replayed(), Layers()
+    with torch.no_grad():
+        for _ in range(2 * CALLS_BEFORE):
+            replayed(layers, draw(0), list(layers.parameters()))
+    assert not recordings
+
+
+def test_replayed__weights_elsewhere_are_recorded_again(recordings, caplog):
+    replayed, layers = Replayed(), Layers()
+    for time in range(replay.MOST_RECORDINGS + 1):
+        layers.first.weight.data = layers.first.weight.data + time
+        for _ in range(CALLS_BEFORE + 2):
+            torch.manual_seed(time)
+            found = replayed(layers, draw(time), list(layers.parameters()))
+            torch.manual_seed(time)
+            assert torch.equal(found[3], layers(*draw(time))[3])
+    assert len(recordings) == 2 * replay.MOST_RECORDINGS
+    assert "weights moved in memory" in caplog.text
+    assert not replayed.is_in_use
+
+
+def test_replayed__only_the_last_forward_has_a_backward(recordings):
+    replayed, layers = Replayed(), Layers()
+    outputs = [replayed(layers, draw(n), list(layers.parameters())) for n in range(6)]
+    outputs[-1][0].sum().backward()
+    with pytest.raises(RuntimeError, match="only the last forward"):
+        outputs[-2][0].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(0, "relu"), (1, "threshold_backward"), (1, "mm"), (0, "index_put_")]
+)
+def test_replayed__a_wrong_graph_is_not_used(recordings, monkeypatch, caplog, part, name):
+    record = replay.record
+
+    def record_wrong(function, before):
+        recording, result = record(function, before)
+        if (before is not None) == bool(part):
+            kept = [c for c in recording.calls if c[0].overloadpacket.__name__ != name]
+            assert len(kept) < len(recording.calls)
+            recording.calls = kept
+        return recording, result
+
+    monkeypatch.setattr(replay, "record", record_wrong)
+    replayed = Replayed()
+    found = train(replayed, Layers(), range(8))
+    assert_same(found, train(eager, Layers(), range(8)))
+    assert not replayed.is_in_use
+    assert caplog.text.count("model.cuda_graph: updates run without") == 1
+    assert "the results of the graph differ" in caplog.text
+
+
+def test_replayed__a_missing_gradient_is_found(recordings, monkeypatch, caplog):
+    record = replay.record
+
+    def record_less(function, before):
+        recording, result = record(function, before)
+        return recording, result if before is None else (None, *result[1:])
+
+    monkeypatch.setattr(replay, "record", record_less)
+    replayed = Replayed()
+    assert_same(train(replayed, Layers(), range(6)), train(eager, Layers(), range(6)))
+    assert "the results of the graph differ by inf" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("not permitted\nwhile capturing"), torch.cuda.OutOfMemoryError("full")]
+)
+def test_replayed__continues_after_a_failure(recordings, monkeypatch, caplog, error):
+    def fail(function, before):
+        raise error
+
+    monkeypatch.setattr(replay, "record", fail)
+    found = train(Replayed(), Layers(), range(8))
+    assert_same(found, train(eager, Layers(), range(8)))
+    assert caplog.text.count("model.cuda_graph: updates run without") == 1
+    assert f"the same result: {str(error).splitlines()[0]}" in caplog.text
+
+
+def test_replayed__needs_a_gpu(caplog):
+    train(Replayed(), Layers(), range(CALLS_BEFORE))
+    assert not caplog.text
+    train(Replayed(), Layers(), range(CALLS_BEFORE + 1))
+    assert "it needs a GPU" in caplog.text
+
+
+def test_replayed__does_not_go_with_autocast(recordings, monkeypatch, caplog):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)
+    train(Replayed(), Layers(), range(CALLS_BEFORE + 1))
+    assert "common.amp=true" in caplog.text
+
+
+def test_replayed__says_that_it_is_in_use(recordings, caplog):
+    caplog.set_level(logging.INFO)
+    train(Replayed(), Layers(), range(CALLS_BEFORE + 1))
+    assert "model.cuda_graph: in use; the results differ by 0 of the limit" in caplog.text
+
+
+def test_replayed__copies_begin_anew(recordings):
+    replayed = Replayed()
+    train(replayed, Layers(), range(CALLS_BEFORE + 1))
+    assert replayed.is_in_use
+    for other in (copy.deepcopy(replayed), pickle.loads(pickle.dumps(replayed))):
+        assert not other.is_in_use
