@@ -83,6 +83,21 @@ def test_trainer__has_the_precision_of_its_place(update):
     assert type(ours.trainer.optimizer).__name__ == "MemoryEfficientFP16Optimizer"
 
 
+@pytest.mark.parametrize("kind", [Place, pytest.param(HalfPlace, marks=half_on_cpu)])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_trainer__is_the_same_by_a_cuda_graph(update, recordings, kind, micro_batches):
+    batches = [update(kind, f"common.seed={seed}").batch for seed in range(8)]
+    weights = []
+    for cuda_graph in (False, True):
+        ours = update(kind, f"model.cuda_graph={cuda_graph}", "optimization.lr=[0.01]")
+        for i in range(0, 8, micro_batches):
+            ours.trainer.train_step(batches[i : i + micro_batches], raise_oom=True)
+        assert ours.trainer.get_num_updates() == 8 // micro_batches
+        weights.append(list(ours.model.parameters()))
+        assert len(recordings) == 2 * cuda_graph
+    assert all(torch.equal(one, other) for one, other in zip(*weights))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_trainer__compiles_on_request(tmp_path, compiled):
     options = trainer.run_options(Place(tmp_path, CPU, compile=compiled), 2)

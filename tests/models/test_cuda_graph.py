@@ -1,12 +1,23 @@
 """Pre-training by a CUDA graph, on the CPU: the same losses, gradients and weights."""
 
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from eat_plugin.modules.replay import CALLS_BEFORE
-from tests.recording import memory_of
+from tests.forked import Forked
+from tests.models.conftest import GOLDEN, MICRO, build
+from tests.recording import allow_on_cpu, memory_of
 
+BATCH = ("source", "precomputed_mask")
 RECIPES = {
     "eat": {},
     "dropout": {
@@ -120,3 +131,52 @@ def test_options__that_a_graph_cannot_follow(make_model, changes, message):
     make_model(**changes)
     with pytest.raises(ValueError, match=message):
         make_model(cuda_graph=True, **changes)
+
+
+def train_in_parallel(rank, port):
+    """Two models, one with a graph, see the same batches of this process; return both."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    models = []
+    for cuda_graph in (False, True):
+        torch.manual_seed(0)
+        model = build(MICRO, cuda_graph=cuda_graph, dino_loss=1.0, cls_target="layers").double()
+        parallel = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+        golden = np.load(GOLDEN / "pretraining_micro.npz")
+        batch = {name: torch.from_numpy(golden[f"batch/{name}"]) for name in BATCH}
+        for update, one in enumerate(list(batches(batch, 16))[rank::2]):
+            model.set_num_updates(update // 2)
+            with contextlib.nullcontext() if update % 2 else parallel.no_sync():  # update_freq=2
+                sum(loss.sum() for loss in parallel(**one)["losses"].values()).backward()
+            if update % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        models.append(model)
+    dist.barrier()
+    dist.destroy_process_group()
+    return models
+
+
+def main():
+    rank, port, folder = sys.argv[1:]
+    torch.set_num_threads(1)
+    made = allow_on_cpu(pytest.MonkeyPatch())
+    plain, graphed = train_in_parallel(int(rank), port)
+    assert [recording.plays for recording in made] == [9 - CALLS_BEFORE] * 2
+    for one, other in zip(plain.parameters(), graphed.parameters()):
+        assert torch.equal(one, other)
+    torch.save(graphed.state_dict(), Path(folder) / f"{rank}.pt")
+
+
+def test_two_processes__are_the_same(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    processes = [Forked(f"{__name__}:main", [rank, port, tmp_path], tmp_path) for rank in "01"]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in "01")
+    for name, weight in first.items():
+        if name != "_ema":
+            assert torch.equal(weight, second[name]), name
