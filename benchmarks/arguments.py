@@ -72,4 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also print the time of each stage of our form: products, attention, convolution, ...",
     )  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="compile our models")
+    parser.add_argument(
+        "--cuda-graph", action="store_true",
+        help="with model.cuda_graph=true; in the cases train_* on a GPU",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="write JSON")

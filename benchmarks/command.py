@@ -23,7 +23,7 @@ from tqdm import tqdm
 from eat_plugin.modules.decoders import COMPILED as DECODER
 from eat_plugin.modules.transformer import COMPILED as BLOCKS
 
-from .arguments import CPU, CUDA
+from .arguments import CPU, CUDA, OF_GPUS
 from .cases import ROWS
 from .launching import say
 from .profiling import format_stages
@@ -83,6 +83,10 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise ValueError(f"--{option} must be at least 1, got {value}")
+    others = [name for name in args.cases if name not in OF_GPUS]
+    if args.cuda_graph and (others or not args.cases):
+        reason = f"not for {others[0]!r}" if others else "name some of them"
+        raise ValueError(f"--cuda-graph is for {', '.join(OF_GPUS)}: {reason}")
     if args.device == CUDA and not torch.cuda.is_available():
         raise ValueError("--device is cuda, but PyTorch finds no GPU; choose cpu")
 
@@ -98,7 +102,7 @@ def measure(name: str, args: argparse.Namespace) -> Comparison:
         warnings.filterwarnings("ignore", module=r"fairseq\.")
         if args.device == CPU:
             stack.enter_context(hide_gpus())
-        place = Place(Path(folder), device, args.compile)
+        place = Place(Path(folder), device, args.compile, args.cuda_graph)
         try:
             comparison = compare(name, row.prepare(place), args.rounds, device, args.profile)
         except (ValueError, OSError, RuntimeError) as error:  # out of memory, no mp3 encoder
@@ -130,6 +134,7 @@ def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     used = " and ".join(function.what for function in (BLOCKS, DECODER) if function.is_in_use)
     compiled = f"yes: {used}" if used else "requested, but not in use"
     machine["compile"] = compiled if args.compile else "no"
+    machine["CUDA graph"] = "yes" if args.cuda_graph else "no"
     return machine
 
 

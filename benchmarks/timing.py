@@ -29,11 +29,12 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Folder for temporary files, and device of models; ours may be compiled."""
+    """Folder for temporary files, and device of models; ours may be compiled, or CUDA graphs."""
 
     folder: Path
     device: torch.device
     compile: bool = False
+    cuda_graph: bool = False
 
     @property
     def dtype(self) -> torch.dtype:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from eat_plugin.data.manifest import write_manifest
 from eat_plugin.models.eat import EatModel
 from eat_plugin.models.flops import update_flops
+from eat_plugin.modules.replay import CALLS_BEFORE
 from eat_plugin.options import patch_sides
 
 from .front_end import write_clip
@@ -46,6 +47,9 @@ class TrainerUpdate:
         self.trainer.train_step([self.batch], raise_oom=True)
         if self.trainer.get_num_updates() == before:
             raise RuntimeError("fairseq's trainer skipped the update; its log says why")
+        replayed = self.model.replayed
+        if replayed is not None and before >= CALLS_BEFORE and not replayed.is_in_use:
+            raise RuntimeError("the CUDA graph is not in use; the log says why")
         return float(metrics.get_meter("train", "loss").val)  # train_step returns it rounded
 
 
@@ -120,4 +124,5 @@ def run_options(place: Place, clips: int) -> list[str]:
         "task.norm=whole", "task.norm_mean=-2.1", "task.norm_std=3.9",
         f"dataset.batch_size={clips}", "model.recon_loss=0",
         f"model.compile={str(place.compile).lower()}",
+        f"model.cuda_graph={str(place.cuda_graph).lower()}",
     ]  # fmt: skip

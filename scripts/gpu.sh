@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Measures on a GPU: the tests that need one, benchmarks (eager and compiled), the convolution.
+# Measures on a GPU: the tests that need one, benchmarks (eager, compiled, as CUDA graphs, both),
+# the convolution.
 #
-#   bash scripts/gpu.sh FOLDER       writes tests.txt, eager.txt, compiled.txt, convolution.txt,
-#                                    others.txt, in this order
+#   bash scripts/gpu.sh FOLDER       writes tests.txt, eager.txt, compiled.txt, graph.txt,
+#                                    compiled_graph.txt, convolution.txt, others.txt, in this order
 #
 # PYTHON=/path/to/python selects an environment with the plugin; the default is .venv.
 set -euo pipefail
@@ -32,6 +33,8 @@ bench=(-m benchmarks --device cuda --rounds 5 --profile)
 measure tests -m pytest -q -m gpu
 measure eager "${bench[@]}" train_base_12 train_base_48
 measure compiled "${bench[@]}" --compile train_base_12 train_base_48
+measure graph "${bench[@]}" --cuda-graph train_base_12 train_base_48
+measure compiled_graph "${bench[@]}" --cuda-graph --compile train_base_12 train_base_48
 measure convolution -m benchmarks.convolution --rows 192 768
 measure others "${bench[@]}" train_base_96 train_large_12 features_32 finetune_32
 exit "$failed"

@@ -233,7 +233,9 @@ def record(function: Callable[[], Any], before: Any) -> tuple[Any, Any]:
     graph = torch.cuda.CUDAGraph()
     pool = None if before is None else before.pool()
     # Other threads, as those of NCCL, may go on meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    recording = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+    # PyTorch leaves its stream for recording after success alone; the first context in any case.
+    with torch.cuda.stream(torch.cuda.current_stream()), recording:
         result = function()
     return graph, result
 

@@ -170,6 +170,8 @@ def test_bench__failed_case_does_not_stop_the_others(capsys, monkeypatch):
         (["nothing"], "there is no case 'nothing'; choose from resample,"),
         (["masks", "--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["masks", "--threads", "0"], "--threads must be at least 1"),
+        (["--cuda-graph"], "--cuda-graph is for train_base_12, train_base_48,"),
+        (["update_base", "--cuda-graph"], "--cuda-graph is for train_base_12, train_base_48,"),
     ],
 )
 def test_bench__errors_are_one_line(capsys, monkeypatch, arguments, message):

@@ -8,6 +8,7 @@ from benchmarks import trainer
 from benchmarks.timing import Place, compare
 from benchmarks.training import load_config
 from eat_plugin.models import passes
+from eat_plugin.modules.replay import CALLS_BEFORE
 from tests.versions import half_on_cpu
 
 SMALL = [
@@ -98,10 +99,19 @@ def test_trainer__is_the_same_by_a_cuda_graph(update, recordings, kind, micro_ba
     assert all(torch.equal(one, other) for one, other in zip(*weights))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_trainer__compiles_on_request(tmp_path, compiled):
-    options = trainer.run_options(Place(tmp_path, CPU, compile=compiled), 2)
-    assert load_config("base", options).model.compile == compiled
+def test_trainer__a_cuda_graph_that_is_not_in_use_is_an_error(update):
+    ours = update(Place, "model.cuda_graph=true")
+    for _ in range(CALLS_BEFORE):
+        ours.step()
+    with pytest.raises(RuntimeError, match="the CUDA graph is not in use"):
+        ours.step()
+
+
+@pytest.mark.parametrize("name", ["compile", "cuda_graph"])
+@pytest.mark.parametrize("value", [False, True])
+def test_trainer__compiles_and_records_on_request(tmp_path, name, value):
+    options = trainer.run_options(Place(tmp_path, CPU, **{name: value}), 2)
+    assert load_config("base", options).model[name] == value
 
 
 def test_batch__equals_a_data_workers(update):

@@ -39,7 +39,9 @@ def small_training(monkeypatch):
         monkeypatch.setitem(cases.ROWS, name, row)
 
 
-@pytest.mark.parametrize("options", [[], ["--compile"]], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "options", [[], ["--compile"], ["--cuda-graph"], ["--cuda-graph", "--compile"]]
+)
 def test_training__is_measured(bench, small_training, options):
     rows, machine = bench("train_base_12", *options)
     row = rows["train_base_12"]

@@ -8,11 +8,13 @@ import warnings
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import trainer
 from benchmarks.timing import Place
 from benchmarks.training import load_config
 from eat_plugin.modules import decoders, transformer
+from eat_plugin.modules.replay import CALLS_BEFORE
 from tests.gpu.test_bench import SMALL_RUN
 from tests.versions import compilation, half_on_cpu
 
@@ -109,6 +111,55 @@ def test_attention__is_flash_attention(make_step):
     with attention.sdpa_kernel(attention.SDPBackend.FLASH_ATTENTION):
         loss = step()
     assert torch.isfinite(loss)
+
+
+BAT = {"decoder_kind": "vit", "hidden_share": 0.5}
+GRAPHED = {
+    "eat": {},
+    "dropout": {"encoder_dropout": 0.1, "attention_dropout": 0.1},
+    "gelu": {"recompute": "gelu"},
+    "blocks": {"recompute": "blocks"},
+    "mixtures": {"retention_loss": 1.0, "cls_target": "last_targets"},
+    "bat": {"attention_gate": True, "modalities": {"image": {"decoder": BAT}}},
+    "compiled": {"compile": True},
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("name", GRAPHED)
+def test_cuda_graph__equals_eager(make_step, full_precision, request, device, dtype, name):
+    if device == "cpu":
+        if dtype != torch.float32 or name == "compiled":
+            pytest.skip("on a GPU only")
+        request.getfixturevalue("recordings")
+    losses = []
+    for cuda_graph in (False, True):
+        step = make_step(device, dtype, cuda_graph=cuda_graph, **GRAPHED[name])
+        torch.manual_seed(0)
+        losses.append([])
+        for update in range(CALLS_BEFORE + 4):
+            step.sample["net_input"]["source"].mul_(0.9)  # another batch
+            step.sample["net_input"]["noise_seed"] = update
+            losses[-1].append(float(step()))
+    assert step.model.replayed.is_in_use
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4 if dtype == torch.float32 else 0.01)
+
+
+@pytest.mark.gpu
+def test_cuda_graph__launches_less_and_does_not_synchronise(make_step):
+    launches = []
+    for cuda_graph in (False, True):
+        step = make_step("cuda", torch.bfloat16, cuda_graph=cuda_graph)
+        for _ in range(CALLS_BEFORE + 2):
+            step()
+        with no_synchronisation("cuda"):
+            step()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+            step()
+        names = [event.key for event in profiled.key_averages() for _ in range(event.count)]
+        launches.append(sum("LaunchKernel" in name for name in names))
+    assert launches[1] < launches[0] / 2
 
 
 @compilation
