@@ -113,14 +113,17 @@ def test_attention__is_flash_attention(make_step):
     assert torch.isfinite(loss)
 
 
-BAT = {"decoder_kind": "vit", "hidden_share": 0.5}
+BAT = {
+    "target_length": 128, "embed_dim": 128,
+    "decoder": {"decoder_kind": "vit", "decoder_dim": 128, "hidden_share": 0.5},
+}  # fmt: skip
 GRAPHED = {
     "eat": {},
     "dropout": {"encoder_dropout": 0.1, "attention_dropout": 0.1},
     "gelu": {"recompute": "gelu"},
     "blocks": {"recompute": "blocks"},
     "mixtures": {"retention_loss": 1.0, "cls_target": "last_targets"},
-    "bat": {"attention_gate": True, "modalities": {"image": {"decoder": BAT}}},
+    "bat": {"attention_gate": True, "modalities": {"image": BAT}},
     "compiled": {"compile": True},
 }
 
