@@ -57,7 +57,7 @@ def without(model):
     model = json.loads(json.dumps(model))
     for field in ("_name", "max_update"):
         model.pop(field)
-    for field in ("recompute", "compile", "convolution", *default_options()):
+    for field in ("recompute", "compile", "cuda_graph", "convolution", *default_options()):
         model.pop(field, None)
     remove_ingredients(model)
     for field in ("mel_by_time", "image_size", "mask_strategy"):
