@@ -32,6 +32,7 @@ else:  # before 1.1
     ADD = "+"
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)([\w/@.-]+)(?:=(.*))?", re.S)
+_ABSENT = re.compile(r"Could not override '(\w+)'\. No match in the defaults list")
 _NOISE = ("object_type", "reference_type", "full_key", "See https")  # of hydra's messages
 # Options with a path; a relative one is of the folder in which the command was given.
 PATHS = (
@@ -169,7 +170,13 @@ def _compose(name: str, overrides: list[str], folder: Path) -> DictConfig:
             warnings.simplefilter("ignore")
             return hydra_compose(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_reason(error, overrides)) from error
+        absent = _ABSENT.match(str(error))
+        if absent is None:
+            raise ValueError(_reason(error, overrides)) from error
+        raise ValueError(
+            f"{absent[1]!r} cannot be chosen with the configuration {name!r}; set options one by "
+            "one, as model.depth=4"
+        ) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f"{mark.name}:{mark.line + 1}: "

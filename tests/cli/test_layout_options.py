@@ -313,6 +313,10 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
         ("--layout pattern --pattern (?P<label>", "is not a regular expression"),
         ("--layout pattern --pattern (?P<label>zzz)", "no audio file under"),
         ("--layout pattern --pattern (?P<label>wav)", "are of one class, 'wav'; two are needed"),
+        (
+            "--layout csv --csv absent.csv --label-column class",
+            "data/rejected.tsv has the reasons of 1 rejected file",
+        ),
         ("--layout folders --valid 0.5", "--valid 0.5 holds out nothing: no class has two clips"),
         (
             "--layout pattern --pattern (?P<group>.)/(?P<label>.)[.] --valid-groups c",
@@ -331,6 +335,7 @@ def test_layouts__a_mistake_is_one_line_and_exit_code_2(
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "3.wav").touch()
     write(tmp_path / "t.csv", "filename,part", "a/1.wav,x/y")
+    write(tmp_path / "absent.csv", "filename,class", "a/1.wav,k", "b/none.wav,other")
     monkeypatch.chdir(tmp_path)
     assert run(".", "--out", tmp_path / "data", *options.split()) == 2
     last = capsys.readouterr().err.splitlines()[-1]

@@ -69,6 +69,11 @@ def test_compose__unknown_configuration():
         make(name="pretrian")
 
 
+def test_compose__group_that_a_configuration_does_not_have():
+    with pytest.raises(ValueError, match="'size' cannot be chosen with .* 'image_pretrain'; set"):
+        make("size=tiny", name="image_pretrain")
+
+
 def test_compose__folder_of_your_own(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         (CONFIG_DIR / "pretrain.yaml").read_text().replace("  - size: base\n", "")
