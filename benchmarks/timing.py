@@ -15,10 +15,11 @@ from unittest import mock
 import torch
 
 from eat_plugin.heap import keep_freed_memory
+from eat_plugin.modules.replay import CALLS_BEFORE
 
 from .profiling import profile_stages
 
-WARM_UPS = 4  # calls on a GPU that do not count: compilation, cuDNN, the allocator
+WARM_UPS = CALLS_BEFORE + 1  # calls on a GPU that do not count: libraries, compilation, CUDA graphs
 # FLOP/s of dense bfloat16 matrix products, from data sheets. The first key in a device name counts.
 PEAKS = {
     "H200 NVL": 835e12, "H200": 989e12,

@@ -177,7 +177,8 @@ class EatConfig(PublishedModelOptions, UtteranceOptions, MixtureOptions, BatMode
     cuda_graph: bool = option(
         False,
         "a GPU replays student, teacher, decoder and their backward without the host, for clips of "
-        "one length; if that fails, training continues without, with a warning",
+        "one length; if results differ or memory does not suffice, training continues without, "
+        "with a warning",
     )
     convolution: str = option(
         "auto",

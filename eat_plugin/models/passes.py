@@ -69,9 +69,8 @@ def run_passes(
         source, None if target is source else target, canvas, split.visible, split.visible_rows,
         split.hidden, split.hidden_rows, split.hidden_sources,
     )  # fmt: skip
-    teacher = model.teacher.encoder.parameters()
-    weights = [*model.parameters(), *model.buffers(), *teacher]
-    return Passes(*model.replayed(compute, inputs, weights))
+    of_teacher = list(model.teacher.encoder.parameters())
+    return Passes(*model.replayed(compute, inputs, model, of_teacher))
 
 
 def _compute(

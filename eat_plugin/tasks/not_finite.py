@@ -31,8 +31,11 @@ class NotFinite:
         self._model, self._task, self._samples = model, task, samples
         self._batch = -1  # that is being computed
         self._handles: List[Any] = []
+        self._replayed = getattr(model, "replayed", None)  # by a CUDA graph, which calls no hooks
 
     def __enter__(self) -> "NotFinite":
+        if self._replayed is not None:
+            self._model.replayed = None  # type: ignore[assignment]
         for name, weight in self._model.named_parameters():
             if not _is_finite(weight):
                 self._note(f"the weight {name}")
@@ -48,6 +51,8 @@ class NotFinite:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+        if self._replayed is not None:
+            self._model.replayed = self._replayed
         self.found = self.found or ELSEWHERE
 
     def _check_input(self, _: nn.Module, positional: Any, named: Dict[str, Any]) -> None:

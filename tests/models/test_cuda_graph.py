@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from eat_plugin.modules.replay import CALLS_BEFORE
+from eat_plugin.tasks.not_finite import NotFinite
 from tests.forked import Forked
 from tests.models.conftest import GOLDEN, MICRO, build
 from tests.recording import allow_on_cpu, memory_of
@@ -28,6 +29,7 @@ RECIPES = {
     "reconstruction": {"recon_loss": 1.0, "modalities__image__decoder__add_positions_masked": True},
     "whole_clips": {"utterance_level": True, "cls_loss": 1.0, "d2v_loss": 0.0},
     "dino": {"dino_loss": 1.0, "dino_prototypes": 8, "cls_target": "layers"},
+    "other_target": {"recompute": "gelu"},
     "mixtures": {"retention_loss": 1.0, "recompute": "blocks"},
     "bat": {
         "attention_gate": True, "end_of_block_targets": True, "loss_average": "elements",
@@ -37,14 +39,17 @@ RECIPES = {
 }  # fmt: skip
 
 
-def batches(batch, number):
-    """Different clips under different masks, each with a seed per clip."""
+def batches(batch, number, has_target=False):
+    """Different clips under different masks, each with a seed per clip; others for the teacher."""
     for i in range(number):
         generator = torch.Generator().manual_seed(i)
         masks = batch["precomputed_mask"]
         order = torch.randperm(masks.size(1), generator=generator)
+        shape = (1 + has_target, *batch["source"].shape)
+        source, *target = torch.randn(shape, dtype=torch.float64, generator=generator)
         yield {
-            "source": torch.randn(batch["source"].shape, dtype=torch.float64, generator=generator),
+            "source": source,
+            "target": target[0] if has_target else None,
             "precomputed_mask": masks[:, order],
             "num_visible": 12,
             "noise_seed": [2 * i, 2 * i + 1],
@@ -71,10 +76,11 @@ def train(model, given):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_updates__are_the_same(make_model, batch, recordings, recipe):
-    expected = train(make_model(**RECIPES[recipe]), batches(batch, 8))
+    given = list(batches(batch, 8, recipe == "other_target"))
+    expected = train(make_model(**RECIPES[recipe]), given)
     assert not recordings
     model = make_model(cuda_graph=True, **RECIPES[recipe])
-    found = train(model, batches(batch, 8))
+    found = train(model, given)
     assert [r.plays for r in recordings] == [9 - CALLS_BEFORE] * 2
     assert len(found) == len(expected)
     assert all(torch.equal(one, other) for one, other in zip(found, expected))
@@ -83,7 +89,7 @@ def test_updates__are_the_same(make_model, batch, recordings, recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_graph__reads_weights_and_inputs_alone(make_model, batch, recordings, recipe):
     model = make_model(cuda_graph=True, **RECIPES[recipe])
-    train(model, batches(batch, CALLS_BEFORE + 1))
+    train(model, batches(batch, CALLS_BEFORE + 1, recipe == "other_target"))
     forward, _ = recordings
     weights = [*model.parameters(), *model.buffers(), *model.teacher.encoder.parameters()]
     others = {memory_of(x) for x in forward.read} - {memory_of(x) for x in weights}
@@ -97,6 +103,31 @@ def test_graph__has_the_teachers_steps(make_model, batch, recordings):
     losses = np.array([float(x) for x in train(model, given) if x.dim() == 0])
     assert recordings[0].plays > 1
     assert len(set(losses)) > CALLS_BEFORE + 3
+
+
+def test_graph__is_recorded_again_for_a_teacher_elsewhere(make_model, batch, recordings):
+    found = []
+    for cuda_graph in (False, True):
+        model = make_model(cuda_graph=cuda_graph)
+        train(model, batches(batch, CALLS_BEFORE + 1))
+        for weight in model.teacher.encoder.parameters():
+            weight.data = weight.data + 1
+        found.append(train(model, batches(batch, 2)))
+    assert len(recordings) == 4
+    assert all(torch.equal(one, other) for one, other in zip(*found))
+
+
+def test_not_finite__looks_into_the_graph(make_model, batch, recordings):
+    model = make_model(cuda_graph=True)
+    train(model, batches(batch, CALLS_BEFORE + 1))
+    model.blocks[0].mlp.fc2.weight.data.fill_(1e308)
+    plays = recordings[0].plays
+    (one,) = batches(batch, 1)
+    with NotFinite(model, task=None, samples=[]) as watch:
+        model(**one)
+    assert watch.found.startswith("the output of blocks.0.mlp.fc2 is not finite")
+    model(**one)
+    assert recordings[0].plays == plays + 1
 
 
 def test_clips_of_different_length__run_without(make_model, batch, recordings):
