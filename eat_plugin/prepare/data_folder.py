@@ -44,7 +44,7 @@ def write_data_folder(listing: Listing, options: Namespace) -> list[str]:
         kind = "image" if options.images else "audio file"
         first = "; the first: {}: {}".format(*listing.rejected[0]) if listing.rejected else ""
         raise ValueError(f"no {kind} under {listing.root} can be used; {rejected}{first}")
-    label_set, unused = _used_classes(listing, options)
+    label_set, unused = _used_classes(listing, rejected)
     splits, before = _divide(listing, options, label_set), _read_places(out)
     lines = [] if label_set is None else _write_all_labels(out, splits, label_set)
     lines += _write_manifests(out, listing, splits)
@@ -88,7 +88,7 @@ def write_rejected(path: Path, rejected: list[tuple[str, str]]) -> str:
     return f"{path}: {count(len(rejected), 'file')} rejected, with the reasons"
 
 
-def _used_classes(listing: Listing, options: Namespace) -> tuple[LabelSet | None, list[str]]:
+def _used_classes(listing: Listing, rejected: str) -> tuple[LabelSet | None, list[str]]:
     """Return the classes with a usable clip, in the layout's order, and the other classes."""
     label_set = listing.arrangement.label_set
     if label_set is None or listing.arrangement.keeps_every_class:
@@ -96,15 +96,9 @@ def _used_classes(listing: Listing, options: Namespace) -> tuple[LabelSet | None
     used = {label for clip in listing.clips for label in clip.labels}
     pairs = [pair for pair in zip(label_set.ids, label_set.names) if pair[0] in used]
     if len(pairs) < 2:
-        advice = ""
-        if options.layout == "folders":
-            advice = "; give the folder whose folders are the classes"
-        elif listing.rejected:
-            path = options.out / report_name(REJECTED, options.split)
-            advice = f"; {path} has the reasons of {count(len(listing.rejected), 'rejected file')}"
         raise ValueError(
-            f"all clips under {listing.root} are of one class, {pairs[0][0]!r}; two are needed"
-            f"{advice}"
+            f"all clips under {listing.root} are of one class, {pairs[0][0]!r}; two are needed: "
+            f"with --layout folders give the folder whose folders are the classes; {rejected}"
         )
     ids, names = zip(*pairs)
     return LabelSet(ids, names), [label for label in label_set.ids if label not in used]

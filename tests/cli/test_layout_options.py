@@ -315,7 +315,7 @@ def test_pattern__holds_out_groups(tmp_path: Path) -> None:
         ("--layout pattern --pattern (?P<label>wav)", "are of one class, 'wav'; two are needed"),
         (
             "--layout csv --csv absent.csv --label-column class",
-            "data/rejected.tsv has the reasons of 1 rejected file",
+            "data/rejected.tsv: 1 file rejected, with the reasons",
         ),
         ("--layout folders --valid 0.5", "--valid 0.5 holds out nothing: no class has two clips"),
         (
