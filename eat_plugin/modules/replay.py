@@ -89,18 +89,20 @@ class Replayed:
         try:
             self._recordings += 1
             if self._recordings > MOST_RECORDINGS:
-                raise UnusableError(f"weights moved in memory {MOST_RECORDINGS} times")
+                raise UnusableError(f"weights moved or were frozen {MOST_RECORDINGS} times")
             self._recording = _make_recording(function, inputs, module)
         except (UnusableError, torch.cuda.OutOfMemoryError) as error:
             self._recording, self._is_broken = None, True
             message = "model.cuda_graph: updates run without, with the same result: %s"
             logger.warning(message, str(error).partition("\n")[0])
         # What ends a recording early leaves PyTorch's allocator and generators in its midst.
-        except RuntimeError as error:
+        except Exception as error:
             cause: BaseException = error
-            while cause.__context__ is not None:
+            while cause.__context__ is not None and not cause.__suppress_context__:
                 cause = cause.__context__
             reason = str(cause).partition("\n")[0] or type(cause).__name__
+            # fairseq would go on to the next batch.
+            reason = reason.replace("out of memory", "memory does not suffice")
             raise RuntimeError(
                 f"the GPU cannot record this model: {reason}; set model.cuda_graph=false"
             ) from error
