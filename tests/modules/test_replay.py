@@ -229,7 +229,7 @@ def test_replayed__what_a_graph_cannot_hold_is_an_error(recordings, monkeypatch,
 
 
 def leaves_of(outputs):
-    """Return the addresses of the nodes that add up gradients behind tensors."""
+    """Return the nodes that add up gradients behind tensors."""
     nodes = [y.grad_fn for y in outputs if y is not None and y.grad_fn is not None]
     seen = set(nodes)
     for node in nodes:  # grows
