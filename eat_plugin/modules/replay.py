@@ -101,7 +101,7 @@ class Replayed:
             while cause.__context__ is not None and not cause.__suppress_context__:
                 cause = cause.__context__
             reason = str(cause).partition("\n")[0] or type(cause).__name__
-            # fairseq would go on to the next batch.
+            # With these words in an error fairseq skips the batch and continues.
             reason = reason.replace("out of memory", "memory does not suffice")
             raise RuntimeError(
                 f"the GPU cannot record this model: {reason}; set model.cuda_graph=false"

@@ -175,6 +175,45 @@ def test_replayed__a_wrong_graph_is_not_used(recordings, monkeypatch, caplog, pa
     assert "the results of the graph differ" in caplog.text
 
 
+def test_replayed__a_wrong_graph_behind_a_norm_is_not_used(recordings, monkeypatch, caplog):
+    record, layers = replay.record, Layers()
+
+    def record_wrong(function, before):
+        recording, result = record(function, before)
+        if before is not None:
+            recording.calls = [c for c in recording.calls if c[3] and c[3][0].shape != (8, 4)]
+        return recording, result
+
+    def compute(x):
+        hidden = F.layer_norm(layers.first(x), (8,), eps=1e-12)
+        return hidden, layers.second(hidden.detach())
+
+    monkeypatch.setattr(replay, "record", record_wrong)
+    replayed = Replayed()
+    for number in range(CALLS_BEFORE + 1):
+        replayed(compute, draw(number)[:1], layers, [])
+    assert "the results of the graph differ" in caplog.text
+
+
+@pytest.mark.parametrize(("dtype", "is_used"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_replayed__accepts_what_the_precision_of_weights_does(
+    recordings, monkeypatch, dtype, is_used
+):
+    record, layers = replay.record, torch.nn.Linear(4, 4).to(dtype)
+
+    def record_other(function, before):
+        recording, result = record(function, before)
+        if before is None:
+            recording.calls.append((torch.ops.aten.mul_.Scalar, (result[0], 1.01), {}, []))
+        return recording, result
+
+    monkeypatch.setattr(replay, "record", record_other)
+    replayed = Replayed()
+    for _ in range(CALLS_BEFORE + 1):
+        replayed(lambda x: (layers(x).float(),), (torch.ones(2, 4, dtype=dtype),), layers, [])
+    assert replayed.is_in_use == is_used
+
+
 def test_replayed__a_missing_gradient_is_found(recordings, monkeypatch, caplog):
     record = replay.record
 
@@ -199,11 +238,18 @@ def test_replayed__continues_if_memory_does_not_suffice(recordings, monkeypatch,
     assert "the same result: full\n" in caplog.text
 
 
+def hide_context(error):
+    """Return an error as `raise ... from None` makes it."""
+    error.__context__, error.__suppress_context__ = KeyError("hidden"), True
+    return error
+
+
 @pytest.mark.parametrize(
     ("cause", "reason"),
     [
         (RuntimeError("not permitted\nwhile capturing"), "not permitted"),
         (ValueError(), "ValueError"),
+        (hide_context(TypeError("a reason")), "a reason"),
         # fairseq would take these words for a batch to leave out.
         (
             torch.cuda.OutOfMemoryError("CUDA out of memory. Tried"),
