@@ -1,8 +1,6 @@
 """Pre-training by a CUDA graph, on the CPU: the same losses, gradients and weights."""
 
 import contextlib
-import os
-import socket
 import sys
 from pathlib import Path
 
@@ -164,10 +162,9 @@ def test_options__that_a_graph_cannot_follow(make_model, changes, message):
         make_model(cuda_graph=True, **changes)
 
 
-def train_in_parallel(rank, port):
+def train_in_parallel(rank, store):
     """Two models, one with a graph, see the same batches of this process; return both."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
     models = []
     for cuda_graph in (False, True):
         torch.manual_seed(0)
@@ -190,10 +187,10 @@ def train_in_parallel(rank, port):
 
 
 def main():
-    rank, port, folder = sys.argv[1:]
+    rank, folder = sys.argv[1:]
     torch.set_num_threads(1)
     made = allow_on_cpu(pytest.MonkeyPatch())
-    plain, graphed = train_in_parallel(int(rank), port)
+    plain, graphed = train_in_parallel(int(rank), Path(folder, "store"))
     assert [recording.plays for recording in made] == [9 - CALLS_BEFORE] * 2
     for one, other in zip(plain.parameters(), graphed.parameters()):
         assert torch.equal(one, other)
@@ -201,10 +198,7 @@ def main():
 
 
 def test_two_processes__are_the_same(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    processes = [Forked(f"{__name__}:main", [rank, port, tmp_path], tmp_path) for rank in "01"]
+    processes = [Forked(f"{__name__}:main", [rank, tmp_path], tmp_path) for rank in "01"]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in "01")
